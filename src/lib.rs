@@ -1,0 +1,1 @@
+//! entrepot: a caching HTTPS forward proxy for container-registry traffic.

@@ -1,0 +1,3 @@
+//! The entrepot binary.
+
+fn main() {}
