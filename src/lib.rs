@@ -1,1 +1,26 @@
 //! entrepot: a caching HTTPS forward proxy for container-registry traffic.
+//!
+//! A container engine is pointed at it with `HTTPS_PROXY`; image names stay as they are. For the
+//! registries it knows it ends TLS with a certificate of its own CA, serves blobs and manifests
+//! from a content-addressed store, and fetches what it does not have.
+//!
+//! Imports point one way, down this list; nothing imports upward (`docs/architecture.md`):
+//!
+//! - [`cli`]: one file a subcommand
+//! - [`config`]: layers of sources to valid settings
+//! - [`admin`]: the proxy's own pages, the admin listener
+//! - [`listener`]: accepting, sniffing, CONNECT, interception, tunnels, drain
+//! - [`gateway`]: the decisions on a registry request
+//! - [`upstream`]: everything that leaves
+//! - [`log`]: what a person watches
+//! - [`oci`]: the protocol's vocabulary
+//! - the crates `entrepot-cache` and `entrepot-ca`
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod gateway;
+pub mod listener;
+pub mod log;
+pub mod oci;
+pub mod upstream;

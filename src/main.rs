@@ -1,3 +1,11 @@
 //! The entrepot binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Text alone means something here; a variable that is not text can't be one of ours.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    entrepot::cli::run(std::env::args_os(), environment)
+}

@@ -1,1 +1,106 @@
-//! Placeholder while the crate is written.
+//! The content-addressed store of entrepot: digests and bytes on disk, nothing else.
+//!
+//! What it does: keeps finished objects under their digest, lets at most one download of a digest
+//! run at a time while every reader follows its bytes, verifies before it publishes, survives
+//! crashes and bad disks, and keeps small records of which repository has shown which object.
+//!
+//! What it deliberately does not do: HTTP, registries, authorisation, deciding what to fetch. It
+//! never evicts by itself (yet) and it never trusts its index over the file system.
+//!
+//! The on-disk layout and its invariants are in `docs/disk-format.md`.
+//!
+//! # Map
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`digest`](Digest), `hasher` | names of objects, and how they are computed |
+//! | `store` | [`Store`]: open, look up, put, totals |
+//! | `reservation`, `writer`, `feed`, `pen` | a download: the right to it, its async end, its queue, its disk end |
+//! | `object`, `reader` | the bytes that readers share, kept or in flight |
+//! | `flights`, `opened` | who is downloading what; which files are open |
+//! | `publish`, `inspect` | partial → final name; verification and quarantine |
+//! | `repository`, `records` | what a registry has shown where |
+//! | `index` | hints: sizes, last use, hits |
+//! | `tree`, `lock`, `recovery` | the directory: layout, ownership, cleaning after a crash |
+//! | [`disk`] | every file call, with a seam for faults |
+//!
+//! # Example
+//!
+//! ```no_run
+//! # async fn example(body: Vec<bytes::Bytes>) -> Result<(), Box<dyn std::error::Error>> {
+//! use entrepot_cache::{Digest, Lookup, Options, Start, Store};
+//!
+//! let store = Store::open(Options::new("/var/lib/entrepot/cache")).await?;
+//! let digest: Digest =
+//!     "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".parse()?;
+//! let reader = match store.lookup(&digest).await {
+//!     Lookup::Kept(reader) | Lookup::InFlight(reader) => reader,
+//!     Lookup::Absent(reservation) => {
+//!         let (mut writer, reader) = reservation.begin(Start::Fresh, None).await?;
+//!         tokio::spawn(async move {
+//!             for chunk in body {
+//!                 if writer.write(chunk).await.is_err() {
+//!                     return; // dropping the writer fails its readers
+//!                 }
+//!             }
+//!             let _ = writer.finish().await;
+//!         });
+//!         reader
+//!     }
+//! };
+//! let mut offset = 0;
+//! loop {
+//!     let bytes = reader.read_at(offset, 256 * 1024).await?;
+//!     if bytes.is_empty() {
+//!         break; // the end of a verified object
+//!     }
+//!     offset += bytes.len() as u64;
+//! }
+//! # Ok(()) }
+//! ```
+
+mod blocking;
+mod checksum;
+
+mod digest;
+pub mod disk;
+mod errors;
+mod feed;
+mod flights;
+mod hasher;
+mod index;
+mod inspect;
+mod lock;
+mod object;
+mod opened;
+mod options;
+mod pen;
+mod publish;
+mod reader;
+mod records;
+mod recovery;
+mod repository;
+mod reservation;
+mod shared;
+mod store;
+mod sync;
+mod tree;
+mod writer;
+
+pub use digest::{Algorithm, Digest, DigestError};
+pub use errors::{
+    BeginError, FinishError, OpenError, PutError, QuarantineError, ReadError, RecordError,
+    RecordNameError, WriteError,
+};
+pub use hasher::Hasher;
+pub use index::IndexState;
+pub use inspect::Verdict;
+pub use options::Options;
+pub use reader::Reader;
+pub use repository::{ContentRecord, Repository};
+pub use reservation::{Reservation, Start};
+pub use store::{Lookup, Presence, Store, Totals};
+pub use writer::Writer;
+
+/// How many bytes at the end of an unfinished object no reader sees before the digest is verified.
+pub const HOLD_BACK: u64 = 64 * 1024;

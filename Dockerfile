@@ -1,0 +1,29 @@
+# The image of entrepot: the program, the libraries that it links to, and the roots that it trusts
+# upstream. Nothing else is in it, no shell either. `make image` builds it.
+
+# The place to build at: Debian with a Rust toolchain.
+ARG BUILD_IMAGE=docker.io/library/rust:1.95-bookworm
+
+FROM ${BUILD_IMAGE} AS build
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked --bin entrepot \
+ && scripts/image-root target/release/entrepot /image
+
+FROM scratch
+LABEL org.opencontainers.image.title="entrepot" \
+      org.opencontainers.image.description="A caching HTTPS forward proxy for container-registry traffic" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /image/root/ /
+# Named volumes take over the owner; a directory of the host has to be given to this user.
+COPY --from=build --chown=65532:65532 /image/volumes/ /
+ENV ENTREPOT_CA_DIR=/ca \
+    ENTREPOT_CACHE_DIR=/cache
+USER 65532:65532
+VOLUME ["/ca", "/cache"]
+EXPOSE 3128
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
+    CMD ["/usr/bin/entrepot", "check", "--alive"]
+ENTRYPOINT ["/usr/bin/entrepot"]
+CMD ["serve"]

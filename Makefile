@@ -1,0 +1,31 @@
+# entrepot: `make run` to use it, `make lint test` before a change is sent.
+
+CARGO ?= cargo
+IMAGE ?= entrepot
+TOOLS := target/tools
+
+.PHONY: run test lint bench image
+
+# Runs the proxy, with its data where the configuration or the defaults say.
+run:
+	$(CARGO) run --release --locked -- serve
+
+# Runs all tests; those of the container engines need root.
+test:
+	scripts/install-test-tools
+	$(CARGO) test --workspace --locked
+
+# Checks everything that can be checked without running it.
+lint: export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
+lint: export RUSTDOCFLAGS := -D warnings
+lint:
+	scripts/install-lint-tools $(TOOLS)
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) doc --workspace --no-deps --document-private-items --locked
+	$(CARGO) deny check bans licenses sources
+	scripts/check-advisories
+
+# Builds the container image.
+image:
+	docker build --tag $(IMAGE) .

@@ -1,0 +1,52 @@
+//! What every request costs, function by function. `make bench` runs it.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use entrepot::gateway::ranges::ByteRanges;
+use entrepot::oci::{Algorithm, Authority, Digest, Route};
+use rustls_pki_types::ServerName;
+
+const BLOB: &str = "/v2/library/alpine/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+fn parsing(criterion: &mut Criterion) {
+    criterion.bench_function("route of a blob", |bencher| {
+        bencher.iter(|| Route::parse(black_box(BLOB), None));
+    });
+    criterion.bench_function("authority of a CONNECT", |bencher| {
+        bencher.iter(|| Authority::parse_with_port(black_box("registry-1.docker.io:443")));
+    });
+    criterion.bench_function("two byte ranges", |bencher| {
+        bencher
+            .iter(|| ByteRanges::parse(black_box("bytes=0-1023,1048576-")).map(|r| r.of(1 << 30)));
+    });
+}
+
+fn hashing(criterion: &mut Criterion) {
+    let bytes = vec![7u8; 1 << 20];
+    let mut group = criterion.benchmark_group("digest");
+    group.throughput(Throughput::Bytes(1 << 20));
+    group.bench_function("sha256 of 1 MiB", |bencher| {
+        bencher.iter(|| Digest::of(Algorithm::Sha256, black_box(&bytes)));
+    });
+    group.finish();
+}
+
+fn leaves(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir().expect("a scratch directory");
+    let authority = entrepot_ca::Authority::open(&directory.path().join("ca"), &Default::default())
+        .expect("a new CA");
+    let known = ServerName::try_from("ghcr.io").expect("a name");
+    criterion.bench_function("known leaf", |bencher| bencher.iter(|| authority.leaf(&known)));
+    let mut number = 0u64;
+    criterion.bench_function("new leaf", |bencher| {
+        bencher.iter(|| {
+            number += 1;
+            let name = ServerName::try_from(format!("host{number}.example"));
+            name.map(|name| authority.leaf(&name).is_ok())
+        });
+    });
+}
+
+criterion_group!(hot, parsing, hashing, leaves);
+criterion_main!(hot);

@@ -1,0 +1,256 @@
+//! The errors of the store, one enum for each thing that can be asked of it.
+//!
+//! Whose fault: `DigestMismatch`, `Truncated` and `TooLong` are the upstream's; `Store` is this
+//! machine's disk; names are the caller's.
+
+use std::path::PathBuf;
+
+use crate::Digest;
+use crate::disk::DiskError;
+
+/// Why a store could not be opened. Nothing was changed unless the variant says so.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The directory has files in it and was not made by this program.
+    #[error(
+        "{} is not a store and not empty: it contains {foreign:?}; choose another directory",
+        dir.display()
+    )]
+    Foreign {
+        /// The directory that was named.
+        dir: PathBuf,
+        /// A file or directory in it that does not belong to a store.
+        foreign: String,
+    },
+    /// The store was written in a format that this version does not know.
+    #[error(
+        "{} has the unknown format {found:?}; this version reads {known:?}, \
+         use the version that wrote it or choose another directory",
+        dir.display()
+    )]
+    UnknownVersion {
+        /// The directory that was named.
+        dir: PathBuf,
+        /// The first line of its `VERSION` file, shortened.
+        found: String,
+        /// The format that this version writes.
+        known: &'static str,
+    },
+    /// Another process has the store open.
+    #[error("{} is in use by {}", dir.display(), holder_text(*holder))]
+    Locked {
+        /// The directory that was named.
+        dir: PathBuf,
+        /// The process that holds it, if it could be read.
+        holder: Option<u32>,
+    },
+    /// A file call failed while the store was created or recovered.
+    #[error("the store in {} could not be opened", dir.display())]
+    Store {
+        /// The directory that was named.
+        dir: PathBuf,
+        /// What failed.
+        #[source]
+        source: DiskError,
+    },
+    /// The opening itself was cut short: a defect here, or the runtime is shutting down.
+    #[error("opening the store was interrupted")]
+    Interrupted(#[source] std::io::Error),
+}
+
+fn holder_text(holder: Option<u32>) -> String {
+    holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// Why a download could not begin. The reservation is given up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BeginError {
+    /// [`Start::Resumed`](crate::Start::Resumed) was asked for, and there is no usable partial
+    /// file (any more). Look up again and start afresh.
+    #[error("there is no partial file to continue")]
+    NothingToResume,
+    /// The disk failed: relay instead.
+    #[error("the store could not take a download")]
+    Store(#[source] DiskError),
+}
+
+/// Why bytes could not be added to a download. The download is over; its readers have failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// More bytes came than were announced.
+    #[error("more than the announced {total} bytes were received")]
+    TooLong {
+        /// The announced size in bytes.
+        total: u64,
+    },
+    /// The disk failed. Readers get [`ReadError::Store`]; the partial file is removed.
+    #[error("the store could not keep the bytes")]
+    Store(#[source] DiskError),
+}
+
+/// Why a download could not be finished.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FinishError {
+    /// The bytes are not those that the digest names. Every reader has failed; nothing is kept.
+    #[error("the received bytes have the digest {actual}, not {expected}")]
+    DigestMismatch {
+        /// What was asked for.
+        expected: Digest,
+        /// What came.
+        actual: Box<Digest>,
+    },
+    /// Fewer bytes than announced came. Every reader has failed; the partial file stays.
+    #[error("{received} of {expected} bytes were received")]
+    Truncated {
+        /// The announced size in bytes.
+        expected: u64,
+        /// How many bytes came.
+        received: u64,
+    },
+    /// More bytes came than were announced. Every reader has failed; nothing is kept.
+    #[error("more than the announced {total} bytes were received")]
+    TooLong {
+        /// The announced size in bytes.
+        total: u64,
+    },
+    /// The disk failed and nothing is kept. When this happened after the digest was found right,
+    /// the readers of this download finish all the same.
+    #[error("the store could not keep the object")]
+    Store(#[source] DiskError),
+}
+
+impl From<WriteError> for FinishError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::TooLong { total } => Self::TooLong { total },
+            WriteError::Store(source) => Self::Store(source),
+        }
+    }
+}
+
+/// Why an object could not be put.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PutError {
+    /// The bytes are not those that the digest names.
+    #[error("the bytes have the digest {actual}, not {expected}")]
+    DigestMismatch {
+        /// What they were said to be.
+        expected: Digest,
+        /// What they are.
+        actual: Box<Digest>,
+    },
+    /// The disk failed; nothing is kept.
+    #[error("the store could not keep the object")]
+    Store(#[source] DiskError),
+}
+
+/// Why bytes of an object could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The download that this reader follows ended before its object was whole.
+    #[error("the download broke off")]
+    Broken,
+    /// The download is whole and its bytes are wrong: what was read must not be used.
+    #[error("the downloaded bytes have the digest {actual}, not {expected}")]
+    DigestMismatch {
+        /// What was asked for.
+        expected: Digest,
+        /// What came.
+        actual: Box<Digest>,
+    },
+    /// The upstream sent other bytes the second time: what was read must not be used.
+    #[error("the upstream's bytes changed during the download")]
+    Changed,
+    /// The disk failed, for the download or for this read.
+    #[error("the store could not read the object")]
+    Store(#[source] DiskError),
+}
+
+/// Why an object could not be taken out of the store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuarantineError {
+    /// No such object is kept.
+    #[error("no such object is kept")]
+    Absent,
+    /// The disk failed; the object may still be in place.
+    #[error("the object could not be moved")]
+    Store(#[source] DiskError),
+}
+
+/// Why a name can't be used for records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordNameError {
+    /// A registry is `host` or `host:port`, in lower case.
+    #[error("not a registry name: host or host:port, in lower case")]
+    Registry,
+    /// A repository is components of `a-z`, `0-9`, `.`, `_` and `-`, joined by `/`.
+    #[error("not a repository name")]
+    Repository,
+}
+
+/// Why a record could not be written. Records can be learnt again: log it and go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The record can't be expressed, or is too large.
+    #[error("the record could not be encoded")]
+    Encode,
+    /// The disk failed; the record that was there before is still there.
+    #[error("the record could not be written")]
+    Store(#[source] DiskError),
+}
+
+impl BeginError {
+    /// Whether the cause is a full disk, quota or inode table (`ENOSPC`, `EDQUOT`).
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Store(source) if source.is_no_space())
+    }
+}
+
+impl WriteError {
+    /// Whether the cause is a full disk, quota or inode table (`ENOSPC`, `EDQUOT`).
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Store(source) if source.is_no_space())
+    }
+}
+
+impl FinishError {
+    /// Whether the cause is a full disk, quota or inode table (`ENOSPC`, `EDQUOT`).
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Store(source) if source.is_no_space())
+    }
+}
+
+impl PutError {
+    /// Whether the cause is a full disk, quota or inode table (`ENOSPC`, `EDQUOT`).
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Store(source) if source.is_no_space())
+    }
+}
+
+impl ReadError {
+    /// Whether the cause is a full disk, quota or inode table (`ENOSPC`, `EDQUOT`).
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Store(source) if source.is_no_space())
+    }
+}
+
+impl RecordError {
+    /// Whether the cause is a full disk, quota or inode table (`ENOSPC`, `EDQUOT`).
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Store(source) if source.is_no_space())
+    }
+}

@@ -1,0 +1,99 @@
+//! Who is downloading what: at most one of a digest.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
+
+use crate::Digest;
+use crate::object::Object;
+use crate::sync::locked;
+
+/// The digests that are reserved or being downloaded.
+#[derive(Debug, Default)]
+pub(crate) struct Flights {
+    table: Mutex<HashMap<Digest, Slot>>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    /// Somebody is about to look at the disk or to begin.
+    Reserved(Arc<Notify>),
+    Filling(Arc<Object>),
+}
+
+/// What [`Flights::board`] found.
+pub(crate) enum Boarding {
+    /// Nobody is there: the digest is now the caller's.
+    Lead(Ticket),
+    Follow(Arc<Object>),
+    /// Somebody has a reservation. Ask again when this resolves.
+    Wait(OwnedNotified),
+}
+
+/// The right to download one digest. Dropping it gives the digest free and wakes those who wait.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    flights: Arc<Flights>,
+    digest: Digest,
+}
+
+impl Flights {
+    pub(crate) fn board(self: &Arc<Self>, digest: &Digest) -> Boarding {
+        match locked(&self.table).entry(*digest) {
+            Entry::Occupied(slot) => match slot.get() {
+                Slot::Filling(object) => Boarding::Follow(Arc::clone(object)),
+                Slot::Reserved(freed) => Boarding::Wait(Arc::clone(freed).notified_owned()),
+            },
+            Entry::Vacant(slot) => {
+                slot.insert(Slot::Reserved(Arc::default()));
+                Boarding::Lead(Ticket { flights: Arc::clone(self), digest: *digest })
+            }
+        }
+    }
+
+    /// The download of `digest`, if one has begun.
+    pub(crate) fn find(&self, digest: &Digest) -> Option<Arc<Object>> {
+        match locked(&self.table).get(digest) {
+            Some(Slot::Filling(object)) => Some(Arc::clone(object)),
+            Some(Slot::Reserved(_)) | None => None,
+        }
+    }
+}
+
+impl Ticket {
+    pub(crate) const fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// From now on those who ask follow `object`.
+    pub(crate) fn lead_to(&self, object: &Arc<Object>) {
+        let slot = Slot::Filling(Arc::clone(object));
+        let before = locked(&self.flights.table).insert(self.digest, slot);
+        wake(before);
+    }
+
+    /// From now on those who ask wait again, until this ticket is dropped.
+    pub(crate) fn hold(&self) {
+        if let Some(slot) = locked(&self.flights.table).get_mut(&self.digest)
+            && matches!(slot, Slot::Filling(_))
+        {
+            *slot = Slot::Reserved(Arc::default());
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let before = locked(&self.flights.table).remove(&self.digest);
+        wake(before);
+    }
+}
+
+fn wake(slot: Option<Slot>) {
+    if let Some(Slot::Reserved(freed)) = slot {
+        freed.notify_waiters();
+    }
+}

@@ -1,0 +1,45 @@
+//! The seam between the index and whatever keeps it on disk.
+
+use crate::Digest;
+
+/// What is known about a kept object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hint {
+    /// Size in bytes.
+    pub(crate) size: u64,
+    /// Seconds since the epoch.
+    pub(crate) last_use: u64,
+    pub(crate) hits: u64,
+}
+
+/// A hint to be kept, or one to be dropped.
+pub(crate) type Change = (Digest, Option<Hint>);
+
+/// Everything an engine had.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) hints: Vec<(Digest, Hint)>,
+    /// Nothing was lost since the last close, as far as the engine can tell.
+    pub(crate) clean: bool,
+}
+
+/// An engine failed; it is not asked again.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct EngineError(pub(crate) String);
+
+/// Keeps hints on disk. Every call may fail, and may panic: the owner fences them.
+pub(crate) trait Engine {
+    /// Everything that is kept. Called once, first.
+    fn load(&mut self) -> Result<Loaded, EngineError>;
+    /// Keeps `changes`; after the `last` batch everything is.
+    fn apply(&mut self, changes: &[Change], last: Last) -> Result<(), EngineError>;
+}
+
+/// Whether an engine's work is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Last {
+    No,
+    /// The store is being closed, holding so much.
+    Yes(crate::Totals),
+}

@@ -1,0 +1,137 @@
+//! The index: sizes, last use, hits and their totals. Hints, never the truth.
+//!
+//! It lives in memory. One owner thread reads it from the engine at the start, walks the tree when
+//! what it read can't be complete, and writes changes in batches; no request ever waits for it.
+//! When the engine fails in any way (error, panic, full disk) there is one log line, the engine's
+//! directory is moved aside, and everything goes on in memory; the next start rebuilds it.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `table` | the hints in memory |
+//! | `owner` | the thread that reads, walks and writes |
+//! | `engine` | the seam: load everything, apply a batch |
+//! | `sled_engine` | the seam's real side |
+//! | `codec` | keys and checksummed values |
+
+mod codec;
+mod engine;
+mod owner;
+mod sled_engine;
+mod table;
+
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::lock::Lock;
+use crate::sync::locked;
+use crate::tree::Tree;
+use crate::{Digest, Totals};
+use engine::Engine;
+use owner::Owner;
+use table::Table;
+
+/// How the index is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IndexState {
+    /// It is being read, or rebuilt from the tree: totals are not complete yet.
+    Loading,
+    /// It is complete and written in the background.
+    Ready,
+    /// It is not written any more in this run; the log has said why. Nothing else is affected.
+    InMemory,
+}
+
+/// The hints of an open store.
+#[derive(Debug)]
+pub(crate) struct Index {
+    table: Arc<Mutex<Table>>,
+    owner: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// Dropping it tells the owner to write a last batch and end.
+    alive: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// Opens an engine; called on the owner's thread, where it may fail or panic.
+type Opener = Box<dyn FnOnce(&Tree) -> Result<Box<dyn Engine>, engine::EngineError> + Send>;
+
+impl Index {
+    /// Starts the owner on the index of `tree`; returns at once.
+    ///
+    /// `lock` is the store's: it is not given back before the owner has ended.
+    pub(crate) fn start(tree: Tree, lock: Arc<Lock>) -> Self {
+        Self::start_with(tree, Some(lock), Box::new(sled_engine::open))
+    }
+
+    fn start_with(tree: Tree, lock: Option<Arc<Lock>>, opener: Opener) -> Self {
+        let table = Arc::new(Mutex::new(Table::default()));
+        let (alive, ended) = channel();
+        let owner = Owner::new(Arc::clone(&table), tree, ended);
+        let work = move || {
+            owner.run(opener);
+            drop(lock);
+        };
+        let running = match std::thread::Builder::new().name("index".to_owned()).spawn(work) {
+            Ok(thread) => Some(Running { alive, thread }),
+            Err(error) => {
+                tracing::warn!(%error, "index not available: no thread for it");
+                locked(&table).state = IndexState::InMemory;
+                None
+            }
+        };
+        Self { table, owner: Mutex::new(running) }
+    }
+
+    /// Writes a last batch and waits for the owner. Blocks.
+    pub(crate) fn close(&self) {
+        let running = locked(&self.owner).take();
+        if let Some(Running { alive, thread }) = running {
+            drop(alive);
+            if thread.join().is_err() {
+                tracing::warn!("the index's owner panicked");
+            }
+        }
+    }
+
+    /// An object of `size` bytes has been published.
+    pub(crate) fn added(&self, digest: &Digest, size: u64) {
+        locked(&self.table).add(digest, size, now());
+    }
+
+    /// A kept object of `size` bytes has been asked for.
+    pub(crate) fn used(&self, digest: &Digest, size: u64) {
+        locked(&self.table).touch(digest, size, now());
+    }
+
+    /// An object is no longer kept.
+    pub(crate) fn removed(&self, digest: &Digest) {
+        locked(&self.table).remove(digest);
+    }
+
+    pub(crate) fn knows(&self, digest: &Digest) -> bool {
+        locked(&self.table).knows(digest)
+    }
+
+    /// Whether what is not known is not kept.
+    pub(crate) fn is_complete(&self) -> bool {
+        locked(&self.table).complete
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        locked(&self.table).totals()
+    }
+
+    pub(crate) fn state(&self) -> IndexState {
+        locked(&self.table).state
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

@@ -1,0 +1,114 @@
+//! sled behind the index's seam.
+//!
+//! sled 0.34 survives a killed process but not a power cut, panics on damaged pages, and can't be
+//! opened on a full disk. So it is never believed: values are checksummed, and two plain files
+//! beside it say what can be expected of it. `opening` exists while it is being opened (whoever
+//! finds it knows that the last opener died of it), `clean` exists while it is closed and holds
+//! the totals that it must show.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use super::codec;
+use super::engine::{Change, Engine, EngineError, Last, Loaded};
+use crate::Totals;
+use crate::disk::{Disk, DiskError};
+use crate::tree::Tree;
+
+/// sled's own default would be 1 GiB.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+struct SledEngine {
+    db: sled::Db,
+    dir: PathBuf,
+    disk: Disk,
+    expected: Option<String>,
+}
+
+/// Opens the index of `tree`, creating it when it is missing.
+pub(super) fn open(tree: &Tree) -> Result<Box<dyn Engine>, EngineError> {
+    let (dir, disk) = (tree.index(), tree.disk().clone());
+    prepare(tree)?;
+    disk.create_new(&dir.join("opening")).map_err(|error| failed(&error))?;
+    let expected = take_clean(&disk, &dir.join("clean")).map_err(|error| failed(&error))?;
+    let config = sled::Config::new().path(&dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+    let db = config.open().map_err(|error| EngineError(error.to_string()))?;
+    Ok(Box::new(SledEngine { db, dir, disk, expected }))
+}
+
+fn prepare(tree: &Tree) -> Result<(), EngineError> {
+    if tree.disk().file_size(&tree.index().join("opening")).is_ok() {
+        tracing::warn!("the index could not be opened last time; it is moved aside and rebuilt");
+        move_aside(tree).map_err(|error| failed(&error))?;
+    }
+    tree.disk().make_dir(&tree.index()).map(drop).map_err(|error| failed(&error))
+}
+
+/// Moves the index out of the way; only the newest such copy is kept.
+pub(super) fn move_aside(tree: &Tree) -> Result<(), DiskError> {
+    tree.disk().remove_tree(&tree.index_aside())?;
+    tree.disk().rename(&tree.index(), &tree.index_aside())
+}
+
+/// What `clean` says, durably removing it: from here on it would not be true.
+fn take_clean(disk: &Disk, path: &std::path::Path) -> Result<Option<String>, DiskError> {
+    let text = disk.open(path).and_then(|file| {
+        let len = usize::try_from(file.len()?.min(64)).unwrap_or(64);
+        file.read_exact_at(len, 0)
+    });
+    disk.remove(path)?;
+    path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))?;
+    Ok(text.ok().map(|text| String::from_utf8_lossy(&text).into_owned()))
+}
+
+fn clean_text(totals: Totals) -> String {
+    format!("{} {}\n", totals.objects, totals.bytes)
+}
+
+impl Engine for SledEngine {
+    fn load(&mut self) -> Result<Loaded, EngineError> {
+        let mut loaded = Loaded::default();
+        let mut totals = Totals::default();
+        for pair in self.db.iter() {
+            let (key, value) = pair.map_err(|error| EngineError(error.to_string()))?;
+            if let Some((digest, hint)) = codec::digest(&key).zip(codec::hint(&key, &value)) {
+                totals.objects = totals.objects.saturating_add(1);
+                totals.bytes = totals.bytes.saturating_add(hint.size);
+                loaded.hints.push((digest, hint));
+            }
+        }
+        loaded.clean = self.expected.take().is_some_and(|text| text == clean_text(totals));
+        self.disk.remove(&self.dir.join("opening")).map_err(|error| failed(&error))?;
+        Ok(loaded)
+    }
+
+    fn apply(&mut self, changes: &[Change], last: Last) -> Result<(), EngineError> {
+        let mut batch = sled::Batch::default();
+        for (digest, hint) in changes {
+            let key = codec::key(digest);
+            match hint {
+                Some(hint) => batch.insert(key.as_slice(), codec::value(&key, hint)),
+                None => batch.remove(key.as_slice()),
+            }
+        }
+        let applied = self.db.apply_batch(batch).and_then(|()| self.db.flush());
+        applied.map_err(|error| EngineError(error.to_string()))?;
+        match last {
+            Last::No => Ok(()),
+            Last::Yes(totals) => self.write_clean(totals).map_err(|error| failed(&error)),
+        }
+    }
+}
+
+impl SledEngine {
+    fn write_clean(&self, totals: Totals) -> Result<(), DiskError> {
+        let file = self.disk.create_new(&self.dir.join("clean"))?;
+        file.write_all_at(&[Bytes::from(clean_text(totals))], 0)?;
+        file.sync()
+    }
+}
+
+fn failed(error: &DiskError) -> EngineError {
+    EngineError(format!("{error}: {}", error.io()))
+}

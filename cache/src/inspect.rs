@@ -1,0 +1,105 @@
+//! Looking at kept objects: verification, quarantine, removal, listing.
+
+use crate::disk::{DiskError, Kind};
+use crate::shared::Shared;
+use crate::{Algorithm, Digest, Hasher, QuarantineError};
+
+const PIECE: u64 = 1024 * 1024;
+
+/// What a kept object turned out to be.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Its bytes are those that its digest names.
+    Sound {
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Its bytes are others: quarantine it.
+    Damaged {
+        /// The digest of the bytes that are there.
+        actual: Digest,
+    },
+    /// It can't be read to its end: quarantine it.
+    Unreadable(DiskError),
+    /// It is not kept.
+    Absent,
+}
+
+/// Hashes a kept object from the disk. Blocks.
+pub(crate) fn verify(shared: &Shared, digest: &Digest) -> Verdict {
+    match hash(shared, digest) {
+        Ok((actual, size)) if actual == *digest => Verdict::Sound { size },
+        Ok((actual, _)) => Verdict::Damaged { actual },
+        Err(error) if error.is_not_found() => Verdict::Absent,
+        Err(error) => Verdict::Unreadable(error),
+    }
+}
+
+fn hash(shared: &Shared, digest: &Digest) -> Result<(Digest, u64), DiskError> {
+    let file = shared.tree.disk().open(&shared.tree.blob(digest))?;
+    let size = file.len()?;
+    let mut hasher = Hasher::new(digest.algorithm());
+    let mut at = 0;
+    while at < size {
+        let piece = usize::try_from(PIECE.min(size - at)).unwrap_or(usize::MAX);
+        hasher.update(&file.read_exact_at(piece, at)?);
+        at = at.saturating_add(piece as u64);
+    }
+    Ok((hasher.finish(), size))
+}
+
+/// Moves a kept object to `quarantine/`. Blocks.
+pub(crate) fn quarantine(shared: &Shared, digest: &Digest) -> Result<(), QuarantineError> {
+    let (from, to) = (shared.tree.blob(digest), shared.tree.quarantined(digest));
+    take_out(shared, digest, || shared.tree.disk().rename(&from, &to))?;
+    tracing::warn!(%digest, "object quarantined");
+    Ok(())
+}
+
+/// Removes a kept object. Blocks.
+pub(crate) fn remove(shared: &Shared, digest: &Digest) -> Result<(), QuarantineError> {
+    let path = shared.tree.blob(digest);
+    take_out(shared, digest, || {
+        shared.tree.disk().file_size(&path)?;
+        shared.tree.disk().remove(&path)
+    })
+}
+
+fn take_out(
+    shared: &Shared,
+    digest: &Digest,
+    work: impl FnOnce() -> Result<(), DiskError>,
+) -> Result<(), QuarantineError> {
+    let done = work();
+    if done.as_ref().is_ok_and(|()| true) || done.as_ref().is_err_and(DiskError::is_not_found) {
+        shared.gone(digest);
+    }
+    done.map_err(|error| match error {
+        error if error.is_not_found() => QuarantineError::Absent,
+        error => QuarantineError::Store(error),
+    })
+}
+
+/// Calls `visit` with every kept object of `shared`'s tree, in no order. Blocks.
+pub(crate) fn walk(
+    tree: &crate::tree::Tree,
+    mut visit: impl FnMut(Digest),
+) -> Result<(), DiskError> {
+    for algorithm in Algorithm::ALL {
+        let dir = tree.blobs(algorithm);
+        for shard in tree.disk().list(&dir)? {
+            if shard.kind != Kind::Directory {
+                continue;
+            }
+            for entry in tree.disk().list(&dir.join(&shard.name))? {
+                let named = Digest::from_hex(algorithm, &entry.name).ok();
+                let placed = entry.kind == Kind::File && entry.name.starts_with(&shard.name);
+                if let Some(digest) = named.filter(|_| placed) {
+                    visit(digest);
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! The bytes that readers share: one open file, and how far it may be read.
+//!
+//! Invariant: bytes below `visible` never change while the phase is `Filling` or `Verified`. Who
+//! must change them sets the phase to `Failed` first, and readers look at the phase again after
+//! every read.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::disk::DiskFile;
+use crate::{Digest, HOLD_BACK, ReadError};
+
+/// An object, kept or in flight, as its readers see it.
+#[derive(Debug)]
+pub(crate) struct Object {
+    digest: Digest,
+    file: Arc<DiskFile>,
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    visible: u64,
+    total: Option<u64>,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Filling,
+    Verified,
+    Failed(ReadError),
+}
+
+impl Object {
+    /// A finished object of `size` bytes.
+    pub(crate) fn kept(digest: Digest, file: Arc<DiskFile>, size: u64) -> Self {
+        Self::new(digest, file, size, Some(size), Phase::Verified)
+    }
+
+    /// A download of `total` bytes (if that is known) of which `written` are in `file`.
+    pub(crate) fn filling(
+        digest: Digest,
+        file: Arc<DiskFile>,
+        written: u64,
+        total: Option<u64>,
+    ) -> Self {
+        Self::new(digest, file, visible(written, total), total, Phase::Filling)
+    }
+
+    fn new(
+        digest: Digest,
+        file: Arc<DiskFile>,
+        visible: u64,
+        total: Option<u64>,
+        phase: Phase,
+    ) -> Self {
+        let progress = watch::Sender::new(Progress { visible, total, phase });
+        Self { digest, file, progress }
+    }
+
+    pub(crate) const fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    pub(crate) const fn file(&self) -> &Arc<DiskFile> {
+        &self.file
+    }
+
+    pub(crate) fn total(&self) -> Option<u64> {
+        self.progress.borrow().total
+    }
+
+    pub(crate) fn visible(&self) -> u64 {
+        self.progress.borrow().visible
+    }
+
+    /// An error once what was read must not be used.
+    pub(crate) fn check(&self) -> Result<(), ReadError> {
+        match &self.progress.borrow().phase {
+            Phase::Failed(error) => Err(error.clone()),
+            Phase::Filling | Phase::Verified => Ok(()),
+        }
+    }
+
+    /// Waits until a byte past `offset` is visible or the object is whole; returns how many bytes
+    /// are visible.
+    pub(crate) async fn visible_past(&self, offset: u64) -> Result<u64, ReadError> {
+        if let Some(answer) = self.progress.borrow().answer(offset) {
+            return answer;
+        }
+        let mut progress = self.progress.subscribe();
+        let reached = progress.wait_for(|progress| progress.answer(offset).is_some()).await;
+        match reached {
+            Ok(progress) => progress.answer(offset).unwrap_or(Err(ReadError::Broken)),
+            Err(_closed) => Err(ReadError::Broken),
+        }
+    }
+
+    /// The size has become known.
+    pub(crate) fn announce(&self, total: u64) {
+        self.progress.send_modify(|progress| progress.total = Some(total));
+    }
+
+    /// `written` bytes are in the file.
+    pub(crate) fn advance(&self, written: u64) {
+        self.progress.send_if_modified(|progress| {
+            let now = visible(written, progress.total).max(progress.visible);
+            std::mem::replace(&mut progress.visible, now) != now
+        });
+    }
+
+    /// The digest of the whole object, `size` bytes, is right.
+    pub(crate) fn verified(&self, size: u64) {
+        self.progress.send_modify(|progress| {
+            if matches!(progress.phase, Phase::Filling) {
+                *progress = Progress { visible: size, total: Some(size), phase: Phase::Verified };
+            }
+        });
+    }
+
+    /// The download is over without success. A verified object stays as it is.
+    pub(crate) fn fail(&self, error: ReadError) {
+        self.progress.send_modify(|progress| {
+            if matches!(progress.phase, Phase::Filling) {
+                progress.phase = Phase::Failed(error);
+            }
+        });
+    }
+}
+
+impl Progress {
+    fn answer(&self, offset: u64) -> Option<Result<u64, ReadError>> {
+        match &self.phase {
+            Phase::Failed(error) => Some(Err(error.clone())),
+            Phase::Verified => Some(Ok(self.visible)),
+            Phase::Filling => (self.visible > offset).then_some(Ok(self.visible)),
+        }
+    }
+}
+
+/// How many of `written` bytes may be seen before the digest is verified: with a known size all
+/// but the object's last [`HOLD_BACK`] bytes, else all but the last so many written.
+fn visible(written: u64, total: Option<u64>) -> u64 {
+    match total {
+        Some(total) => written.min(total.saturating_sub(HOLD_BACK)),
+        None => written.saturating_sub(HOLD_BACK),
+    }
+}

@@ -1,0 +1,71 @@
+//! Reading an object, kept or in flight.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::object::Object;
+use crate::reservation::interrupted;
+use crate::{Digest, ReadError, blocking};
+
+/// A handle on the bytes of one object. Cheap to clone; all handles of an object share one file
+/// descriptor and hold no buffers, so one that is not read costs next to nothing.
+///
+/// The bytes stay readable when the object is removed from the store meanwhile.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    object: Arc<Object>,
+}
+
+impl Reader {
+    pub(crate) const fn new(object: Arc<Object>) -> Self {
+        Self { object }
+    }
+
+    /// The object's digest.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        self.object.digest()
+    }
+
+    /// The object's size in bytes; `None` while it is in flight and the upstream has not said.
+    ///
+    /// Of a download it is what the upstream announced: proved only once the object is whole.
+    #[must_use]
+    pub fn size(&self) -> Option<u64> {
+        self.object.total()
+    }
+
+    /// How many bytes from the start can be read without waiting for the upstream.
+    #[must_use]
+    pub fn available(&self) -> u64 {
+        self.object.visible()
+    }
+
+    /// Up to `max` bytes at `offset`; fewer if fewer are there, but at least one, for which it
+    /// waits while the object is in flight. Empty: the end of a *verified* object (or `max` is 0).
+    ///
+    /// The last [`HOLD_BACK`](crate::HOLD_BACK) bytes of a download come once the digest has been
+    /// verified. After an error nothing that was read from this object may be used as whole.
+    /// Reads happen off the async threads. Cancel safe.
+    pub async fn read_at(&self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
+        if max == 0 {
+            return self.object.check().map(|()| Bytes::new());
+        }
+        let end = self.object.visible_past(offset).await?;
+        let len = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX).min(max);
+        if len == 0 {
+            return Ok(Bytes::new());
+        }
+        let bytes = self.read(offset, len).await?;
+        self.object.check()?;
+        Ok(bytes)
+    }
+
+    async fn read(&self, offset: u64, len: usize) -> Result<Bytes, ReadError> {
+        let file = Arc::clone(self.object.file());
+        let read = blocking::run(move || file.read_exact_at(len, offset)).await;
+        let bytes = read.map_err(interrupted).and_then(|read| read);
+        bytes.map(Bytes::from).map_err(ReadError::Store)
+    }
+}

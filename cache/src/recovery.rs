@@ -1,0 +1,66 @@
+//! Cleaning up, at open, what a crash left behind.
+//!
+//! Only `partial/` is cleaned: nothing there was ever promised to anybody. `blobs/` is right by
+//! construction and is neither walked nor swept.
+
+use std::path::Path;
+
+use crate::disk::{Disk, DiskError, Entry, Kind};
+use crate::tree::Tree;
+use crate::{Algorithm, Digest};
+
+/// Removes temporary files and partial files of illegal names; keeps the other partial files.
+pub(crate) fn recover(tree: &Tree) -> Result<(), DiskError> {
+    let disk = tree.disk();
+    for entry in disk.list(&tree.partial_root())? {
+        match Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == entry.name) {
+            Some(algorithm) => clean_partials(tree, algorithm)?,
+            None if entry.name == "tmp" => clean_temporaries(tree)?,
+            None => discard(disk, &tree.partial_root(), &entry),
+        }
+    }
+    Ok(())
+}
+
+fn clean_partials(tree: &Tree, algorithm: Algorithm) -> Result<(), DiskError> {
+    let dir = tree.partials(algorithm);
+    for entry in tree.disk().list(&dir)? {
+        if !is_of_use(tree, algorithm, &entry) {
+            discard(tree.disk(), &dir, &entry);
+        }
+    }
+    Ok(())
+}
+
+/// A regular file with a digest's name that is not kept already.
+fn is_of_use(tree: &Tree, algorithm: Algorithm, entry: &Entry) -> bool {
+    match Digest::from_hex(algorithm, &entry.name) {
+        Ok(digest) if entry.kind == Kind::File => {
+            tree.disk().file_size(&tree.blob(&digest)).is_err()
+        }
+        _ => false,
+    }
+}
+
+fn clean_temporaries(tree: &Tree) -> Result<(), DiskError> {
+    let dir = tree.temporaries();
+    for entry in tree.disk().list(&dir)? {
+        discard(tree.disk(), &dir, &entry);
+    }
+    Ok(())
+}
+
+/// What can't be removed costs space and nothing else: it is not a reason to refuse to start.
+fn discard(disk: &Disk, dir: &Path, entry: &Entry) {
+    let path = dir.join(&entry.name);
+    let removed = match entry.kind {
+        Kind::Directory => disk.remove_tree(&path),
+        Kind::File | Kind::Other => disk.remove(&path),
+    };
+    match removed {
+        Ok(()) => tracing::debug!(path = %path.display(), "left-over file removed"),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), cause = %error.io(), "left-over file stays");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What a registry has shown in one of its repositories.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::reservation::interrupted;
+use crate::shared::Shared;
+use crate::{Digest, RecordError, RecordNameError, blocking, records};
+
+/// The longest repository name, in bytes; the OCI distribution spec recommends the limit 255 for
+/// host and name together.
+const LONGEST_REPOSITORY: usize = 255;
+/// The longest host name is 253 bytes; a port adds six.
+const LONGEST_REGISTRY: usize = 259;
+
+/// That a registry delivered or confirmed an object in a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ContentRecord {
+    /// The `Content-Type` it came with, if it is worth knowing (manifests).
+    pub media_type: Option<String>,
+    /// When this was recorded, to the second.
+    pub recorded: SystemTime,
+}
+
+/// The records of one repository of one registry. Cheap to clone.
+///
+/// Records are about knowledge, not about bytes: a record says nothing on whether the object is
+/// still kept, and outlives it.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    shared: Arc<Shared>,
+    dir: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredContent {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    media_type: Option<String>,
+    recorded: u64,
+}
+
+impl Repository {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        registry: &str,
+        repository: &str,
+    ) -> Result<Self, RecordNameError> {
+        check_registry(registry)?;
+        check_repository(repository)?;
+        let dir = shared.tree.repositories().join(registry).join(repository);
+        Ok(Self { shared, dir })
+    }
+
+    /// What is on record about `digest` here. Damage and disk errors are logged and count as
+    /// nothing on record. Cancel safe.
+    pub async fn content(&self, digest: &Digest) -> Option<ContentRecord> {
+        let (shared, path) = (Arc::clone(&self.shared), self.content_path(digest));
+        let stored = blocking::run(move || records::read::<StoredContent>(&shared.tree, &path));
+        let stored = stored.await.ok().flatten()?;
+        let recorded = UNIX_EPOCH.checked_add(Duration::from_secs(stored.recorded))?;
+        Some(ContentRecord { media_type: stored.media_type, recorded })
+    }
+
+    /// Puts on record, as of now, that the registry delivered or confirmed `digest` here.
+    ///
+    /// Replaces what was there. When the future is dropped the record may or may not be written,
+    /// never half.
+    pub async fn record_content(
+        &self,
+        digest: &Digest,
+        media_type: Option<&str>,
+    ) -> Result<(), RecordError> {
+        let (shared, path) = (Arc::clone(&self.shared), self.content_path(digest));
+        let media_type = media_type.map(str::to_owned);
+        let record = StoredContent { media_type, recorded: now() };
+        let written = blocking::run(move || records::write(&shared.tree, &path, &record)).await;
+        written.unwrap_or_else(|error| Err(RecordError::Store(interrupted(error))))
+    }
+
+    fn content_path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join("_contents").join(digest.algorithm().as_str()).join(digest.hex())
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// `host`, `host:port`, `[address]` or `[address]:port`, in lower case: safe as one path part.
+fn check_registry(name: &str) -> Result<(), RecordNameError> {
+    let (host, port) = split_port(name).ok_or(RecordNameError::Registry)?;
+    let named = |host: &str| is_joined(host, |byte| matches!(byte, b'.' | b'-' | b'_'));
+    let literal = |host: &str| {
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
+    };
+    let lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+    let sound = name.len() <= LONGEST_REGISTRY && lower && (named(host) || literal(host));
+    let port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|n| n.to_string() == port));
+    if sound && port && !name.contains("..") { Ok(()) } else { Err(RecordNameError::Registry) }
+}
+
+fn split_port(name: &str) -> Option<(&str, Option<&str>)> {
+    if name.starts_with('[') {
+        let (host, rest) = name.split_at(name.find(']')?.checked_add(1)?);
+        return if rest.is_empty() {
+            Some((host, None))
+        } else {
+            Some((host, Some(rest.strip_prefix(':')?)))
+        };
+    }
+    Some(name.split_once(':').map_or((name, None), |(host, port)| (host, Some(port))))
+}
+
+/// Components of `[a-z0-9]+([._-]+[a-z0-9]+)*` joined by `/`.
+fn check_repository(name: &str) -> Result<(), RecordNameError> {
+    let separator = |byte| matches!(byte, b'.' | b'_' | b'-');
+    let sound = name.split('/').all(|component| is_joined(component, separator));
+    if sound && name.len() <= LONGEST_REPOSITORY {
+        Ok(())
+    } else {
+        Err(RecordNameError::Repository)
+    }
+}
+
+/// Lower-case letters and digits with separators strictly between them.
+fn is_joined(text: &str, separator: fn(u8) -> bool) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = text.as_bytes();
+    bytes.first().copied().is_some_and(plain)
+        && bytes.last().copied().is_some_and(plain)
+        && bytes.iter().all(|byte| plain(*byte) || separator(*byte))
+}

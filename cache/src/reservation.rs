@@ -1,0 +1,140 @@
+//! The right to download a digest, before the first byte.
+
+use std::sync::Arc;
+
+use crate::disk::{Call, DiskError, DiskFile};
+use crate::feed::Feed;
+use crate::flights::Ticket;
+use crate::object::Object;
+use crate::pen::Pen;
+use crate::publish::remove_quietly;
+use crate::shared::Shared;
+use crate::{BeginError, Digest, HOLD_BACK, Hasher, Reader, Writer, blocking};
+
+/// How much of a partial file is hashed at a time when it is continued.
+const PIECE: u64 = 1024 * 1024;
+
+/// Where a download begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At byte 0; a partial file, if any, is thrown away.
+    Fresh,
+    /// At byte [`Reservation::resume_from`], behind what a former download has left.
+    Resumed,
+}
+
+/// The exclusive right to download one digest.
+///
+/// While it exists, [`Store::lookup`](crate::Store::lookup) of the same digest waits. Dropping it
+/// lets the next waiter lead. Ask the upstream for the object, then [`begin`](Self::begin): the
+/// status and size of the upstream's answer decide how.
+#[derive(Debug)]
+#[must_use = "dropping a reservation gives the digest free"]
+pub struct Reservation {
+    shared: Arc<Shared>,
+    ticket: Ticket,
+    resume_from: u64,
+}
+
+impl Reservation {
+    pub(crate) const fn new(shared: Arc<Shared>, ticket: Ticket, resume_from: u64) -> Self {
+        Self { shared, ticket, resume_from }
+    }
+
+    /// The digest that is reserved.
+    #[must_use]
+    pub const fn digest(&self) -> &Digest {
+        self.ticket.digest()
+    }
+
+    /// How many bytes of a partial file can be kept: ask the upstream for
+    /// `bytes=<resume_from>-`. 0: there is none, ask for everything.
+    ///
+    /// It is always less than what the partial file has, so that a satisfiable range is asked for.
+    #[must_use]
+    pub const fn resume_from(&self) -> u64 {
+        self.resume_from
+    }
+
+    /// Begins the download of an object of `total` bytes, if that is known.
+    ///
+    /// With [`Start::Resumed`] the kept bytes are read and hashed first (off the async threads,
+    /// about half a second a gigabyte), and writing goes on at [`resume_from`](Self::resume_from).
+    /// `total` is always the size of the whole object, not of the range.
+    ///
+    /// On an error, and when this future is dropped, the reservation is given up.
+    pub async fn begin(
+        self,
+        start: Start,
+        total: Option<u64>,
+    ) -> Result<(Writer, Reader), BeginError> {
+        let digest = *self.digest();
+        match blocking::run(move || self.open(start, total)).await {
+            Ok(opened) => opened.map(|(pen, object)| {
+                let offset = pen.position();
+                (Writer::new(digest, offset, Feed::new(pen)), Reader::new(object))
+            }),
+            Err(error) => Err(BeginError::Store(interrupted(error))),
+        }
+    }
+
+    fn open(self, start: Start, total: Option<u64>) -> Result<(Pen, Arc<Object>), BeginError> {
+        let digest = *self.digest();
+        let (file, hasher, written) = match start {
+            Start::Fresh => self.create().map_err(BeginError::Store)?,
+            Start::Resumed => self.reopen(total)?,
+        };
+        let object = Arc::new(Object::filling(digest, Arc::new(file), written, total));
+        self.ticket.lead_to(&object);
+        let pen = Pen::new(self.shared, self.ticket, Arc::clone(&object), hasher, written, total);
+        Ok((pen, object))
+    }
+
+    /// A new file under a fresh inode: readers of an earlier download keep theirs.
+    fn create(&self) -> Result<(DiskFile, Hasher, u64), DiskError> {
+        let path = self.shared.tree.partial(self.digest());
+        let disk = self.shared.tree.disk();
+        disk.remove(&path)?;
+        let file = disk.create_new(&path)?;
+        Ok((file, Hasher::new(self.digest().algorithm()), 0))
+    }
+
+    fn reopen(&self, total: Option<u64>) -> Result<(DiskFile, Hasher, u64), BeginError> {
+        let written = self.resume_from;
+        if written == 0 || total.is_some_and(|total| total <= written) {
+            return Err(BeginError::NothingToResume);
+        }
+        let path = self.shared.tree.partial(self.digest());
+        let reopened = self.shared.tree.disk().open_to_write(&path).and_then(|file| {
+            let hasher = rehash(&file, self.digest(), written)?;
+            file.truncate(written)?;
+            Ok((file, hasher, written))
+        });
+        reopened.map_err(|error| {
+            tracing::warn!(%error, cause = %error.io(), "partial file can't be continued");
+            remove_quietly(&self.shared, &path);
+            BeginError::NothingToResume
+        })
+    }
+}
+
+fn rehash(file: &DiskFile, digest: &Digest, len: u64) -> Result<Hasher, DiskError> {
+    let mut hasher = Hasher::new(digest.algorithm());
+    let mut at = 0;
+    while at < len {
+        let piece = usize::try_from(PIECE.min(len - at)).unwrap_or(usize::MAX);
+        hasher.update(&file.read_exact_at(piece, at)?);
+        at = at.saturating_add(piece as u64);
+    }
+    Ok(hasher)
+}
+
+/// How much of a partial file of `len` bytes is used: whole hold-backs, and never all of it.
+pub(crate) const fn usable(len: u64) -> u64 {
+    let len = len.saturating_sub(1);
+    len - len % HOLD_BACK
+}
+
+pub(crate) fn interrupted(error: std::io::Error) -> DiskError {
+    DiskError::new(Call::Open, std::path::Path::new("partial"), error)
+}

@@ -1,0 +1,56 @@
+//! What every handle of an open store shares.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use crate::Digest;
+use crate::disk::DiskError;
+use crate::flights::Flights;
+use crate::index::Index;
+use crate::lock::Lock;
+use crate::object::Object;
+use crate::opened::Opened;
+use crate::tree::Tree;
+
+/// An open store. The lock goes with the last handle: store, reservation or writer.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) tree: Tree,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) opened: Opened,
+    pub(crate) index: Index,
+    /// Shard directories whose names this process knows to be durable.
+    pub(crate) durable_shards: Mutex<HashSet<PathBuf>>,
+    pub(crate) _lock: Arc<Lock>,
+}
+
+impl Shared {
+    /// Opens a kept object. Blocks.
+    pub(crate) fn open_kept(&self, digest: &Digest) -> Result<Option<Arc<Object>>, DiskError> {
+        if let Some(object) = self.opened.find(digest) {
+            return Ok(Some(object));
+        }
+        let file = match self.tree.disk().open(&self.tree.blob(digest)) {
+            Ok(file) => file,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let size = file.len()?;
+        let object = Arc::new(Object::kept(*digest, Arc::new(file), size));
+        self.opened.insert(&object);
+        Ok(Some(object))
+    }
+
+    /// `object` has just been published.
+    pub(crate) fn published(&self, object: &Arc<Object>) {
+        self.index.added(object.digest(), object.visible());
+        self.opened.insert(object);
+    }
+
+    /// `digest` is no longer kept.
+    pub(crate) fn gone(&self, digest: &Digest) {
+        self.opened.forget(digest);
+        self.index.removed(digest);
+    }
+}

@@ -1,0 +1,263 @@
+//! The store: opening it, and asking it for objects.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::disk::{Disk, DiskError};
+use crate::flights::{Boarding, Flights, Ticket};
+use crate::index::Index;
+use crate::lock::Lock;
+use crate::object::Object;
+use crate::opened::Opened;
+use crate::publish::{publish, remove_quietly};
+use crate::recovery::recover;
+use crate::reservation::{interrupted, usable};
+use crate::shared::Shared;
+use crate::tree::Tree;
+use crate::{
+    Digest, IndexState, OpenError, Options, PutError, QuarantineError, Reader, RecordNameError,
+    Repository, Reservation, Verdict, blocking, inspect,
+};
+
+/// An open store. Cheap to clone; all clones are the same store.
+///
+/// Its methods must be called within a tokio runtime. None of them blocks the caller's thread.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// Where an object is to be had.
+#[derive(Debug)]
+#[must_use]
+pub enum Lookup {
+    /// It is kept, whole and verified.
+    Kept(Reader),
+    /// Somebody is downloading it: follow.
+    InFlight(Reader),
+    /// Nobody has it, and it is the caller's to download.
+    Absent(Reservation),
+}
+
+/// Whether an object is there, without a claim to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is kept.
+    Kept,
+    /// It is being downloaded.
+    InFlight,
+    /// Neither.
+    Absent,
+}
+
+/// How much is kept. A sum of hints: exact but for what happened during a crash, and set right in
+/// the background after one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Number of kept objects.
+    pub objects: u64,
+    /// Their sizes' sum in bytes.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Opens the store in `options.dir`, creating it when the directory is missing or empty.
+    ///
+    /// Takes the store's lock (waiting up to 0.6 s for a predecessor that is just ending) and
+    /// cleans up what a crash left in `partial/`. A directory that is not a store, or one in an
+    /// unknown format, is refused and nothing in it is touched. The index is read in the
+    /// background: opening takes no longer for a large store.
+    pub async fn open(options: Options) -> Result<Self, OpenError> {
+        let opened = blocking::run(move || open(options)).await;
+        opened.map_err(OpenError::Interrupted)?.map(|shared| Self { shared: Arc::new(shared) })
+    }
+
+    /// Writes the index's last batch and waits for its owner.
+    ///
+    /// Call it last: the lock is given back when the last clone, reservation and writer are gone
+    /// too. A store that is merely dropped loses nothing but hints.
+    pub async fn close(self) {
+        let _ = blocking::run(move || self.shared.index.close()).await;
+    }
+
+    /// The object if it is kept or in flight, else the exclusive right to download it.
+    ///
+    /// Waits while another caller's reservation has not begun; of many who ask for the same cold
+    /// digest exactly one leads. A disk error counts as absent (it is logged; the download's
+    /// beginning will meet it again). Cancel safe: a reservation that was about to be returned is
+    /// given up.
+    pub async fn lookup(&self, digest: &Digest) -> Lookup {
+        if let Some(object) = self.shared.opened.find(digest) {
+            return self.kept(object);
+        }
+        loop {
+            match self.shared.flights.board(digest) {
+                Boarding::Follow(object) => return Lookup::InFlight(Reader::new(object)),
+                Boarding::Wait(freed) => freed.await,
+                Boarding::Lead(ticket) => return self.lead(ticket).await,
+            }
+        }
+    }
+
+    async fn lead(&self, ticket: Ticket) -> Lookup {
+        let (shared, digest) = (Arc::clone(&self.shared), *ticket.digest());
+        match blocking::run(move || find(&shared, &digest)).await.unwrap_or(Found::Partial(0)) {
+            Found::Kept(object) => self.kept(object),
+            Found::Partial(resume_from) => {
+                Lookup::Absent(Reservation::new(Arc::clone(&self.shared), ticket, resume_from))
+            }
+        }
+    }
+
+    fn kept(&self, object: Arc<Object>) -> Lookup {
+        self.shared.index.used(object.digest(), object.visible());
+        Lookup::Kept(Reader::new(object))
+    }
+
+    /// Whether an object is kept or in flight, from memory: a hint, without reserving anything.
+    ///
+    /// While the index is still being read (see [`index_state`](Self::index_state)) an object that
+    /// is not known yet costs one look at the directory.
+    #[must_use]
+    pub fn contains(&self, digest: &Digest) -> Presence {
+        let shared = &self.shared;
+        if shared.opened.find(digest).is_some() || shared.index.knows(digest) {
+            return Presence::Kept;
+        }
+        if shared.flights.find(digest).is_some() {
+            return Presence::InFlight;
+        }
+        let on_disk = || shared.tree.disk().file_size(&shared.tree.blob(digest)).is_ok();
+        if !shared.index.is_complete() && on_disk() { Presence::Kept } else { Presence::Absent }
+    }
+
+    /// Keeps a small whole object (a manifest): verified, synced, published.
+    ///
+    /// What is kept already is not written again. Does not touch a download of the same digest.
+    /// When the future is dropped the object may or may not be kept, never half.
+    pub async fn put(&self, digest: &Digest, bytes: Bytes) -> Result<Reader, PutError> {
+        let (shared, digest) = (Arc::clone(&self.shared), *digest);
+        let put = blocking::run(move || put(&shared, &digest, bytes)).await;
+        put.map_err(|error| PutError::Store(interrupted(error)))?.map(Reader::new)
+    }
+
+    /// The records of `repository` (`library/alpine`) at `registry` (`host` or `host:port`).
+    ///
+    /// The names become path parts and are checked here; nothing is created yet.
+    pub fn repository(
+        &self,
+        registry: &str,
+        repository: &str,
+    ) -> Result<Repository, RecordNameError> {
+        Repository::new(Arc::clone(&self.shared), registry, repository)
+    }
+
+    /// Moves an object to `quarantine/`; who is reading it goes on.
+    pub async fn quarantine(&self, digest: &Digest) -> Result<(), QuarantineError> {
+        self.take_out(digest, inspect::quarantine).await
+    }
+
+    /// Removes an object; who is reading it goes on.
+    pub async fn remove(&self, digest: &Digest) -> Result<(), QuarantineError> {
+        self.take_out(digest, inspect::remove).await
+    }
+
+    async fn take_out(
+        &self,
+        digest: &Digest,
+        work: fn(&Shared, &Digest) -> Result<(), QuarantineError>,
+    ) -> Result<(), QuarantineError> {
+        let (shared, digest) = (Arc::clone(&self.shared), *digest);
+        let taken = blocking::run(move || work(&shared, &digest)).await;
+        taken.unwrap_or_else(|error| Err(QuarantineError::Store(interrupted(error))))
+    }
+
+    /// Hashes a kept object from the disk, about 2 GB/s of one core. Changes nothing.
+    pub async fn verify_object(&self, digest: &Digest) -> Verdict {
+        let (shared, digest) = (Arc::clone(&self.shared), *digest);
+        let verdict = blocking::run(move || inspect::verify(&shared, &digest)).await;
+        verdict.unwrap_or_else(|error| Verdict::Unreadable(interrupted(error)))
+    }
+
+    /// Every object in the tree, in no order: a walk, not a look at the index.
+    pub async fn objects(&self) -> Result<Vec<Digest>, DiskError> {
+        let shared = Arc::clone(&self.shared);
+        let walked = blocking::run(move || {
+            let mut digests = Vec::new();
+            inspect::walk(&shared.tree, |digest| digests.push(digest)).map(|()| digests)
+        });
+        walked.await.unwrap_or_else(|error| Err(interrupted(error)))
+    }
+
+    /// How much is kept, from memory.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.shared.index.totals()
+    }
+
+    /// How the index is.
+    #[must_use]
+    pub fn index_state(&self) -> IndexState {
+        self.shared.index.state()
+    }
+}
+
+fn open(options: Options) -> Result<Shared, OpenError> {
+    let tree = Tree::new(options.dir, options.disk);
+    tree.claim()?;
+    let lock = Arc::new(Lock::take(&tree)?);
+    let prepared = tree.create_directories().and_then(|()| recover(&tree));
+    prepared.map_err(|error| tree.failed(error))?;
+    let walked = Tree::new(tree.dir().to_owned(), Disk::real());
+    let index = Index::start(walked, Arc::clone(&lock));
+    Ok(Shared {
+        tree,
+        flights: Arc::new(Flights::default()),
+        opened: Opened::default(),
+        index,
+        durable_shards: std::sync::Mutex::default(),
+        _lock: lock,
+    })
+}
+
+enum Found {
+    Kept(Arc<Object>),
+    /// So many bytes of a partial file can be used.
+    Partial(u64),
+}
+
+fn find(shared: &Shared, digest: &Digest) -> Found {
+    match shared.open_kept(digest) {
+        Ok(Some(object)) => return Found::Kept(object),
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(%error, cause = %error.io(), "kept object can't be opened");
+        }
+    }
+    let partial = shared.tree.disk().file_size(&shared.tree.partial(digest));
+    Found::Partial(partial.map_or(0, usable))
+}
+
+fn put(shared: &Shared, digest: &Digest, bytes: Bytes) -> Result<Arc<Object>, PutError> {
+    let actual = Digest::of(digest.algorithm(), &bytes);
+    if actual != *digest {
+        return Err(PutError::DigestMismatch { expected: *digest, actual: Box::new(actual) });
+    }
+    match shared.open_kept(digest) {
+        Ok(Some(object)) if object.visible() == bytes.len() as u64 => Ok(object),
+        _ => write_whole(shared, digest, bytes).map_err(PutError::Store),
+    }
+}
+
+fn write_whole(shared: &Shared, digest: &Digest, bytes: Bytes) -> Result<Arc<Object>, DiskError> {
+    let draft = shared.tree.temporary();
+    let size = bytes.len() as u64;
+    let file = shared.tree.disk().create_new(&draft)?;
+    file.write_all_at(&[bytes], 0).inspect_err(|_| remove_quietly(shared, &draft))?;
+    publish(shared, &file, &draft, digest)?;
+    let object = Arc::new(Object::kept(*digest, Arc::new(file), size));
+    shared.published(&object);
+    Ok(object)
+}

@@ -1,0 +1,181 @@
+//! The store's directory: where everything lies, and whether a directory is ours.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use crate::disk::{Disk, DiskError};
+use crate::{Algorithm, Digest, OpenError};
+
+/// The first line of `VERSION`.
+pub(crate) const FORMAT: &str = "entrepot store 1";
+
+/// More than any `VERSION` of ours has.
+const VERSION_LIMIT: usize = 256;
+
+/// Paths below a store's directory, and the disk that they lie on.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    dir: PathBuf,
+    disk: Disk,
+    temporary: AtomicU64,
+}
+
+impl Tree {
+    pub(crate) const fn new(dir: PathBuf, disk: Disk) -> Self {
+        Self { dir, disk, temporary: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) const fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// `blobs/<algorithm>`
+    pub(crate) fn blobs(&self, algorithm: Algorithm) -> PathBuf {
+        self.dir.join("blobs").join(algorithm.as_str())
+    }
+
+    /// `blobs/<algorithm>/<first two digits>`
+    pub(crate) fn shard(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.blobs(digest.algorithm()).join(hex.get(..2).unwrap_or(&hex))
+    }
+
+    /// `blobs/<algorithm>/<first two digits>/<hex>`
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.shard(digest).join(digest.hex())
+    }
+
+    /// `partial/<algorithm>`
+    pub(crate) fn partials(&self, algorithm: Algorithm) -> PathBuf {
+        self.dir.join("partial").join(algorithm.as_str())
+    }
+
+    /// `partial/<algorithm>/<hex>`
+    pub(crate) fn partial(&self, digest: &Digest) -> PathBuf {
+        self.partials(digest.algorithm()).join(digest.hex())
+    }
+
+    /// `partial/`
+    pub(crate) fn partial_root(&self) -> PathBuf {
+        self.dir.join("partial")
+    }
+
+    /// `partial/tmp`
+    pub(crate) fn temporaries(&self) -> PathBuf {
+        self.partial_root().join("tmp")
+    }
+
+    /// A name under `partial/tmp` that nobody else in this process uses.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
+        self.temporaries().join(number.to_string())
+    }
+
+    /// `quarantine/<algorithm>-<hex>`
+    pub(crate) fn quarantined(&self, digest: &Digest) -> PathBuf {
+        self.dir.join("quarantine").join(format!("{}-{}", digest.algorithm(), digest.hex()))
+    }
+
+    /// `repositories/`
+    pub(crate) fn repositories(&self) -> PathBuf {
+        self.dir.join("repositories")
+    }
+
+    /// `index/`
+    pub(crate) fn index(&self) -> PathBuf {
+        self.dir.join("index")
+    }
+
+    /// Where an index goes that could not be used.
+    pub(crate) fn index_aside(&self) -> PathBuf {
+        self.dir.join("index.aside")
+    }
+
+    /// `lock`
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+
+    fn version(&self) -> PathBuf {
+        self.dir.join("VERSION")
+    }
+
+    /// Makes sure that the directory is ours, claiming it when it is new or empty.
+    pub(crate) fn claim(&self) -> Result<(), OpenError> {
+        self.disk.make_dirs(&self.dir).map_err(|error| self.failed(error))?;
+        match self.read_version().map_err(|error| self.failed(error))? {
+            Some(found) if found == FORMAT => Ok(()),
+            Some(found) => {
+                Err(OpenError::UnknownVersion { dir: self.dir.clone(), found, known: FORMAT })
+            }
+            None => self.claim_new(),
+        }
+    }
+
+    fn claim_new(&self) -> Result<(), OpenError> {
+        if let Some(foreign) = self.foreign_name().map_err(|error| self.failed(error))? {
+            return Err(OpenError::Foreign { dir: self.dir.clone(), foreign });
+        }
+        self.write_version().map_err(|error| self.failed(error))
+    }
+
+    /// The first line of `VERSION`, shortened; `None` when there is no such file.
+    fn read_version(&self) -> Result<Option<String>, DiskError> {
+        let file = match self.disk.open(&self.version()) {
+            Ok(file) => file,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let len = usize::try_from(file.len()?).unwrap_or(VERSION_LIMIT).min(VERSION_LIMIT);
+        let text = String::from_utf8_lossy(&file.read_exact_at(len, 0)?).into_owned();
+        Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
+    }
+
+    /// The first name (in order) that a fresh store's directory should not have.
+    fn foreign_name(&self) -> Result<Option<String>, DiskError> {
+        let names = self.disk.list(&self.dir)?.into_iter().map(|entry| entry.name);
+        Ok(names.filter(|name| !name.starts_with('.') && name != "lost+found").min())
+    }
+
+    /// `VERSION` appears whole or not at all; it is the first thing in a store.
+    fn write_version(&self) -> Result<(), DiskError> {
+        let draft = self.dir.join(".VERSION");
+        self.disk.remove(&draft)?;
+        let file = self.disk.create_new(&draft)?;
+        file.write_all_at(&[Bytes::from(format!("{FORMAT}\n"))], 0)?;
+        file.sync()?;
+        self.disk.rename(&draft, &self.version())?;
+        self.disk.sync_dir(&self.dir)
+    }
+
+    /// Creates the directories that every store has.
+    pub(crate) fn create_directories(&self) -> Result<(), DiskError> {
+        let mut made = false;
+        for algorithm in Algorithm::ALL {
+            made |= self.disk.make_dirs(&self.blobs(algorithm))?;
+            made |= self.disk.make_dirs(&self.partials(algorithm))?;
+        }
+        for dir in [self.temporaries(), self.dir.join("quarantine"), self.repositories()] {
+            made |= self.disk.make_dirs(&dir)?;
+        }
+        if made { self.sync_skeleton() } else { Ok(()) }
+    }
+
+    fn sync_skeleton(&self) -> Result<(), DiskError> {
+        for dir in [self.dir.join("blobs"), self.partial_root(), self.dir.clone()] {
+            self.disk.sync_dir(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// `error` as the reason why this store can't be opened.
+    pub(crate) fn failed(&self, source: DiskError) -> OpenError {
+        OpenError::Store { dir: self.dir.clone(), source }
+    }
+}

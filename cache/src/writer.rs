@@ -1,0 +1,102 @@
+//! The async end of a download.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::feed::{Feed, Order};
+use crate::{Digest, FinishError, Reader, WriteError};
+
+/// A download under way: give it the upstream's bytes in order, then [`finish`](Self::finish).
+///
+/// Dropping it is failure: its readers get [`ReadError::Broken`](crate::ReadError::Broken), never
+/// a clean end, and what was written stays for a later [`Start::Resumed`](crate::Start::Resumed).
+/// A break upstream that is going to be continued is no reason to drop it: ask again for
+/// `bytes=<offset>-` and go on writing; readers just wait.
+///
+/// Must be used and dropped within a tokio runtime.
+#[derive(Debug)]
+#[must_use = "dropping a writer fails the download"]
+pub struct Writer {
+    digest: Digest,
+    offset: u64,
+    feed: Option<Arc<Feed>>,
+}
+
+impl Writer {
+    pub(crate) const fn new(digest: Digest, offset: u64, feed: Arc<Feed>) -> Self {
+        Self { digest, offset, feed: Some(feed) }
+    }
+
+    /// The digest that is being downloaded.
+    #[must_use]
+    pub const fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// How many bytes of the object have been taken: where to continue after a break.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Takes the next bytes of the object.
+    ///
+    /// Returns when they are queued, waiting while about 2 MiB wait for the disk; readers see
+    /// them when they are written. An error, which may be that of an earlier chunk, means that
+    /// the download has ended.
+    ///
+    /// Cancel safe: when the future is dropped the chunk has not been taken and
+    /// [`offset`](Self::offset) has not moved.
+    pub async fn write(&mut self, chunk: Bytes) -> Result<(), WriteError> {
+        let Some(feed) = &self.feed else { return Ok(()) };
+        let permit = feed.admit(chunk.len()).await?;
+        if !chunk.is_empty() {
+            self.offset = self.offset.saturating_add(chunk.len() as u64);
+            feed.push(Order::Chunk(chunk, permit));
+        }
+        Ok(())
+    }
+
+    /// The upstream answered a range request with the whole object: its bytes come again from 0,
+    /// `total` of them if that is known. [`offset`](Self::offset) is 0 again.
+    ///
+    /// What readers have seen stays true: what comes again is compared with what was written. Where
+    /// it differs within what readers may have seen they get
+    /// [`ReadError::Changed`](crate::ReadError::Changed) and new ones follow the new bytes;
+    /// otherwise nobody notices. Does not block.
+    pub fn restart(&mut self, total: Option<u64>) {
+        if let Some(feed) = &self.feed {
+            self.offset = 0;
+            feed.push(Order::Restart(total));
+        }
+    }
+
+    /// The upstream has sent everything.
+    ///
+    /// Size and digest are checked; readers get the held-back bytes as soon as the digest is
+    /// right; then the file is synced, renamed and its directory synced, and this returns. After
+    /// [`FinishError::Store`] nothing is kept, though readers of a right object still finish.
+    ///
+    /// When this future is dropped the work goes on in the background.
+    pub async fn finish(mut self) -> Result<Reader, FinishError> {
+        let Some(feed) = self.feed.take() else {
+            return Err(FinishError::Truncated { expected: 0, received: 0 });
+        };
+        let (answer, answered) = oneshot::channel();
+        feed.push(Order::Finish(answer));
+        match answered.await {
+            Ok(finished) => finished.map(Reader::new),
+            Err(_ended) => Err(feed.failure().into()),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(feed) = self.feed.take() {
+            feed.push(Order::Abandon);
+        }
+    }
+}

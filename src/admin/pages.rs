@@ -1,0 +1,229 @@
+//! The proxy's own pages on its listener: what this is, its CA certificate, set-up scripts.
+
+use http::{HeaderValue, Method, Response, StatusCode, header};
+
+use super::setup::{self, ProxyAddress, Script, SetupError};
+use crate::gateway::{ResponseBody, error_response};
+use crate::listener::{PageRequest, Pages};
+use crate::oci::{ErrorCode, ErrorDocument};
+
+/// The media type of a CA certificate, by which browsers offer to install it.
+const CA_MEDIA_TYPE: &str = "application/x-x509-ca-cert";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The pages, and what they show.
+#[derive(Debug, Clone)]
+pub struct ProxyPages {
+    /// The certificate that clients must trust.
+    pub ca_pem: String,
+    /// Its SHA-256.
+    pub ca_fingerprint: String,
+    /// `external-url`; without it, clients are told the address that they used.
+    pub external_url: Option<ProxyAddress>,
+}
+
+impl Pages for ProxyPages {
+    fn page(&self, request: &PageRequest<'_>) -> Response<ResponseBody> {
+        if !matches!(*request.method, Method::GET | Method::HEAD) {
+            return only_get();
+        }
+        match request.path {
+            "/" => self.with_address(request, |address| text(self.about(address))),
+            "/ca.crt" => document(CA_MEDIA_TYPE, self.ca_pem.clone()),
+            "/healthz" => text("ok\n".to_owned()),
+            "/setup/systemd" => {
+                self.with_address(request, |address| self.setup(address, request.query))
+            }
+            path => not_found(path),
+        }
+    }
+}
+
+impl ProxyPages {
+    fn with_address(
+        &self,
+        request: &PageRequest<'_>,
+        page: impl FnOnce(&ProxyAddress) -> Response<ResponseBody>,
+    ) -> Response<ResponseBody> {
+        if let Some(address) = &self.external_url {
+            return page(address);
+        }
+        match ProxyAddress::from_host_header(request.host.unwrap_or_default()) {
+            Ok(address) => page(&address),
+            Err(_) => bad_request("the Host must be host[:port]; or set external-url in the proxy"),
+        }
+    }
+
+    fn about(&self, address: &ProxyAddress) -> String {
+        let fingerprint = &self.ca_fingerprint;
+        format!(
+            "entrepot: a caching proxy for container registries\n\
+             \n\
+             Set up a machine whose container engine is run by systemd (as root):\n\
+             \n\
+             \x20 curl -fsS '{address}/setup/systemd?fp={plain}' | sh\n\
+             \n\
+             Undo it:\n\
+             \n\
+             \x20 curl -fsS '{address}/setup/systemd?undo' | sh\n\
+             \n\
+             Any other client: trust {address}/ca.crt and set HTTPS_PROXY={address}\n\
+             \n\
+             SHA-256 of the CA certificate:\n\
+             {fingerprint}\n",
+            plain = fingerprint.replace(':', ""),
+        )
+    }
+
+    fn setup(&self, address: &ProxyAddress, query: Option<&str>) -> Response<ResponseBody> {
+        let query = match SetupQuery::parse(query) {
+            Ok(query) => query,
+            Err(reason) => return bad_request(&reason),
+        };
+        let script = Script {
+            address,
+            fingerprint: &self.ca_fingerprint,
+            undo: query.undo,
+            expected_fingerprint: query.fingerprint,
+        };
+        match setup::systemd(&script) {
+            Ok(script) => document("text/x-shellscript; charset=utf-8", script),
+            Err(error @ SetupError::FingerprintMismatch { .. }) => {
+                refused(StatusCode::CONFLICT, &error.to_string())
+            }
+            Err(error) => bad_request(&error.to_string()),
+        }
+    }
+}
+
+/// What may follow `/setup/<client>?`.
+#[derive(Debug, PartialEq, Eq, Default)]
+struct SetupQuery<'a> {
+    undo: bool,
+    fingerprint: Option<&'a str>,
+}
+
+impl<'a> SetupQuery<'a> {
+    fn parse(query: Option<&'a str>) -> Result<Self, String> {
+        let mut parsed = Self::default();
+        for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                None | Some((_, "" | "1")) if part.split('=').next() == Some("undo") => {
+                    parsed.undo = true;
+                }
+                Some(("fp", value)) => parsed.fingerprint = Some(value),
+                _ => return Err("the query may hold undo and fp=SHA256 alone".to_owned()),
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+fn document(media_type: &'static str, body: String) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::full(body));
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    fields.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A page of plain text.
+pub(super) fn text(body: String) -> Response<ResponseBody> {
+    document(TEXT, body)
+}
+
+/// What is answered to anything but GET and HEAD.
+pub(super) fn only_get() -> Response<ResponseBody> {
+    let document = ErrorDocument::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        ErrorCode::Unsupported,
+        "this page can only be read",
+    );
+    let mut response = error_response(&document);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
+/// What is answered for a path that is no page.
+pub(super) fn not_found(path: &str) -> Response<ResponseBody> {
+    let message = if path.starts_with("/v2/") {
+        "entrepot is a forward proxy: set HTTPS_PROXY to it instead of using it as a registry"
+    } else {
+        "there is no such page; / says what there is"
+    };
+    error_response(&ErrorDocument::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message))
+}
+
+fn bad_request(reason: &str) -> Response<ResponseBody> {
+    refused(StatusCode::BAD_REQUEST, reason)
+}
+
+fn refused(status: StatusCode, reason: &str) -> Response<ResponseBody> {
+    error_response(&ErrorDocument::new(status, ErrorCode::Unsupported, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pages() -> ProxyPages {
+        let ca_fingerprint = vec!["AB"; 32].join(":");
+        ProxyPages { ca_pem: "PEM\n".to_owned(), ca_fingerprint, external_url: None }
+    }
+
+    fn get(path: &str, query: Option<&str>, host: Option<&str>) -> Response<ResponseBody> {
+        let method = &Method::GET;
+        pages().page(&PageRequest { method, path, query, host, secure: false })
+    }
+
+    fn body(response: Response<ResponseBody>) -> String {
+        match response.into_body() {
+            ResponseBody::Full(Some(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
+            _ => panic!("a document expected"),
+        }
+    }
+
+    #[test]
+    fn the_page_tells_a_person_what_to_do() {
+        insta::assert_snapshot!(body(get("/", None, Some("proxy.corp:3128"))));
+    }
+
+    #[test]
+    fn the_certificate_has_its_media_type() {
+        let response = get("/ca.crt", None, None);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], CA_MEDIA_TYPE);
+        assert_eq!(body(response), "PEM\n");
+    }
+
+    #[test]
+    fn a_host_that_is_none_is_refused() {
+        for host in [None, Some(""), Some("a b"), Some("$(id)"), Some("a';id;'")] {
+            assert_eq!(get("/setup/systemd", None, host).status(), StatusCode::BAD_REQUEST);
+            assert_eq!(get("/", None, host).status(), StatusCode::BAD_REQUEST);
+        }
+    }
+
+    #[test]
+    fn setup_takes_undo_and_a_fingerprint() {
+        let host = Some("proxy:3128");
+        let status = |query: &str| get("/setup/systemd", Some(query), host).status();
+        assert_eq!(status("undo"), StatusCode::OK);
+        assert_eq!(status("undo=1"), StatusCode::OK);
+        assert_eq!(status(&format!("fp={}", "ab".repeat(32))), StatusCode::OK);
+        assert_eq!(status(&format!("fp={}", "cd".repeat(32))), StatusCode::CONFLICT);
+        assert_eq!(status("fp=x"), StatusCode::BAD_REQUEST);
+        assert_eq!(status("x=1"), StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn nothing_can_be_changed_here() {
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+            let request =
+                PageRequest { method: &method, path: "/", query: None, host: None, secure: false };
+            let response = pages().page(&request);
+            assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+            assert_eq!(response.headers()[header::ALLOW], "GET, HEAD");
+        }
+    }
+}

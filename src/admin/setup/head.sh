@@ -1,0 +1,19 @@
+#!/bin/sh
+# Points the container engine of this machine at an entrepot cache, or undoes that. Run it as root.
+#
+#   curl -fsS http://PROXY:3128/setup/systemd | sh
+#   curl -fsS http://PROXY:3128/setup/systemd | sh -s -- --unit containerd.service
+#   curl -fsS 'http://PROXY:3128/setup/systemd?undo' | sh
+#
+# Options (as arguments, or in the environment):
+#   --unit NAME   ENTREPOT_UNIT    the engine's systemd unit; docker.service unless given
+#   --check URL   ENTREPOT_CHECK   what to ask for through the proxy before the engine is restarted;
+#                                  https://registry-1.docker.io/v2/ unless given, "no" for no check
+#   --undo                         remove what this script made
+#                 NO_PROXY         added to the list of what the engine reaches without the proxy
+#
+# This script and the certificate come from the same place: compare the fingerprint below with what
+# `entrepot ca show` prints on the proxy's own machine.
+
+set -eu
+

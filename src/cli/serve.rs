@@ -1,0 +1,193 @@
+//! `entrepot serve`: run the proxy.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use entrepot_ca::{Authority, Constraints};
+use entrepot_cache::Store;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustls_pki_types::ServerName;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::pages::ProxyPages;
+use crate::admin::server::AdminServer;
+use crate::config::Settings;
+use crate::gateway::Gateway;
+use crate::listener::{Listener, Services};
+use crate::oci::{Host, HostPattern};
+use crate::upstream::Upstream;
+
+/// How long requests under way may take to end once the shutdown has begun.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Runs the proxy until SIGTERM or SIGINT, and drains it; a second signal ends it at once.
+pub(super) fn run(settings: Settings) -> anyhow::Result<()> {
+    crate::log::start(settings.log);
+    protect_memory();
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve(settings));
+    // What still runs after the drain has had its time.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let certificates = certificates(&settings)?;
+    let store = Store::open(entrepot_cache::Options::new(&settings.cache_dir))
+        .await
+        .with_context(|| format!("cache-dir {}", settings.cache_dir.display()))?;
+    let upstream = Upstream::new(&settings.upstream).context("upstream.ca-files")?;
+    let tasks = TaskTracker::new();
+    let shutdown = CancellationToken::new();
+    let pages = ProxyPages {
+        ca_pem: certificates.certificate_pem().to_owned(),
+        ca_fingerprint: certificates.fingerprint().to_string(),
+        external_url: settings.external_url.clone(),
+    };
+    let services = Services {
+        gateway: Gateway::new(store.clone(), upstream, settings.gateway.clone(), tasks.clone()),
+        dialer: settings.upstream.dialer(),
+        pages: Arc::new(pages),
+        certificates: certificates.clone(),
+        tasks: tasks.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let listener = Listener::bind(settings.listener.clone(), services)?;
+    let admin = bind_admin(settings.admin_listen).await?;
+    announce(&settings, &certificates, &listener.addresses());
+    tokio::spawn(admin.run(tasks.clone(), shutdown.clone()));
+    let accepting = tokio::spawn(listener.run());
+
+    signals.next().await;
+    tracing::info!("draining: no new clients; requests under way have {} s", DRAIN.as_secs());
+    shutdown.cancel();
+    tasks.close();
+    let drained = async {
+        // Joined before the tracker is asked, so that no connection is accepted after it.
+        accepting.await.ok();
+        tasks.wait().await;
+    };
+    tokio::select! {
+        drained = tokio::time::timeout(DRAIN, drained) => if drained.is_ok() {
+            tracing::info!("drained");
+        } else {
+            tracing::warn!("some requests did not end in time and were broken off");
+        },
+        () = signals.next() => tracing::warn!("second signal: ending at once"),
+    }
+    store.close().await;
+    Ok(())
+}
+
+fn certificates(settings: &Settings) -> anyhow::Result<Authority> {
+    let constraints = settings.ca_constraints.as_deref().map(constraints).transpose()?;
+    let options =
+        entrepot_ca::Options { host_name: host_name(), constraints, ..Default::default() };
+    let authority = Authority::open(&settings.ca_dir, &options)
+        .with_context(|| format!("ca-dir {}", settings.ca_dir.display()))?;
+    warn_of_constraints(&authority, settings);
+    Ok(authority)
+}
+
+fn constraints(hosts: &[Host]) -> anyhow::Result<Constraints> {
+    let (mut names, mut addresses) = (Vec::new(), Vec::new());
+    for host in hosts {
+        match host {
+            Host::Name(name) => names.push(name.as_str()),
+            Host::Ip(ip) => addresses.push(*ip),
+        }
+    }
+    Constraints::new(names, addresses).context("ca-constrain")
+}
+
+/// A constrained CA can't vouch for a registry that was added after it was made.
+fn warn_of_constraints(authority: &Authority, settings: &Settings) {
+    let hosts = settings.listener.policy.intercept.iter().filter_map(HostPattern::constraint);
+    for host in hosts {
+        let name = ServerName::try_from(host.to_string());
+        if let Some(error) = name.ok().and_then(|name| authority.check_name(&name).err()) {
+            tracing::warn!(%host, %error, "this registry can't be intercepted");
+        }
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+async fn bind_admin(address: SocketAddr) -> anyhow::Result<AdminServer> {
+    AdminServer::bind(address).await.with_context(|| {
+        format!(
+            "can't listen on {address} for the admin listener: choose another with --admin-listen"
+        )
+    })
+}
+
+/// What an operator needs at first: where it listens, the CA, the line to run on a client.
+fn announce(settings: &Settings, certificates: &Authority, addresses: &[SocketAddr]) {
+    for address in addresses {
+        tracing::info!(%address, "listening");
+    }
+    let fingerprint = certificates.fingerprint().to_string();
+    tracing::info!(
+        directory = %settings.ca_dir.display(),
+        sha256 = fingerprint,
+        "CA certificate"
+    );
+    let proxy = settings.external_url.as_ref().map_or_else(
+        || {
+            let port = addresses.first().map_or(3128, SocketAddr::port);
+            format!("http://{}:{port}", host_name())
+        },
+        ToString::to_string,
+    );
+    let plain = fingerprint.replace(':', "");
+    tracing::info!(
+        "to set a client up, run there: curl -fsS '{proxy}/setup/systemd?fp={plain}' | sudo sh"
+    );
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The CA's key is in memory: no core dump, no other process of this user may read it.
+fn protect_memory() {
+    if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "memory dumps could not be switched off");
+    }
+}
+
+/// A client costs up to three open files; the usual soft limit of 1024 is for programs that use
+/// select(2).
+fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit on open files could not be raised");
+    }
+}

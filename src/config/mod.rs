@@ -1,0 +1,23 @@
+//! From flags, environment and file to valid settings.
+//!
+//! Nothing else reads the environment or the configuration file. Every source is turned into
+//! [`source::Entry`] values that remember their place; the strongest entry of a key wins; then
+//! every key is parsed into its type, and whatever is wrong is reported, all of it at once.
+//!
+//! - [`source`]: files, environment and flags as entries
+//! - [`keys`]: the keys there are, with their words for `--help`
+//! - [`value`]: one value into one type
+//! - [`reader`]: entries by key, and the list of what is wrong with them
+//! - [`settings`]: the settings, built from a reader
+//! - [`error`]: what is said of wrong configuration
+
+pub mod error;
+pub mod keys;
+mod reader;
+mod settings;
+pub mod source;
+mod value;
+
+pub use error::ConfigError;
+pub use settings::{BUILT_IN_REGISTRIES, Settings};
+pub use source::Sources;

@@ -1,0 +1,84 @@
+//! Entries by key, and the list of what is wrong with them.
+
+use super::error::{ConfigError, Place, Problem};
+use super::source::{Entry, Found, Sources, Value};
+use super::value::FromValue;
+
+/// Hands out values; what is wrong with one is noted and its default goes on in its place, so
+/// that everything wrong is found in one go.
+pub(super) struct Reader {
+    found: Found,
+}
+
+impl Reader {
+    pub(super) fn new(sources: &Sources) -> Self {
+        Self { found: sources.read() }
+    }
+
+    /// The strongest value of `key`, if it was given and is right.
+    pub(super) fn get<T: FromValue>(&mut self, key: &str) -> Option<T> {
+        let entry = self.found.entries.iter().rfind(|entry| entry.key == key)?;
+        let parsed = parsed(entry);
+        parsed.map_err(|problem| self.found.problems.push(problem)).ok()
+    }
+
+    /// Where the strongest value of `key` was given.
+    pub(super) fn place(&self, key: &str) -> Option<Place> {
+        self.found.entries.iter().rfind(|entry| entry.key == key).map(|entry| entry.place.clone())
+    }
+
+    /// Each `[[registry]]` entry, built by `build` from its values.
+    pub(super) fn registries<T>(
+        &mut self,
+        build: impl Fn(&mut RegistryReader<'_>) -> Option<T>,
+    ) -> Vec<T> {
+        let registries = std::mem::take(&mut self.found.registries);
+        let problems = &mut self.found.problems;
+        let build = |entries| build(&mut RegistryReader { entries, problems: &mut *problems });
+        registries.iter().filter_map(build).collect()
+    }
+
+    /// Notes something wrong that only shows between keys.
+    pub(super) fn problem(&mut self, place: Option<Place>, text: impl Into<String>) {
+        self.found.problems.push(Problem { place, text: text.into() });
+    }
+
+    /// What was built, unless something was wrong.
+    pub(super) fn finish<T>(self, built: T) -> Result<T, ConfigError> {
+        let mut problems = self.found.problems;
+        problems.sort_by(|a, b| a.place.cmp(&b.place));
+        if problems.is_empty() { Ok(built) } else { Err(ConfigError { problems }) }
+    }
+}
+
+/// The values of one `[[registry]]` entry.
+pub(super) struct RegistryReader<'a> {
+    entries: &'a Vec<Entry>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl RegistryReader<'_> {
+    pub(super) fn get<T: FromValue>(&mut self, key: &str) -> Option<T> {
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        parsed(entry).map_err(|problem| self.problems.push(problem)).ok()
+    }
+}
+
+fn parsed<T: FromValue>(entry: &Entry) -> Result<T, Problem> {
+    T::from_value(&entry.value).ok_or_else(|| Problem {
+        place: Some(entry.place.clone()),
+        text: format!("{}: found {}; expected {}", entry.key, shown(&entry.value), T::EXPECTED),
+    })
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Text(text) => format!("{text:?}"),
+        Value::Integer(number) => number.clone(),
+        Value::Boolean(flag) => flag.to_string(),
+        Value::List(items) => {
+            let items: Vec<_> = items.iter().map(shown).collect();
+            format!("[{}]", items.join(", "))
+        }
+    }
+}

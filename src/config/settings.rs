@@ -1,0 +1,341 @@
+//! The settings, built from a reader.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::error::{ConfigError, Place};
+use super::reader::Reader;
+use super::source::Sources;
+use crate::admin::setup::ProxyAddress;
+use crate::listener::{self, Policy};
+use crate::log::Format;
+use crate::oci::{Host, HostPattern};
+use crate::upstream::reach::Exemptions;
+use crate::upstream::{self, Scheme};
+use crate::{gateway, listener::policy::Tunnels};
+
+/// The registries that are cached unless `intercept` says otherwise. CDNs are never among them:
+/// redirects are followed by the proxy, and a signed URL is nobody else's business.
+pub const BUILT_IN_REGISTRIES: &[&str] = &[
+    "docker.io",
+    "ghcr.io",
+    "quay.io",
+    "gcr.io",
+    "*.gcr.io",
+    "*-docker.pkg.dev",
+    "registry.k8s.io",
+    "mcr.microsoft.com",
+    "*.azurecr.io",
+    "public.ecr.aws",
+    "*.dkr.ecr.*.amazonaws.com",
+    "registry.gitlab.com",
+    "nvcr.io",
+    "docker.elastic.co",
+    "registry.access.redhat.com",
+    "registry.redhat.io",
+    "registry.fedoraproject.org",
+    "lscr.io",
+    "cgr.dev",
+    "icr.io",
+    "*.icr.io",
+    "container-registry.oracle.com",
+    "registry.suse.com",
+    "dhi.io",
+    "docker.n8n.io",
+    "xpkg.upbound.io",
+];
+
+/// Everything the proxy was told, valid.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The proxy's listener.
+    pub listener: listener::Options,
+    /// `admin-listen`.
+    pub admin_listen: SocketAddr,
+    /// `external-url`.
+    pub external_url: Option<ProxyAddress>,
+    /// `ca-dir`.
+    pub ca_dir: PathBuf,
+    /// `ca-constrain`: the hosts that a new CA may vouch for, if it is to be constrained.
+    pub ca_constraints: Option<Vec<Host>>,
+    /// `cache-dir`.
+    pub cache_dir: PathBuf,
+    /// How registry requests are decided.
+    pub gateway: gateway::Options,
+    /// How upstreams are reached.
+    pub upstream: upstream::Options,
+    /// `log`.
+    pub log: Format,
+}
+
+impl Settings {
+    /// Reads every source. Reads the configuration file: blocking.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(sources);
+        let settings = build(&mut reader, sources);
+        reader.finish(settings)
+    }
+}
+
+fn build(reader: &mut Reader, sources: &Sources) -> Settings {
+    let registries = registries(reader);
+    let intercept = intercept(reader, &registries);
+    let tunnels: Tunnels = reader.get("tunnel").unwrap_or_default();
+    let exemptions = exemptions(&intercept, &registries, tunnels);
+    let external_url: Option<ProxyAddress> = reader.get("external-url");
+    let ca_constraints = constraints(reader, &intercept);
+    let (ca_dir, cache_dir) = directories(reader, sources);
+    Settings {
+        listener: listener::Options {
+            addresses: listen(reader),
+            policy: Policy { intercept, tunnels },
+            own_names: own_names(external_url.as_ref()),
+        },
+        admin_listen: reader
+            .get("admin-listen")
+            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 3129))),
+        external_url,
+        ca_dir,
+        ca_constraints,
+        cache_dir,
+        gateway: gateway::Options { push: reader.get("push").unwrap_or_default(), registries },
+        upstream: upstream_options(reader, exemptions),
+        log: reader.get("log").unwrap_or_default(),
+    }
+}
+
+fn listen(reader: &mut Reader) -> Vec<SocketAddr> {
+    let default =
+        || vec![(Ipv4Addr::UNSPECIFIED, 3128).into(), (Ipv6Addr::UNSPECIFIED, 3128).into()];
+    let addresses: Vec<SocketAddr> = reader.get("listen").unwrap_or_else(default);
+    if addresses.is_empty() {
+        let place = reader.place("listen");
+        reader.problem(place, "listen: found no address; expected at least one");
+    }
+    addresses
+}
+
+fn registries(reader: &mut Reader) -> Vec<gateway::RegistryRule> {
+    reader.registries(|entry| {
+        let scheme = entry.get("scheme").unwrap_or(Scheme::Https);
+        Some(gateway::RegistryRule { host: entry.get("host")?, scheme })
+    })
+}
+
+/// The built-in list or `intercept` in its place, with `intercept-also` and the registries that
+/// have an entry of their own.
+fn intercept(reader: &mut Reader, registries: &[gateway::RegistryRule]) -> Vec<HostPattern> {
+    let built_in = || BUILT_IN_REGISTRIES.iter().filter_map(|host| host.parse().ok()).collect();
+    let mut intercept: Vec<HostPattern> = reader.get("intercept").unwrap_or_else(built_in);
+    intercept.extend(reader.get::<Vec<HostPattern>>("intercept-also").unwrap_or_default());
+    intercept.extend(registries.iter().map(|rule| rule.host.clone()));
+    intercept
+}
+
+/// A registry named one by one, or in a `[[registry]]` entry, may lie at a private address.
+fn exemptions(
+    intercept: &[HostPattern],
+    registries: &[gateway::RegistryRule],
+    tunnels: Tunnels,
+) -> Exemptions {
+    let named = intercept.iter().filter(|pattern| pattern.is_exact());
+    let configured = registries.iter().map(|rule| &rule.host);
+    Exemptions {
+        registries: named.chain(configured).cloned().collect(),
+        everything: tunnels == Tunnels::Any,
+    }
+}
+
+fn constraints(reader: &mut Reader, intercept: &[HostPattern]) -> Option<Vec<Host>> {
+    if !reader.get("ca-constrain").unwrap_or(false) {
+        return None;
+    }
+    let constraints: Option<Vec<Host>> = intercept.iter().map(HostPattern::constraint).collect();
+    if constraints.is_none() {
+        let place = reader.place("ca-constrain");
+        reader.problem(
+            place,
+            "ca-constrain: a CA can't be constrained to \"*\"; name the hosts in intercept",
+        );
+    }
+    constraints
+}
+
+fn upstream_options(reader: &mut Reader, exemptions: Exemptions) -> upstream::Options {
+    let ca_files: Vec<PathBuf> = reader.get("upstream.ca-files").unwrap_or_default();
+    let base = match reader.place("upstream.ca-files") {
+        Some(Place::File(path, _)) => path.parent().map(Path::to_owned),
+        _ => None,
+    };
+    let relative_to_file = |path: PathBuf| match &base {
+        Some(base) => base.join(path),
+        None => path,
+    };
+    upstream::Options {
+        connect_to: reader.get("upstream.connect-to").unwrap_or_default(),
+        ca_files: ca_files.into_iter().map(relative_to_file).collect(),
+        ipv6: reader.get("upstream.ipv6").unwrap_or(true),
+        connect_timeout: timeout(reader, "upstream.connect-timeout", 10),
+        header_timeout: timeout(reader, "upstream.header-timeout", 30),
+        idle_timeout: timeout(reader, "upstream.idle-timeout", 60),
+        exemptions,
+    }
+}
+
+fn timeout(reader: &mut Reader, key: &str, default_secs: u64) -> Duration {
+    let duration = reader.get(key).unwrap_or(Duration::from_secs(default_secs));
+    if duration.is_zero() {
+        let place = reader.place(key);
+        reader.problem(place, format!("{key}: found 0; expected more: every wait has an end"));
+    }
+    duration
+}
+
+/// Where CA and store lie: their own keys, else below `data-dir`.
+fn directories(reader: &mut Reader, sources: &Sources) -> (PathBuf, PathBuf) {
+    let data: Option<PathBuf> = reader.get("data-dir").or_else(|| default_data_dir(sources));
+    let mut below = |key: &str, name: &str| {
+        let named: Option<PathBuf> = reader.get(key);
+        named.or_else(|| data.as_ref().map(|data| data.join(name))).unwrap_or_else(|| {
+            reader.problem(None, format!("{key}: no place for it: set data-dir or {key}"));
+            PathBuf::new()
+        })
+    };
+    (below("ca-dir", "ca"), below("cache-dir", "cache"))
+}
+
+fn default_data_dir(sources: &Sources) -> Option<PathBuf> {
+    if let Some(state) = sources.variable("STATE_DIRECTORY") {
+        // systemd separates several by colons; the first is the service's own.
+        return state.split(':').next().map(PathBuf::from);
+    }
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from("/var/lib/entrepot"));
+    }
+    let data_home = sources.variable("XDG_DATA_HOME").map(PathBuf::from);
+    let home = || sources.variable("HOME").map(|home| Path::new(home).join(".local/share"));
+    data_home.or_else(home).map(|base| base.join("entrepot"))
+}
+
+/// The names under which a client may reach the proxy by TLS.
+fn own_names(external_url: Option<&ProxyAddress>) -> Vec<Host> {
+    let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let external = external_url.map(|url| url.host().clone());
+    let own = [host_name.as_str(), "localhost"].into_iter().filter_map(|name| name.parse().ok());
+    external.into_iter().chain(own).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Sources {
+        let path = tempfile::NamedTempFile::with_suffix(".toml").unwrap().into_temp_path();
+        std::fs::write(&path, file).unwrap();
+        Sources {
+            file: Some(path.keep().unwrap()),
+            environment: environment
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+            flags: flags.iter().map(|(k, v)| ((*k).to_owned(), vec![(*v).to_owned()])).collect(),
+        }
+    }
+
+    fn load(sources: &Sources) -> Result<Settings, String> {
+        let loaded = Settings::load(sources);
+        let path = sources.file.clone().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        loaded.map_err(|error| error.to_string().replace(path.to_str().unwrap(), "entrepot.toml"))
+    }
+
+    #[test]
+    fn nothing_configured_is_valid() {
+        let settings = load(&sources("", &[("STATE_DIRECTORY", "/state")], &[])).unwrap();
+        assert_eq!(settings.listener.addresses.len(), 2);
+        assert_eq!(settings.admin_listen.to_string(), "127.0.0.1:3129");
+        assert_eq!(settings.ca_dir, Path::new("/state/ca"));
+        assert_eq!(settings.cache_dir, Path::new("/state/cache"));
+        assert_eq!(settings.listener.policy.intercept.len(), BUILT_IN_REGISTRIES.len());
+        assert_eq!(settings.upstream.header_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn the_stronger_source_wins() {
+        let file = "tunnel = \"none\"\npush = \"deny\"\nlog = \"json\"\ndata-dir = \"/d\"\n";
+        let environment = [("ENTREPOT_TUNNEL", "public"), ("ENTREPOT_PUSH", "client")];
+        let settings = load(&sources(file, &environment, &[("tunnel", "any")])).unwrap();
+        assert_eq!(settings.listener.policy.tunnels, Tunnels::Any);
+        assert_eq!(settings.gateway.push, gateway::Push::Client);
+        assert_eq!(settings.log, Format::Json);
+    }
+
+    #[test]
+    fn lists_outside_the_file_are_separated_by_commas() {
+        let environment = [
+            ("ENTREPOT_DATA_DIR", "/d"),
+            ("ENTREPOT_LISTEN", "127.0.0.1:1, [::1]:2"),
+            ("ENTREPOT_UPSTREAM_CONNECT_TO", "a:1:b:2,c:3:d:4"),
+        ];
+        let settings = load(&sources("", &environment, &[])).unwrap();
+        assert_eq!(settings.listener.addresses.len(), 2);
+        assert_eq!(settings.upstream.connect_to.len(), 2);
+    }
+
+    #[test]
+    fn everything_wrong_is_reported_at_once() {
+        let file = r#"
+data-dir = "/d"
+lisen = ["0.0.0.0:3128"]
+tunnel = "open"
+log = 3
+[upstream]
+connect-timeout = "10"
+header-timeout = "0s"
+[[registry]]
+scheme = "ftp"
+pasword = "x"
+"#;
+        let environment = [("ENTREPOT_LISTN", "x"), ("ENTREPOT_PUSH", "maybe")];
+        let error = load(&sources(file, &environment, &[("listen", "3128")])).unwrap_err();
+        insta::assert_snapshot!(error);
+    }
+
+    #[test]
+    fn broken_toml_names_its_line() {
+        let error = load(&sources("a = 1\nlisten = [\n", &[("HOME", "/h")], &[])).unwrap_err();
+        assert!(error.contains("entrepot.toml:2: not TOML"), "{error}");
+        assert!(error.contains("entrepot.toml:1: unknown key \"a\""), "{error}");
+    }
+
+    #[test]
+    fn a_constrained_ca_needs_named_hosts() {
+        let file = "data-dir = \"/d\"\nca-constrain = true\n";
+        let settings = load(&sources(file, &[], &[])).unwrap();
+        assert_eq!(settings.ca_constraints.unwrap().len(), BUILT_IN_REGISTRIES.len());
+        let file = format!("{file}intercept = [\"*\"]\n");
+        let error = load(&sources(&file, &[], &[])).unwrap_err();
+        assert!(error.contains("entrepot.toml:2: ca-constrain"), "{error}");
+    }
+
+    #[test]
+    fn ca_files_are_found_beside_the_configuration() {
+        let file = "data-dir = \"/d\"\n[upstream]\nca-files = [\"corp.pem\", \"/etc/x.pem\"]\n";
+        let sources = sources(file, &[], &[]);
+        let beside = sources.file.clone().unwrap().with_file_name("corp.pem");
+        let settings = load(&sources).unwrap();
+        assert_eq!(settings.upstream.ca_files, [beside, PathBuf::from("/etc/x.pem")]);
+    }
+
+    #[test]
+    fn every_key_has_a_variable_of_its_own() {
+        let mut names: Vec<_> = super::super::keys::KEYS
+            .iter()
+            .map(|key| super::super::keys::variable(key.name))
+            .collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), super::super::keys::KEYS.len());
+    }
+}

@@ -1,0 +1,192 @@
+//! One value into one type.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::source::Value;
+use crate::admin::setup::ProxyAddress;
+use crate::gateway::Push;
+use crate::listener::policy::Tunnels;
+use crate::log::Format;
+use crate::oci::HostPattern;
+use crate::upstream::{ConnectTo, Scheme};
+
+/// A type that configuration can hold.
+pub(super) trait FromValue: Sized {
+    /// What would be right, after "expected".
+    const EXPECTED: &'static str;
+
+    fn from_text(text: &str) -> Option<Self>;
+
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Text(text) => Self::from_text(text),
+            Value::Integer(_) | Value::Boolean(_) | Value::List(_) => None,
+        }
+    }
+}
+
+impl<T: FromValue> FromValue for Vec<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+
+    fn from_text(text: &str) -> Option<Self> {
+        T::from_text(text).map(|one| vec![one])
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::List(items) => items.iter().map(T::from_value).collect(),
+            single => T::from_value(single).map(|one| vec![one]),
+        }
+    }
+}
+
+impl FromValue for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Boolean(flag) => Some(*flag),
+            Value::Text(text) => Self::from_text(text),
+            Value::Integer(_) | Value::List(_) => None,
+        }
+    }
+}
+
+impl FromValue for Duration {
+    const EXPECTED: &'static str = "a duration such as 500ms, 30s, 10m, 1h or 60d";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
+        let (number, unit) = text.split_at(unit_at);
+        let number: u64 = number.parse().ok()?;
+        let seconds = match unit {
+            "ms" => return Some(Self::from_millis(number)),
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            "d" => 86_400,
+            _ => return None,
+        };
+        number.checked_mul(seconds).map(Self::from_secs)
+    }
+}
+
+impl FromValue for PathBuf {
+    const EXPECTED: &'static str = "a path";
+
+    fn from_text(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| text.into())
+    }
+}
+
+impl FromValue for SocketAddr {
+    const EXPECTED: &'static str = "an address with a port, such as 0.0.0.0:3128 or [::]:3128";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl FromValue for HostPattern {
+    const EXPECTED: &'static str = "a host such as ghcr.io, registry.corp:5000, *.gcr.io or *";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl FromValue for ConnectTo {
+    const EXPECTED: &'static str = "HOST1:PORT1:HOST2:PORT2, as for curl's --connect-to";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl FromValue for ProxyAddress {
+    const EXPECTED: &'static str = "a URL such as http://proxy.corp:3128";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Self::from_url(text).ok()
+    }
+}
+
+impl FromValue for Tunnels {
+    const EXPECTED: &'static str = "\"public\", \"any\" or \"none\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(match text {
+            "public" => Self::Public,
+            "any" => Self::Any,
+            "none" => Self::None,
+            _ => return None,
+        })
+    }
+}
+
+impl FromValue for Push {
+    const EXPECTED: &'static str = "\"client\" or \"deny\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(match text {
+            "client" => Self::Client,
+            "deny" => Self::Deny,
+            _ => return None,
+        })
+    }
+}
+
+impl FromValue for Format {
+    const EXPECTED: &'static str = "\"text\" or \"json\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(match text {
+            "text" => Self::Text,
+            "json" => Self::Json,
+            _ => return None,
+        })
+    }
+}
+
+impl FromValue for Scheme {
+    const EXPECTED: &'static str = "\"https\" or \"http\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(match text {
+            "https" => Self::Https,
+            "http" => Self::Http,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        let read = Duration::from_text;
+        assert_eq!(read("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(read("0s"), Some(Duration::ZERO));
+        assert_eq!(read("10m"), Some(Duration::from_secs(600)));
+        assert_eq!(read("60d"), Some(Duration::from_secs(5_184_000)));
+        for wrong in ["", "10", "s", "-1s", "1.5h", "1 s", "99999999999999999999s", "1w"] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_single_value_is_a_list_of_one() {
+        let one = Value::Text("ghcr.io".to_owned());
+        assert_eq!(Vec::<HostPattern>::from_value(&one).unwrap().len(), 1);
+        let wrong = Value::List(vec![one, Value::Boolean(true)]);
+        assert_eq!(Vec::<HostPattern>::from_value(&wrong), None);
+    }
+}

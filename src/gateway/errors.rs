@@ -1,0 +1,39 @@
+//! Failures, in the words that engines print.
+
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::json;
+
+use super::Served;
+use super::body::ResponseBody;
+use super::headers::cache_status;
+use crate::log::Outcome;
+use crate::oci::{ErrorCode, ErrorDocument, Registry};
+use crate::upstream::UpstreamError;
+
+/// An error document as a response.
+#[must_use]
+pub fn error_response(document: &ErrorDocument) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::full(document.to_json()));
+    *response.status_mut() = document.status;
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    fields.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+    response
+}
+
+/// The one place where an upstream's failure becomes a status, a code and a message.
+pub(super) fn upstream_failed(registry: &Registry, error: &UpstreamError) -> Served {
+    let (status, code, outcome) = if error.is_refused_here() {
+        (StatusCode::FORBIDDEN, ErrorCode::Denied, Outcome::Denied)
+    } else if error.is_timeout() {
+        (StatusCode::GATEWAY_TIMEOUT, ErrorCode::Upstream, Outcome::Error)
+    } else {
+        (StatusCode::BAD_GATEWAY, ErrorCode::Upstream, Outcome::Error)
+    };
+    let message = format!("{registry}: {error}");
+    let mut document = ErrorDocument::new(status, code, message);
+    document.detail = Some(json!({ "registry": registry.as_str(), "proxy": super::PRODUCT }));
+    let mut response = error_response(&document);
+    cache_status(response.headers_mut(), "fwd=miss");
+    Served { response, outcome, reason: Some(error.to_string()) }
+}

@@ -1,0 +1,158 @@
+//! Which header fields cross the proxy, and which are ours.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// The name under which this proxy signs `Via` and `Cache-Status`.
+pub const PRODUCT: &str = "entrepot";
+
+/// RFC 9110 §7.6.1: fields that are for the next hop alone, beside those that `Connection` names.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What of a client's request fields goes to the registry.
+///
+/// `Host` and `Content-Length` are made anew from what is really sent; `Expect` was answered here.
+pub(super) fn forwarded(from: &HeaderMap) -> HeaderMap {
+    let mut fields = end_to_end(from);
+    for name in [header::HOST, header::CONTENT_LENGTH, header::EXPECT] {
+        fields.remove(name);
+    }
+    append(&mut fields, header::VIA, "1.1 entrepot");
+    fields
+}
+
+/// As [`forwarded`], for content that is hashed: the bytes must come as they are stored.
+pub(super) fn for_content(from: &HeaderMap) -> HeaderMap {
+    let mut fields = forwarded(from);
+    fields.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    fields
+}
+
+/// As [`for_content`], for the whole object whatever part the client wants.
+pub(super) fn for_whole_content(from: &HeaderMap) -> HeaderMap {
+    let mut fields = for_content(from);
+    let partial_or_conditional = [
+        header::RANGE,
+        header::IF_RANGE,
+        header::IF_MATCH,
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+        header::IF_UNMODIFIED_SINCE,
+    ];
+    for name in partial_or_conditional {
+        fields.remove(name);
+    }
+    fields
+}
+
+/// What of a registry's response fields goes to the client. `Alt-Svc` would lead it around us.
+pub(super) fn returned(from: &HeaderMap) -> HeaderMap {
+    let mut fields = end_to_end(from);
+    fields.remove(header::ALT_SVC);
+    append(&mut fields, header::VIA, "1.1 entrepot");
+    fields
+}
+
+fn end_to_end(from: &HeaderMap) -> HeaderMap {
+    let nominated = nominated(from);
+    from.iter()
+        .filter(|(name, _)| {
+            !HOP_BY_HOP.contains(&name.as_str()) && !nominated.iter().any(|n| n == *name)
+        })
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .fold(HeaderMap::with_capacity(from.len()), |mut fields, (name, value)| {
+            fields.append(name, value);
+            fields
+        })
+}
+
+/// The fields that `Connection` names, but for those whose loss would change what is asked.
+fn nominated(from: &HeaderMap) -> Vec<HeaderName> {
+    let kept = [header::HOST, header::AUTHORIZATION, header::CONTENT_LENGTH, header::VIA];
+    from.get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .filter(|name| !kept.contains(name))
+        .collect()
+}
+
+/// Appends a field; the values here are our own words, which always make a field value.
+pub(super) fn append(fields: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        fields.append(name, value);
+    }
+}
+
+/// `Cache-Status` (RFC 9211).
+pub(super) fn cache_status(fields: &mut HeaderMap, status: &str) {
+    append(fields, HeaderName::from_static("cache-status"), &format!("{PRODUCT}; {status}"));
+}
+
+/// A text field's value, if it has exactly one and it is text.
+pub(super) fn text(fields: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
+    fields.get(name).and_then(|value| value.to_str().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().fold(HeaderMap::new(), |mut map, (name, value)| {
+            map.append(*name, HeaderValue::from_static(value));
+            map
+        })
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here() {
+        let request = map(&[
+            ("host", "ghcr.io"),
+            ("connection", "close, X-Secret, Authorization"),
+            ("x-secret", "1"),
+            ("authorization", "Bearer x"),
+            ("proxy-authorization", "Basic x"),
+            ("te", "trailers"),
+            ("expect", "100-continue"),
+            ("accept", "a"),
+            ("accept", "b"),
+        ]);
+        let sent = forwarded(&request);
+        let mut names: Vec<_> = sent.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["accept", "authorization", "via"]);
+        assert_eq!(sent.get_all("accept").iter().count(), 2);
+    }
+
+    #[test]
+    fn content_is_asked_for_unencoded_and_whole() {
+        let request = map(&[
+            ("accept-encoding", "zstd, gzip"),
+            ("range", "bytes=0-1"),
+            ("if-none-match", "x"),
+        ]);
+        let part = for_content(&request);
+        assert_eq!(part["accept-encoding"], "identity");
+        assert_eq!(part["range"], "bytes=0-1");
+        let whole = for_whole_content(&request);
+        assert!(!whole.contains_key("range") && !whole.contains_key("if-none-match"));
+    }
+
+    #[test]
+    fn an_alternative_service_is_not_passed_on() {
+        let response = returned(&map(&[("alt-svc", "h3=\":443\""), ("warning", "299 - \"x\"")]));
+        assert!(!response.contains_key("alt-svc"));
+        assert!(response.contains_key("warning"));
+    }
+}

@@ -1,0 +1,188 @@
+//! Listening sockets and the accept loop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use super::idle::IdleStream;
+use super::stream::{ClientStream, Opening, Rewound, TcpClient};
+use super::tls::TlsSettings;
+use super::{Options, Peer, Services, Shared, http, proxy};
+use crate::oci::Host;
+
+/// How long a client may neither send nor take a byte.
+pub(super) const IDLE: Duration = Duration::from_mins(5);
+/// How long a client may take to open a TLS connection, or to say anything at all.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at once: each may hold a file of the store and an upstream connection open beside
+/// its own, and the usual limit on open files in production is a multiple of this.
+const MAX_CONNECTIONS: usize = 16 * 1024;
+/// Connections that the kernel holds for us while we are busy.
+const BACKLOG: i32 = 4096;
+/// The pause after a failed accept (too many open files): others end meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A listening socket could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("can't listen on {address}: {source}{}", hint(.source))]
+pub struct BindError {
+    /// Where.
+    pub address: SocketAddr,
+    /// The system's own words.
+    pub source: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            ": another process listens there (`ss -ltnp` names it); end it, or choose another address with --listen"
+        }
+        io::ErrorKind::PermissionDenied => {
+            ": ports below 1024 need a privilege; choose another with --listen"
+        }
+        io::ErrorKind::AddrNotAvailable => ": this machine does not have that address",
+        _ => "",
+    }
+}
+
+/// The proxy's listening sockets.
+pub struct Listener {
+    sockets: Vec<TcpListener>,
+    shared: Arc<Shared>,
+}
+
+impl Listener {
+    /// Binds every address; within a tokio runtime.
+    ///
+    /// A machine without IPv6 loses its wildcard IPv6 address without an error, so that the
+    /// default works there.
+    pub fn bind(options: Options, services: Services) -> Result<Self, BindError> {
+        let mut sockets = Vec::new();
+        for address in &options.addresses {
+            match bind(*address) {
+                Ok(socket) => sockets.push(socket),
+                Err(error) if is_without_ipv6(*address, &error) && options.addresses.len() > 1 => {
+                    tracing::info!(%address, "this machine has no IPv6: not listening there");
+                }
+                Err(source) => {
+                    return Err(BindError { address: *address, source });
+                }
+            }
+        }
+        let tls = TlsSettings::new(services.certificates.clone(), options.own_names);
+        let shared = Arc::new(Shared { services, policy: options.policy, tls });
+        Ok(Self { sockets, shared })
+    }
+
+    /// The addresses really bound.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+    }
+
+    /// Accepts clients until the shutdown begins. Connections run on, as tasks of the tracker.
+    pub async fn run(self) {
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut loops = tokio::task::JoinSet::new();
+        for socket in self.sockets {
+            loops.spawn(accept_all(socket, self.shared.clone(), permits.clone()));
+        }
+        loops.join_all().await;
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // The IPv4 wildcard is a listener of its own.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn is_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
+    let unsupported =
+        matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+            || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
+    address.is_ipv6() && address.ip().is_unspecified() && unsupported
+}
+
+async fn accept_all(socket: TcpListener, shared: Arc<Shared>, permits: Arc<Semaphore>) {
+    let shutdown = shared.services.shutdown.clone();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            accepted = accept(&socket, &permits) => accepted,
+        };
+        let (stream, client, permit) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let shared = shared.clone();
+        shared.services.tasks.clone().spawn(async move {
+            serve(shared, stream, client).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn accept(
+    socket: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, client) = socket.accept().await?;
+    Ok((stream, client, permit))
+}
+
+async fn serve(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr) {
+    let Ok((stream, secure)) = opened(&shared, stream).await.inspect_err(|error| {
+        tracing::debug!(%client, %error, "a connection came to nothing");
+    }) else {
+        return;
+    };
+    let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+    let shutdown = shared.services.shutdown.clone();
+    let peer = Peer { shared, client, secure };
+    http::serve(stream, &shutdown, |request| {
+        let peer = peer.clone();
+        async move { proxy::answer(&peer, request).await }
+    })
+    .await;
+}
+
+/// The client's stream, with TLS ended if it spoke that.
+async fn opened(shared: &Shared, stream: TcpStream) -> io::Result<(ClientStream, bool)> {
+    stream.set_nodelay(true)?;
+    let address = stream.local_addr()?.ip().to_canonical();
+    let mut stream: TcpClient = Rewound::new(Bytes::new(), IdleStream::new(stream, IDLE));
+    match within(HANDSHAKE_TIMEOUT, stream.opening()).await? {
+        Opening::Nothing => Err(io::ErrorKind::UnexpectedEof.into()),
+        Opening::Plain => Ok((ClientStream::Plain(stream), false)),
+        Opening::Tls => {
+            let settings = shared.tls.for_proxy(&Host::Ip(address)).map_err(io::Error::other)?;
+            let accepting = TlsAcceptor::from(settings).accept(stream);
+            let stream = within(HANDSHAKE_TIMEOUT, accepting).await?;
+            Ok((ClientStream::Tls(Box::new(stream)), true))
+        }
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}

@@ -1,0 +1,114 @@
+//! Answers, with the line that each leaves in the log.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::ext::ReasonPhrase;
+
+use crate::gateway::body::ResponseError;
+use crate::gateway::{ResponseBody, error_response};
+use crate::log::{Outcome, RequestLine};
+use crate::oci::{ErrorCode, ErrorDocument};
+
+/// A response, and the line that it leaves; none where something else will write it.
+pub(super) struct Answer {
+    response: Response<ResponseBody>,
+    line: Option<RequestLine>,
+}
+
+impl Answer {
+    pub(super) fn new(response: Response<ResponseBody>, line: RequestLine) -> Self {
+        Self { response, line: Some(line) }
+    }
+
+    pub(super) fn silent(response: Response<ResponseBody>) -> Self {
+        Self { response, line: None }
+    }
+
+    /// The response for hyper, whose end writes the line.
+    pub(super) fn logged(self, began: Instant) -> Response<LoggedBody> {
+        let status = Some(self.response.status());
+        let line = self.line.map(|line| RequestLine { status, ..line });
+        self.response.map(|inner| LoggedBody { inner, line, began, ended: false })
+    }
+}
+
+/// A response body that writes its request's line when it ends, however it ends.
+pub struct LoggedBody {
+    inner: ResponseBody,
+    line: Option<RequestLine>,
+    began: Instant,
+    ended: bool,
+}
+
+impl LoggedBody {
+    fn note(&mut self, result: Option<&Result<Frame<Bytes>, ResponseError>>) {
+        let Some(line) = &mut self.line else { return };
+        match result {
+            None => self.ended = true,
+            Some(Ok(frame)) => {
+                line.body_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            Some(Err(error)) => {
+                self.ended = true;
+                line.outcome = Outcome::Error;
+                line.reason = Some(error.to_string());
+            }
+        }
+    }
+}
+
+impl Body for LoggedBody {
+    type Data = Bytes;
+    type Error = ResponseError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if let Poll::Ready(result) = &polled {
+            self.note(result.as_ref());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for LoggedBody {
+    fn drop(&mut self) {
+        let Some(line) = &mut self.line else { return };
+        if !self.ended && !self.inner.is_end_stream() {
+            line.reason.get_or_insert_with(|| "the client left".to_owned());
+        }
+        line.elapsed = self.began.elapsed();
+        line.emit();
+    }
+}
+
+/// A refusal whose reason also stands in the status line, the part that engines print of a failed
+/// CONNECT.
+pub(super) fn refusal(status: StatusCode, code: ErrorCode, reason: &str) -> Response<ResponseBody> {
+    let mut response = error_response(&ErrorDocument::new(status, code, reason));
+    let phrase: String = reason.chars().filter(|c| (' '..='~').contains(c)).collect();
+    if let Ok(phrase) = ReasonPhrase::try_from(phrase) {
+        response.extensions_mut().insert(phrase);
+    }
+    response
+}
+
+/// A request that is not one.
+pub(super) fn bad_request(reason: &str) -> Response<ResponseBody> {
+    refusal(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, reason)
+}

@@ -1,0 +1,68 @@
+//! One HTTP/1.1 connection, with its limits and its drain.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+/// From the first wait for a request's head to its end, and so also how long a connection may lie
+/// idle between requests. Engines open their connections when they need them.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest head taken: tokens in `Authorization` reach 16 KiB at some registries.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// The most header fields taken.
+const MAX_HEAD_FIELDS: usize = 100;
+
+/// Serves requests on `stream` until it closes, or until `shutdown` and the request under way
+/// have ended. Upgrades (CONNECT) are handed to whoever awaits them.
+pub async fn serve<T, S, F, B>(stream: T, shutdown: &CancellationToken, service: S)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<B>>,
+    B: Body + 'static,
+    B::Error: std::error::Error + Send + Sync,
+{
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEAD_FIELDS);
+    let service = service_fn(move |request| {
+        let answer = service(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %chain(&error), "a client connection ended early");
+    }
+}
+
+/// An error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

@@ -1,0 +1,151 @@
+//! The inside of an intercepted tunnel.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::accept::HANDSHAKE_TIMEOUT;
+use super::answer::{Answer, LoggedBody, bad_request, refusal};
+use super::stream::{ClientStream, Rewound};
+use super::{Peer, http as connection, is_same};
+use crate::gateway::ResponseBody;
+use crate::log::{Outcome, RequestLine, Subject};
+use crate::oci::{Authority, ErrorCode, Host};
+use crate::upstream::Scheme;
+
+/// The client's connection under the intercepted TLS.
+type Inner = Rewound<ClientStream>;
+
+/// Ends the client's TLS here once it has its 200, and serves the requests inside.
+pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, authority: Authority, line: RequestLine) {
+    let peer = peer.clone();
+    let tasks = peer.shared.services.tasks.clone();
+    tasks.spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let Some(stream) = client_stream(upgraded) else {
+            return;
+        };
+        match handshake(&peer, &authority, stream).await {
+            Ok(tls) => serve(peer, authority, tls).await,
+            Err(reason) => {
+                RequestLine { outcome: Outcome::Error, reason: Some(reason), ..line }.emit();
+            }
+        }
+    });
+}
+
+/// What hyper had wrapped, with the bytes that it had read ahead.
+fn client_stream(upgraded: Upgraded) -> Option<Inner> {
+    let parts = upgraded.downcast::<TokioIo<ClientStream>>().ok()?;
+    Some(Rewound::new(parts.read_buf, parts.io.into_inner()))
+}
+
+async fn handshake(
+    peer: &Peer,
+    authority: &Authority,
+    stream: Inner,
+) -> Result<TlsStream<Inner>, String> {
+    let settings = peer.shared.tls.for_host(authority.host()).map_err(|error| error.to_string())?;
+    let accepting = TlsAcceptor::from(settings).accept(stream);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepting).await {
+        Ok(Ok(tls)) => Ok(tls),
+        Ok(Err(error)) => Err(handshake_failure(&error)),
+        Err(_) => Err("the client did not finish the TLS handshake in time".to_owned()),
+    }
+}
+
+/// A failed handshake in words: by far the most common one is a client without our CA.
+fn handshake_failure(error: &std::io::Error) -> String {
+    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::AlertReceived(alert)) if is_distrust(*alert) => format!(
+            "the client does not trust this proxy's CA ({alert:?}): install /ca.crt there and restart the engine"
+        ),
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            "the client sent plain HTTP where TLS was expected".to_owned()
+        }
+        _ => format!("TLS handshake with the client: {error}"),
+    }
+}
+
+fn is_distrust(alert: rustls::AlertDescription) -> bool {
+    use rustls::AlertDescription as Alert;
+    matches!(alert, Alert::UnknownCA | Alert::BadCertificate | Alert::CertificateUnknown)
+}
+
+async fn serve(peer: Peer, authority: Authority, tls: TlsStream<Inner>) {
+    let named = tls.get_ref().1.server_name().map(str::to_owned);
+    let misdirected = named.filter(|name| !is_for(authority.host(), name));
+    let shutdown = peer.shared.services.shutdown.clone();
+    let context = Arc::new(Context { peer, authority, misdirected });
+    connection::serve(tls, &shutdown, |request| {
+        let context = context.clone();
+        async move { context.answer(request).await }
+    })
+    .await;
+}
+
+fn is_for(host: &Host, server_name: &str) -> bool {
+    server_name.parse::<Host>().is_ok_and(|named| named == *host)
+}
+
+struct Context {
+    peer: Peer,
+    authority: Authority,
+    misdirected: Option<String>,
+}
+
+impl Context {
+    async fn answer(&self, request: Request<Incoming>) -> Response<LoggedBody> {
+        let began = Instant::now();
+        let method = request.method().clone();
+        if let Some(response) = self.refused(&request) {
+            let subject = Subject::Other(self.authority.to_string());
+            return Answer::new(response, self.peer.line(Outcome::Denied, method, subject))
+                .logged(began);
+        }
+        let gateway = &self.peer.shared.services.gateway;
+        let (served, subject) = gateway.respond(&self.authority, Scheme::Https, request).await;
+        let line = self.peer.line(served.outcome, method, subject).because(served.reason);
+        Answer::new(served.response, line).logged(began)
+    }
+
+    /// "A server MUST [answer] 421 … [when it] is not able to produce an authoritative response
+    /// for the target URI" (RFC 9110 §7.4): this tunnel is for one authority alone.
+    fn refused(&self, request: &Request<Incoming>) -> Option<Response<ResponseBody>> {
+        if request.method() == Method::CONNECT {
+            return Some(bad_request("CONNECT inside an intercepted tunnel"));
+        }
+        if let Some(named) = &self.misdirected {
+            return Some(self.misdirected(&format!("the TLS server name {named:?}")));
+        }
+        let mut hosts = request.headers().get_all(header::HOST).iter();
+        let (Some(host), None) = (hosts.next(), hosts.next()) else {
+            return Some(bad_request("a request needs exactly one Host"));
+        };
+        let Ok(host) = host.to_str() else {
+            return Some(bad_request("the Host is not text"));
+        };
+        if !is_same(&self.authority, host) {
+            return Some(self.misdirected(&format!("the Host {host:?}")));
+        }
+        let uri = request.uri();
+        let foreign = uri.authority().filter(|asked| !is_same(&self.authority, asked.as_str()));
+        foreign.map(|asked| self.misdirected(&format!("the request target {:?}", asked.as_str())))
+    }
+
+    fn misdirected(&self, what: &str) -> Response<ResponseBody> {
+        let reason = format!("{what} is not {}, which this tunnel is for", self.authority);
+        let mut response =
+            refusal(StatusCode::MISDIRECTED_REQUEST, ErrorCode::Unsupported, &reason);
+        let fields = response.headers_mut();
+        fields.insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+        response
+    }
+}

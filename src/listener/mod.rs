@@ -1,0 +1,119 @@
+//! Accepting clients: limits, first-byte sniffing, CONNECT, TLS interception, tunnels, drain.
+//!
+//! Knows connections and who may go where, not what a registry request means: an intercepted
+//! request goes to the gateway with the authority it is for, and comes back as a response.
+//!
+//! - [`accept`]: listening sockets and the accept loop
+//! - [`stream`]: a client's byte stream, plain or TLS, with what was read ahead
+//! - [`idle`]: streams that are not held open for ever
+//! - [`policy`]: intercept, tunnel or refuse
+//! - [`tls`]: server settings per intercepted host
+//! - [`http`]: one HTTP/1.1 connection, with its limits and its drain
+//! - [`proxy`]: requests to the proxy itself: CONNECT, absolute-form, origin-form
+//! - [`intercept`]: the inside of an intercepted tunnel
+//! - [`tunnel`]: bytes passed through unread
+//! - [`answer`]: answers, with the line that each leaves in the log
+
+mod accept;
+pub mod answer;
+pub mod http;
+mod idle;
+mod intercept;
+pub mod policy;
+mod proxy;
+mod stream;
+mod tls;
+mod tunnel;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ::http::{Method, Response};
+use entrepot_ca::Authority as CertificateAuthority;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use accept::{BindError, Listener};
+pub use policy::Policy;
+pub use tls::TlsSettingsError;
+
+use crate::gateway::{Gateway, ResponseBody};
+use crate::log::{Outcome, RequestLine, Subject};
+use crate::oci::{Authority, Host};
+use crate::upstream::Dialer;
+
+/// Where the proxy listens, and as whom.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `listen`.
+    pub addresses: Vec<SocketAddr>,
+    /// Which hosts are intercepted, tunnelled, refused.
+    pub policy: Policy,
+    /// The names under which clients reach this proxy by TLS.
+    pub own_names: Vec<Host>,
+}
+
+/// A request for one of the proxy's own pages.
+#[derive(Debug)]
+pub struct PageRequest<'a> {
+    /// GET, HEAD or anything else.
+    pub method: &'a Method,
+    /// The path.
+    pub path: &'a str,
+    /// The query without its `?`.
+    pub query: Option<&'a str>,
+    /// The `Host` field as it came.
+    pub host: Option<&'a str>,
+    /// Whether the client spoke TLS to the proxy.
+    pub secure: bool,
+}
+
+/// Whoever answers origin-form requests.
+pub trait Pages: Send + Sync {
+    /// The answer to a request for a page.
+    fn page(&self, request: &PageRequest<'_>) -> Response<ResponseBody>;
+}
+
+/// What every connection needs; built once.
+pub struct Services {
+    /// Registry requests.
+    pub gateway: Gateway,
+    /// Tunnels.
+    pub dialer: Dialer,
+    /// The proxy's own pages.
+    pub pages: Arc<dyn Pages>,
+    /// Leaves for intercepted hosts.
+    pub certificates: CertificateAuthority,
+    /// Every connection and download, for the drain.
+    pub tasks: TaskTracker,
+    /// Cancelled when the drain begins.
+    pub shutdown: CancellationToken,
+}
+
+/// What the connections of one listener share.
+struct Shared {
+    services: Services,
+    policy: Policy,
+    tls: tls::TlsSettings,
+}
+
+/// One accepted connection.
+#[derive(Clone)]
+struct Peer {
+    shared: Arc<Shared>,
+    client: SocketAddr,
+    secure: bool,
+}
+
+impl Peer {
+    /// A line for a request of this client's.
+    fn line(&self, outcome: Outcome, method: Method, subject: Subject) -> RequestLine {
+        RequestLine::new(outcome, method, subject, self.client.ip())
+    }
+}
+
+/// Whether a request's authority is the one the connection is for.
+fn is_same(authority: &Authority, host_field: &str) -> bool {
+    Authority::parse(host_field, authority.port()).is_ok_and(|asked| asked == *authority)
+        || Authority::parse(host_field, crate::oci::host::HTTPS_PORT).is_ok_and(|a| a == *authority)
+}

@@ -1,0 +1,102 @@
+//! Which hosts are intercepted, tunnelled, refused.
+
+use std::fmt;
+
+use crate::oci::{Authority, HostPattern};
+use crate::upstream::reach::AddressRule;
+
+/// Hosts that are no registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tunnels {
+    /// Public addresses on the scheme's own port.
+    #[default]
+    Public,
+    /// Any address, any port.
+    Any,
+    /// None.
+    None,
+}
+
+/// What is done with a request for a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// A registry: TLS ends here.
+    Intercept,
+    /// Passed through, if its address is allowed.
+    Tunnel(AddressRule),
+    /// Refused.
+    Deny(Refusal),
+}
+
+/// Why a host is refused without trying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// `tunnel = "none"`.
+    NoTunnels,
+    /// A port that no web server uses.
+    Port(u16),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoTunnels => f.write_str(
+                "not a registry that this proxy knows (tunnel = \"none\"): add it to intercept-also",
+            ),
+            Self::Port(port) => write!(
+                f,
+                "port {port} of a host that is no known registry: add host:port to intercept-also"
+            ),
+        }
+    }
+}
+
+/// The rules for hosts.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// `intercept` and `intercept-also`.
+    pub intercept: Vec<HostPattern>,
+    /// `tunnel`.
+    pub tunnels: Tunnels,
+}
+
+impl Policy {
+    /// The verdict on `authority`, where clients of no registry would use `usual_port`.
+    #[must_use]
+    pub fn verdict(&self, authority: &Authority, usual_port: u16) -> Verdict {
+        if self.intercept.iter().any(|pattern| pattern.matches(authority)) {
+            return Verdict::Intercept;
+        }
+        match self.tunnels {
+            Tunnels::Any => Verdict::Tunnel(AddressRule::Any),
+            Tunnels::None => Verdict::Deny(Refusal::NoTunnels),
+            Tunnels::Public if authority.port() == usual_port => {
+                Verdict::Tunnel(AddressRule::Public)
+            }
+            Tunnels::Public => Verdict::Deny(Refusal::Port(authority.port())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_follow_the_configuration() {
+        let mut policy =
+            Policy { intercept: vec!["docker.io".parse().unwrap()], tunnels: Tunnels::Public };
+        let verdict = |policy: &Policy, text: &str| {
+            policy.verdict(&Authority::parse_with_port(text).unwrap(), 443)
+        };
+        assert_eq!(verdict(&policy, "registry-1.docker.io:443"), Verdict::Intercept);
+        let public = Verdict::Tunnel(AddressRule::Public);
+        assert_eq!(verdict(&policy, "auth.docker.io:443"), public);
+        assert_eq!(verdict(&policy, "mail.example:25"), Verdict::Deny(Refusal::Port(25)));
+        policy.tunnels = Tunnels::None;
+        assert_eq!(verdict(&policy, "auth.docker.io:443"), Verdict::Deny(Refusal::NoTunnels));
+        assert_eq!(verdict(&policy, "registry-1.docker.io:443"), Verdict::Intercept);
+        policy.tunnels = Tunnels::Any;
+        assert_eq!(verdict(&policy, "mail.example:25"), Verdict::Tunnel(AddressRule::Any));
+    }
+}

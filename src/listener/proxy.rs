@@ -1,0 +1,168 @@
+//! Requests to the proxy itself: CONNECT, absolute-form, origin-form (RFC 9112 §3.2).
+
+use std::time::Instant;
+
+use http::{Method, Request, Response, StatusCode, Uri, header};
+use hyper::body::{Body as _, Incoming};
+
+use super::answer::{Answer, LoggedBody, bad_request, refusal};
+use super::policy::{Refusal, Verdict};
+use super::{PageRequest, Peer, intercept, tunnel};
+use crate::gateway::{ResponseBody, Served};
+use crate::log::{Outcome, RequestLine, Subject};
+use crate::oci::{Authority, ErrorCode};
+use crate::upstream::Scheme;
+use crate::upstream::reach::AddressRule;
+
+/// The port that plain HTTP uses where none is named (RFC 9110 §4.2.1).
+const HTTP_PORT: u16 = 80;
+
+/// Answers one request on a connection to the proxy.
+pub(super) async fn answer(peer: &Peer, request: Request<Incoming>) -> Response<LoggedBody> {
+    let began = Instant::now();
+    let answer = if request.method() == Method::CONNECT {
+        connect(peer, request).await
+    } else if request.uri().scheme().is_some() {
+        absolute(peer, request).await
+    } else {
+        origin(peer, &request)
+    };
+    answer.logged(began)
+}
+
+async fn connect(peer: &Peer, request: Request<Incoming>) -> Answer {
+    let authority = match connect_authority(&request) {
+        Ok(authority) => authority,
+        Err(reason) => {
+            let line = peer.line(Outcome::Denied, Method::CONNECT, shown(request.uri()));
+            return Answer::new(bad_request(&reason), line);
+        }
+    };
+    let subject = Subject::Other(authority.to_string());
+    let line = peer.line(Outcome::Tunnel, Method::CONNECT, subject);
+    match peer.shared.policy.verdict(&authority, crate::oci::host::HTTPS_PORT) {
+        Verdict::Deny(reason) => {
+            Answer::new(denied(&authority, reason), line.with(Outcome::Denied))
+        }
+        Verdict::Intercept => {
+            intercept::spawn(peer, hyper::upgrade::on(request), authority, line);
+            Answer::silent(established())
+        }
+        Verdict::Tunnel(rule) => through(peer, request, &authority, rule, line).await,
+    }
+}
+
+/// "A server MUST reject a CONNECT request that targets an empty or invalid port number" (RFC 9110
+/// §9.3.6); and its target is `host:port`, nothing more, with no body behind it.
+fn connect_authority(request: &Request<Incoming>) -> Result<Authority, String> {
+    let uri = request.uri();
+    let target =
+        uri.authority().filter(|_| uri.scheme().is_none() && uri.path_and_query().is_none());
+    let Some(target) = target else {
+        return Err("CONNECT needs a target of the form host:port".to_owned());
+    };
+    if request.headers().contains_key(header::TRANSFER_ENCODING)
+        || request.headers().contains_key(header::CONTENT_LENGTH)
+    {
+        return Err("CONNECT has no body".to_owned());
+    }
+    Authority::parse_with_port(target.as_str()).map_err(|error| format!("CONNECT: {error}"))
+}
+
+fn denied(authority: &Authority, reason: Refusal) -> Response<ResponseBody> {
+    let reason = format!("{authority} is refused: {reason}");
+    refusal(StatusCode::FORBIDDEN, ErrorCode::Denied, &reason)
+}
+
+fn established() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Empty);
+    if let Ok(phrase) = hyper::ext::ReasonPhrase::try_from("Connection established".to_owned()) {
+        response.extensions_mut().insert(phrase);
+    }
+    response
+}
+
+async fn through(
+    peer: &Peer,
+    request: Request<Incoming>,
+    authority: &Authority,
+    rule: AddressRule,
+    line: RequestLine,
+) -> Answer {
+    match peer.shared.services.dialer.connect(authority, rule).await {
+        Ok(far) => {
+            tunnel::spawn(peer, hyper::upgrade::on(request), far, line);
+            Answer::silent(established())
+        }
+        Err(error) => {
+            let (outcome, response) = tunnel::failed(&error);
+            Answer::new(response, line.with(outcome))
+        }
+    }
+}
+
+/// The plain-HTTP forward proxy. "The recipient MUST ignore the received Host header field (if
+/// any) and instead replace it with the host information of the request-target" (RFC 9112 §3.2.2).
+async fn absolute(peer: &Peer, request: Request<Incoming>) -> Answer {
+    let method = request.method().clone();
+    let authority = match absolute_authority(request.uri()) {
+        Ok(authority) => authority,
+        Err(reason) => {
+            let line = peer.line(Outcome::Denied, method, shown(request.uri()));
+            return Answer::new(bad_request(reason), line);
+        }
+    };
+    let gateway = &peer.shared.services.gateway;
+    let (served, subject) = match peer.shared.policy.verdict(&authority, HTTP_PORT) {
+        Verdict::Intercept => gateway.respond(&authority, Scheme::Http, request).await,
+        Verdict::Tunnel(_) => {
+            let subject = Subject::Other(format!("{authority}{}", request.uri().path()));
+            (gateway.forward(authority, request).await, subject)
+        }
+        Verdict::Deny(reason) => {
+            let response = denied(&authority, reason);
+            let served = Served { response, outcome: Outcome::Denied, reason: None };
+            (served, Subject::Other(authority.to_string()))
+        }
+    };
+    let line = peer.line(served.outcome, method, subject).because(served.reason);
+    Answer::new(served.response, line)
+}
+
+fn absolute_authority(uri: &Uri) -> Result<Authority, &'static str> {
+    if uri.scheme() != Some(&http::uri::Scheme::HTTP) {
+        return Err("only http:// URLs are forwarded; https goes through CONNECT");
+    }
+    let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    Authority::parse(authority, HTTP_PORT).map_err(|_| "the URL names no valid host")
+}
+
+/// The proxy's own pages.
+fn origin(peer: &Peer, request: &Request<Incoming>) -> Answer {
+    let uri = request.uri();
+    let hosts: Vec<_> = request.headers().get_all(header::HOST).iter().collect();
+    let response = match hosts.as_slice() {
+        [_, _, ..] => bad_request("a request has one Host"),
+        _ if request.body().size_hint().lower() > 0 => bad_request("no page here takes a body"),
+        hosts => peer.shared.services.pages.page(&PageRequest {
+            method: request.method(),
+            path: uri.path(),
+            query: uri.query(),
+            host: hosts.first().and_then(|host| host.to_str().ok()),
+            secure: peer.secure,
+        }),
+    };
+    let outcome =
+        if response.status().is_client_error() { Outcome::Denied } else { Outcome::Relay };
+    let line = peer.line(outcome, request.method().clone(), shown(uri));
+    Answer::new(response, line)
+}
+
+/// A target for the log: without its query, which may be a secret.
+fn shown(uri: &Uri) -> Subject {
+    let authority = uri.authority().map(|authority| {
+        let text = authority.as_str();
+        text.rsplit('@').next().unwrap_or(text)
+    });
+    Subject::Other(format!("{}{}", authority.unwrap_or_default(), uri.path()))
+}

@@ -1,0 +1,185 @@
+//! The line a request leaves in the log.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+
+use crate::oci::{Digest, Reference, Route};
+
+/// How a request was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// From the store.
+    Hit,
+    /// From the registry, and kept.
+    Miss,
+    /// From another client's download.
+    Joined,
+    /// From the store, after the registry confirmed that a tag still means it.
+    Revalidated,
+    /// From the store, because the registry could not be asked.
+    Stale,
+    /// From the registry, and not kept.
+    Relay,
+    /// Bytes passed through unread.
+    Tunnel,
+    /// Refused by the configuration.
+    Denied,
+    /// Neither the registry nor the store could answer.
+    Error,
+}
+
+impl Outcome {
+    /// The word in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "HIT",
+            Self::Miss => "MISS",
+            Self::Joined => "JOINED",
+            Self::Revalidated => "REVALIDATED",
+            Self::Stale => "STALE",
+            Self::Relay => "RELAY",
+            Self::Tunnel => "TUNNEL",
+            Self::Denied => "DENIED",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+/// What a request was about, without its query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// A registry's resource.
+    Registry {
+        /// The registry's identity.
+        registry: String,
+        /// The route, with repository and object.
+        route: Route,
+        /// The path, shown where the route says too little.
+        path: String,
+    },
+    /// A host that is no registry, or a page of the proxy's own.
+    Other(String),
+}
+
+impl Subject {
+    fn registry(&self) -> Option<&str> {
+        match self {
+            Self::Registry { registry, .. } => Some(registry),
+            Self::Other(_) => None,
+        }
+    }
+
+    fn repository(&self) -> Option<&str> {
+        match self {
+            Self::Registry { route, .. } => {
+                route.repository().map(crate::oci::RepositoryName::as_str)
+            }
+            Self::Other(_) => None,
+        }
+    }
+
+    fn object(&self) -> String {
+        let (route, path) = match self {
+            Self::Other(what) => return what.clone(),
+            Self::Registry { route, path, .. } => (route, path),
+        };
+        match route {
+            Route::Blob { digest, .. } => format!("blob {}", Short(digest)),
+            Route::Manifest { reference: Reference::Digest(digest), .. } => {
+                format!("manifest {}", Short(digest))
+            }
+            Route::Manifest { reference: Reference::Tag(tag), .. } => format!("manifest {tag}"),
+            Route::Referrers { subject, .. } => format!("referrers {}", Short(subject)),
+            Route::Tags { .. } => "tags".to_owned(),
+            Route::Upload { .. } => "upload".to_owned(),
+            Route::Ping | Route::Other => path.clone(),
+        }
+    }
+}
+
+/// A digest cut to what tells objects apart in a log.
+struct Short<'a>(&'a Digest);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 12;
+        let hex = self.0.hex();
+        write!(f, "{}:{}\u{2026}", self.0.algorithm(), hex.get(..SHOWN).unwrap_or(&hex))
+    }
+}
+
+/// Everything the log says of a request.
+#[derive(Debug, Clone)]
+pub struct RequestLine {
+    /// How it was answered.
+    pub outcome: Outcome,
+    /// The request's method.
+    pub method: Method,
+    /// What it was about.
+    pub subject: Subject,
+    /// The answer's status; none for a tunnel that was closed.
+    pub status: Option<StatusCode>,
+    /// Bytes of the body that the client took.
+    pub body_bytes: u64,
+    /// From the request's head to the end of the body.
+    pub elapsed: Duration,
+    /// Who asked.
+    pub client: IpAddr,
+    /// Why it ended early or was refused.
+    pub reason: Option<String>,
+}
+
+/// The target of request lines, by which the text format knows them and `RUST_LOG` selects them.
+pub(super) const TARGET: &str = "entrepot::request";
+
+impl RequestLine {
+    /// A line that has yet to learn what became of the request.
+    #[must_use]
+    pub fn new(outcome: Outcome, method: Method, subject: Subject, client: IpAddr) -> Self {
+        Self {
+            outcome,
+            method,
+            subject,
+            status: None,
+            body_bytes: 0,
+            elapsed: Duration::ZERO,
+            client,
+            reason: None,
+        }
+    }
+
+    /// The line with another outcome.
+    #[must_use]
+    pub fn with(self, outcome: Outcome) -> Self {
+        Self { outcome, ..self }
+    }
+
+    /// The line with a reason, where there is one.
+    #[must_use]
+    pub fn because(self, reason: Option<String>) -> Self {
+        Self { reason, ..self }
+    }
+
+    /// Writes the line.
+    pub fn emit(&self) {
+        let elapsed_ms = u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            target: TARGET,
+            outcome = self.outcome.as_str(),
+            method = self.method.as_str(),
+            registry = self.subject.registry(),
+            repository = self.subject.repository(),
+            object = self.subject.object(),
+            status = self.status.map(|status| status.as_u16()),
+            body_bytes = self.body_bytes,
+            elapsed_ms,
+            client = %self.client,
+            reason = self.reason.as_deref(),
+            "request"
+        );
+    }
+}

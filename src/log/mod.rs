@@ -1,0 +1,47 @@
+//! What a person watches: one line a request, and the events beside it.
+//!
+//! Text for people, JSON for machines, one event a line whatever a client sends. Credentials,
+//! tokens and queries are never given to this module: it only sees what was parsed.
+
+mod line;
+mod text;
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+pub use line::{Outcome, RequestLine, Subject};
+
+/// How log events are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging to standard output. `RUST_LOG` selects what is logged (default: `info`).
+///
+/// Call once; a second call has no effect.
+pub fn start(format: Format) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match format {
+        Format::Text => {
+            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let layer = tracing_subscriber::fmt::layer().event_format(text::Text { colour });
+            registry.with(layer).try_init()
+        }
+        Format::Json => {
+            let layer = tracing_subscriber::fmt::layer().json().flatten_event(true);
+            registry.with(layer.with_current_span(false).with_span_list(false)).try_init()
+        }
+    };
+    if let Err(error) = started {
+        tracing::debug!(%error, "logging was started before");
+    }
+}

@@ -1,0 +1,270 @@
+//! Log events as text for people.
+
+use std::fmt::{self, Write as _};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::FmtContext;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::line::TARGET;
+
+/// `HIT  GET docker.io library/alpine blob sha256:ab12… 3.4 MB 2 ms 10.0.0.7`, and other events
+/// as `warn  what happened: field=value`.
+///
+/// Lines carry no time: `docker logs -t`, journald and Kubernetes add it.
+pub(super) struct Text {
+    pub(super) colour: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for Text
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let line = if event.metadata().target() == TARGET {
+            fields.request_line()
+        } else {
+            fields.event_line(*event.metadata().level())
+        };
+        let colour = if self.colour { colour(&line) } else { None };
+        match colour {
+            Some(code) => writeln!(writer, "\u{1b}[{code}m{line}\u{1b}[0m"),
+            None => writeln!(writer, "{line}"),
+        }
+    }
+}
+
+fn colour(line: &str) -> Option<u8> {
+    match line.split(' ').next()? {
+        "HIT" | "REVALIDATED" | "JOINED" => Some(32),
+        "STALE" | "warn" => Some(33),
+        "DENIED" | "ERROR" | "error" => Some(31),
+        "RELAY" | "TUNNEL" | "debug" | "trace" => Some(2),
+        _ => None,
+    }
+}
+
+/// An event's fields in their order, with everything that could end or colour a line escaped.
+#[derive(Default)]
+struct Fields(Vec<(&'static str, String)>);
+
+impl Fields {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        self.get(name).and_then(|value| value.parse().ok()).unwrap_or_default()
+    }
+
+    fn request_line(&self) -> String {
+        let mut line = format!("{:<4}", self.get("outcome").unwrap_or_default());
+        for name in ["method", "registry", "repository", "object"] {
+            if let Some(value) = self.get(name) {
+                line.push(' ');
+                line.push_str(value);
+            }
+        }
+        // A success needs no number; whatever else it was does.
+        if let Some(status) = self.get("status").filter(|status| !matches!(*status, "200" | "206"))
+        {
+            line.push(' ');
+            line.push_str(status);
+        }
+        let client = self.get("client").unwrap_or_default();
+        let size = bytes(self.number("body_bytes"));
+        let time = duration(self.number("elapsed_ms"));
+        let reason = self.get("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
+        line + &format!(" {size} {time} {client}{reason}")
+    }
+
+    fn event_line(&self, level: Level) -> String {
+        let level = level.as_str().to_ascii_lowercase();
+        let mut line = format!("{level:<5} {}", self.get("message").unwrap_or_default());
+        for (name, value) in self.0.iter().filter(|(name, _)| *name != "message") {
+            if value.contains(' ') {
+                line.extend([" ", name, "=\"", value, "\""]);
+            } else {
+                line.extend([" ", name, "=", value]);
+            }
+        }
+        line
+    }
+
+    fn push(&mut self, field: &Field, value: &str) {
+        let mut safe = String::with_capacity(value.len());
+        for c in value.chars() {
+            if is_line_safe(c) {
+                safe.push(c);
+            } else {
+                safe.extend(c.escape_default());
+            }
+        }
+        self.0.push((field.name(), safe));
+    }
+}
+
+/// Neither a control character nor one of Unicode's line, paragraph and direction marks.
+fn is_line_safe(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.push(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let mut text = String::new();
+        if write!(text, "{value:?}").is_ok() {
+            self.push(field, &text);
+        }
+    }
+}
+
+/// Decimal units, as engines print them.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    let mut tenths = count / 100;
+    let mut unit = "kB";
+    for name in UNITS {
+        unit = name;
+        if tenths < 10_000 {
+            break;
+        }
+        tenths /= 1000;
+    }
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
+fn duration(millis: u64) -> String {
+    match millis {
+        0..10_000 => format!("{millis} ms"),
+        10_000..600_000 => format!("{}.{} s", millis / 1000, millis % 1000 / 100),
+        _ => format!("{} min", millis / 60_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Outcome, RequestLine, Subject};
+    use crate::oci::Route;
+    use http::{Method, StatusCode};
+    use std::io;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(emit: impl FnOnce()) -> String {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .event_format(Text { colour: false })
+            .with_writer(move || writer.clone());
+        let subscriber = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(subscriber, emit);
+        let bytes = captured.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn line(subject: Subject) -> RequestLine {
+        RequestLine {
+            outcome: Outcome::Hit,
+            method: Method::GET,
+            subject,
+            status: Some(StatusCode::OK),
+            body_bytes: 3_412_000,
+            elapsed: Duration::from_millis(2),
+            client: "10.0.0.7".parse().unwrap(),
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn a_request_is_one_readable_line() {
+        let path = "/v2/library/alpine/blobs/sha256:ab12e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852";
+        let subject = Subject::Registry {
+            registry: "docker.io".to_owned(),
+            route: Route::parse(path, None),
+            path: path.to_owned(),
+        };
+        insta::assert_snapshot!(
+            logged(|| line(subject).emit()),
+            @"HIT  GET docker.io library/alpine blob sha256:ab12e3b0c442… 3.4 MB 2 ms 10.0.0.7"
+        );
+    }
+
+    #[test]
+    fn a_failure_shows_its_status_and_reason() {
+        let subject = Subject::Other("evil.example:22".to_owned());
+        let denied = RequestLine {
+            outcome: Outcome::Denied,
+            method: Method::CONNECT,
+            status: Some(StatusCode::FORBIDDEN),
+            body_bytes: 0,
+            reason: Some("port 22".to_owned()),
+            ..line(subject)
+        };
+        insta::assert_snapshot!(
+            logged(|| denied.emit()),
+            @"DENIED CONNECT evil.example:22 403 0 B 2 ms 10.0.0.7: port 22"
+        );
+    }
+
+    #[test]
+    fn nothing_a_client_sends_breaks_the_line() {
+        let subject = Subject::Other("/a\r\nHIT \u{1b}[31m \u{2028} x".to_owned());
+        let text = logged(|| line(subject).emit());
+        assert_eq!(text.lines().count(), 1);
+        assert!(!text.contains('\u{1b}') && !text.contains('\u{2028}'), "{text:?}");
+    }
+
+    #[test]
+    fn other_events_name_their_fields() {
+        let text = logged(|| tracing::warn!(path = "/a b", count = 3, "store is read-only"));
+        insta::assert_snapshot!(text, @r#"warn  store is read-only path="/a b" count=3"#);
+    }
+
+    #[test]
+    fn sizes_and_times_read_well() {
+        let sizes = [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_999, "999.9 kB")];
+        for (count, text) in sizes {
+            assert_eq!(bytes(count), text);
+        }
+        assert_eq!(bytes(1_000_000), "1.0 MB");
+        assert_eq!(bytes(268_435_456), "268.4 MB");
+        assert_eq!(bytes(u64::MAX), "18.4 EB");
+        assert_eq!(duration(9_999), "9999 ms");
+        assert_eq!(duration(12_345), "12.3 s");
+        assert_eq!(duration(3_600_000), "60 min");
+    }
+}

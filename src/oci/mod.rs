@@ -1,0 +1,31 @@
+//! The protocol's vocabulary, pure: hosts, routes, names, references, media types, challenges and
+//! errors of the OCI distribution specification.
+//!
+//! Bytes from a socket become one of these types in one place, strictly; after that nobody looks
+//! at a path or a header string again. Nothing here does I/O.
+//!
+//! - [`host`]: host names, authorities (`host:port`), host patterns
+//! - [`registry`]: which registry an authority stands for
+//! - [`name`], [`reference`](mod@reference): repository names, tags, references
+//! - [`route`]: what a request path asks for
+//! - [`media_type`]: which media types are manifests
+//! - [`challenge`]: what `WWW-Authenticate` asks for
+//! - [`error`]: the error document
+
+pub mod challenge;
+pub mod error;
+pub mod host;
+pub mod media_type;
+pub mod name;
+pub mod reference;
+pub mod registry;
+pub mod route;
+
+pub use entrepot_cache::{Algorithm, Digest};
+pub use error::{ErrorCode, ErrorDocument};
+pub use host::{Authority, Host, HostPattern};
+pub use media_type::MediaType;
+pub use name::RepositoryName;
+pub use reference::{Reference, Tag};
+pub use registry::Registry;
+pub use route::Route;

@@ -1,0 +1,53 @@
+//! Which registry an authority stands for.
+
+use std::fmt;
+
+use super::host::{Authority, HTTPS_PORT, Host, is_hub_name};
+
+/// A registry's identity: what the store files its records under and what the log prints.
+///
+/// The Hub has several host names and one identity, `docker.io`; every other registry is its
+/// host, with the port where that is not 443.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Registry(String);
+
+impl Registry {
+    /// The identity of the registry at `authority`.
+    #[must_use]
+    pub fn at(authority: &Authority) -> Self {
+        match authority.host() {
+            Host::Name(name) if is_hub_name(name) && authority.port() == HTTPS_PORT => {
+                Self("docker.io".to_owned())
+            }
+            _ => Self(authority.to_host_field(HTTPS_PORT)),
+        }
+    }
+
+    /// `docker.io`, `ghcr.io`, `registry.corp:5000`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hub_is_one_registry_under_all_its_names() {
+        let name = |text| Registry::at(&Authority::parse_with_port(text).unwrap()).to_string();
+        assert_eq!(name("registry-1.docker.io:443"), "docker.io");
+        assert_eq!(name("index.docker.io:443"), "docker.io");
+        assert_eq!(name("registry-1.docker.io:5000"), "registry-1.docker.io:5000");
+        assert_eq!(name("ghcr.io:443"), "ghcr.io");
+        assert_eq!(name("registry.corp:5000"), "registry.corp:5000");
+        assert_eq!(name("[::1]:5000"), "[::1]:5000");
+    }
+}

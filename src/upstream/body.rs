@@ -1,0 +1,141 @@
+//! Bodies that do not wait for ever.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+/// A body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// Nothing came for too long.
+    #[error("nothing came for {} s", .0.as_secs())]
+    Idle(Duration),
+    /// The connection broke, or its framing was wrong.
+    #[error("the transfer broke off: {0}")]
+    Transfer(#[from] hyper::Error),
+    /// More came than anything of its kind may have.
+    #[error("it is longer than {0} bytes")]
+    TooLong(u64),
+}
+
+/// An upstream's body; an upstream that falls silent for the idle time breaks it.
+pub struct IdleBody {
+    inner: Incoming,
+    limit: Duration,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl IdleBody {
+    /// Watches over `inner`.
+    #[must_use]
+    pub fn new(inner: Incoming, limit: Duration) -> Self {
+        Self { inner, limit, deadline: Box::pin(tokio::time::sleep(limit)) }
+    }
+}
+
+impl Body for IdleBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+            let deadline = Instant::now() + self.limit;
+            self.deadline.as_mut().reset(deadline);
+            return Poll::Ready(frame.map(|result| result.map_err(BodyError::from)));
+        }
+        ready!(self.deadline.as_mut().poll(cx));
+        Poll::Ready(Some(Err(BodyError::Idle(self.limit))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// When a request's body last moved, so that the wait for the answer begins where it ends.
+#[derive(Debug, Clone)]
+pub(super) struct Progress(Arc<(Instant, AtomicU64)>);
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        Self(Arc::new((Instant::now(), AtomicU64::new(0))))
+    }
+
+    fn mark(&self) {
+        let millis = u64::try_from(self.0.0.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.1.store(millis, Ordering::Relaxed);
+    }
+
+    /// The moment of the last movement.
+    pub(super) fn last(&self) -> Instant {
+        self.0.0 + Duration::from_millis(self.0.1.load(Ordering::Relaxed))
+    }
+}
+
+/// What is sent upstream: nothing, or a client's body as it comes.
+pub enum RequestBody {
+    /// No body.
+    Empty,
+    /// A client's upload.
+    Client(Incoming),
+}
+
+/// A request body that marks its progress.
+pub(super) struct SentBody {
+    pub(super) body: RequestBody,
+    pub(super) progress: Progress,
+}
+
+impl Body for SentBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let RequestBody::Client(incoming) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        loop {
+            let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+            // Trailers end here: nothing that a client names there is for the registry.
+            if let Some(Ok(frame)) = &frame
+                && !frame.is_data()
+            {
+                continue;
+            }
+            self.progress.mark();
+            return Poll::Ready(frame);
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.body {
+            RequestBody::Empty => true,
+            RequestBody::Client(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Client(incoming) => incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! TCP or TLS towards one authority, for the pooled client.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use http::Uri;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::dial::Dialer;
+use super::error::{TlsError, UpstreamError};
+use super::reach::Exemptions;
+use super::trust::refused_certificate;
+use crate::oci::{Authority, Host};
+
+/// Makes the connections of the pooled client; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Connector {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    dialer: Dialer,
+    exemptions: Exemptions,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+impl Connector {
+    pub(super) fn new(
+        dialer: Dialer,
+        exemptions: Exemptions,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Self {
+        Self { parts: Arc::new(Parts { dialer, exemptions, tls }) }
+    }
+}
+
+impl Parts {
+    async fn connect(&self, uri: Uri) -> Result<TokioIo<UpstreamStream>, UpstreamError> {
+        let secure = uri.scheme() != Some(&http::uri::Scheme::HTTP);
+        let authority = authority_of(&uri, secure)?;
+        let rule = self.exemptions.rule_for(&authority);
+        let tcp = self.dialer.connect(&authority, rule).await?;
+        let stream = if secure {
+            UpstreamStream::Tls(Box::new(self.handshake(&authority, tcp).await?))
+        } else {
+            UpstreamStream::Plain(tcp)
+        };
+        Ok(TokioIo::new(stream))
+    }
+
+    async fn handshake(
+        &self,
+        authority: &Authority,
+        tcp: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, TlsError> {
+        let name = server_name(authority.host()).ok_or_else(|| TlsError::Handshake {
+            authority: authority.clone(),
+            source: io::Error::new(io::ErrorKind::InvalidInput, "not a name TLS can carry"),
+        })?;
+        let connecting = TlsConnector::from(self.tls.clone()).connect(name, tcp);
+        let after = self.dialer.timeout;
+        match tokio::time::timeout(after, connecting).await {
+            Ok(connected) => connected.map_err(|source| tls_error(authority, source)),
+            Err(_) => Err(TlsError::Timeout { authority: authority.clone(), after }),
+        }
+    }
+}
+
+fn authority_of(uri: &Uri, secure: bool) -> Result<Authority, UpstreamError> {
+    let text = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    let default_port = if secure { 443 } else { 80 };
+    Authority::parse(text, default_port).map_err(|error| UpstreamError::Exchange {
+        authority: Authority::new(Host::Name("invalid".to_owned()), default_port),
+        reason: error.to_string(),
+    })
+}
+
+fn server_name(host: &Host) -> Option<ServerName<'static>> {
+    match host {
+        Host::Ip(ip) => Some(ServerName::from(*ip)),
+        Host::Name(name) => ServerName::try_from(name.clone()).ok(),
+    }
+}
+
+/// Tells a plain-HTTP answer and a refused certificate from other failures.
+fn tls_error(authority: &Authority, source: io::Error) -> TlsError {
+    let authority = authority.clone();
+    let cause = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            TlsError::PlainHttp { authority }
+        }
+        Some(error) => match refused_certificate(error) {
+            Some(refused) => TlsError::Certificate { authority, refused: Box::new(refused) },
+            None => TlsError::Handshake { authority, source },
+        },
+        None => TlsError::Handshake { authority, source },
+    }
+}
+
+/// Carries our error through the pooled client, which only hands out references to it.
+#[derive(Debug)]
+pub(super) struct ConnectFailed(Mutex<Option<UpstreamError>>);
+
+impl ConnectFailed {
+    /// The error, once.
+    pub(super) fn take(&self) -> Option<UpstreamError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl std::fmt::Display for ConnectFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("connection failed")
+    }
+}
+
+impl std::error::Error for ConnectFailed {}
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = TokioIo<UpstreamStream>;
+    type Error = ConnectFailed;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let parts = self.parts.clone();
+        Box::pin(async move {
+            parts.connect(uri).await.map_err(|error| ConnectFailed(Mutex::new(Some(error))))
+        })
+    }
+}
+
+/// A connection to an upstream.
+pub(super) enum UpstreamStream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection for UpstreamStream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl AsyncRead for UpstreamStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for UpstreamStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

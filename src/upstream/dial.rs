@@ -1,0 +1,236 @@
+//! From an authority to a TCP connection.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::net::TcpStream;
+
+use super::connect_to::ConnectTo;
+use super::error::DialError;
+use super::reach::AddressRule;
+use crate::oci::{Authority, Host};
+
+/// How long an address may be silent before the next is tried beside it (RFC 8305 §5 recommends
+/// 250 ms as the "Connection Attempt Delay").
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Addresses tried of one name: a registry has a handful, and a hundred are an attack.
+const MAX_ADDRESSES: usize = 16;
+
+/// Who turns names into addresses.
+#[derive(Debug, Clone, Default)]
+pub enum Resolver {
+    /// The system's: `/etc/hosts`, every name server, search lists.
+    #[default]
+    System,
+    /// A table, for tests.
+    Table(Vec<(String, Vec<IpAddr>)>),
+}
+
+impl Resolver {
+    async fn addresses(&self, host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let name = match host {
+            Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, port)]),
+            Host::Name(name) => name,
+        };
+        match self {
+            Self::System => Ok(tokio::net::lookup_host((name.as_str(), port)).await?.collect()),
+            Self::Table(table) => table
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, ips)| ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect())
+                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "not in the table")),
+        }
+    }
+}
+
+/// Makes TCP connections.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    /// Replacements, the first that fits wins.
+    pub connect_to: Vec<ConnectTo>,
+    /// Whether IPv6 addresses are used.
+    pub ipv6: bool,
+    /// For the whole way from the name to the connection.
+    pub timeout: Duration,
+    /// Who turns names into addresses.
+    pub resolver: Resolver,
+}
+
+impl Dialer {
+    /// Connects to `authority`, or to where `connect-to` leads it. `rule` is decided on the
+    /// address that is dialled; what `connect-to` names may be any.
+    pub async fn connect(
+        &self,
+        authority: &Authority,
+        rule: AddressRule,
+    ) -> Result<TcpStream, DialError> {
+        let replaced = self.connect_to.iter().find_map(|entry| entry.apply(authority));
+        let (destination, rule) = match replaced {
+            Some(destination) => (destination, AddressRule::Any),
+            None => (authority.clone(), rule),
+        };
+        tokio::time::timeout(self.timeout, self.connect_now(&destination, rule))
+            .await
+            .unwrap_or_else(|_| {
+                Err(DialError::Timeout { authority: destination.clone(), after: self.timeout })
+            })
+    }
+
+    async fn connect_now(
+        &self,
+        authority: &Authority,
+        rule: AddressRule,
+    ) -> Result<TcpStream, DialError> {
+        let host = || authority.host().to_string();
+        let found = self
+            .resolver
+            .addresses(authority.host(), authority.port())
+            .await
+            .map_err(|source| DialError::Resolve { host: host(), source })?;
+        let usable: Vec<_> = found.into_iter().filter(|a| self.ipv6 || a.is_ipv4()).collect();
+        if usable.is_empty() {
+            return Err(DialError::NoAddress { host: host() });
+        }
+        // One private address among public ones is as suspect as all of them being private.
+        if let Some(private) = usable.iter().find(|a| !rule.allows(a.ip())) {
+            let address = private.ip();
+            return Err(DialError::NotPublic { authority: authority.clone(), address });
+        }
+        race(interleaved(usable)).await.map_err(|(address, source)| DialError::Connect {
+            authority: authority.clone(),
+            address,
+            source,
+        })
+    }
+}
+
+/// The resolver's order, with the families taking turns (RFC 8305 §4).
+fn interleaved(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (mut first, mut second): (VecDeque<_>, VecDeque<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let mut order = VecDeque::new();
+    while order.len() < MAX_ADDRESSES && (!first.is_empty() || !second.is_empty()) {
+        order.extend(first.pop_front());
+        order.extend(second.pop_front());
+    }
+    order
+}
+
+/// One address after another: the next begins when the one before fails or is silent too long,
+/// and the first connection wins.
+async fn race(mut waiting: VecDeque<SocketAddr>) -> Result<TcpStream, (SocketAddr, io::Error)> {
+    let mut attempts = FuturesUnordered::new();
+    let mut last = None;
+    loop {
+        match waiting.pop_front() {
+            Some(address) => attempts.push(attempt(address)),
+            None if attempts.is_empty() => break,
+            None => {}
+        }
+        let delay = async {
+            if waiting.is_empty() {
+                std::future::pending::<()>().await;
+            } else {
+                tokio::time::sleep(ATTEMPT_DELAY).await;
+            }
+        };
+        tokio::select! {
+            Some(result) = attempts.next() => match result {
+                Ok(stream) => return Ok(stream),
+                Err(failure) => last = Some(failure),
+            },
+            () = delay => {}
+        }
+    }
+    let none = || (SocketAddr::from(([0, 0, 0, 0], 0)), io::Error::other("no address"));
+    Err(last.unwrap_or_else(none))
+}
+
+async fn attempt(address: SocketAddr) -> Result<TcpStream, (SocketAddr, io::Error)> {
+    let connected = TcpStream::connect(address).await.map_err(|error| (address, error))?;
+    // Small writes must not wait for acknowledgements of earlier ones (Nagle's algorithm).
+    connected.set_nodelay(true).map_err(|error| (address, error))?;
+    Ok(connected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    fn dialer(table: Vec<(&str, Vec<&str>)>) -> Dialer {
+        let table = table
+            .into_iter()
+            .map(|(name, ips)| {
+                (name.to_owned(), ips.iter().map(|ip| ip.parse().unwrap()).collect())
+            })
+            .collect();
+        Dialer {
+            connect_to: Vec::new(),
+            ipv6: true,
+            timeout: Duration::from_secs(5),
+            resolver: Resolver::Table(table),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_address_is_tried_when_one_fails() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // Nobody listens on 127.0.0.2 at that port.
+        let dialer = dialer(vec![("two.test", vec!["127.0.0.2", "127.0.0.1"])]);
+        let authority = Authority::new("two.test".parse().unwrap(), port);
+        let stream = dialer.connect(&authority, AddressRule::Any).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap().ip().to_string(), "127.0.0.1");
+        assert!(stream.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_private_address_is_refused_before_it_is_dialled() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let dialer = dialer(vec![("rebind.test", vec!["8.8.8.8", "127.0.0.1"])]);
+        let authority = Authority::new("rebind.test".parse().unwrap(), port);
+        let refused = dialer.connect(&authority, AddressRule::Public).await;
+        assert!(matches!(refused, Err(DialError::NotPublic { .. })));
+        let none = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+        assert!(none.is_err(), "nothing may have connected");
+    }
+
+    #[tokio::test]
+    async fn connect_to_may_lead_to_a_private_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut dialer = dialer(Vec::new());
+        dialer.connect_to = vec![format!("hub.test:443:127.0.0.1:{port}").parse().unwrap()];
+        let authority = "hub.test:443".parse().unwrap();
+        assert!(dialer.connect(&authority, AddressRule::Public).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn failures_say_what_failed() {
+        let dialer = dialer(vec![("v6.test", vec!["::1"])]);
+        let nowhere = dialer.connect(&"none.test:443".parse().unwrap(), AddressRule::Any).await;
+        assert!(nowhere.unwrap_err().to_string().contains("none.test does not resolve"));
+        let only_v4 = Dialer { ipv6: false, ..dialer };
+        let no_v6 = only_v4.connect(&"v6.test:443".parse().unwrap(), AddressRule::Any).await;
+        assert!(matches!(no_v6, Err(DialError::NoAddress { .. })));
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let order = interleaved(vec![
+            parse("[2001::1]:1"),
+            parse("[2001::2]:1"),
+            parse("1.1.1.1:1"),
+            parse("1.1.1.2:1"),
+        ]);
+        let families: Vec<_> = order.iter().map(SocketAddr::is_ipv6).collect();
+        assert_eq!(families, [true, false, true, false]);
+    }
+}

@@ -1,0 +1,180 @@
+//! Which addresses may be dialled.
+//!
+//! A proxy that dials whatever a client or a redirect names is a door into the network it stands
+//! in: cloud metadata, admin pages on loopback, neighbours. The rule is decided on the resolved
+//! address that is then dialled, so that neither a spelling nor a second DNS answer gets past it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::oci::{Authority, HostPattern};
+
+/// What may be dialled for one authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressRule {
+    /// Addresses of the public internet alone.
+    Public,
+    /// Any address: the operator has named this destination.
+    Any,
+}
+
+impl AddressRule {
+    /// Whether `address` may be dialled.
+    #[must_use]
+    pub fn allows(self, address: IpAddr) -> bool {
+        self == Self::Any || is_public(address)
+    }
+}
+
+/// The destinations that an operator has named, and which may therefore be private.
+#[derive(Debug, Clone, Default)]
+pub struct Exemptions {
+    /// Registries named one by one, or by a pattern in a `[[registry]]` entry.
+    pub registries: Vec<HostPattern>,
+    /// `tunnel = "any"`.
+    pub everything: bool,
+}
+
+impl Exemptions {
+    /// The rule for a connection to `authority`.
+    #[must_use]
+    pub fn rule_for(&self, authority: &Authority) -> AddressRule {
+        let named = self.registries.iter().any(|pattern| pattern.matches(authority));
+        if self.everything || named { AddressRule::Any } else { AddressRule::Public }
+    }
+}
+
+/// Whether an address is globally reachable unicast, by IANA's special-purpose registries.
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => is_public_v4(ip),
+        IpAddr::V6(ip) => is_public_v6(ip),
+    }
+}
+
+/// RFC 6890 and its successors.
+fn is_public_v4(ip: Ipv4Addr) -> bool {
+    let special = match ip.octets() {
+        [0 | 10 | 127 | 224..=255, ..]
+        | [169, 254, ..]
+        | [192, 168, ..]
+        | [192, 0, 0 | 2, _]
+        | [192, 88, 99, _]
+        | [198, 18 | 19, ..]
+        | [198, 51, 100, _]
+        | [203, 0, 113, _] => true,
+        [100, second, ..] => (64..=127).contains(&second),
+        [172, second, ..] => (16..=31).contains(&second),
+        _ => false,
+    };
+    !special
+}
+
+/// Global unicast (`2000::/3`) without its special parts; an embedded IPv4 address that the network
+/// would translate to (RFC 6052's well-known prefix) is judged as that address.
+fn is_public_v6(ip: Ipv6Addr) -> bool {
+    match ip.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            let [a, b] = high.to_be_bytes();
+            let [c, d] = low.to_be_bytes();
+            is_public_v4(Ipv4Addr::new(a, b, c, d))
+        }
+        // Teredo, benchmarking, ORCHID and the like; documentation; 6to4; documentation again.
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x2002, ..] => false,
+        [0x3fff, second, ..] => second > 0x0fff,
+        [first, ..] => (0x2000..=0x3fff).contains(&first),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_addresses_are_not_public() {
+        let special = [
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.0.0.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.255.255.254",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.1",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.7",
+            "203.0.113.7",
+            "224.0.0.1",
+            "239.255.255.255",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::808:808",
+            "100::1",
+            "2001::1",
+            "2001:0:4136:e378::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "2002:808:808::1",
+            "3fff::1",
+            "fc00::1",
+            "fd12:3456::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+            "5f00::1",
+        ];
+        for text in special {
+            assert!(!is_public(text.parse().unwrap()), "{text} must not be public");
+        }
+    }
+
+    #[test]
+    fn ordinary_addresses_are_public() {
+        let public = [
+            "1.1.1.1",
+            "8.8.8.8",
+            "100.63.255.255",
+            "100.128.0.1",
+            "172.15.0.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "198.17.0.1",
+            "223.255.255.255",
+            "2001:4860:4860::8888",
+            "2600::1",
+            "2a00:1450::1",
+            "3ffe::1",
+            "64:ff9b::808:808",
+        ];
+        for text in public {
+            assert!(is_public(text.parse().unwrap()), "{text} must be public");
+        }
+    }
+
+    #[test]
+    fn only_named_destinations_may_be_private() {
+        let exemptions = Exemptions {
+            registries: vec!["registry.corp:5000".parse().unwrap()],
+            everything: false,
+        };
+        let rule = |text| exemptions.rule_for(&Authority::parse_with_port(text).unwrap());
+        assert_eq!(rule("registry.corp:5000"), AddressRule::Any);
+        assert_eq!(rule("registry.corp:443"), AddressRule::Public);
+        assert!(!AddressRule::Public.allows("10.0.0.1".parse().unwrap()));
+        assert!(AddressRule::Any.allows("10.0.0.1".parse().unwrap()));
+    }
+}

@@ -1,0 +1,161 @@
+//! Where a redirect leads, and whether it is followed.
+
+use http::{HeaderMap, StatusCode, header};
+use url::Url;
+
+use super::client::{Scheme, Target};
+use crate::oci::Authority;
+
+/// Redirects followed for one request. Registries need one, some two; curl's and Go's limits are
+/// higher, but a longer chain than this has only ever been a loop.
+pub const MAX_HOPS: usize = 5;
+
+/// A redirect that is not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RedirectError {
+    /// No `Location`, or one that is not a URL.
+    #[error("its Location is missing or not a URL")]
+    Location,
+    /// From `https` to `http`, or to another scheme altogether.
+    #[error("it leads away from https")]
+    Scheme,
+    /// User name or password in the URL.
+    #[error("it carries credentials in its URL")]
+    Credentials,
+    /// A host that is none, or port 0.
+    #[error("it names no valid host")]
+    Host,
+    /// More than [`MAX_HOPS`].
+    #[error("more than {MAX_HOPS} redirects in a row")]
+    TooMany,
+}
+
+/// What kind of place a redirect leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hop {
+    /// Another path on the same host: credentials stay.
+    SameHost(Target),
+    /// Storage elsewhere, behind a signed URL: no credential goes there.
+    Storage(Target),
+    /// A registry API path on another host, which has its own rules on who may read it.
+    OtherRegistry,
+}
+
+/// Reads a response's redirect; `Ok(None)` where it is none.
+pub fn hop(
+    from: &Target,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Result<Option<Hop>, RedirectError> {
+    if !is_redirect(status) {
+        return Ok(None);
+    }
+    let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    let location = location.ok_or(RedirectError::Location)?;
+    let base = Url::parse(&from.to_string()).map_err(|_| RedirectError::Location)?;
+    let url = base.join(location).map_err(|_| RedirectError::Location)?;
+    let to = target(from, &url)?;
+    Ok(Some(if to.authority == from.authority {
+        Hop::SameHost(to)
+    } else if is_registry_path(url.path()) {
+        Hop::OtherRegistry
+    } else {
+        Hop::Storage(to)
+    }))
+}
+
+/// RFC 9110 §15.4.
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+fn is_registry_path(path: &str) -> bool {
+    path.starts_with("/v2/") && (path.contains("/blobs/") || path.contains("/manifests/"))
+}
+
+fn target(from: &Target, url: &Url) -> Result<Target, RedirectError> {
+    let scheme = match (from.scheme, url.scheme()) {
+        (_, "https") => Scheme::Https,
+        (Scheme::Http, "http") => Scheme::Http,
+        _ => return Err(RedirectError::Scheme),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(RedirectError::Credentials);
+    }
+    let host = url.host_str().and_then(|host| host.parse().ok()).ok_or(RedirectError::Host)?;
+    let port = url.port().unwrap_or(scheme.default_port());
+    if port == 0 {
+        return Err(RedirectError::Host);
+    }
+    let path_and_query = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    Ok(Target { scheme, authority: Authority::new(host, port), path_and_query })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn from(location: &str) -> Result<Option<Hop>, RedirectError> {
+        let from = Target {
+            scheme: Scheme::Https,
+            authority: "ghcr.io:443".parse().unwrap(),
+            path_and_query: "/v2/a/blobs/x".to_owned(),
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(header::LOCATION, HeaderValue::from_str(location).unwrap());
+        hop(&from, StatusCode::TEMPORARY_REDIRECT, &headers)
+    }
+
+    #[test]
+    fn the_signed_query_is_kept_as_it_is() {
+        let Ok(Some(Hop::Storage(to))) = from("https://cdn.example/x?sig=a%2Fb+c&e=1") else {
+            panic!("storage expected");
+        };
+        assert_eq!(to.path_and_query, "/x?sig=a%2Fb+c&e=1");
+        assert_eq!(to.authority.to_string(), "cdn.example:443");
+    }
+
+    #[test]
+    fn relative_locations_stay_on_the_host() {
+        let Ok(Some(Hop::SameHost(to))) = from("/artifacts-downloads/x?y") else {
+            panic!("same host expected");
+        };
+        assert_eq!(to.to_string(), "https://ghcr.io/artifacts-downloads/x?y");
+        assert!(matches!(from("https://GHCR.io:443/z"), Ok(Some(Hop::SameHost(_)))));
+        assert!(matches!(from("https://ghcr.io:444/z"), Ok(Some(Hop::Storage(_)))));
+    }
+
+    #[test]
+    fn a_registry_path_elsewhere_is_another_registry() {
+        assert_eq!(from("https://quay.io/v2/a/blobs/x"), Ok(Some(Hop::OtherRegistry)));
+        assert!(matches!(from("https://quay.io/v2x/a"), Ok(Some(Hop::Storage(_)))));
+    }
+
+    #[test]
+    fn unsafe_redirects_are_refused() {
+        assert_eq!(from("http://cdn.example/x"), Err(RedirectError::Scheme));
+        assert_eq!(from("ftp://cdn.example/x"), Err(RedirectError::Scheme));
+        assert_eq!(from("https://user@cdn.example/x"), Err(RedirectError::Credentials));
+        assert_eq!(from("https://:pw@cdn.example/x"), Err(RedirectError::Credentials));
+        assert_eq!(from("https://"), Err(RedirectError::Location));
+        assert_eq!(from("https://cdn.example:0/x"), Err(RedirectError::Host));
+    }
+
+    #[test]
+    fn other_statuses_are_no_redirects() {
+        let target = Target {
+            scheme: Scheme::Https,
+            authority: "ghcr.io:443".parse().unwrap(),
+            path_and_query: "/".to_owned(),
+        };
+        for status in [StatusCode::OK, StatusCode::NOT_MODIFIED, StatusCode::MULTIPLE_CHOICES] {
+            assert_eq!(hop(&target, status, &HeaderMap::new()), Ok(None));
+        }
+        let missing = hop(&target, StatusCode::FOUND, &HeaderMap::new());
+        assert_eq!(missing, Err(RedirectError::Location));
+    }
+}

@@ -1,0 +1,55 @@
+//! Buildah, with storage of its own and the proxy in its environment.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::engine::{Engine, second_pulls_come_from_the_cache};
+use crate::images::Image;
+use crate::process::{command, run};
+use crate::site::{Access, Site};
+
+#[test]
+fn buildah_pulls_again_from_the_cache() -> Result<()> {
+    second_pulls_come_from_the_cache(|site: &Site| {
+        Ok(Buildah { home: site.directory("buildah")?, proxy: site.access() })
+    })
+}
+
+struct Buildah {
+    home: PathBuf,
+    proxy: Access,
+}
+
+impl Buildah {
+    fn buildah(&self) -> Result<Command> {
+        let mut buildah = command("buildah", &self.home)?;
+        self.proxy.client(&mut buildah);
+        buildah
+            .args(["--storage-driver", "vfs"])
+            .arg("--root")
+            .arg(self.home.join("root"))
+            .arg("--runroot")
+            .arg(self.home.join("runroot"));
+        Ok(buildah)
+    }
+}
+
+impl Engine for Buildah {
+    fn pull(&self, image: &Image) -> Result<Vec<String>> {
+        let name = image.name();
+        let id = run(self.buildah()?.args(["pull", "--quiet", &name]))?;
+        let known: Value =
+            serde_json::from_str(&run(self.buildah()?.args(["images", "--json", &name]))?)?;
+        let digest = known.pointer("/0/digest").and_then(Value::as_str);
+        Ok(vec![format!("sha256:{id}"), digest.context("no digest")?.to_owned()])
+    }
+
+    fn forget_everything(&self) -> Result<()> {
+        run(self.buildah()?.args(["rmi", "--all", "--force"]))?;
+        ensure!(run(self.buildah()?.args(["images", "--all", "--quiet"]))?.is_empty());
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! containerd: a private daemon, with `ctr`, which fetches in its own process.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::engine::{Engine, second_pulls_come_from_the_cache};
+use crate::images::Image;
+use crate::process::{Daemon, command, run};
+use crate::site::{Access, Site};
+
+#[test]
+fn containerd_pulls_again_from_the_cache() -> Result<()> {
+    second_pulls_come_from_the_cache(Containerd::start)
+}
+
+struct Containerd {
+    home: PathBuf,
+    socket: PathBuf,
+    proxy: Access,
+    // Stopped when dropped.
+    _daemon: Daemon,
+}
+
+impl Containerd {
+    fn start(site: &Site) -> Result<Self> {
+        let home = site.directory("containerd")?;
+        let socket = home.join("socket");
+        let config = home.join("config.toml");
+        fs::write(
+            &config,
+            format!(
+                "version = 2\n\
+                 root = \"{home}/root\"\n\
+                 state = \"{home}/state\"\n\
+                 disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+                 [grpc]\n\
+                 address = \"{home}/socket\"\n",
+                home = home.display()
+            ),
+        )?;
+        let daemon = Daemon::start(command("containerd", &home)?.arg("--config").arg(config))?;
+        daemon.line(0, "that it is up", |line| line.contains("containerd successfully booted"))?;
+        Ok(Self { home, socket, proxy: site.access(), _daemon: daemon })
+    }
+
+    fn ctr(&self) -> Result<Command> {
+        let mut ctr = command("ctr", &self.home)?;
+        self.proxy.client(&mut ctr);
+        ctr.arg("--address").arg(&self.socket);
+        Ok(ctr)
+    }
+
+    fn content(&self) -> Result<Vec<String>> {
+        let content = run(self.ctr()?.args(["content", "ls", "--quiet"]))?;
+        Ok(content.lines().map(str::to_owned).collect())
+    }
+}
+
+impl Engine for Containerd {
+    fn pull(&self, image: &Image) -> Result<Vec<String>> {
+        run(self.ctr()?.args(["images", "pull", "--snapshotter", "native", &image.name()]))?;
+        let content = self.content()?;
+        for layer in &image.native()?.layers {
+            ensure!(content.contains(layer), "{} lacks {layer}", image.name());
+        }
+        Ok(content)
+    }
+
+    fn forget_everything(&self) -> Result<()> {
+        let images = run(self.ctr()?.args(["images", "ls", "--quiet"]))?;
+        run(self.ctr()?.args(["images", "rm", "--sync"]).args(images.lines()))?;
+        ensure!(self.content()?.is_empty());
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! Docker Engine: a private `dockerd`, whose environment names the proxy.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::engine::{Engine, second_pulls_come_from_the_cache};
+use crate::images::Image;
+use crate::process::{Daemon, command, find, run};
+use crate::site::{Access, Site};
+
+#[test]
+fn dockerd_pulls_again_from_the_cache() -> Result<()> {
+    second_pulls_come_from_the_cache(|site: &Site| {
+        Dockerd::start(site.directory("dockerd")?, Some(&site.access()))
+    })
+}
+
+/// A Docker daemon of the test's own.
+pub(crate) struct Dockerd {
+    home: PathBuf,
+    socket: String,
+    // Stopped when dropped.
+    _daemon: Daemon,
+}
+
+impl Dockerd {
+    /// With a proxy, its pulls go through it.
+    pub(crate) fn start(home: PathBuf, proxy: Option<&Access>) -> Result<Self> {
+        let socket = format!("unix://{}", home.join("socket").display());
+        // What it mounts goes away with it.
+        let mut dockerd = command("unshare", &home)?;
+        dockerd.arg("--mount").arg(find("dockerd")?);
+        if let Some(proxy) = proxy {
+            proxy.client(&mut dockerd);
+        }
+        dockerd
+            .args(["--iptables=false", "--bridge=none", "--host", &socket])
+            .arg("--data-root")
+            .arg(home.join("data"))
+            .arg("--exec-root")
+            .arg(home.join("exec"))
+            .arg("--pidfile")
+            .arg(home.join("pid"))
+            .arg("--config-file")
+            .arg(no_configuration(&home)?);
+        let daemon = Daemon::start(&mut dockerd)?;
+        daemon.line(0, "that it listens", |line| line.contains("API listen on"))?;
+        Ok(Self { home, socket, _daemon: daemon })
+    }
+
+    /// A `docker` command for this daemon.
+    pub(crate) fn docker(&self) -> Result<Command> {
+        let mut docker = command("docker", &self.home)?;
+        docker.args(["--host", &self.socket]);
+        Ok(docker)
+    }
+
+    /// Runs a `docker` command to its end.
+    pub(crate) fn run<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<String> {
+        run(self.docker()?.args(arguments))
+    }
+}
+
+/// An empty configuration file, lest the machine's own is read.
+fn no_configuration(home: &Path) -> Result<PathBuf> {
+    let path = home.join("daemon.json");
+    std::fs::write(&path, "{}")?;
+    Ok(path)
+}
+
+impl Engine for Dockerd {
+    fn pull(&self, image: &Image) -> Result<Vec<String>> {
+        let name = image.name();
+        self.run(["pull", "--quiet", &name])?;
+        let format = "{{.Id}}{{range .RepoDigests}} {{.}}{{end}}";
+        let known = self.run(["image", "inspect", "--format", format, &name])?;
+        Ok(known
+            .split_whitespace()
+            .map(|word| word.rsplit('@').next().unwrap_or(word).to_owned())
+            .collect())
+    }
+
+    fn forget_everything(&self) -> Result<()> {
+        self.run(["system", "prune", "--all", "--force", "--volumes"])?;
+        anyhow::ensure!(self.run(["images", "--all", "--quiet"])?.is_empty());
+        Ok(())
+    }
+}

@@ -1,0 +1,84 @@
+//! What is asked of every engine: that it pulls through the proxy, and that what it pulls again
+//! costs the registry nothing.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::images::{self, Image, Variant};
+use crate::site::{Site, is_hit};
+
+/// An instance of a container engine, with storage of its own, that is a client of the proxy.
+pub(crate) trait Engine {
+    /// Pulls an image, and returns every digest under which the engine now knows it or a part of
+    /// it: at least the one that its tag led to, and that of its configuration.
+    fn pull(&self, image: &Image) -> Result<Vec<String>>;
+
+    /// Forgets all images, to the last byte.
+    fn forget_everything(&self) -> Result<()>;
+
+    /// The variants of an image that it pulls.
+    fn variants<'i>(&self, image: &'i Image) -> Result<Vec<&'i Variant>> {
+        Ok(vec![image.native()?])
+    }
+}
+
+/// Pulls every image twice, the second time into an engine that has forgotten the first. The second
+/// time all blobs are hits, and over the whole time the registry was asked once for each.
+pub(crate) fn second_pulls_come_from_the_cache<E: Engine>(
+    start: impl FnOnce(&Site) -> Result<E>,
+) -> Result<()> {
+    let (site, images) = Site::start(images::create_all)?;
+    let engine = start(&site)?;
+    pull_all(&engine, &images).context("the first time")?;
+    engine.forget_everything()?;
+    let mark = site.proxy.mark();
+    pull_all(&engine, &images).context("the second time")?;
+
+    let mut once = BTreeMap::new();
+    for image in &images {
+        for digest in engine.variants(image)?.into_iter().flat_map(Variant::blobs) {
+            once.insert(digest.clone(), 1);
+        }
+    }
+    drop(engine);
+
+    // A program that has ended has a complete log.
+    let log = site.proxy.stop()?;
+    let second_time = log.get(mark..).unwrap_or_default();
+    for digest in once.keys() {
+        ensure!(
+            second_time.iter().any(|line| is_hit(line, digest)),
+            "blob {digest} was no hit the second time:\n{}",
+            log.join("\n")
+        );
+    }
+    let mut fetched = BTreeMap::new();
+    for digest in site.registry.stop()? {
+        *fetched.entry(digest).or_insert(0) += 1;
+    }
+    ensure!(
+        fetched == once,
+        "the registry was asked for blobs that often: {fetched:#?}, and not once each: {once:#?}"
+    );
+    Ok(())
+}
+
+fn pull_all(engine: &impl Engine, images: &[Image]) -> Result<()> {
+    for image in images {
+        let pulling = || format!("pulling {}", image.name());
+        let known = engine.pull(image).with_context(pulling)?;
+        let mut wanted = vec![&image.digest];
+        for variant in engine.variants(image)? {
+            wanted.push(&variant.config);
+        }
+        for digest in wanted {
+            ensure!(
+                known.contains(digest),
+                "{} should have {digest}, it has {known:?}",
+                image.name()
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,25 @@
+//! The container engines that people use, as they are installed, pulling through a running
+//! entrepot.
+//!
+//! Every test here has a world of its own, in a directory that goes away with it: a registry
+//! (Debian's `docker-registry`, which plays Docker Hub), an entrepot in front of it, and a private
+//! instance of the engine. Nothing outside this machine is contacted. The tests run as root, as
+//! the engines do.
+//!
+//! - [`site`]: the registry and the proxy, and what may be asked of them
+//! - [`images`]: the images that are pulled
+//! - [`engine`]: the one behaviour that is asked of every engine
+//! - `dockerd`, `containerd`, `podman`, `buildah`, `skopeo`: an engine each
+//! - [`container_image`]: entrepot's own image, built and run
+//! - [`process`]: starting, watching and stopping programs
+
+mod buildah;
+mod container_image;
+mod containerd;
+mod dockerd;
+mod engine;
+mod images;
+mod podman;
+mod process;
+mod site;
+mod skopeo;

@@ -1,0 +1,59 @@
+//! Podman, with storage of its own and the proxy in its environment.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::engine::{Engine, second_pulls_come_from_the_cache};
+use crate::images::Image;
+use crate::process::{command, run};
+use crate::site::{Access, Site};
+
+#[test]
+fn podman_pulls_again_from_the_cache() -> Result<()> {
+    second_pulls_come_from_the_cache(|site: &Site| {
+        Ok(Podman { home: site.directory("podman")?, proxy: site.access() })
+    })
+}
+
+struct Podman {
+    home: PathBuf,
+    proxy: Access,
+}
+
+impl Podman {
+    fn podman(&self) -> Result<Command> {
+        let mut podman = command("podman", &self.home)?;
+        self.proxy.client(&mut podman);
+        podman
+            .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"])
+            .args(["--events-backend", "none"])
+            .arg("--root")
+            .arg(self.home.join("root"))
+            .arg("--runroot")
+            .arg(self.home.join("runroot"))
+            .arg("--tmpdir")
+            .arg(self.home.join("tmp"));
+        Ok(podman)
+    }
+}
+
+impl Engine for Podman {
+    fn pull(&self, image: &Image) -> Result<Vec<String>> {
+        let name = image.name();
+        run(self.podman()?.args(["pull", "--quiet", &name]))?;
+        let format = "sha256:{{.Id}}{{range .RepoDigests}} {{.}}{{end}}";
+        let known = run(self.podman()?.args(["image", "inspect", "--format", format, &name]))?;
+        Ok(known
+            .split_whitespace()
+            .map(|word| word.rsplit('@').next().unwrap_or(word).to_owned())
+            .collect())
+    }
+
+    fn forget_everything(&self) -> Result<()> {
+        run(self.podman()?.args(["image", "rm", "--all", "--force"]))?;
+        ensure!(run(self.podman()?.args(["images", "--all", "--quiet"]))?.is_empty());
+        Ok(())
+    }
+}
