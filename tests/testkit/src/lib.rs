@@ -1,1 +1,55 @@
-//! Placeholder while the crate is written.
+//! The world around entrepot in its black-box tests: a registry that can misbehave in every way
+//! that the field has seen, clients that check every byte, and the proxy's binary between them.
+//!
+//! Everything blocks and runs on threads. The HTTP spoken here is written by hand on purpose: it
+//! shares no parser with the proxy, so that the two can't agree on a mistake, and it can send what
+//! a well-behaved library refuses to. Whatever waits has a bound, [`PATIENCE`]; nothing sleeps in
+//! order to be in step with something else: tests wait for requests, log lines and [`Gate`]s.
+//!
+//! - [`ca`], [`tls`]: certificates for upstreams, right and wrong, and both ends of a handshake
+//! - [`http`]: messages and their framing
+//! - [`server`], [`fault`]: a server that misbehaves on demand
+//! - [`registry`], [`requests`]: an OCI registry with its token server and CDN, and what they saw
+//! - [`image`]: images to put there
+//! - [`client`], [`pull`]: a client of the proxy, and an engine's pull
+//! - [`proxy`]: the binary under test
+//! - [`canary`]: secrets that must not be found again
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test kit that can't go on fails its test"
+)]
+
+pub mod ca;
+pub mod canary;
+pub mod client;
+pub mod fault;
+pub mod http;
+pub mod image;
+pub mod proxy;
+pub mod pull;
+pub mod registry;
+pub mod requests;
+pub mod server;
+pub mod tls;
+
+use std::time::Duration;
+
+pub use ca::TestCa;
+pub use client::Client;
+pub use fault::{Fault, Gate, Hangup, On};
+pub use http::{Headers, Request, Response};
+pub use image::{Blob, Image, Index};
+pub use proxy::Proxy;
+pub use pull::Puller;
+pub use registry::{Access, Redirects, Registry, User};
+pub use requests::{Requests, Role};
+pub use server::Server;
+
+/// How long anything here waits for something that must happen: a test that is not done by then
+/// has failed. Long, since a machine that runs many tests at a time is slow.
+pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,128 @@
+//! Nobody receives a complete wrong body, and none is kept.
+
+use entrepot_testkit::pull::PullError;
+use entrepot_testkit::{Blob, Fault, Hangup, Image, On, Proxy, Registry, Request};
+
+use crate::{ALPINE, in_front_of};
+
+const SIZE: usize = 300_000;
+
+fn world() -> (Registry, Proxy, Blob) {
+    let registry = Registry::open();
+    let image = Image::random(1, SIZE);
+    registry.push(ALPINE, "1", &image);
+    let proxy = in_front_of(&registry);
+    (registry, proxy, image.layers[0].clone())
+}
+
+/// The blob does not come through, is not kept, and comes through once the registry is well.
+#[track_caller]
+fn assert_never_completes(registry: &Registry, proxy: &Proxy, blob: &Blob, fault: &Fault) {
+    registry.fault_always(On::get(&blob.digest), fault.clone());
+    let error = proxy.puller().blob(ALPINE, &blob.digest).unwrap_err();
+    assert!(!matches!(error, PullError::WrongBytes { .. }), "{fault:?}: {error}");
+    assert!(!proxy.keeps(&blob.digest), "{fault:?} was kept");
+    proxy.assert_store_is_sound();
+    registry.heal();
+}
+
+#[test]
+fn a_wrong_bit_never_completes_and_is_never_kept() {
+    let (registry, proxy, blob) = world();
+    for at in [0, 1, SIZE / 2, SIZE - 1] {
+        assert_never_completes(&registry, &proxy, &blob, &Fault::FlipBit(at));
+    }
+    let good = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    assert_eq!(good.response.body, blob.bytes);
+    proxy.wait_until_kept(&blob.digest);
+}
+
+#[test]
+fn something_else_in_place_of_a_blob_never_completes() {
+    let (registry, proxy, blob) = world();
+    for body in ["<html>Log in</html>", ""] {
+        assert_never_completes(&registry, &proxy, &blob, &Fault::Body(body.into()));
+    }
+    proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+}
+
+#[test]
+fn a_truncated_blob_never_ends_cleanly() {
+    let truncated = [
+        Fault::Cut(0, Hangup::Fin),
+        Fault::Cut(1, Hangup::Rst),
+        Fault::Cut(SIZE / 2, Hangup::Fin),
+        Fault::Cut(SIZE / 2, Hangup::Rst),
+        Fault::Cut(SIZE - 1, Hangup::CloseNotify),
+        Fault::ClaimLength(SIZE / 2),
+        Fault::ClaimLength(SIZE + 1),
+        Fault::BadChunkSize,
+    ];
+    for fault in truncated {
+        let (registry, proxy, blob) = world();
+        registry.fault_always(On::get(&blob.digest), fault.clone());
+        // What can be continued may well come whole.
+        match proxy.puller().blob(ALPINE, &blob.digest) {
+            Ok(whole) => assert_eq!(whole.response.body, blob.bytes, "{fault:?}"),
+            Err(error) => assert!(!matches!(error, PullError::WrongBytes { .. }), "{error}"),
+        }
+        registry.heal();
+        let good = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+        assert_eq!(good.response.body, blob.bytes, "after {fault:?}");
+    }
+}
+
+#[test]
+fn a_wrong_manifest_never_completes_and_is_never_kept() {
+    let (registry, proxy, _) = world();
+    let digest = registry.tagged(ALPINE, "1").unwrap();
+    registry.fault_always(On::get(&digest), Fault::FlipBit(10));
+    let error = proxy.puller().pull(ALPINE, &digest).unwrap_err();
+    assert!(!matches!(error, PullError::WrongBytes { .. }), "{error}");
+    assert!(!proxy.keeps(&digest));
+    registry.heal();
+    proxy.puller().pull(ALPINE, &digest).unwrap();
+}
+
+#[test]
+fn content_is_asked_for_as_it_is_stored() {
+    let (registry, proxy, blob) = world();
+    let path = format!("https://{}/v2/{ALPINE}", registry.host());
+    for part in [format!("blobs/{}", blob.digest), "manifests/1".to_owned()] {
+        let request =
+            Request::get(format!("{path}/{part}")).header("Accept-Encoding", "gzip, zstd");
+        assert_eq!(proxy.client().send(&request).unwrap().status, 200);
+    }
+    let requests = registry.requests();
+    let content = requests.filter(|request| request.method == "GET");
+    assert_eq!(content.len(), 2, "{}", requests.summary());
+    for request in content.iter() {
+        assert_eq!(request.headers.get("accept-encoding"), Some("identity"));
+    }
+}
+
+#[test]
+fn a_registry_that_compresses_unasked_poisons_nothing() {
+    let (registry, proxy, blob) = world();
+    registry.fault_always(On::get(&blob.digest), Fault::Gzip);
+    // Passed on as what it is, or refused; but never kept as if it were the blob.
+    let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), blob.digest);
+    if let Ok(response) = proxy.client().get(&url)
+        && response.status == 200
+    {
+        assert_eq!(response.headers.get("content-encoding"), Some("gzip"));
+    }
+    assert!(!proxy.keeps(&blob.digest));
+    registry.heal();
+    assert_eq!(proxy.puller().blob(ALPINE, &blob.digest).unwrap().response.body, blob.bytes);
+}
+
+#[test]
+fn a_chunked_blob_with_interim_answers_before_it_is_a_blob() {
+    let (registry, proxy, blob) = world();
+    let odd = vec![Fault::Chunked, Fault::Interim(3)];
+    registry.faults(On::get(&blob.digest), odd, 1);
+    let fetched = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    assert_eq!(fetched.response.body, blob.bytes);
+    proxy.wait_until_kept(&blob.digest);
+}

@@ -1,0 +1,96 @@
+//! One readable line a request.
+
+use entrepot_testkit::{Image, Proxy, Registry, Request};
+
+use crate::{ALPINE, BINARY, in_front_of};
+
+/// Whether a line is `OUTCOME METHOD registry repository object size unit time unit client`.
+#[track_caller]
+fn assert_blob_line(line: &str, outcome: &str) {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let [
+        found,
+        method,
+        registry,
+        repository,
+        kind,
+        digest,
+        size,
+        size_unit,
+        time,
+        time_unit,
+        client,
+    ] = words.as_slice()
+    else {
+        panic!("not eleven words: {line}");
+    };
+    assert_eq!(
+        [*found, *method, *registry, *repository, *kind, *client],
+        [outcome, "GET", "docker.io", ALPINE, "blob", "127.0.0.1"],
+        "{line}"
+    );
+    let hex = digest.strip_prefix("sha256:").and_then(|rest| rest.strip_suffix('\u{2026}'));
+    let short = hex.is_some_and(|hex| hex.len() >= 4 && hex.chars().all(|c| c.is_ascii_hexdigit()));
+    assert!(short, "{line}");
+    assert_eq!((*size, *size_unit), ("3.4", "MB"), "{line}");
+    assert!(time.parse::<f64>().is_ok() && matches!(*time_unit, "ms" | "s"), "{line}");
+}
+
+#[test]
+fn a_blob_is_one_line_that_a_person_can_read() {
+    let registry = Registry::open();
+    let image = Image::random(1, 3_412_000);
+    registry.push(ALPINE, "3.20", &image);
+    let proxy = in_front_of(&registry);
+    let short = &image.layers[0].digest[..15];
+    let first = proxy.puller().pull(ALPINE, "3.20").unwrap();
+    proxy.wait_until_all_kept(&first);
+    assert_blob_line(&proxy.wait_for_log(&["MISS", "blob", short]), "MISS");
+    proxy.puller().pull(ALPINE, "3.20").unwrap();
+    let line = proxy.wait_for_log(&["HIT", "blob", short]);
+    assert_blob_line(&line, "HIT");
+    assert!(line.starts_with("HIT  GET docker.io library/alpine blob sha256:"), "{line}");
+}
+
+#[test]
+fn a_refusal_is_a_line_with_its_reason() {
+    let proxy = Proxy::builder(BINARY).start();
+    proxy.client().connect("mail.example:25").unwrap();
+    proxy.wait_for_log(&["DENIED CONNECT mail.example:25 403", "127.0.0.1"]);
+}
+
+#[test]
+fn json_lines_are_json() {
+    let registry = Registry::open();
+    registry.push(ALPINE, "3.20", &Image::random(1, 1000));
+    let proxy = Proxy::builder(BINARY).in_front_of(&registry).config("log = \"json\"").start();
+    proxy.puller().pull(ALPINE, "3.20").unwrap();
+    let line = proxy.wait_for_log(&["\"MISS\"", "blob"]);
+    assert!(line.contains("library/alpine"), "{line}");
+    for line in proxy.log() {
+        assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn nothing_a_client_sends_makes_a_second_line() {
+    let registry = Registry::open();
+    let proxy = in_front_of(&registry);
+    let forged = "HIT  GET docker.io forged";
+    let paths = [
+        format!("/v2/x%0a{}", forged.replace(' ', "%20")),
+        "/v2/\u{1b}[31m".to_owned(),
+        "/v2/\u{2028}x".to_owned(),
+    ];
+    for path in paths {
+        let request = Request::get(path).header("User-Agent", "a\tb\u{85}c");
+        // Whether it is answered at all is another test's matter.
+        let _ = proxy.client().open(registry.host()).unwrap().send(&request);
+    }
+    proxy.client().get(&format!("https://{}/v2/marker", registry.host())).unwrap();
+    proxy.wait_for_log(&["marker"]);
+    for line in proxy.log() {
+        assert!(!line.starts_with(forged), "{line}");
+        assert!(!line.contains(['\u{1b}', '\u{2028}', '\r']), "{line:?}");
+    }
+}

@@ -1,0 +1,38 @@
+//! entrepot as its users meet it: the real binary between a client that checks every byte and a
+//! registry that does as it is told, good or bad. One module a behaviour.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "the steps of a test are no product code: one that can't go on has failed"
+)]
+
+mod authorities;
+mod configuration;
+mod framing;
+mod integrity;
+mod interception;
+mod logging;
+mod pages;
+mod private_repositories;
+mod pulls;
+mod pushes;
+mod redirects;
+mod secrets;
+mod shutdown;
+mod tunnels;
+mod upstream_trouble;
+
+use entrepot_testkit::{Proxy, Registry};
+
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_entrepot");
+/// A repository that everybody may pull from.
+const ALPINE: &str = "library/alpine";
+/// A repository that few may pull from.
+const PRIVATE: &str = "team/private";
+
+/// A proxy with nothing configured but the way to `registry`.
+#[track_caller]
+fn in_front_of(registry: &Registry) -> Proxy {
+    Proxy::builder(BINARY).in_front_of(registry).start()
+}

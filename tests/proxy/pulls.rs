@@ -1,0 +1,147 @@
+//! Images come through whole, the second time without the registry's bytes.
+
+use entrepot_testkit::pull::Pulled;
+use entrepot_testkit::{Image, Index, Registry, Request};
+
+use crate::{ALPINE, in_front_of};
+
+fn cache_statuses(pulled: &Pulled) -> Vec<&str> {
+    pulled.blobs.iter().map(|blob| blob.cache_status()).collect()
+}
+
+#[test]
+fn the_second_pull_costs_heads_alone() {
+    let registry = Registry::open();
+    let image = Image::random(3, 200_000);
+    registry.push(ALPINE, "3.20", &image);
+    let proxy = in_front_of(&registry);
+
+    let first = proxy.puller().pull(ALPINE, "3.20").unwrap();
+    for status in cache_statuses(&first) {
+        assert_eq!(status, "entrepot; fwd=miss; stored");
+    }
+    let requests = registry.requests();
+    assert_eq!(requests.blob_gets().len(), 4, "{}", requests.summary());
+    assert_eq!(requests.manifest_gets().len(), 1, "{}", requests.summary());
+    registry.forget_requests();
+
+    proxy.wait_until_all_kept(&first);
+    let second = proxy.puller().pull(ALPINE, "3.20").unwrap();
+    for status in cache_statuses(&second) {
+        assert_eq!(status, "entrepot; hit");
+    }
+    let requests = registry.requests();
+    assert_eq!(requests.blob_gets().len(), 0, "{}", requests.summary());
+    // The client's own for the tag, and the proxy's for the right to the manifest.
+    assert_eq!(requests.manifest_heads().len(), 2, "{}", requests.summary());
+    assert_eq!(requests.manifest_gets().len(), 0, "{}", requests.summary());
+}
+
+#[test]
+fn the_log_tells_a_miss_from_a_hit() {
+    let registry = Registry::open();
+    registry.push(ALPINE, "3.20", &Image::random(1, 1000));
+    let proxy = in_front_of(&registry);
+    let pulled = proxy.puller().pull(ALPINE, "3.20").unwrap();
+    let digest = &pulled.blobs[1].digest[..15];
+    proxy.wait_for_log(&["MISS", "GET docker.io library/alpine blob", digest]);
+    proxy.wait_until_all_kept(&pulled);
+    proxy.puller().pull(ALPINE, "3.20").unwrap();
+    proxy.wait_for_log(&["HIT ", "GET docker.io library/alpine blob", digest]);
+}
+
+#[test]
+fn every_architecture_of_an_index_comes_through() {
+    let registry = Registry::open();
+    let index = Index::random(&["amd64", "arm64"], 2, 10_000);
+    registry.push_index(ALPINE, "latest", &index);
+    let proxy = in_front_of(&registry);
+    for (architecture, image) in ["amd64", "arm64"].iter().zip(&index.images) {
+        let puller = proxy.puller().architecture(architecture);
+        let pulled = puller.pull(ALPINE, "latest").unwrap();
+        assert_eq!(pulled.manifests[0].digest, index.manifest.digest);
+        assert_eq!(pulled.manifests[1].digest, image.manifest.digest);
+        proxy.wait_until_all_kept(&pulled);
+    }
+    let again = proxy.puller().architecture("arm64").pull(ALPINE, "latest").unwrap();
+    assert_eq!(cache_statuses(&again), ["entrepot; hit"; 3]);
+}
+
+#[test]
+fn a_tag_that_moved_is_seen_at_once() {
+    let registry = Registry::open();
+    registry.push(ALPINE, "latest", &Image::random(1, 1000));
+    let proxy = in_front_of(&registry);
+    proxy.puller().pull(ALPINE, "latest").unwrap();
+    let newer = Image::random(1, 1000);
+    registry.push(ALPINE, "latest", &newer);
+    let pulled = proxy.puller().pull(ALPINE, "latest").unwrap();
+    assert_eq!(pulled.manifests[0].digest, newer.manifest.digest);
+}
+
+#[test]
+fn a_tag_that_is_gone_is_not_found() {
+    let registry = Registry::open();
+    registry.push(ALPINE, "old", &Image::random(1, 1000));
+    let proxy = in_front_of(&registry);
+    proxy.puller().pull(ALPINE, "old").unwrap();
+    registry.untag(ALPINE, "old");
+    assert_eq!(proxy.puller().pull(ALPINE, "old").unwrap_err().status(), Some(404));
+}
+
+#[test]
+fn clients_that_ask_together_share_one_download() {
+    const CLIENTS: usize = 20;
+    let registry = Registry::open();
+    let image = Image::random(1, 500_000);
+    registry.push(ALPINE, "3.20", &image);
+    let proxy = in_front_of(&registry);
+    std::thread::scope(|scope| {
+        let pulls: Vec<_> =
+            (0..CLIENTS).map(|_| scope.spawn(|| proxy.puller().pull(ALPINE, "3.20"))).collect();
+        for pull in pulls {
+            pull.join().unwrap().unwrap();
+        }
+    });
+    let requests = registry.requests();
+    assert_eq!(requests.blob_gets().len(), 2, "{}", requests.summary());
+}
+
+#[test]
+fn a_restart_keeps_what_was_pulled() {
+    let registry = Registry::open();
+    registry.push(ALPINE, "3.20", &Image::random(2, 1000));
+    let mut proxy = in_front_of(&registry);
+    proxy.puller().pull(ALPINE, "3.20").unwrap();
+    proxy.restart(entrepot_testkit::proxy::Signal::TERM);
+    registry.forget_requests();
+    let again = proxy.puller().pull(ALPINE, "3.20").unwrap();
+    assert_eq!(cache_statuses(&again), ["entrepot; hit"; 3]);
+    assert!(registry.requests().blob_gets().is_empty());
+}
+
+#[test]
+fn a_part_of_a_kept_blob_is_that_part() {
+    let registry = Registry::open();
+    let image = Image::random(1, 10_000);
+    registry.push(ALPINE, "3.20", &image);
+    let proxy = in_front_of(&registry);
+    proxy.puller().pull(ALPINE, "3.20").unwrap();
+    let layer = &image.layers[0];
+    let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), layer.digest);
+    let cases = [
+        ("bytes=0-0", 206, 0..1),
+        ("bytes=100-199", 206, 100..200),
+        ("bytes=9990-", 206, 9990..10_000),
+        ("bytes=-10", 206, 9990..10_000),
+        ("bytes=0-99999", 206, 0..10_000),
+    ];
+    for (range, status, expected) in cases {
+        let request = Request::get(&url).header("Range", range);
+        let response = proxy.client().send(&request).unwrap();
+        assert_eq!(response.status, status, "{range}");
+        assert_eq!(response.body, layer.bytes.slice(expected), "{range}");
+    }
+    let beyond = Request::get(&url).header("Range", "bytes=10000-");
+    assert_eq!(proxy.client().send(&beyond).unwrap().status, 416);
+}

@@ -1,0 +1,95 @@
+//! Certificate authorities for upstreams, and leaves that are right, or wrong in one way.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tempfile::TempDir;
+
+/// An authority that signs for upstreams, with its certificate in a file of its own.
+#[derive(Debug)]
+pub struct TestCa {
+    name: String,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    directory: TempDir,
+}
+
+/// A server's certificate and its key.
+#[derive(Debug)]
+pub struct Leaf {
+    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) key: PrivateKeyDer<'static>,
+}
+
+impl TestCa {
+    /// A new authority with this common name.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let issuer = CertifiedIssuer::self_signed(params, key).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { name: name.to_owned(), issuer, directory }
+    }
+
+    /// Its common name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its certificate as PEM.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// The file that holds its certificate; goes away with the authority.
+    #[must_use]
+    pub fn pem_file(&self) -> PathBuf {
+        self.directory.path().join("ca.pem")
+    }
+
+    /// The directory of that file, in which a test may put others.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A leaf for these host names or IP addresses, valid now.
+    #[must_use]
+    pub fn leaf(&self, names: &[&str]) -> Leaf {
+        self.sign(&params(names))
+    }
+
+    /// A leaf whose time was over in 2021.
+    #[must_use]
+    pub fn expired_leaf(&self, names: &[&str]) -> Leaf {
+        let mut params = params(names);
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+        self.sign(&params)
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Leaf {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Leaf { certificate, key }
+    }
+}
+
+fn params(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let subject = names.first().cloned().unwrap_or_default();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.distinguished_name.push(DnType::CommonName, subject);
+    params
+}
