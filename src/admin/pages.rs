@@ -141,7 +141,10 @@ pub(super) fn only_get() -> Response<ResponseBody> {
         "this page can only be read",
     );
     let mut response = error_response(&document);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    let fields = response.headers_mut();
+    fields.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    // There may be a body, which nobody here reads.
+    fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

@@ -4,7 +4,7 @@ use entrepot_cache::{Digest, Lookup, Presence, Reader, Repository, Reservation, 
 use http::{Method, Response, StatusCode, header};
 
 use super::body::{ResponseBody, VerifiedBody};
-use super::fill::{Opened, Source};
+use super::fill::{FillGuard, Opened, Source};
 use super::headers::{cache_status, for_content, for_whole_content, returned, text};
 use super::object::{Presentation, respond};
 use super::ranges::ByteRanges;
@@ -123,6 +123,12 @@ impl Request<'_> {
             }
             Opened::Other(response) => return Ok(passed_on(response, "fwd=miss")),
         };
+        if self.is_certainly_wrong(length) {
+            return Ok(self.unusable());
+        }
+        // Before the download can be found: whoever finds it looks here whether it may join.
+        let fills = &self.gateway.parts.fills;
+        let guard = fills.begin(*self.digest, self.asked.registry.clone());
         let (writer, reader) = match reservation.begin(start, length).await {
             Ok(begun) => begun,
             Err(error) => {
@@ -130,16 +136,21 @@ impl Request<'_> {
                 return self.pass_through().await;
             }
         };
-        self.spawn_fill(source, response.into_body(), writer);
+        self.spawn_fill(source, response.into_body(), writer, guard);
         let shown =
             Presentation { media_type: MEDIA_TYPE, status: "fwd=miss; stored", since: None };
         let response = respond(&Method::GET, &self.asked.headers, reader, &shown);
         Ok(Served::new(Outcome::Miss, response))
     }
 
-    fn spawn_fill(&self, source: Source, body: IdleBody, writer: entrepot_cache::Writer) {
+    fn spawn_fill(
+        &self,
+        source: Source,
+        body: IdleBody,
+        writer: entrepot_cache::Writer,
+        guard: FillGuard,
+    ) {
         let registry = self.asked.registry.clone();
-        let guard = self.gateway.parts.fills.begin(*self.digest, registry.clone());
         let (records, digest) = (self.records.clone(), *self.digest);
         self.gateway.parts.tasks.spawn(async move {
             match source.fill(body, writer).await {
@@ -163,10 +174,22 @@ impl Request<'_> {
         let target = self.asked.target.clone();
         let response = upstream.follow(Method::GET, target, headers).await?.response;
         if is_plain_content(&response) {
+            if self.is_certainly_wrong(content_length(&response)) {
+                return Ok(self.unusable());
+            }
             Ok(self.passed_verified(response))
         } else {
             Ok(passed_on(response, "fwd=miss"))
         }
+    }
+
+    /// Whether an answer is empty and the object is not: nothing of it could be held back.
+    fn is_certainly_wrong(&self, length: Option<u64>) -> bool {
+        length == Some(0) && Digest::of(self.digest.algorithm(), b"") != *self.digest
+    }
+
+    fn unusable(&self) -> Served {
+        super::errors::unusable(&self.asked.registry, "an empty answer in place of the blob")
     }
 
     /// Passes a whole object on, checked; once it has come right, the registry has delivered it.

@@ -37,3 +37,11 @@ pub(super) fn upstream_failed(registry: &Registry, error: &UpstreamError) -> Ser
     cache_status(response.headers_mut(), "fwd=miss");
     Served { response, outcome, reason: Some(error.to_string()) }
 }
+
+/// An upstream answered, but with something that can't be what was asked for.
+pub(super) fn unusable(registry: &Registry, reason: &str) -> Served {
+    let message = format!("{registry}: an unusable answer: {reason}");
+    let document = ErrorDocument::new(StatusCode::BAD_GATEWAY, ErrorCode::Upstream, message);
+    let response = error_response(&document);
+    Served { response, outcome: Outcome::Error, reason: Some(reason.to_owned()) }
+}

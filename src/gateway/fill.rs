@@ -18,10 +18,13 @@ use crate::oci::Registry;
 use crate::upstream::body::{BodyError, IdleBody};
 use crate::upstream::{Target, Upstream, UpstreamError};
 
-/// Breaks in a row, without a byte gained, after which a download is given up.
+/// Breaks in a row, without much gained, after which a download is given up.
 const MAX_BREAKS: u32 = 4;
+/// What counts as gained: an upstream that hangs up after every few bytes must not be asked
+/// hundreds of thousands of times.
+const GAIN: u64 = 1024 * 1024;
 /// The wait before the first resumption; it doubles with each break.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
+const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// Which registry each download under way comes from: only its own requests may join it.
 #[derive(Clone, Default)]
@@ -87,13 +90,16 @@ impl Source {
         let mut breaks = 0;
         let mut reached = writer.offset();
         while let Err(error) = copy(&mut body, &mut writer).await? {
-            breaks = if writer.offset() > reached { 1 } else { breaks + 1 };
-            reached = writer.offset();
+            breaks += 1;
+            if writer.offset() >= reached + GAIN {
+                reached = writer.offset();
+                breaks = 1;
+            }
             if breaks > MAX_BREAKS {
                 return Err(FillError::Broken(error));
             }
             let target = &self.target.authority;
-            tracing::debug!(%target, %error, offset = reached, "resuming a broken download");
+            tracing::debug!(%target, %error, offset = writer.offset(), "resuming a broken download");
             tokio::time::sleep(backoff(breaks)).await;
             match self.resume(&mut writer).await {
                 Ok(next) => body = next,

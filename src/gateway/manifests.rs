@@ -7,10 +7,11 @@ use http_body_util::BodyExt as _;
 
 use super::blobs::{content_length, is_plain_content};
 use super::body::ResponseBody;
+use super::errors::unusable;
 use super::headers::{cache_status, for_content, for_whole_content, returned, text};
 use super::object::{Presentation, respond};
 use super::relay::passed_on;
-use super::{Asked, Gateway, Served, error_response};
+use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
 use crate::oci::{Algorithm, ErrorCode, ErrorDocument, MediaType, Reference, RepositoryName};
 use crate::upstream::body::{BodyError, IdleBody};
@@ -106,7 +107,6 @@ impl Request<'_> {
 
     fn kept_as(&self, reader: Reader, media_type: &str, outcome: Outcome) -> Served {
         let status = match outcome {
-            Outcome::Revalidated => "hit; detail=revalidated",
             Outcome::Miss => "fwd=miss; stored",
             _ => "hit",
         };
@@ -133,13 +133,14 @@ impl Request<'_> {
         let (head, body) = response.into_parts();
         let bytes = match whole(body).await {
             Ok(bytes) => bytes,
-            Err(error) => return Ok(self.unusable(&error.to_string())),
+            Err(error) => return Ok(unusable(&self.asked.registry, &error.to_string())),
         };
         let expected = expected.copied().or_else(|| digest_of(&head.headers));
         let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
         let digest = Digest::of(algorithm, &bytes);
         if expected.is_some_and(|expected| expected != digest) {
-            return Ok(self.unusable("the manifest's bytes do not match its digest"));
+            let reason = "the manifest's bytes do not match its digest";
+            return Ok(unusable(&self.asked.registry, reason));
         }
         match self.keep(&digest, &bytes, &media_type).await {
             Some(reader) => Ok(self.kept_as(reader, media_type.as_str(), Outcome::Miss)),
@@ -156,13 +157,6 @@ impl Request<'_> {
             tracing::warn!(%digest, %error, "a record could not be written");
         }
         Some(reader)
-    }
-
-    fn unusable(&self, reason: &str) -> Served {
-        let message = format!("{}: an unusable manifest: {reason}", self.asked.registry);
-        let document = ErrorDocument::new(StatusCode::BAD_GATEWAY, ErrorCode::Upstream, message);
-        let response = error_response(&document);
-        Served { response, outcome: Outcome::Error, reason: Some(reason.to_owned()) }
     }
 }
 

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
 
@@ -108,7 +108,20 @@ pub(super) fn refusal(status: StatusCode, code: ErrorCode, reason: &str) -> Resp
     response
 }
 
-/// A request that is not one.
+/// A request that is not one; the connection is of no further use.
 pub(super) fn bad_request(reason: &str) -> Response<ResponseBody> {
-    refusal(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, reason)
+    let mut response = refusal(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, reason);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// What is wrong with a request's framing that the HTTP library lets through: any coding but one
+/// plain `chunked` is one that two parsers may read differently (RFC 9112 §6.1).
+pub(super) fn framing_fault(fields: &HeaderMap) -> Option<&'static str> {
+    let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => None,
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => None,
+        _ => Some("the only Transfer-Encoding taken is a single chunked"),
+    }
 }

@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::accept::HANDSHAKE_TIMEOUT;
-use super::answer::{Answer, LoggedBody, bad_request, refusal};
+use super::answer::{Answer, LoggedBody, bad_request, framing_fault, refusal};
 use super::stream::{ClientStream, Rewound};
 use super::{Peer, http as connection, is_same};
 use crate::gateway::ResponseBody;
@@ -124,6 +124,9 @@ impl Context {
         }
         if let Some(named) = &self.misdirected {
             return Some(self.misdirected(&format!("the TLS server name {named:?}")));
+        }
+        if let Some(reason) = framing_fault(request.headers()) {
+            return Some(bad_request(reason));
         }
         let mut hosts = request.headers().get_all(header::HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else {

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use http::{Method, Request, Response, StatusCode, Uri, header};
-use hyper::body::{Body as _, Incoming};
+use http::{Method, Request, Response, StatusCode, Uri, Version, header};
+use hyper::body::Incoming;
 
-use super::answer::{Answer, LoggedBody, bad_request, refusal};
+use super::answer::{Answer, LoggedBody, bad_request, framing_fault, refusal};
 use super::policy::{Refusal, Verdict};
 use super::{PageRequest, Peer, intercept, tunnel};
 use crate::gateway::{ResponseBody, Served};
@@ -20,7 +20,10 @@ const HTTP_PORT: u16 = 80;
 /// Answers one request on a connection to the proxy.
 pub(super) async fn answer(peer: &Peer, request: Request<Incoming>) -> Response<LoggedBody> {
     let began = Instant::now();
-    let answer = if request.method() == Method::CONNECT {
+    let answer = if let Some(reason) = framing_fault(request.headers()) {
+        let line = peer.line(Outcome::Denied, request.method().clone(), shown(request.uri()));
+        Answer::new(bad_request(reason), line)
+    } else if request.method() == Method::CONNECT {
         connect(peer, request).await
     } else if request.uri().scheme().is_some() {
         absolute(peer, request).await
@@ -140,15 +143,13 @@ fn absolute_authority(uri: &Uri) -> Result<Authority, &'static str> {
 /// The proxy's own pages.
 fn origin(peer: &Peer, request: &Request<Incoming>) -> Answer {
     let uri = request.uri();
-    let hosts: Vec<_> = request.headers().get_all(header::HOST).iter().collect();
-    let response = match hosts.as_slice() {
-        [_, _, ..] => bad_request("a request has one Host"),
-        _ if request.body().size_hint().lower() > 0 => bad_request("no page here takes a body"),
-        hosts => peer.shared.services.pages.page(&PageRequest {
+    let response = match own_host(request) {
+        Err(reason) => bad_request(reason),
+        Ok(host) => peer.shared.services.pages.page(&PageRequest {
             method: request.method(),
             path: uri.path(),
             query: uri.query(),
-            host: hosts.first().and_then(|host| host.to_str().ok()),
+            host,
             secure: peer.secure,
         }),
     };
@@ -156,6 +157,20 @@ fn origin(peer: &Peer, request: &Request<Incoming>) -> Answer {
         if response.status().is_client_error() { Outcome::Denied } else { Outcome::Relay };
     let line = peer.line(outcome, request.method().clone(), shown(uri));
     Answer::new(response, line)
+}
+
+/// "A server MUST respond with a 400 status code to any HTTP/1.1 request message that lacks a Host
+/// header field and to any request message that contains more than one Host header field line or a
+/// Host header field with an invalid field value" (RFC 9112 §3.2).
+fn own_host(request: &Request<Incoming>) -> Result<Option<&str>, &'static str> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().map_err(|_| "the Host is not text")?,
+        (None, _) if request.version() == Version::HTTP_10 => return Ok(None),
+        _ => return Err("a request needs exactly one Host"),
+    };
+    Authority::parse(host, HTTP_PORT).map_err(|_| "the Host is not host[:port]")?;
+    Ok(Some(host))
 }
 
 /// A target for the log: without its query, which may be a secret.

@@ -5,21 +5,25 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::dial::Dialer;
 use super::error::{TlsError, UpstreamError};
-use super::reach::Exemptions;
+use super::reach::{AddressRule, Exemptions};
 use super::trust::refused_certificate;
 use crate::oci::{Authority, Host};
+
+/// How long a server that hung up on a TLS hello may take to answer plain HTTP.
+const PLAIN_PROBE: Duration = Duration::from_secs(2);
 
 /// Makes the connections of the pooled client; cheap to clone.
 #[derive(Clone)]
@@ -49,12 +53,43 @@ impl Parts {
         let authority = authority_of(&uri, secure)?;
         let rule = self.exemptions.rule_for(&authority);
         let tcp = self.dialer.connect(&authority, rule).await?;
-        let stream = if secure {
-            UpstreamStream::Tls(Box::new(self.handshake(&authority, tcp).await?))
-        } else {
-            UpstreamStream::Plain(tcp)
+        if !secure {
+            return Ok(TokioIo::new(UpstreamStream::Plain(tcp)));
+        }
+        match self.handshake(&authority, tcp).await {
+            Ok(tls) => Ok(TokioIo::new(UpstreamStream::Tls(Box::new(tls)))),
+            Err(TlsError::Handshake { authority, source }) => {
+                Err(self.diagnosed(authority, source, rule).await.into())
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// A server of plain HTTP often just hangs up on a TLS hello: one plain question tells.
+    async fn diagnosed(
+        &self,
+        authority: Authority,
+        source: io::Error,
+        rule: AddressRule,
+    ) -> TlsError {
+        let hung_up = matches!(
+            source.kind(),
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe
+        );
+        let asked = authority.clone();
+        let speaks_http = async move {
+            let mut plain = self.dialer.connect(&asked, rule).await.ok()?;
+            plain.write_all(b"HEAD / HTTP/1.0\r\n\r\n").await.ok()?;
+            let mut answer = [0; 5];
+            plain.read_exact(&mut answer).await.ok()?;
+            (answer == *b"HTTP/").then_some(())
         };
-        Ok(TokioIo::new(stream))
+        if hung_up && matches!(tokio::time::timeout(PLAIN_PROBE, speaks_http).await, Ok(Some(()))) {
+            return TlsError::PlainHttp { authority };
+        }
+        TlsError::Handshake { authority, source }
     }
 
     async fn handshake(
