@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::disk::DiskError;
 use crate::object::Object;
-use crate::pen::Pen;
+use crate::pen::{End, Pen};
 use crate::sync::locked;
 use crate::{FinishError, WriteError};
 
@@ -40,6 +40,7 @@ pub(crate) struct Feed {
     state: Mutex<State>,
     budget: Arc<Semaphore>,
     failure: OnceLock<WriteError>,
+    end: End,
 }
 
 #[derive(Debug)]
@@ -58,11 +59,13 @@ enum Desk {
 
 impl Feed {
     pub(crate) fn new(pen: Pen) -> Arc<Self> {
+        let end = pen.end();
         let state = State { orders: Vec::new(), desk: Desk::Resting(Box::new(pen)) };
         Arc::new(Self {
             state: Mutex::new(state),
             budget: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
             failure: OnceLock::new(),
+            end,
         })
     }
 
@@ -77,6 +80,12 @@ impl Feed {
     pub(crate) fn failure(&self) -> WriteError {
         let unknown = || WriteError::Store(stopped());
         self.failure.get().cloned().unwrap_or_else(unknown)
+    }
+
+    /// Ends the download without success. Who asks from now on waits for the next one's turn.
+    pub(crate) fn abandon(self: &Arc<Self>) {
+        self.end.hold();
+        self.push(Order::Abandon);
     }
 
     /// Queues `order`; without effect once the download has ended. Does not block.

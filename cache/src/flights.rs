@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use crate::Digest;
+use crate::disk::DiskFile;
 use crate::object::Object;
 use crate::sync::locked;
 
@@ -54,6 +55,16 @@ impl Flights {
         }
     }
 
+    /// From now on those who ask for `digest` wait until its ticket is dropped, provided that the
+    /// download under way is the one that writes to `file`.
+    pub(crate) fn hold(&self, digest: &Digest, file: &Arc<DiskFile>) {
+        if let Some(slot) = locked(&self.table).get_mut(digest)
+            && matches!(slot, Slot::Filling(object) if Arc::ptr_eq(object.file(), file))
+        {
+            *slot = Slot::Reserved(Arc::default());
+        }
+    }
+
     /// The download of `digest`, if one has begun.
     pub(crate) fn find(&self, digest: &Digest) -> Option<Arc<Object>> {
         match locked(&self.table).get(digest) {
@@ -75,13 +86,8 @@ impl Ticket {
         wake(before);
     }
 
-    /// From now on those who ask wait again, until this ticket is dropped.
-    pub(crate) fn hold(&self) {
-        if let Some(slot) = locked(&self.flights.table).get_mut(&self.digest)
-            && matches!(slot, Slot::Filling(_))
-        {
-            *slot = Slot::Reserved(Arc::default());
-        }
+    pub(crate) const fn flights(&self) -> &Arc<Flights> {
+        &self.flights
     }
 }
 

@@ -16,7 +16,7 @@
 //! | [`digest`](Digest), `hasher` | names of objects, and how they are computed |
 //! | `store` | [`Store`]: open, look up, put, totals |
 //! | `reservation`, `writer`, `feed`, `pen` | a download: the right to it, its async end, its queue, its disk end |
-//! | `object`, `reader` | the bytes that readers share, kept or in flight |
+//! | `object`, `reader`, `buffers` | the bytes that readers share, kept or in flight |
 //! | `flights`, `opened` | who is downloading what; which files are open |
 //! | `publish`, `inspect` | partial → final name; verification and quarantine |
 //! | `repository`, `records` | what a registry has shown where |
@@ -60,6 +60,7 @@
 //! ```
 
 mod blocking;
+mod buffers;
 mod checksum;
 
 mod digest;
@@ -84,6 +85,8 @@ mod reservation;
 mod shared;
 mod store;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod writer;
 

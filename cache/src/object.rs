@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::buffers::Buffers;
 use crate::disk::DiskFile;
 use crate::{Digest, HOLD_BACK, ReadError};
 
@@ -16,6 +17,7 @@ use crate::{Digest, HOLD_BACK, ReadError};
 pub(crate) struct Object {
     digest: Digest,
     file: Arc<DiskFile>,
+    buffers: Arc<Buffers>,
     progress: watch::Sender<Progress>,
 }
 
@@ -35,29 +37,35 @@ enum Phase {
 
 impl Object {
     /// A finished object of `size` bytes.
-    pub(crate) fn kept(digest: Digest, file: Arc<DiskFile>, size: u64) -> Self {
-        Self::new(digest, file, size, Some(size), Phase::Verified)
+    pub(crate) fn kept(
+        digest: Digest,
+        file: Arc<DiskFile>,
+        buffers: &Arc<Buffers>,
+        size: u64,
+    ) -> Self {
+        let progress = Progress { visible: size, total: Some(size), phase: Phase::Verified };
+        Self::new(digest, file, buffers, progress)
     }
 
     /// A download of `total` bytes (if that is known) of which `written` are in `file`.
     pub(crate) fn filling(
         digest: Digest,
         file: Arc<DiskFile>,
+        buffers: &Arc<Buffers>,
         written: u64,
         total: Option<u64>,
     ) -> Self {
-        Self::new(digest, file, visible(written, total), total, Phase::Filling)
+        let progress = Progress { visible: visible(written, total), total, phase: Phase::Filling };
+        Self::new(digest, file, buffers, progress)
     }
 
     fn new(
         digest: Digest,
         file: Arc<DiskFile>,
-        visible: u64,
-        total: Option<u64>,
-        phase: Phase,
+        buffers: &Arc<Buffers>,
+        progress: Progress,
     ) -> Self {
-        let progress = watch::Sender::new(Progress { visible, total, phase });
-        Self { digest, file, progress }
+        Self { digest, file, buffers: Arc::clone(buffers), progress: watch::Sender::new(progress) }
     }
 
     pub(crate) const fn digest(&self) -> &Digest {
@@ -66,6 +74,10 @@ impl Object {
 
     pub(crate) const fn file(&self) -> &Arc<DiskFile> {
         &self.file
+    }
+
+    pub(crate) const fn buffers(&self) -> &Arc<Buffers> {
+        &self.buffers
     }
 
     pub(crate) fn total(&self) -> Option<u64> {

@@ -1,4 +1,5 @@
-//! Which kept objects are open, so that all readers of one share a file descriptor.
+//! Which kept objects are open: readers of one share a file descriptor, and what was asked for
+//! lately stays open, so that a hit on it costs no file call.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -7,7 +8,12 @@ use crate::Digest;
 use crate::object::Object;
 use crate::sync::locked;
 
-/// The open kept objects. An object is closed with its last reader.
+/// How many objects stay open without a reader: file descriptors, nothing else.
+const RECENT: usize = 256;
+/// How large the table of all open objects may grow before the closed ones are swept out.
+const FIRST_SWEEP: usize = 256;
+
+/// The open kept objects.
 #[derive(Debug, Default)]
 pub(crate) struct Opened {
     table: Mutex<Table>,
@@ -15,29 +21,67 @@ pub(crate) struct Opened {
 
 #[derive(Debug, Default)]
 struct Table {
-    objects: HashMap<Digest, Weak<Object>>,
-    /// The table is swept of closed objects when it has grown past this.
+    all: HashMap<Digest, Weak<Object>>,
     sweep_at: usize,
+    recent: HashMap<Digest, Recent>,
+    clock: u64,
 }
 
-const FIRST_SWEEP: usize = 256;
+#[derive(Debug)]
+struct Recent {
+    object: Arc<Object>,
+    last_use: u64,
+}
 
 impl Opened {
     pub(crate) fn find(&self, digest: &Digest) -> Option<Arc<Object>> {
-        locked(&self.table).objects.get(digest).and_then(Weak::upgrade)
+        let table = &mut *locked(&self.table);
+        table.clock = table.clock.saturating_add(1);
+        if let Some(recent) = table.recent.get_mut(digest) {
+            recent.last_use = table.clock;
+            return Some(Arc::clone(&recent.object));
+        }
+        table.all.get(digest).and_then(Weak::upgrade)
     }
 
     pub(crate) fn insert(&self, object: &Arc<Object>) {
-        let mut table = locked(&self.table);
-        table.objects.insert(*object.digest(), Arc::downgrade(object));
-        if table.objects.len() > table.sweep_at {
-            table.objects.retain(|_, object| object.strong_count() > 0);
-            table.sweep_at = table.objects.len().saturating_mul(2).max(FIRST_SWEEP);
-        }
+        let dropped = locked(&self.table).insert(object);
+        // Closing files may take a while: not under the lock.
+        drop(dropped);
     }
 
     /// Forgets an object that is no longer kept; its present readers go on.
     pub(crate) fn forget(&self, digest: &Digest) {
-        locked(&self.table).objects.remove(digest);
+        let mut table = locked(&self.table);
+        table.all.remove(digest);
+        let forgotten = table.recent.remove(digest);
+        drop(table);
+        drop(forgotten);
+    }
+}
+
+impl Table {
+    fn insert(&mut self, object: &Arc<Object>) -> Vec<Recent> {
+        let digest = *object.digest();
+        self.all.insert(digest, Arc::downgrade(object));
+        if self.all.len() > self.sweep_at {
+            self.all.retain(|_, object| object.strong_count() > 0);
+            self.sweep_at = self.all.len().saturating_mul(2).max(FIRST_SWEEP);
+        }
+        self.clock = self.clock.saturating_add(1);
+        let recent = Recent { object: Arc::clone(object), last_use: self.clock };
+        let replaced = self.recent.insert(digest, recent);
+        replaced.into_iter().chain(self.close_old()).collect()
+    }
+
+    /// When too many are open, takes out the half that was not used for longest.
+    fn close_old(&mut self) -> Vec<Recent> {
+        if self.recent.len() <= RECENT {
+            return Vec::new();
+        }
+        let mut uses: Vec<u64> = self.recent.values().map(|recent| recent.last_use).collect();
+        uses.sort_unstable();
+        let median = uses.get(uses.len() / 2).copied().unwrap_or_default();
+        self.recent.extract_if(|_, recent| recent.last_use < median).map(|(_, old)| old).collect()
     }
 }

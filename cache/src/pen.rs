@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::disk::DiskError;
-use crate::flights::Ticket;
+use crate::disk::{DiskError, DiskFile};
+use crate::flights::{Flights, Ticket};
 use crate::object::Object;
 use crate::publish::{publish, remove_quietly};
 use crate::shared::Shared;
-use crate::{FinishError, HOLD_BACK, Hasher, ReadError, WriteError};
+use crate::{Digest, FinishError, HOLD_BACK, Hasher, ReadError, WriteError};
 
 /// A download under way. Dropping it fails its readers and gives the digest free.
 ///
@@ -25,6 +25,21 @@ pub(crate) struct Pen {
     position: u64,
     high: u64,
     total: Option<u64>,
+}
+
+/// Turns those who ask into those who wait for the next download, while this one ends.
+#[derive(Debug)]
+pub(crate) struct End {
+    flights: Arc<Flights>,
+    digest: Digest,
+    file: Arc<DiskFile>,
+}
+
+impl End {
+    /// Nobody new follows the download; without effect when it has ended already.
+    pub(crate) fn hold(&self) {
+        self.flights.hold(&self.digest, &self.file);
+    }
 }
 
 impl std::fmt::Debug for Pen {
@@ -52,6 +67,15 @@ impl Pen {
 
     pub(crate) const fn position(&self) -> u64 {
         self.position
+    }
+
+    /// What it takes to announce the end of this download from elsewhere.
+    pub(crate) fn end(&self) -> End {
+        End {
+            flights: Arc::clone(self.ticket.flights()),
+            digest: *self.ticket.digest(),
+            file: Arc::clone(self.object.file()),
+        }
     }
 
     fn path(&self) -> PathBuf {
@@ -144,7 +168,8 @@ impl Pen {
 
     fn replace_object(&mut self, written: u64) {
         let file = Arc::clone(self.object.file());
-        let object = Object::filling(*self.ticket.digest(), file, written, self.total);
+        let buffers = &self.shared.buffers;
+        let object = Object::filling(*self.ticket.digest(), file, buffers, written, self.total);
         let before = std::mem::replace(&mut self.object, Arc::new(object));
         self.ticket.lead_to(&self.object);
         before.fail(ReadError::Changed);
@@ -216,7 +241,7 @@ impl Pen {
 
     /// Fails the readers with `error`, then removes the partial file.
     fn discard(&self, error: ReadError) {
-        self.ticket.hold();
+        self.end().hold();
         self.object.fail(error);
         remove_quietly(&self.shared, &self.path());
     }
@@ -224,7 +249,7 @@ impl Pen {
 
 impl Drop for Pen {
     fn drop(&mut self) {
-        self.ticket.hold();
+        self.end().hold();
         self.object.fail(ReadError::Broken);
     }
 }

@@ -9,7 +9,7 @@ use crate::reservation::interrupted;
 use crate::{Digest, ReadError, blocking};
 
 /// A handle on the bytes of one object. Cheap to clone; all handles of an object share one file
-/// descriptor and hold no buffers, so one that is not read costs next to nothing.
+/// descriptor and hold no buffers between reads, so one that is not read costs next to nothing.
 ///
 /// The bytes stay readable when the object is removed from the store meanwhile.
 #[derive(Clone, Debug)]
@@ -42,12 +42,12 @@ impl Reader {
         self.object.visible()
     }
 
-    /// Up to `max` bytes at `offset`; fewer if fewer are there, but at least one, for which it
-    /// waits while the object is in flight. Empty: the end of a *verified* object (or `max` is 0).
+    /// Up to `max` bytes at `offset`; fewer if fewer are there (256 KiB at most, or what the page
+    /// cache has), but at least one, for which it waits while the object is in flight. Empty: the end of a *verified* object (or `max` is 0).
     ///
     /// The last [`HOLD_BACK`](crate::HOLD_BACK) bytes of a download come once the digest has been
     /// verified. After an error nothing that was read from this object may be used as whole.
-    /// Reads happen off the async threads. Cancel safe.
+    /// The disk is waited for off the async threads. Cancel safe.
     pub async fn read_at(&self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
         if max == 0 {
             return self.object.check().map(|()| Bytes::new());
@@ -57,15 +57,24 @@ impl Reader {
         if len == 0 {
             return Ok(Bytes::new());
         }
-        let bytes = self.read(offset, len).await?;
+        let read = self.read(offset, len).await;
+        // The file may have changed under the read only if the object has failed by now.
         self.object.check()?;
-        Ok(bytes)
+        read
     }
 
+    /// What the page cache has is copied here and now, which is far cheaper than asking another
+    /// thread to; only what must come from the disk is left to one.
     async fn read(&self, offset: u64, len: usize) -> Result<Bytes, ReadError> {
+        let mut buffer = self.object.buffers().take(len);
         let file = Arc::clone(self.object.file());
-        let read = blocking::run(move || file.read_exact_at(len, offset)).await;
-        let bytes = read.map_err(interrupted).and_then(|read| read);
-        bytes.map(Bytes::from).map_err(ReadError::Store)
+        let cached = file.read_cached_at(buffer.as_mut_slice(), offset);
+        if let Some(count) = cached.map_err(ReadError::Store)? {
+            return Ok(buffer.into_bytes(count));
+        }
+        let read = blocking::run(move || {
+            file.fill_from(buffer.as_mut_slice(), offset).map(|()| buffer.into_bytes(usize::MAX))
+        });
+        read.await.map_err(interrupted).and_then(|read| read).map_err(ReadError::Store)
     }
 }

@@ -84,7 +84,8 @@ impl Reservation {
             Start::Fresh => self.create().map_err(BeginError::Store)?,
             Start::Resumed => self.reopen(total)?,
         };
-        let object = Arc::new(Object::filling(digest, Arc::new(file), written, total));
+        let (file, buffers) = (Arc::new(file), &self.shared.buffers);
+        let object = Arc::new(Object::filling(digest, file, buffers, written, total));
         self.ticket.lead_to(&object);
         let pen = Pen::new(self.shared, self.ticket, Arc::clone(&object), hasher, written, total);
         Ok((pen, object))

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use crate::Digest;
+use crate::buffers::Buffers;
 use crate::disk::DiskError;
 use crate::flights::Flights;
 use crate::index::Index;
@@ -12,6 +12,7 @@ use crate::lock::Lock;
 use crate::object::Object;
 use crate::opened::Opened;
 use crate::tree::Tree;
+use crate::{Digest, Verdict, inspect};
 
 /// An open store. The lock goes with the last handle: store, reservation or writer.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct Shared {
     pub(crate) tree: Tree,
     pub(crate) flights: Arc<Flights>,
     pub(crate) opened: Opened,
+    pub(crate) buffers: Arc<Buffers>,
     pub(crate) index: Index,
     /// Shard directories whose names this process knows to be durable.
     pub(crate) durable_shards: Mutex<HashSet<PathBuf>>,
@@ -27,6 +29,9 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Opens a kept object. Blocks.
+    ///
+    /// One that has not the size that it was published with is hashed, and quarantined if it is
+    /// damaged: a truncated file must not be served, and the index alone must not condemn it.
     pub(crate) fn open_kept(&self, digest: &Digest) -> Result<Option<Arc<Object>>, DiskError> {
         if let Some(object) = self.opened.find(digest) {
             return Ok(Some(object));
@@ -37,9 +42,20 @@ impl Shared {
             Err(error) => return Err(error),
         };
         let size = file.len()?;
-        let object = Arc::new(Object::kept(*digest, Arc::new(file), size));
+        if self.index.size(digest).is_some_and(|published| published != size)
+            && self.cast_out(digest)
+        {
+            return Ok(None);
+        }
+        let object = Arc::new(Object::kept(*digest, Arc::new(file), &self.buffers, size));
         self.opened.insert(&object);
         Ok(Some(object))
+    }
+
+    /// Whether `digest` was damaged and has been quarantined.
+    fn cast_out(&self, digest: &Digest) -> bool {
+        let damaged = matches!(inspect::verify(self, digest), Verdict::Damaged { .. });
+        damaged && inspect::quarantine(self, digest).is_ok()
     }
 
     /// `object` has just been published.

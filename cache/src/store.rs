@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::disk::{Disk, DiskError};
 use crate::flights::{Boarding, Flights, Ticket};
-use crate::index::Index;
+use crate::index::{Index, Knowledge};
 use crate::lock::Lock;
 use crate::object::Object;
 use crate::opened::Opened;
@@ -123,14 +123,16 @@ impl Store {
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> Presence {
         let shared = &self.shared;
-        if shared.opened.find(digest).is_some() || shared.index.knows(digest) {
-            return Presence::Kept;
-        }
+        // In this order: an object is in the index before its download is over.
         if shared.flights.find(digest).is_some() {
             return Presence::InFlight;
         }
         let on_disk = || shared.tree.disk().file_size(&shared.tree.blob(digest)).is_ok();
-        if !shared.index.is_complete() && on_disk() { Presence::Kept } else { Presence::Absent }
+        match shared.index.knowledge(digest) {
+            Knowledge::Kept => Presence::Kept,
+            Knowledge::NotYet if on_disk() => Presence::Kept,
+            Knowledge::NotYet | Knowledge::NotKept => Presence::Absent,
+        }
     }
 
     /// Keeps a small whole object (a manifest): verified, synced, published.
@@ -216,6 +218,7 @@ fn open(options: Options) -> Result<Shared, OpenError> {
         tree,
         flights: Arc::new(Flights::default()),
         opened: Opened::default(),
+        buffers: Arc::default(),
         index,
         durable_shards: std::sync::Mutex::default(),
         _lock: lock,
@@ -257,7 +260,7 @@ fn write_whole(shared: &Shared, digest: &Digest, bytes: Bytes) -> Result<Arc<Obj
     let file = shared.tree.disk().create_new(&draft)?;
     file.write_all_at(&[bytes], 0).inspect_err(|_| remove_quietly(shared, &draft))?;
     publish(shared, &file, &draft, digest)?;
-    let object = Arc::new(Object::kept(*digest, Arc::new(file), size));
+    let object = Arc::new(Object::kept(*digest, Arc::new(file), &shared.buffers, size));
     shared.published(&object);
     Ok(object)
 }

@@ -96,7 +96,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if let Some(feed) = self.feed.take() {
-            feed.push(Order::Abandon);
+            feed.abandon();
         }
     }
 }

@@ -1,11 +1,13 @@
 //! An open file of the store: positional reads and writes.
 
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Call, Disk, DiskError, Effect};
 
@@ -54,9 +56,31 @@ impl DiskFile {
     fn read_more(&self, bytes: &mut Vec<u8>, at: u64) -> io::Result<()> {
         match rustix::io::pread(&self.file, spare_capacity(bytes), at) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Fills the beginning of `buffer` with what the page cache has at `offset`, without ever
+    /// waiting for the disk. `None`: nothing, or the file system can't say.
+    pub(crate) fn read_cached_at(
+        &self,
+        buffer: &mut [u8],
+        offset: u64,
+    ) -> Result<Option<usize>, DiskError> {
+        self.attempt(Call::Read, || {
+            let slice = &mut [IoSliceMut::new(buffer)];
+            match rustix::io::preadv2(&self.file, slice, offset, ReadWriteFlags::NOWAIT) {
+                Ok(count) => Ok(Some(count).filter(|count| *count > 0)),
+                Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+
+    /// Fills `buffer` from `offset`, waiting for the disk. A file that ends before is an error.
+    pub(crate) fn fill_from(&self, buffer: &mut [u8], offset: u64) -> Result<(), DiskError> {
+        self.attempt(Call::Read, || self.file.read_exact_at(buffer, offset))
     }
 
     /// Writes all of `chunks`, one after the other, at `offset`.
@@ -92,7 +116,7 @@ impl DiskFile {
         match result {
             Ok(0) => Err(self.error(Call::Write, io::ErrorKind::WriteZero.into())),
             Ok(count) => Ok(count),
-            Err(rustix::io::Errno::INTR) => Ok(0),
+            Err(Errno::INTR) => Ok(0),
             Err(error) => Err(self.error(Call::Write, error.into())),
         }
     }

@@ -19,10 +19,9 @@ mod owner;
 mod sled_engine;
 mod table;
 
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::lock::Lock;
 use crate::sync::locked;
@@ -44,6 +43,18 @@ pub enum IndexState {
     InMemory,
 }
 
+/// What the index knows of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Knowledge {
+    Kept,
+    NotKept,
+    /// It is not known yet: the index is still being read.
+    NotYet,
+}
+
+/// How long closing waits for the last batch; the index is not worth more.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The hints of an open store.
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -55,7 +66,8 @@ pub(crate) struct Index {
 struct Running {
     /// Dropping it tells the owner to write a last batch and end.
     alive: Sender<()>,
-    thread: JoinHandle<()>,
+    /// Disconnected when the owner has ended.
+    ended: Receiver<()>,
 }
 
 /// Opens an engine; called on the owner's thread, where it may fail or panic.
@@ -71,14 +83,16 @@ impl Index {
 
     fn start_with(tree: Tree, lock: Option<Arc<Lock>>, opener: Opener) -> Self {
         let table = Arc::new(Mutex::new(Table::default()));
-        let (alive, ended) = channel();
-        let owner = Owner::new(Arc::clone(&table), tree, ended);
+        let (alive, closed) = channel();
+        let (at_work, ended) = channel();
+        let owner = Owner::new(Arc::clone(&table), tree, closed);
         let work = move || {
+            let _at_work: Sender<()> = at_work;
             owner.run(opener);
             drop(lock);
         };
         let running = match std::thread::Builder::new().name("index".to_owned()).spawn(work) {
-            Ok(thread) => Some(Running { alive, thread }),
+            Ok(_detached) => Some(Running { alive, ended }),
             Err(error) => {
                 tracing::warn!(%error, "index not available: no thread for it");
                 locked(&table).state = IndexState::InMemory;
@@ -88,14 +102,12 @@ impl Index {
         Self { table, owner: Mutex::new(running) }
     }
 
-    /// Writes a last batch and waits for the owner. Blocks.
+    /// Writes a last batch and waits for the owner, but not for ever. Blocks.
     pub(crate) fn close(&self) {
-        let running = locked(&self.owner).take();
-        if let Some(Running { alive, thread }) = running {
-            drop(alive);
-            if thread.join().is_err() {
-                tracing::warn!("the index's owner panicked");
-            }
+        let Some(Running { alive, ended }) = locked(&self.owner).take() else { return };
+        drop(alive);
+        if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the index's last batch takes too long; it is left behind");
         }
     }
 
@@ -114,13 +126,19 @@ impl Index {
         locked(&self.table).remove(digest);
     }
 
-    pub(crate) fn knows(&self, digest: &Digest) -> bool {
-        locked(&self.table).knows(digest)
+    /// What is known of an object, in one look.
+    pub(crate) fn knowledge(&self, digest: &Digest) -> Knowledge {
+        let table = locked(&self.table);
+        match (table.knows(digest), table.complete) {
+            (true, _) => Knowledge::Kept,
+            (false, true) => Knowledge::NotKept,
+            (false, false) => Knowledge::NotYet,
+        }
     }
 
-    /// Whether what is not known is not kept.
-    pub(crate) fn is_complete(&self) -> bool {
-        locked(&self.table).complete
+    /// The size that a kept object is known to have.
+    pub(crate) fn size(&self, digest: &Digest) -> Option<u64> {
+        locked(&self.table).size(digest)
     }
 
     pub(crate) fn totals(&self) -> Totals {
@@ -135,3 +153,6 @@ impl Index {
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,45 +15,42 @@ use crate::sync::locked;
 use crate::tree::Tree;
 
 /// How long changes are gathered before they are written.
-const GATHER: Duration = Duration::from_secs(2);
+const GATHER: Duration = Duration::from_secs(5);
 
 pub(super) struct Owner {
     table: Arc<Mutex<Table>>,
     tree: Tree,
     /// Disconnected when the store is closed or gone.
-    ended: Receiver<()>,
+    closed: Receiver<()>,
 }
 
 impl Owner {
-    pub(super) const fn new(table: Arc<Mutex<Table>>, tree: Tree, ended: Receiver<()>) -> Self {
-        Self { table, tree, ended }
+    pub(super) const fn new(table: Arc<Mutex<Table>>, tree: Tree, closed: Receiver<()>) -> Self {
+        Self { table, tree, closed }
     }
 
     /// Reads, walks if need be, then writes batches until the store is closed.
     pub(super) fn run(self, opener: Opener) {
-        let engine = self.fenced(|| {
-            let mut engine = opener(&self.tree)?;
-            let loaded = engine.load()?;
-            Ok((engine, loaded))
-        });
-        let (mut engine, loaded) = match engine {
-            Some((engine, loaded)) => (Some(engine), loaded),
-            None => (None, Loaded::default()),
-        };
+        let mut engine = self.fenced(|| opener(&self.tree));
+        let loaded = self.load(engine.as_mut());
         self.take_over(&loaded);
         if !loaded.clean {
             self.rebuild();
         }
         self.settle();
-        while self.ended.recv_timeout(GATHER) == Err(RecvTimeoutError::Timeout) {
-            engine = self.write(engine, Last::No);
+        while self.closed.recv_timeout(GATHER) == Err(RecvTimeoutError::Timeout) {
+            self.write(engine.as_mut(), Last::No);
         }
         let totals = locked(&self.table).totals();
-        let engine = self.write(engine, Last::Yes(totals));
+        self.write(engine.as_mut(), Last::Yes(totals));
         let _ = self.fenced(|| {
             drop(engine);
             Ok(())
         });
+    }
+
+    fn load(&self, engine: Option<&mut Box<dyn Engine>>) -> Loaded {
+        engine.and_then(|engine| self.fenced(|| engine.load())).unwrap_or_default()
     }
 
     fn take_over(&self, loaded: &Loaded) {
@@ -95,14 +92,17 @@ impl Owner {
         }
     }
 
-    /// The engine again, unless it failed.
-    fn write(&self, engine: Option<Box<dyn Engine>>, last: Last) -> Option<Box<dyn Engine>> {
+    /// Writes what has changed, unless the engine has failed in this run.
+    fn write(&self, engine: Option<&mut Box<dyn Engine>>, last: Last) {
         let changes = locked(&self.table).take_changes();
-        let mut engine = engine?;
-        if changes.is_empty() && last == Last::No {
-            return Some(engine);
+        let nothing = changes.is_empty() && last == Last::No;
+        if let Some(engine) = engine.filter(|_| !nothing && self.in_order()) {
+            let _ = self.fenced(|| engine.apply(&changes, last));
         }
-        self.fenced(move || engine.apply(&changes, last).map(|()| engine))
+    }
+
+    fn in_order(&self) -> bool {
+        locked(&self.table).state != IndexState::InMemory
     }
 
     /// Does `work`; when it fails or panics the index is out for this run.
@@ -112,14 +112,16 @@ impl Owner {
             Ok(Err(error)) => error.to_string(),
             Err(_panic) => "the index engine panicked".to_owned(),
         };
+        self.retire(&cause);
+        None
+    }
+
+    /// The index is not used any more in this run, and out of the next one's way.
+    fn retire(&self, cause: &str) {
         let before = std::mem::replace(&mut locked(&self.table).state, IndexState::InMemory);
         if before != IndexState::InMemory {
-            tracing::warn!(
-                cause,
-                "index out of order: going on in memory; the next start rebuilds it"
-            );
+            tracing::warn!(cause, "index given up: going on in memory, the next start rebuilds it");
+            let _ = move_aside(&self.tree);
         }
-        let _ = move_aside(&self.tree);
-        None
     }
 }

@@ -7,6 +7,7 @@
 //! the totals that it must show.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -18,6 +19,9 @@ use crate::tree::Tree;
 
 /// sled's own default would be 1 GiB.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+const ATTEMPTS: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(25);
 
 struct SledEngine {
     db: sled::Db,
@@ -33,8 +37,22 @@ pub(super) fn open(tree: &Tree) -> Result<Box<dyn Engine>, EngineError> {
     disk.create_new(&dir.join("opening")).map_err(|error| failed(&error))?;
     let expected = take_clean(&disk, &dir.join("clean")).map_err(|error| failed(&error))?;
     let config = sled::Config::new().path(&dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-    let db = config.open().map_err(|error| EngineError(error.to_string()))?;
+    let db = open_patiently(&config).map_err(|error| EngineError(error.to_string()))?;
     Ok(Box::new(SledEngine { db, dir, disk, expected }))
+}
+
+/// sled's background threads may hold its own lock for a moment after it was dropped. Nobody else
+/// can: the store's lock is held.
+fn open_patiently(config: &sled::Config) -> sled::Result<sled::Db> {
+    for _ in 0..ATTEMPTS {
+        match config.open() {
+            Err(sled::Error::Io(error)) if error.to_string().contains("lock") => {
+                std::thread::sleep(PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+    config.open()
 }
 
 fn prepare(tree: &Tree) -> Result<(), EngineError> {

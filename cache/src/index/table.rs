@@ -74,6 +74,10 @@ impl Table {
         self.hints.contains_key(digest)
     }
 
+    pub(super) fn size(&self, digest: &Digest) -> Option<u64> {
+        self.hints.get(digest).map(|hint| hint.size)
+    }
+
     pub(super) fn totals(&self) -> Totals {
         Totals { objects: self.hints.len() as u64, bytes: self.bytes }
     }
