@@ -1,5 +1,8 @@
 //! What every request costs, function by function. `make bench` runs it.
 
+#![expect(clippy::expect_used, reason = "a benchmark that can't be set up has nothing to measure")]
+#![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -34,8 +37,11 @@ fn hashing(criterion: &mut Criterion) {
 
 fn leaves(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a scratch directory");
-    let authority = entrepot_ca::Authority::open(&directory.path().join("ca"), &Default::default())
-        .expect("a new CA");
+    let authority = entrepot_ca::Authority::open(
+        &directory.path().join("ca"),
+        &entrepot_ca::Options::default(),
+    )
+    .expect("a new CA");
     let known = ServerName::try_from("ghcr.io").expect("a name");
     criterion.bench_function("known leaf", |bencher| bencher.iter(|| authority.leaf(&known)));
     let mut number = 0u64;

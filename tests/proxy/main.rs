@@ -2,6 +2,8 @@
 //! registry that does as it is told, good or bad. One module a behaviour.
 
 #![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "the steps of a test are no product code: one that can't go on has failed"
 )]

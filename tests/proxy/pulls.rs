@@ -6,7 +6,7 @@ use entrepot_testkit::{Image, Index, Registry, Request};
 use crate::{ALPINE, in_front_of};
 
 fn cache_statuses(pulled: &Pulled) -> Vec<&str> {
-    pulled.blobs.iter().map(|blob| blob.cache_status()).collect()
+    pulled.blobs.iter().map(entrepot_testkit::pull::Fetched::cache_status).collect()
 }
 
 #[test]
@@ -57,8 +57,8 @@ fn every_architecture_of_an_index_comes_through() {
     registry.push_index(ALPINE, "latest", &index);
     let proxy = in_front_of(&registry);
     for (architecture, image) in ["amd64", "arm64"].iter().zip(&index.images) {
-        let puller = proxy.puller().architecture(architecture);
-        let pulled = puller.pull(ALPINE, "latest").unwrap();
+        let pulled =
+            proxy.puller().architecture(architecture).pull(ALPINE, "latest").unwrap();
         assert_eq!(pulled.manifests[0].digest, index.manifest.digest);
         assert_eq!(pulled.manifests[1].digest, image.manifest.digest);
         proxy.wait_until_all_kept(&pulled);
