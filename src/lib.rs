@@ -6,14 +6,14 @@
 //!
 //! Imports point one way, down this list; nothing imports upward (`docs/architecture.md`):
 //!
-//! - [`cli`]: one file a subcommand
-//! - [`config`]: layers of sources to valid settings
-//! - [`admin`]: the proxy's own pages, the admin listener
-//! - [`listener`]: accepting, sniffing, CONNECT, interception, tunnels, drain
-//! - [`gateway`]: the decisions on a registry request
-//! - [`upstream`]: everything that leaves
-//! - [`log`]: what a person watches
-//! - [`oci`]: the protocol's vocabulary
+//! - `cli`: one file a subcommand
+//! - `config`: layers of sources to valid settings
+//! - `admin`: the proxy's own pages, the admin listener
+//! - `listener`: accepting, sniffing, CONNECT, interception, tunnels, drain
+//! - `gateway`: the decisions on a registry request
+//! - `upstream`: everything that leaves
+//! - `log`: what a person watches
+//! - `oci`: the protocol's vocabulary
 //! - the crates `entrepot-cache` and `entrepot-ca`
 
 pub mod admin;

@@ -10,6 +10,7 @@ use tokio::sync::futures::OwnedNotified;
 use crate::Digest;
 use crate::disk::DiskFile;
 use crate::object::Object;
+use crate::origin::Origin;
 use crate::sync::locked;
 
 /// The digests that are reserved or being downloaded.
@@ -21,7 +22,7 @@ pub(crate) struct Flights {
 #[derive(Debug)]
 enum Slot {
     /// Somebody is about to look at the disk or to begin.
-    Reserved(Arc<Notify>),
+    Reserved(Arc<Notify>, Origin),
     Filling(Arc<Object>),
 }
 
@@ -39,29 +40,31 @@ pub(crate) enum Boarding {
 pub(crate) struct Ticket {
     flights: Arc<Flights>,
     digest: Digest,
+    origin: Origin,
 }
 
 impl Flights {
-    pub(crate) fn board(self: &Arc<Self>, digest: &Digest) -> Boarding {
+    pub(crate) fn board(self: &Arc<Self>, digest: &Digest, origin: &Origin) -> Boarding {
         match locked(&self.table).entry(*digest) {
             Entry::Occupied(slot) => match slot.get() {
                 Slot::Filling(object) => Boarding::Follow(Arc::clone(object)),
-                Slot::Reserved(freed) => Boarding::Wait(Arc::clone(freed).notified_owned()),
+                Slot::Reserved(freed, _) => Boarding::Wait(Arc::clone(freed).notified_owned()),
             },
             Entry::Vacant(slot) => {
-                slot.insert(Slot::Reserved(Arc::default()));
-                Boarding::Lead(Ticket { flights: Arc::clone(self), digest: *digest })
+                slot.insert(Slot::Reserved(Arc::default(), origin.clone()));
+                let (flights, origin) = (Arc::clone(self), origin.clone());
+                Boarding::Lead(Ticket { flights, digest: *digest, origin })
             }
         }
     }
 
     /// From now on those who ask for `digest` wait until its ticket is dropped, provided that the
     /// download under way is the one that writes to `file`.
-    pub(crate) fn hold(&self, digest: &Digest, file: &Arc<DiskFile>) {
+    pub(crate) fn hold(&self, digest: &Digest, origin: &Origin, file: &Arc<DiskFile>) {
         if let Some(slot) = locked(&self.table).get_mut(digest)
             && matches!(slot, Slot::Filling(object) if Arc::ptr_eq(object.file(), file))
         {
-            *slot = Slot::Reserved(Arc::default());
+            *slot = Slot::Reserved(Arc::default(), origin.clone());
         }
     }
 
@@ -69,7 +72,16 @@ impl Flights {
     pub(crate) fn find(&self, digest: &Digest) -> Option<Arc<Object>> {
         match locked(&self.table).get(digest) {
             Some(Slot::Filling(object)) => Some(Arc::clone(object)),
-            Some(Slot::Reserved(_)) | None => None,
+            Some(Slot::Reserved(..)) | None => None,
+        }
+    }
+
+    /// Whether `digest` is reserved for, or being downloaded from, the registry called `origin`.
+    pub(crate) fn is_from(&self, digest: &Digest, origin: &str) -> bool {
+        match locked(&self.table).get(digest) {
+            Some(Slot::Filling(object)) => object.origin() == Some(origin),
+            Some(Slot::Reserved(_, reserved)) => reserved.as_str() == origin,
+            None => false,
         }
     }
 }
@@ -77,6 +89,10 @@ impl Flights {
 impl Ticket {
     pub(crate) const fn digest(&self) -> &Digest {
         &self.digest
+    }
+
+    pub(crate) const fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// From now on those who ask follow `object`.
@@ -99,7 +115,7 @@ impl Drop for Ticket {
 }
 
 fn wake(slot: Option<Slot>) {
-    if let Some(Slot::Reserved(freed)) = slot {
+    if let Some(Slot::Reserved(freed, _)) = slot {
         freed.notify_waiters();
     }
 }

@@ -18,6 +18,7 @@
 //! | `reservation`, `writer`, `feed`, `pen` | a download: the right to it, its async end, its queue, its disk end |
 //! | `object`, `reader`, `buffers` | the bytes that readers share, kept or in flight |
 //! | `flights`, `opened` | who is downloading what; which files are open |
+//! | `origin` | which registry a download comes from |
 //! | `publish`, `inspect` | partial → final name; verification and quarantine |
 //! | `repository`, `records` | what a registry has shown where |
 //! | `index` | hints: sizes, last use, hits |
@@ -33,7 +34,7 @@
 //! let store = Store::open(Options::new("/var/lib/entrepot/cache")).await?;
 //! let digest: Digest =
 //!     "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".parse()?;
-//! let reader = match store.lookup(&digest).await {
+//! let reader = match store.lookup(&digest, "docker.io").await {
 //!     Lookup::Kept(reader) | Lookup::InFlight(reader) => reader,
 //!     Lookup::Absent(reservation) => {
 //!         let (mut writer, reader) = reservation.begin(Start::Fresh, None).await?;
@@ -75,6 +76,7 @@ mod lock;
 mod object;
 mod opened;
 mod options;
+mod origin;
 mod pen;
 mod publish;
 mod reader;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::buffers::Buffers;
 use crate::disk::DiskFile;
+use crate::origin::Origin;
 use crate::{Digest, HOLD_BACK, ReadError};
 
 /// An object, kept or in flight, as its readers see it.
@@ -18,6 +19,8 @@ pub(crate) struct Object {
     digest: Digest,
     file: Arc<DiskFile>,
     buffers: Arc<Buffers>,
+    /// Where it is downloaded from in this run.
+    origin: Option<Origin>,
     progress: watch::Sender<Progress>,
 }
 
@@ -44,7 +47,7 @@ impl Object {
         size: u64,
     ) -> Self {
         let progress = Progress { visible: size, total: Some(size), phase: Phase::Verified };
-        Self::new(digest, file, buffers, progress)
+        Self::new(digest, file, buffers, None, progress)
     }
 
     /// A download of `total` bytes (if that is known) of which `written` are in `file`.
@@ -52,20 +55,23 @@ impl Object {
         digest: Digest,
         file: Arc<DiskFile>,
         buffers: &Arc<Buffers>,
+        origin: &Origin,
         written: u64,
         total: Option<u64>,
     ) -> Self {
         let progress = Progress { visible: visible(written, total), total, phase: Phase::Filling };
-        Self::new(digest, file, buffers, progress)
+        Self::new(digest, file, buffers, Some(origin.clone()), progress)
     }
 
     fn new(
         digest: Digest,
         file: Arc<DiskFile>,
         buffers: &Arc<Buffers>,
+        origin: Option<Origin>,
         progress: Progress,
     ) -> Self {
-        Self { digest, file, buffers: Arc::clone(buffers), progress: watch::Sender::new(progress) }
+        let (buffers, progress) = (Arc::clone(buffers), watch::Sender::new(progress));
+        Self { digest, file, buffers, origin, progress }
     }
 
     pub(crate) const fn digest(&self) -> &Digest {
@@ -78,6 +84,12 @@ impl Object {
 
     pub(crate) const fn buffers(&self) -> &Arc<Buffers> {
         &self.buffers
+    }
+
+    /// Whose bytes these are while nobody has verified them; `None` once somebody has.
+    pub(crate) fn origin(&self) -> Option<&str> {
+        let verified = matches!(self.progress.borrow().phase, Phase::Verified);
+        self.origin.as_ref().filter(|_| !verified).map(Origin::as_str)
     }
 
     pub(crate) fn total(&self) -> Option<u64> {

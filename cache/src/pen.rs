@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::disk::{DiskError, DiskFile};
 use crate::flights::{Flights, Ticket};
 use crate::object::Object;
+use crate::origin::Origin;
 use crate::publish::{publish, remove_quietly};
 use crate::shared::Shared;
 use crate::{Digest, FinishError, HOLD_BACK, Hasher, ReadError, WriteError};
@@ -32,13 +33,14 @@ pub(crate) struct Pen {
 pub(crate) struct End {
     flights: Arc<Flights>,
     digest: Digest,
+    origin: Origin,
     file: Arc<DiskFile>,
 }
 
 impl End {
     /// Nobody new follows the download; without effect when it has ended already.
     pub(crate) fn hold(&self) {
-        self.flights.hold(&self.digest, &self.file);
+        self.flights.hold(&self.digest, &self.origin, &self.file);
     }
 }
 
@@ -74,12 +76,13 @@ impl Pen {
         End {
             flights: Arc::clone(self.ticket.flights()),
             digest: *self.ticket.digest(),
+            origin: self.ticket.origin().clone(),
             file: Arc::clone(self.object.file()),
         }
     }
 
     fn path(&self) -> PathBuf {
-        self.shared.tree.partial(self.ticket.digest())
+        self.shared.tree.partial(self.ticket.digest(), self.ticket.origin())
     }
 
     /// Takes the next bytes from the upstream. An error ends the download.
@@ -169,7 +172,8 @@ impl Pen {
     fn replace_object(&mut self, written: u64) {
         let file = Arc::clone(self.object.file());
         let buffers = &self.shared.buffers;
-        let object = Object::filling(*self.ticket.digest(), file, buffers, written, self.total);
+        let (digest, origin) = (*self.ticket.digest(), self.ticket.origin());
+        let object = Object::filling(digest, file, buffers, origin, written, self.total);
         let before = std::mem::replace(&mut self.object, Arc::new(object));
         self.ticket.lead_to(&self.object);
         before.fail(ReadError::Changed);

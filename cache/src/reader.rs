@@ -36,6 +36,13 @@ impl Reader {
         self.object.total()
     }
 
+    /// The registry whose bytes these are while they are not verified: only its clients may see
+    /// them. `None`: they are verified, wherever they came from.
+    #[must_use]
+    pub fn origin(&self) -> Option<&str> {
+        self.object.origin()
+    }
+
     /// How many bytes from the start can be read without waiting for the upstream.
     #[must_use]
     pub fn available(&self) -> u64 {

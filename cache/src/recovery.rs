@@ -4,12 +4,17 @@
 //! construction and is neither walked nor swept.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::Algorithm;
 use crate::disk::{Disk, DiskError, Entry, Kind};
+use crate::origin::partial_digest;
 use crate::tree::Tree;
-use crate::{Algorithm, Digest};
 
-/// Removes temporary files and partial files of illegal names; keeps the other partial files.
+/// A partial file that nobody has touched for so long is not going to be continued.
+const STALE: Duration = Duration::from_hours(7 * 24);
+
+/// Removes temporary files and partial files that are of no use; keeps the other partial files.
 pub(crate) fn recover(tree: &Tree) -> Result<(), DiskError> {
     let disk = tree.disk();
     for entry in disk.list(&tree.partial_root())? {
@@ -32,14 +37,22 @@ fn clean_partials(tree: &Tree, algorithm: Algorithm) -> Result<(), DiskError> {
     Ok(())
 }
 
-/// A regular file with a digest's name that is not kept already.
+/// A regular file with a partial file's name, not too old, whose object is not kept already.
 fn is_of_use(tree: &Tree, algorithm: Algorithm, entry: &Entry) -> bool {
-    match Digest::from_hex(algorithm, &entry.name) {
-        Ok(digest) if entry.kind == Kind::File => {
-            tree.disk().file_size(&tree.blob(&digest)).is_err()
+    match partial_digest(algorithm, &entry.name) {
+        Some(digest) if entry.kind == Kind::File => {
+            let fresh = !is_stale(tree, &tree.partials(algorithm).join(&entry.name));
+            fresh && tree.disk().file_size(&tree.blob(&digest)).is_err()
         }
         _ => false,
     }
+}
+
+fn is_stale(tree: &Tree, path: &Path) -> bool {
+    let Ok((_, written)) = tree.disk().file_size_and_age(path) else { return false };
+    let written = UNIX_EPOCH.checked_add(Duration::from_secs(written));
+    let age = written.and_then(|written| SystemTime::now().duration_since(written).ok());
+    age.is_some_and(|age| age > STALE)
 }
 
 fn clean_temporaries(tree: &Tree) -> Result<(), DiskError> {

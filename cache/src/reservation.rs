@@ -1,11 +1,13 @@
 //! The right to download a digest, before the first byte.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{Call, DiskError, DiskFile};
 use crate::feed::Feed;
 use crate::flights::Ticket;
 use crate::object::Object;
+use crate::origin::partial_digest;
 use crate::pen::Pen;
 use crate::publish::remove_quietly;
 use crate::shared::Shared;
@@ -17,7 +19,7 @@ const PIECE: u64 = 1024 * 1024;
 /// Where a download begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// At byte 0; a partial file, if any, is thrown away.
+    /// At byte 0; partial files of the digest, from whatever origin, are thrown away.
     Fresh,
     /// At byte [`Reservation::resume_from`], behind what a former download has left.
     Resumed,
@@ -47,7 +49,13 @@ impl Reservation {
         self.ticket.digest()
     }
 
-    /// How many bytes of a partial file can be kept: ask the upstream for
+    /// The registry that it is going to be downloaded from, as given to the lookup.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        self.ticket.origin().as_str()
+    }
+
+    /// How many bytes of a partial file from the same origin can be kept: ask the upstream for
     /// `bytes=<resume_from>-`. 0: there is none, ask for everything.
     ///
     /// It is always less than what the partial file has, so that a satisfiable range is asked for.
@@ -85,7 +93,9 @@ impl Reservation {
             Start::Resumed => self.reopen(total)?,
         };
         let (file, buffers) = (Arc::new(file), &self.shared.buffers);
-        let object = Arc::new(Object::filling(digest, file, buffers, written, total));
+        let origin = self.ticket.origin();
+        let object = Object::filling(digest, file, buffers, origin, written, total);
+        let object = Arc::new(object);
         self.ticket.lead_to(&object);
         let pen = Pen::new(self.shared, self.ticket, Arc::clone(&object), hasher, written, total);
         Ok((pen, object))
@@ -93,11 +103,29 @@ impl Reservation {
 
     /// A new file under a fresh inode: readers of an earlier download keep theirs.
     fn create(&self) -> Result<(DiskFile, Hasher, u64), DiskError> {
-        let path = self.shared.tree.partial(self.digest());
+        let path = self.path();
         let disk = self.shared.tree.disk();
         disk.remove(&path)?;
+        self.remove_others(&path);
         let file = disk.create_new(&path)?;
         Ok((file, Hasher::new(self.digest().algorithm()), 0))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.shared.tree.partial(self.digest(), self.ticket.origin())
+    }
+
+    /// What other origins have left of this digest is not going to be continued.
+    fn remove_others(&self, own: &Path) {
+        let dir = self.shared.tree.partials(self.digest().algorithm());
+        let Ok(entries) = self.shared.tree.disk().list(&dir) else { return };
+        let same = |name: &str| partial_digest(self.digest().algorithm(), name);
+        for entry in entries.iter().filter(|entry| same(&entry.name) == Some(*self.digest())) {
+            let path = dir.join(&entry.name);
+            if path != own {
+                remove_quietly(&self.shared, &path);
+            }
+        }
     }
 
     fn reopen(&self, total: Option<u64>) -> Result<(DiskFile, Hasher, u64), BeginError> {
@@ -105,7 +133,7 @@ impl Reservation {
         if written == 0 || total.is_some_and(|total| total <= written) {
             return Err(BeginError::NothingToResume);
         }
-        let path = self.shared.tree.partial(self.digest());
+        let path = self.path();
         let reopened = self.shared.tree.disk().open_to_write(&path).and_then(|file| {
             let hasher = rehash(&file, self.digest(), written)?;
             file.truncate(written)?;

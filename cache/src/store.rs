@@ -10,6 +10,7 @@ use crate::index::{Index, Knowledge};
 use crate::lock::Lock;
 use crate::object::Object;
 use crate::opened::Opened;
+use crate::origin::Origin;
 use crate::publish::{publish, remove_quietly};
 use crate::recovery::recover;
 use crate::reservation::{interrupted, usable};
@@ -82,18 +83,24 @@ impl Store {
         let _ = blocking::run(move || self.shared.index.close()).await;
     }
 
-    /// The object if it is kept or in flight, else the exclusive right to download it.
+    /// The object if it is kept or in flight, else the exclusive right to download it from the
+    /// registry called `origin` (`docker.io`, `registry.corp:5000`).
+    ///
+    /// A download that broke off is continued only for the origin that began it. A download in
+    /// flight is followed whoever it comes from: show its bytes only to clients of
+    /// [`Reader::origin`].
     ///
     /// Waits while another caller's reservation has not begun; of many who ask for the same cold
     /// digest exactly one leads. A disk error counts as absent (it is logged; the download's
     /// beginning will meet it again). Cancel safe: a reservation that was about to be returned is
     /// given up.
-    pub async fn lookup(&self, digest: &Digest) -> Lookup {
+    pub async fn lookup(&self, digest: &Digest, origin: &str) -> Lookup {
         if let Some(object) = self.shared.opened.find(digest) {
             return self.kept(object);
         }
+        let origin = Origin::new(origin);
         loop {
-            match self.shared.flights.board(digest) {
+            match self.shared.flights.board(digest, &origin) {
                 Boarding::Follow(object) => return Lookup::InFlight(Reader::new(object)),
                 Boarding::Wait(freed) => freed.await,
                 Boarding::Lead(ticket) => return self.lead(ticket).await,
@@ -103,7 +110,11 @@ impl Store {
 
     async fn lead(&self, ticket: Ticket) -> Lookup {
         let (shared, digest) = (Arc::clone(&self.shared), *ticket.digest());
-        match blocking::run(move || find(&shared, &digest)).await.unwrap_or(Found::Partial(0)) {
+        let origin = ticket.origin().clone();
+        match blocking::run(move || find(&shared, &digest, &origin))
+            .await
+            .unwrap_or(Found::Partial(0))
+        {
             Found::Kept(object) => self.kept(object),
             Found::Partial(resume_from) => {
                 Lookup::Absent(Reservation::new(Arc::clone(&self.shared), ticket, resume_from))
@@ -133,6 +144,14 @@ impl Store {
             Knowledge::NotYet if on_disk() => Presence::Kept,
             Knowledge::NotYet | Knowledge::NotKept => Presence::Absent,
         }
+    }
+
+    /// Whether a download of `digest` from the registry called `origin` is reserved or under way.
+    ///
+    /// Only a hint: the download may end, and another begin, before the caller asks for it.
+    #[must_use]
+    pub fn in_flight_from(&self, digest: &Digest, origin: &str) -> bool {
+        self.shared.flights.is_from(digest, origin)
     }
 
     /// Keeps a small whole object (a manifest): verified, synced, published.
@@ -231,7 +250,7 @@ enum Found {
     Partial(u64),
 }
 
-fn find(shared: &Shared, digest: &Digest) -> Found {
+fn find(shared: &Shared, digest: &Digest, origin: &Origin) -> Found {
     match shared.open_kept(digest) {
         Ok(Some(object)) => return Found::Kept(object),
         Ok(None) => {}
@@ -239,7 +258,7 @@ fn find(shared: &Shared, digest: &Digest) -> Found {
             tracing::warn!(%error, cause = %error.io(), "kept object can't be opened");
         }
     }
-    let partial = shared.tree.disk().file_size(&shared.tree.partial(digest));
+    let partial = shared.tree.disk().file_size(&shared.tree.partial(digest, origin));
     Found::Partial(partial.map_or(0, usable))
 }
 

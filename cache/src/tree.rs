@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskError};
+use crate::origin::Origin;
 use crate::{Algorithm, Digest, OpenError};
 
 /// The first line of `VERSION`.
@@ -56,9 +57,9 @@ impl Tree {
         self.dir.join("partial").join(algorithm.as_str())
     }
 
-    /// `partial/<algorithm>/<hex>`
-    pub(crate) fn partial(&self, digest: &Digest) -> PathBuf {
-        self.partials(digest.algorithm()).join(digest.hex())
+    /// `partial/<algorithm>/<hex>.<origin's tag>`
+    pub(crate) fn partial(&self, digest: &Digest, origin: &Origin) -> PathBuf {
+        self.partials(digest.algorithm()).join(origin.partial_name(digest))
     }
 
     /// `partial/`

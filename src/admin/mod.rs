@@ -1,8 +1,8 @@
 //! What people and their tools ask of the proxy itself: its pages, the set-up scripts, health.
 //!
-//! - [`pages`]: origin-form requests on the proxy's listener; nothing there changes anything
-//! - [`server`]: the admin listener
-//! - [`setup`]: scripts that set clients up
+//! - `pages`: origin-form requests on the proxy's listener; nothing there changes anything
+//! - `server`: the admin listener
+//! - `setup`: scripts that set clients up
 
 pub mod pages;
 pub mod server;

@@ -4,12 +4,12 @@
 //! [`source::Entry`] values that remember their place; the strongest entry of a key wins; then
 //! every key is parsed into its type, and whatever is wrong is reported, all of it at once.
 //!
-//! - [`source`]: files, environment and flags as entries
-//! - [`keys`]: the keys there are, with their words for `--help`
-//! - [`value`]: one value into one type
-//! - [`reader`]: entries by key, and the list of what is wrong with them
-//! - [`settings`]: the settings, built from a reader
-//! - [`error`]: what is said of wrong configuration
+//! - `source`: files, environment and flags as entries
+//! - `keys`: the keys there are, with their words for `--help`
+//! - `value`: one value into one type
+//! - `reader`: entries by key, and the list of what is wrong with them
+//! - `settings`: the settings, built from a reader
+//! - `error`: what is said of wrong configuration
 
 pub mod error;
 pub mod keys;

@@ -53,32 +53,27 @@ impl Request<'_> {
     }
 
     async fn get(self) -> Result<Served, UpstreamError> {
-        let store = &self.gateway.parts.store;
-        if store.contains(self.digest) != Presence::Absent {
-            if !(self.may_be_served_from_here().await && self.is_confirmed().await?) {
-                return self.pass_through().await;
-            }
-            return match store.lookup(self.digest).await {
-                Lookup::Kept(reader) => Ok(self.kept_as(reader, Outcome::Hit).await),
-                Lookup::InFlight(reader) if self.is_far(reader.available()) => {
-                    self.pass_part().await
-                }
-                Lookup::InFlight(reader) => Ok(self.kept_as(reader, Outcome::Joined).await),
-                Lookup::Absent(reservation) => self.fetch(reservation).await,
-            };
+        let registry = self.asked.registry.as_str();
+        let found = self.gateway.parts.store.lookup(self.digest, registry).await;
+        let (reader, outcome) = match found {
+            Lookup::Absent(_) if self.is_far(0) => return self.pass_part().await,
+            Lookup::Absent(reservation) => return self.fetch(reservation).await,
+            Lookup::Kept(reader) => (reader, Outcome::Hit),
+            Lookup::InFlight(reader) => (reader, Outcome::Joined),
+        };
+        let is_ours = reader.origin() == Some(registry) || self.is_delivered().await;
+        if !(is_ours && self.is_confirmed().await?) {
+            return self.pass_through().await;
         }
-        if self.is_far(0) {
+        if outcome == Outcome::Joined && self.is_far(reader.available()) {
             return self.pass_part().await;
         }
-        match store.lookup(self.digest).await {
-            Lookup::Absent(reservation) => self.fetch(reservation).await,
-            // Another request was quicker; what it fetches has its own rules.
-            Lookup::Kept(_) | Lookup::InFlight(_) => Box::pin(self.get()).await,
-        }
+        Ok(self.kept_as(reader, outcome).await)
     }
 
-    /// Whether this registry itself has delivered the object for this repository, or is about to.
-    async fn may_be_served_from_here(&self) -> bool {
+    /// Whether this registry itself has delivered the object for this repository, or its delivery
+    /// is just being recorded.
+    async fn is_delivered(&self) -> bool {
         self.gateway.parts.fills.is_from(self.digest, &self.asked.registry)
             || self.records.content(self.digest).await.is_some()
     }

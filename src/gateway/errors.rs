@@ -1,6 +1,7 @@
 //! Failures, in the words that engines print.
 
 use http::{HeaderValue, Response, StatusCode, header};
+use hyper::ext::ReasonPhrase;
 use serde_json::json;
 
 use super::Served;
@@ -10,15 +11,25 @@ use crate::log::Outcome;
 use crate::oci::{ErrorCode, ErrorDocument, Registry};
 use crate::upstream::UpstreamError;
 
-/// An error document as a response.
+/// An error document as a response. Its message also stands in the status line, since that is what
+/// engines print of a failed CONNECT and of a 5xx.
 #[must_use]
 pub fn error_response(document: &ErrorDocument) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::full(document.to_json()));
     *response.status_mut() = document.status;
+    if let Ok(phrase) = ReasonPhrase::try_from(phrase(&document.message)) {
+        response.extensions_mut().insert(phrase);
+    }
     let fields = response.headers_mut();
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     fields.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
     response
+}
+
+/// What a status line can carry of a message: printable ASCII, and no more than fits a log.
+fn phrase(message: &str) -> String {
+    const LONGEST: usize = 500;
+    message.chars().filter(|c| (' '..='~').contains(c)).take(LONGEST).collect()
 }
 
 /// The one place where an upstream's failure becomes a status, a code and a message.

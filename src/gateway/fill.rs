@@ -26,7 +26,8 @@ const GAIN: u64 = 1024 * 1024;
 /// The wait before the first resumption; it doubles with each break.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
-/// Which registry each download under way comes from: only its own requests may join it.
+/// Which registry each download comes from, until its delivery is recorded: the object is there a
+/// moment before its record is.
 #[derive(Clone, Default)]
 pub(super) struct Fills(Arc<Mutex<HashMap<Digest, Registry>>>);
 

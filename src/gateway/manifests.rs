@@ -94,7 +94,7 @@ impl Request<'_> {
             return None;
         }
         let media_type = self.records.content(digest).await?.media_type?;
-        match store.lookup(digest).await {
+        match store.lookup(digest, self.asked.registry.as_str()).await {
             Lookup::Kept(reader) => Some((reader, media_type)),
             Lookup::InFlight(_) | Lookup::Absent(_) => None,
         }

@@ -6,15 +6,15 @@
 //! request's credential, that it would serve it now* (a `HEAD`). What a registry merely says it
 //! has is never served from what another registry delivered.
 //!
-//! - [`blobs`]: blobs, from the store or into it
-//! - [`manifests`]: manifests by digest and by tag
-//! - [`fill`]: a download on its way into the store
-//! - [`object`], [`multipart`]: an object of the store as a response, in one part or several
-//! - [`relay`]: everything that is only passed on
-//! - [`ranges`]: which part of an object is asked for
-//! - [`headers`]: which fields cross the proxy, and which are ours
-//! - [`body`]: the bodies that clients receive
-//! - [`errors`]: failures, in the words that engines print
+//! - `blobs`: blobs, from the store or into it
+//! - `manifests`: manifests by digest and by tag
+//! - `fill`: a download on its way into the store
+//! - `object`, `multipart`: an object of the store as a response, in one part or several
+//! - `relay`: everything that is only passed on
+//! - `ranges`: which part of an object is asked for
+//! - `headers`: which fields cross the proxy, and which are ours
+//! - `body`: the bodies that clients receive
+//! - `errors`: failures, in the words that engines print
 
 mod blobs;
 pub mod body;

@@ -7,7 +7,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use hyper::ext::ReasonPhrase;
 
 use crate::gateway::body::ResponseError;
 use crate::gateway::{ResponseBody, error_response};
@@ -97,15 +96,9 @@ impl Drop for LoggedBody {
     }
 }
 
-/// A refusal whose reason also stands in the status line, the part that engines print of a failed
-/// CONNECT.
+/// A refusal by the proxy itself.
 pub(super) fn refusal(status: StatusCode, code: ErrorCode, reason: &str) -> Response<ResponseBody> {
-    let mut response = error_response(&ErrorDocument::new(status, code, reason));
-    let phrase: String = reason.chars().filter(|c| (' '..='~').contains(c)).collect();
-    if let Ok(phrase) = ReasonPhrase::try_from(phrase) {
-        response.extensions_mut().insert(phrase);
-    }
-    response
+    error_response(&ErrorDocument::new(status, code, reason))
 }
 
 /// A request that is not one; the connection is of no further use.

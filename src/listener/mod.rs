@@ -3,16 +3,16 @@
 //! Knows connections and who may go where, not what a registry request means: an intercepted
 //! request goes to the gateway with the authority it is for, and comes back as a response.
 //!
-//! - [`accept`]: listening sockets and the accept loop
-//! - [`stream`]: a client's byte stream, plain or TLS, with what was read ahead
-//! - [`idle`]: streams that are not held open for ever
-//! - [`policy`]: intercept, tunnel or refuse
-//! - [`tls`]: server settings per intercepted host
-//! - [`http`]: one HTTP/1.1 connection, with its limits and its drain
-//! - [`proxy`]: requests to the proxy itself: CONNECT, absolute-form, origin-form
-//! - [`intercept`]: the inside of an intercepted tunnel
-//! - [`tunnel`]: bytes passed through unread
-//! - [`answer`]: answers, with the line that each leaves in the log
+//! - `accept`: listening sockets and the accept loop
+//! - `stream`: a client's byte stream, plain or TLS, with what was read ahead
+//! - `idle`: streams that are not held open for ever
+//! - `policy`: intercept, tunnel or refuse
+//! - `tls`: server settings per intercepted host
+//! - `http`: one HTTP/1.1 connection, with its limits and its drain
+//! - `proxy`: requests to the proxy itself: CONNECT, absolute-form, origin-form
+//! - `intercept`: the inside of an intercepted tunnel
+//! - `tunnel`: bytes passed through unread
+//! - `answer`: answers, with the line that each leaves in the log
 
 mod accept;
 pub mod answer;

@@ -153,10 +153,11 @@ fn origin(peer: &Peer, request: &Request<Incoming>) -> Answer {
             secure: peer.secure,
         }),
     };
-    let outcome =
-        if response.status().is_client_error() { Outcome::Denied } else { Outcome::Relay };
-    let line = peer.line(outcome, request.method().clone(), shown(uri));
-    Answer::new(response, line)
+    if !response.status().is_client_error() {
+        // Probes ask every few seconds; they would bury the requests that matter.
+        return Answer::silent(response);
+    }
+    Answer::new(response, peer.line(Outcome::Denied, request.method().clone(), shown(uri)))
 }
 
 /// "A server MUST respond with a 400 status code to any HTTP/1.1 request message that lacks a Host

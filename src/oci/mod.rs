@@ -4,13 +4,13 @@
 //! Bytes from a socket become one of these types in one place, strictly; after that nobody looks
 //! at a path or a header string again. Nothing here does I/O.
 //!
-//! - [`host`]: host names, authorities (`host:port`), host patterns
-//! - [`registry`]: which registry an authority stands for
-//! - [`name`], [`reference`](mod@reference): repository names, tags, references
-//! - [`route`]: what a request path asks for
-//! - [`media_type`]: which media types are manifests
-//! - [`challenge`]: what `WWW-Authenticate` asks for
-//! - [`error`]: the error document
+//! - `host`: host names, authorities (`host:port`), host patterns
+//! - `registry`: which registry an authority stands for
+//! - `name`, `reference`: repository names, tags, references
+//! - `route`: what a request path asks for
+//! - `media_type`: which media types are manifests
+//! - `challenge`: what `WWW-Authenticate` asks for
+//! - `error`: the error document
 
 pub mod challenge;
 pub mod error;

@@ -68,26 +68,27 @@ impl Dialer {
         rule: AddressRule,
     ) -> Result<TcpStream, DialError> {
         let replaced = self.connect_to.iter().find_map(|entry| entry.apply(authority));
-        let (destination, rule) = match replaced {
+        let (destination, rule) = match &replaced {
             Some(destination) => (destination, AddressRule::Any),
-            None => (authority.clone(), rule),
+            None => (authority, rule),
         };
-        tokio::time::timeout(self.timeout, self.connect_now(&destination, rule))
-            .await
-            .unwrap_or_else(|_| {
-                Err(DialError::Timeout { authority: destination.clone(), after: self.timeout })
-            })
+        let connecting = self.connect_now(authority, destination, rule);
+        tokio::time::timeout(self.timeout, connecting).await.unwrap_or_else(|_| {
+            Err(DialError::Timeout { authority: authority.clone(), after: self.timeout })
+        })
     }
 
+    /// Connects to `destination`, and calls it `authority` in errors.
     async fn connect_now(
         &self,
         authority: &Authority,
+        destination: &Authority,
         rule: AddressRule,
     ) -> Result<TcpStream, DialError> {
-        let host = || authority.host().to_string();
+        let host = || destination.host().to_string();
         let found = self
             .resolver
-            .addresses(authority.host(), authority.port())
+            .addresses(destination.host(), destination.port())
             .await
             .map_err(|source| DialError::Resolve { host: host(), source })?;
         let usable: Vec<_> = found.into_iter().filter(|a| self.ipv6 || a.is_ipv4()).collect();

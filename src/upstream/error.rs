@@ -40,7 +40,7 @@ pub enum DialError {
         address: IpAddr,
     },
     /// Every address failed; this is the last failure.
-    #[error("no connection to {authority} at {address}: {source}")]
+    #[error("no connection to {authority} (tried {address}): {source}")]
     Connect {
         /// What was asked for.
         authority: Authority,

@@ -3,14 +3,14 @@
 //! Knows how to reach a host and what may be reached, not what a request means: who may have an
 //! answer and whether it is kept is the gateway's business.
 //!
-//! - [`reach`]: which addresses may be dialled
-//! - [`connect_to`]: the operator's replacement of one destination by another
-//! - [`dial`]: names to addresses to a TCP connection
-//! - [`trust`]: whose certificates are believed, and what is said of those that are not
-//! - [`connector`]: TCP or TLS towards one authority, for the pooled client
-//! - [`client`]: requests, redirects, timeouts
-//! - [`body`]: bodies that do not wait for ever
-//! - [`error`]: what can go wrong, and whose fault it is
+//! - `reach`: which addresses may be dialled
+//! - `connect_to`: the operator's replacement of one destination by another
+//! - `dial`: names to addresses to a TCP connection
+//! - `trust`: whose certificates are believed, and what is said of those that are not
+//! - `connector`: TCP or TLS towards one authority, for the pooled client
+//! - `client`: requests, redirects, timeouts
+//! - `body`: bodies that do not wait for ever
+//! - `error`: what can go wrong, and whose fault it is
 
 pub mod body;
 pub mod client;

@@ -6,12 +6,12 @@
 //! instance of the engine. Nothing outside this machine is contacted. The tests run as root, as
 //! the engines do.
 //!
-//! - [`site`]: the registry and the proxy, and what may be asked of them
-//! - [`images`]: the images that are pulled
-//! - [`engine`]: the one behaviour that is asked of every engine
+//! - `site`: the registry and the proxy, and what may be asked of them
+//! - `images`: the images that are pulled
+//! - `engine`: the one behaviour that is asked of every engine
 //! - `dockerd`, `containerd`, `podman`, `buildah`, `skopeo`: an engine each
-//! - [`container_image`]: entrepot's own image, built and run
-//! - [`process`]: starting, watching and stopping programs
+//! - `container_image`: entrepot's own image, built and run
+//! - `process`: starting, watching and stopping programs
 
 mod buildah;
 mod container_image;

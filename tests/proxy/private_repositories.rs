@@ -90,8 +90,8 @@ fn a_kept_image_is_refused_to_those_whom_the_registry_refuses() {
     world.assert_answers_as_upstream(None);
     let direct = Puller::new(world.registry.direct_client()).user(&world.bob);
     for repository in [PRIVATE, "team/other", ALPINE] {
-        let session = direct.session(repository).unwrap();
-        world.assert_answers_as_upstream(session.authorization());
+        let visit = direct.visit(repository).unwrap();
+        world.assert_answers_as_upstream(visit.authorization());
     }
     world.assert_answers_as_upstream(Some("Bearer made-up"));
     world.assert_answers_as_upstream(Some(&world.bob.basic()));

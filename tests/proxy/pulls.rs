@@ -57,8 +57,7 @@ fn every_architecture_of_an_index_comes_through() {
     registry.push_index(ALPINE, "latest", &index);
     let proxy = in_front_of(&registry);
     for (architecture, image) in ["amd64", "arm64"].iter().zip(&index.images) {
-        let pulled =
-            proxy.puller().architecture(architecture).pull(ALPINE, "latest").unwrap();
+        let pulled = proxy.puller().architecture(architecture).pull(ALPINE, "latest").unwrap();
         assert_eq!(pulled.manifests[0].digest, index.manifest.digest);
         assert_eq!(pulled.manifests[1].digest, image.manifest.digest);
         proxy.wait_until_all_kept(&pulled);

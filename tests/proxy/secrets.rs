@@ -30,7 +30,7 @@ fn secrets_stay_out_of_logs_and_files_at_every_level() {
         .header("Host", registry.host())
         .header("Authorization", alice.basic())
         .header("Proxy-Authorization", alice.basic())
-        .header("Cookie", format!("session={CANARY}"));
+        .header("Cookie", format!("login={CANARY}"));
     client.send(&with_secrets).unwrap();
     let connecting = client.with_proxy_header("Proxy-Authorization", &alice.basic());
     connecting.connect(&format!("user:{CANARY}@{}:443", registry.host())).unwrap();

@@ -113,7 +113,7 @@ fn refusals_of_the_registry_reach_the_client_and_are_not_kept() {
     for status in [401, 403, 404, 429] {
         registry.fault_always(On::path(digest), Fault::status(status));
         let response = proxy.client().send(&Request::get(&url)).unwrap();
-        assert_eq!(response.status, status);
+        assert_eq!(response.status, status, "{}", response.text());
         registry.heal();
     }
     assert_eq!(proxy.puller().blob(ALPINE, digest).unwrap().response.body, image.layers[0].bytes);

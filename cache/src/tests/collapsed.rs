@@ -12,7 +12,7 @@ use crate::{Digest, Lookup, Presence, ReadError, Reader, Start, Store};
 /// What one of many does that ask for the same object; a leader fails while `failures` lasts.
 async fn pull(store: Store, content: Bytes, leading: Arc<Leading>) -> Bytes {
     loop {
-        let reader = match store.lookup(&sha256(&content)).await {
+        let reader = match store.lookup(&sha256(&content), super::ORIGIN).await {
             Lookup::Kept(reader) | Lookup::InFlight(reader) => reader,
             Lookup::Absent(reservation) => {
                 let _one = leading.enter();
@@ -91,7 +91,7 @@ async fn when_leaders_fail_others_lead_one_at_a_time() {
 
 async fn waiter(store: &Store, digest: Digest) -> tokio::task::JoinHandle<Lookup> {
     let store = store.clone();
-    let waiter = tokio::spawn(async move { store.lookup(&digest).await });
+    let waiter = tokio::spawn(async move { store.lookup(&digest, super::ORIGIN).await });
     tokio::task::yield_now().await;
     assert!(!waiter.is_finished());
     waiter
@@ -129,7 +129,7 @@ async fn a_cancelled_lookup_reserves_nothing() {
     for _ in 0..100 {
         tokio::select! {
             biased;
-            _ = store.lookup(&digest) => {}
+            _ = store.lookup(&digest, super::ORIGIN) => {}
             () = tokio::task::yield_now() => {}
         }
     }

@@ -32,7 +32,7 @@ async fn everything(store: &Store) {
 
 /// Downloads up to `until` bytes of `content`, as a gateway would.
 async fn download(store: &Store, content: &Bytes, until: usize) {
-    let reservation = match store.lookup(&sha256(content)).await {
+    let reservation = match store.lookup(&sha256(content), super::ORIGIN).await {
         Lookup::Kept(reader) => return check(read_all(&reader, 50_000).await, content),
         Lookup::InFlight(_) => panic!("nobody else is here"),
         Lookup::Absent(reservation) => reservation,

@@ -6,6 +6,7 @@ mod faults;
 mod hold_back;
 mod index;
 mod opening;
+mod origin;
 mod publishing;
 mod reading;
 mod records;
@@ -21,6 +22,9 @@ use tempfile::TempDir;
 use crate::{
     Algorithm, Digest, Hasher, Lookup, Options, ReadError, Reader, Reservation, Start, Store,
 };
+
+/// The registry that tests download from when it does not matter.
+const ORIGIN: &str = "docker.io";
 
 /// A new directory, in memory where the machine has that: these tests sync a lot.
 fn new_dir() -> TempDir {
@@ -48,14 +52,14 @@ fn sha256(bytes: &[u8]) -> Digest {
 }
 
 async fn reserve(store: &Store, digest: &Digest) -> Reservation {
-    match store.lookup(digest).await {
+    match store.lookup(digest, ORIGIN).await {
         Lookup::Absent(reservation) => reservation,
         other => panic!("not absent: {other:?}"),
     }
 }
 
 async fn kept(store: &Store, digest: &Digest) -> Reader {
-    match store.lookup(digest).await {
+    match store.lookup(digest, ORIGIN).await {
         Lookup::Kept(reader) => reader,
         other => panic!("not kept: {other:?}"),
     }
@@ -116,5 +120,6 @@ fn blob_path(dir: &TempDir, digest: &Digest) -> std::path::PathBuf {
 }
 
 fn partial_path(dir: &TempDir, digest: &Digest) -> std::path::PathBuf {
-    dir.path().join("partial").join(digest.algorithm().as_str()).join(digest.hex())
+    let name = crate::origin::Origin::new(ORIGIN).partial_name(digest);
+    dir.path().join("partial").join(digest.algorithm().as_str()).join(name)
 }

@@ -156,7 +156,13 @@ async fn recovery_keeps_partial_files_and_nothing_else_there() {
     for name in ["stray", "sha256/short", "tmp/0", "tmp/x"] {
         fs::write(partial.join(name), b"x").unwrap();
     }
-    fs::write(partial.join("sha256").join(digest.hex().to_uppercase()), b"x").unwrap();
+    let hex = digest.hex();
+    let tag = "0123456789abcdef0123456789abcdef";
+    for name in
+        [hex.clone(), hex.to_uppercase(), format!("{hex}.x"), format!("{}.{tag}", &hex[1..])]
+    {
+        fs::write(partial.join("sha256").join(name), b"x").unwrap();
+    }
     fs::write(partial_path(&dir, &sha256(&other)), b"kept already").unwrap();
     fs::create_dir_all(partial.join("sha1/deep")).unwrap();
     fs::create_dir(partial_path(&dir, &sha256(b"a directory"))).unwrap();
@@ -165,7 +171,8 @@ async fn recovery_keeps_partial_files_and_nothing_else_there() {
     let store = open(&dir).await;
     assert_eq!(names(&partial), ["sha256", "sha512", "tmp"]);
     assert_eq!(names(&partial.join("tmp")), Vec::<String>::new());
-    assert_eq!(names(&partial.join("sha256")), [digest.hex()]);
+    let own = partial_path(&dir, &digest).file_name().unwrap().to_str().unwrap().to_owned();
+    assert_eq!(names(&partial.join("sha256")), [own]);
     assert_eq!(reserve(&store, &digest).await.resume_from(), 196_608);
     assert_eq!(read_all(&kept(&store, &sha256(&other)).await, 65_536).await.unwrap(), other);
 }

@@ -70,7 +70,9 @@ async fn bytes_that_differ_where_readers_were_fail_them_and_serve_new_ones() {
 /// A reader that came after the bytes changed: it sees past where the old ones ended.
 async fn late_reader(store: &Store, digest: &Digest) -> Reader {
     loop {
-        let Lookup::InFlight(reader) = store.lookup(digest).await else { panic!("not in flight") };
+        let Lookup::InFlight(reader) = store.lookup(digest, super::ORIGIN).await else {
+            panic!("not in flight")
+        };
         if reader.read_at(400_000, 1).await.is_ok() {
             return reader;
         }
@@ -152,7 +154,9 @@ async fn a_size_announced_late_keeps_its_end_held_back() {
     writer.restart(Some(200_000));
     writer.write(content.slice(..10)).await.unwrap();
     assert!(matches!(early.read_at(250_000, 1).await, Err(ReadError::Changed)));
-    let Lookup::InFlight(late) = store.lookup(&digest).await else { panic!("not in flight") };
+    let Lookup::InFlight(late) = store.lookup(&digest, super::ORIGIN).await else {
+        panic!("not in flight")
+    };
     assert_eq!((late.size(), late.available()), (Some(200_000), 200_000 - crate::HOLD_BACK));
     send(&mut writer, &content.slice(10..)).await;
     writer.finish().await.unwrap();

@@ -6,14 +6,14 @@
 //! a well-behaved library refuses to. Whatever waits has a bound, [`PATIENCE`]; nothing sleeps in
 //! order to be in step with something else: tests wait for requests, log lines and [`Gate`]s.
 //!
-//! - [`ca`], [`tls`]: certificates for upstreams, right and wrong, and both ends of a handshake
-//! - [`http`]: messages and their framing
-//! - [`server`], [`fault`]: a server that misbehaves on demand
-//! - [`registry`], [`requests`]: an OCI registry with its token server and CDN, and what they saw
-//! - [`image`]: images to put there
-//! - [`client`], [`pull`]: a client of the proxy, and an engine's pull
-//! - [`proxy`]: the binary under test
-//! - [`canary`]: secrets that must not be found again
+//! - `ca`, `tls`: certificates for upstreams, right and wrong, and both ends of a handshake
+//! - `http`: messages and their framing
+//! - `server`, `fault`: a server that misbehaves on demand
+//! - `registry`, `requests`: an OCI registry with its token server and CDN, and what they saw
+//! - `image`: images to put there
+//! - `client`, `pull`: a client of the proxy, and an engine's pull
+//! - `proxy`: the binary under test
+//! - `canary`: secrets that must not be found again
 
 #![allow(
     clippy::expect_used,

@@ -173,7 +173,8 @@ fn wait_until_ready(process: &Process, ports: Ports) -> Result<(), String> {
     let client = Client::new(ports.listen);
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        if client.get("/healthz").is_ok_and(|response| response.status == 200) {
+        let answers = || client.get("/healthz").is_ok_and(|response| response.status == 200);
+        if says_that_it_listens(process, ports) && answers() {
             return Ok(());
         }
         if process.has_ended() {
@@ -183,6 +184,13 @@ fn wait_until_ready(process: &Process, ports: Ports) -> Result<(), String> {
         thread::sleep(BETWEEN_ATTEMPTS);
     }
     Err(process.lines().join("\n"))
+}
+
+/// Whether this process has the port: another test's proxy may have taken it meanwhile, and it
+/// would answer as well.
+fn says_that_it_listens(process: &Process, ports: Ports) -> bool {
+    let address = ports.listen.to_string();
+    process.lines().iter().any(|line| line.contains("listening") && line.contains(&address))
 }
 
 impl Proxy {

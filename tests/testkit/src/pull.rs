@@ -128,47 +128,47 @@ impl Puller {
     /// Pulls an image: ping, token, `HEAD` of the reference, manifests and blobs, the latter in
     /// parallel and each on a connection of its own.
     pub fn pull(&self, repository: &str, reference: &str) -> Result<Pulled, PullError> {
-        let mut session = self.session(repository)?;
-        let head = session.ask(&session.manifest("HEAD", reference))?;
+        let mut visit = self.visit(repository)?;
+        let head = visit.ask(&visit.manifest("HEAD", reference))?;
         let digest = match head.headers.get("docker-content-digest") {
             Some(digest) => digest.to_owned(),
             None => reference.to_owned(),
         };
-        let mut manifests = vec![session.fetch("manifests", &digest)?];
+        let mut manifests = vec![visit.fetch("manifests", &digest)?];
         let mut document = manifests[0].response.json();
         if let Some(listed) = document["manifests"].as_array() {
             let digest = self.choose(listed, &manifests[0])?;
-            manifests.push(session.fetch("manifests", &digest)?);
+            manifests.push(visit.fetch("manifests", &digest)?);
             document = manifests[1].response.json();
         }
-        let blobs = self.fetch_blobs(repository, session.authorization.as_deref(), &document)?;
+        let blobs = self.fetch_blobs(repository, visit.authorization.as_deref(), &document)?;
         Ok(Pulled { manifests, blobs })
     }
 
     /// A single object of a repository.
     pub fn blob(&self, repository: &str, digest: &str) -> Result<Fetched, PullError> {
-        self.session(repository)?.fetch("blobs", digest)
+        self.visit(repository)?.fetch("blobs", digest)
     }
 
     /// A connection that is ready to ask for things of `repository`: the challenge is answered.
-    pub fn session(&self, repository: &str) -> Result<Session, PullError> {
-        let mut session = self.connect(repository, None)?;
+    pub fn visit(&self, repository: &str) -> Result<Visit, PullError> {
+        let mut visit = self.connect(repository, None)?;
         let ping = Request::get("/v2/");
-        let response = session.exchange(&ping)?;
-        session.authorization = match response.status {
+        let response = visit.exchange(&ping)?;
+        visit.authorization = match response.status {
             200 => None,
             401 => self.answer_challenge(repository, &response)?,
-            _ => return Err(refused(&session.url(&ping), response)),
+            _ => return Err(refused(&visit.url(&ping), response)),
         };
-        Ok(session)
+        Ok(visit)
     }
 
-    fn connect(&self, repository: &str, authorization: Option<&str>) -> Result<Session, PullError> {
+    fn connect(&self, repository: &str, authorization: Option<&str>) -> Result<Visit, PullError> {
         let connection = self
             .client
             .open(&self.host)
             .map_err(|source| PullError::Broken { what: self.host.clone(), source })?;
-        Ok(Session {
+        Ok(Visit {
             connection,
             host: self.host.clone(),
             repository: repository.to_owned(),
@@ -249,21 +249,21 @@ fn refused(what: &str, response: Response) -> PullError {
 }
 
 /// A connection to a registry for one repository, with the credential that it needs.
-pub struct Session {
+pub struct Visit {
     connection: Connection,
     host: String,
     repository: String,
     authorization: Option<String>,
 }
 
-impl Session {
-    /// The value of `Authorization` that this session's requests carry.
+impl Visit {
+    /// The value of `Authorization` that this visit's requests carry.
     #[must_use]
     pub fn authorization(&self) -> Option<&str> {
         self.authorization.as_deref()
     }
 
-    /// Sends a request with the session's credential; the answer may be anything.
+    /// Sends a request with the visit's credential; the answer may be anything.
     pub fn exchange(&mut self, request: &Request) -> Result<Response, PullError> {
         let mut request = request.clone();
         if let Some(authorization) = &self.authorization {

@@ -55,10 +55,10 @@ fn tokens_allow_what_the_access_list_says() {
         let error = refused.pull("team/private", "1").unwrap_err();
         assert_eq!(error.status(), Some(401), "{error}");
     }
-    let mut session = puller.user(&alice).session("team/private").unwrap();
+    let mut visit = puller.user(&alice).visit("team/private").unwrap();
     registry.expire_tokens();
-    let request = session.manifest("GET", "1");
-    assert_eq!(session.exchange(&request).unwrap().status, 401);
+    let request = visit.manifest("GET", "1");
+    assert_eq!(visit.exchange(&request).unwrap().status, 401);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! A registry that plays Docker Hub, or another one, on loopback: the registry itself, its token
 //! server and its CDN, each under a host name of its own, all of them watched.
 //!
-//! - [`access`]: who may what, challenges
-//! - [`tokens`]: the token server
-//! - [`content`]: repositories and what is in them
-//! - [`routes`]: the distribution API
-//! - [`cdn`]: signed URLs and the redirects that lead there
+//! - `access`: who may what, challenges
+//! - `tokens`: the token server
+//! - `content`: repositories and what is in them
+//! - `routes`: the distribution API
+//! - `cdn`: signed URLs and the redirects that lead there
 
 mod access;
 mod cdn;

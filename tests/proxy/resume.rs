@@ -1,0 +1,130 @@
+//! A download that breaks is continued where it broke.
+
+use entrepot_testkit::proxy::Signal;
+use entrepot_testkit::{Blob, Fault, Gate, Hangup, Image, On, Proxy, Registry, Request};
+
+use crate::{ALPINE, in_front_of};
+
+const SIZE: usize = 1_000_000;
+
+fn world() -> (Registry, Proxy, Blob) {
+    let registry = Registry::open();
+    let image = Image::random(1, SIZE);
+    registry.push(ALPINE, "1", &image);
+    let proxy = in_front_of(&registry);
+    (registry, proxy, image.layers[0].clone())
+}
+
+/// Where each GET of the blob began.
+fn offsets(registry: &Registry) -> Vec<usize> {
+    let offset = |range: &str| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok();
+    registry
+        .requests()
+        .blob_gets()
+        .iter()
+        .map(|request| request.headers.get("range").map_or(0, |range| offset(range).unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_break_is_continued_without_the_client_noticing() {
+    for hangup in [Hangup::Fin, Hangup::CloseNotify] {
+        let (registry, proxy, blob) = world();
+        registry.fault(On::get(&blob.digest), Fault::Cut(600_000, hangup));
+        let got = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+        assert_eq!(got.response.body, blob.bytes);
+        let offsets = offsets(&registry);
+        assert!(matches!(offsets[..], [0, again] if (1..=600_000).contains(&again)), "{offsets:?}");
+        proxy.wait_until_kept(&blob.digest);
+        proxy.assert_store_is_sound();
+    }
+}
+
+#[test]
+fn a_registry_without_ranges_sends_everything_again() {
+    let (registry, proxy, blob) = world();
+    registry.fault(On::get(&blob.digest), Fault::Cut(600_000, Hangup::Fin));
+    let bytes = blob.bytes.clone();
+    let whole =
+        Fault::answer_with(move |_| entrepot_testkit::http::Response::new(200).body(bytes.clone()));
+    registry.fault_always(On::get(&blob.digest), whole);
+    let got = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    assert_eq!(got.response.body, blob.bytes);
+    proxy.wait_until_kept(&blob.digest);
+}
+
+#[test]
+fn a_partial_file_survives_a_kill_and_is_continued() {
+    let (registry, mut proxy, blob) = world();
+    let gate = Gate::new();
+    registry.fault(On::get(&blob.digest), Fault::Stall(800_000, gate.clone()));
+    let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), blob.digest);
+    let mut connection = proxy.client().open(registry.host()).unwrap();
+    let mut download = connection.start(&Request::get(&url)).unwrap();
+    // What a client has seen is on disk.
+    let seen = download.read_exactly(500_000).unwrap();
+    assert_eq!(seen, blob.bytes[..500_000]);
+    proxy.restart(Signal::KILL);
+    gate.open();
+    registry.heal();
+    registry.forget_requests();
+    let got = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    assert_eq!(got.response.body, blob.bytes);
+    let offsets = offsets(&registry);
+    assert!(matches!(offsets[..], [offset] if offset >= 400_000), "{offsets:?}");
+    proxy.wait_until_kept(&blob.digest);
+    proxy.assert_store_is_sound();
+}
+
+#[test]
+fn a_download_outlives_the_client_that_caused_it() {
+    let (registry, proxy, blob) = world();
+    let gate = Gate::new();
+    registry.fault(On::get(&blob.digest), Fault::Stall(500_000, gate.clone()));
+    let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), blob.digest);
+    let mut connection = proxy.client().open(registry.host()).unwrap();
+    connection.start(&Request::get(&url)).unwrap().read_exactly(1000).unwrap();
+    drop(connection);
+    proxy.wait_for_log(&["the client left"]);
+    gate.open();
+    proxy.wait_until_kept(&blob.digest);
+    assert_eq!(registry.requests().blob_gets().len(), 1);
+}
+
+#[test]
+fn several_ranges_come_in_one_answer() {
+    let (registry, proxy, blob) = world();
+    proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    proxy.wait_until_kept(&blob.digest);
+    let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), blob.digest);
+    let request = Request::get(&url).header("Range", "bytes=10-19,500000-500009,-5");
+    let response = proxy.client().send(&request).unwrap();
+    assert_eq!(response.status, 206);
+    let content_type = response.headers.get("content-type").unwrap();
+    let boundary = content_type.strip_prefix("multipart/byteranges; boundary=").unwrap();
+    let mut expected = Vec::new();
+    for (number, (first, last)) in
+        [(10, 19), (500_000, 500_009), (SIZE - 5, SIZE - 1)].iter().enumerate()
+    {
+        let before = if number == 0 { "" } else { "\r\n" };
+        expected.extend_from_slice(
+            format!(
+                "{before}--{boundary}\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes {first}-{last}/{SIZE}\r\n\r\n"
+            )
+            .as_bytes(),
+        );
+        expected.extend_from_slice(&blob.bytes[*first..=*last]);
+    }
+    expected.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    assert_eq!(response.body, expected);
+    assert_eq!(registry.requests().blob_gets().len(), 1);
+}
+
+#[test]
+fn the_end_of_a_blob_that_is_not_here_does_not_wait_for_its_beginning() {
+    let (registry, proxy, blob) = world();
+    let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), blob.digest);
+    let response = proxy.client().send(&Request::get(&url).header("Range", "bytes=-100")).unwrap();
+    assert_eq!(response.status, 206);
+    assert_eq!(response.body, blob.bytes.slice(SIZE - 100..));
+}
