@@ -20,7 +20,7 @@ impl IpBlock {
         [Self::V4 { address: 0, mask: 0 }, Self::V6 { address: 0, mask: 0 }];
 
     /// "For IPv4 addresses, the iPAddress field of `GeneralName` MUST contain eight (8) octets,
-    /// encoded in the style of RFC 4632 (CIDR) to represent an address range [RFC4632]. For IPv6
+    /// encoded in the style of RFC 4632 (CIDR) to represent an address range \[RFC4632\]. For IPv6
     /// addresses, the iPAddress field MUST contain 32 octets similarly encoded." (RFC 5280
     /// §4.2.1.10)
     pub(crate) fn from_octets(octets: &[u8]) -> Option<Self> {

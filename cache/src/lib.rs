@@ -2,10 +2,10 @@
 //!
 //! What it does: keeps finished objects under their digest, lets at most one download of a digest
 //! run at a time while every reader follows its bytes, verifies before it publishes, survives
-//! crashes and bad disks, and keeps small records of which repository has shown which object.
+//! crashes and bad disks, stays within its bounds, and keeps small records of which repository has shown which object.
 //!
 //! What it deliberately does not do: HTTP, registries, authorisation, deciding what to fetch. It
-//! never evicts by itself (yet) and it never trusts its index over the file system.
+//! never trusts its index over the file system.
 //!
 //! The on-disk layout and its invariants are in `docs/disk-format.md`.
 //!
@@ -22,6 +22,7 @@
 //! | `publish`, `inspect` | partial → final name; verification and quarantine |
 //! | `repository`, `records` | what a registry has shown where |
 //! | `index` | hints: sizes, last use, hits |
+//! | `bounds`, `pins` | eviction, and what is exempt from it |
 //! | `tree`, `lock`, `recovery` | the directory: layout, ownership, cleaning after a crash |
 //! | [`disk`] | every file call, with a seam for faults |
 //!
@@ -61,6 +62,7 @@
 //! ```
 
 mod blocking;
+mod bounds;
 mod buffers;
 mod checksum;
 
@@ -78,6 +80,7 @@ mod opened;
 mod options;
 mod origin;
 mod pen;
+mod pins;
 mod publish;
 mod reader;
 mod records;

@@ -1,7 +1,7 @@
 //! Which kept objects are open: readers of one share a file descriptor, and what was asked for
 //! lately stays open, so that a hit on it costs no file call.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::Digest;
@@ -42,6 +42,14 @@ impl Opened {
             return Some(Arc::clone(&recent.object));
         }
         table.all.get(digest).and_then(Weak::upgrade)
+    }
+
+    /// The objects that somebody has a reader of.
+    pub(crate) fn in_use(&self) -> HashSet<Digest> {
+        let table = locked(&self.table);
+        let ours = |digest| usize::from(table.recent.contains_key(digest));
+        let used = table.all.iter().filter(|(digest, object)| object.strong_count() > ours(digest));
+        used.map(|(digest, _)| *digest).collect()
     }
 
     pub(crate) fn insert(&self, object: &Arc<Object>) {

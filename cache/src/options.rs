@@ -1,6 +1,7 @@
 //! How a store is opened.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::disk::Disk;
 
@@ -12,13 +13,22 @@ pub struct Options {
     pub dir: PathBuf,
     /// How files are reached: the real file system, unless a test says otherwise.
     pub disk: Disk,
+    /// How many bytes are kept at most. Above it, objects are evicted down to 95 % of it; one that
+    /// is larger than all of it passes through and is not kept. Downloads under way, records and
+    /// what is quarantined are not counted.
+    pub max_size: Option<u64>,
+    /// How many bytes of the file system stay free for others. Below it, objects are evicted until
+    /// 5 % more than that are free.
+    pub min_free: Option<u64>,
+    /// After how long without use an object is evicted, to the second.
+    pub max_idle: Option<Duration>,
 }
 
 impl Options {
-    /// A store in `dir`, on the real file system.
+    /// A store in `dir`, on the real file system, without bounds.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), disk: Disk::real() }
+        Self { dir: dir.into(), disk: Disk::real(), max_size: None, min_free: None, max_idle: None }
     }
 
     /// The same with another way to the files.

@@ -205,6 +205,11 @@ impl Pen {
         }
         self.object.verified(self.position);
         let digest = *self.ticket.digest();
+        if !self.shared.keeps(&digest, self.position) {
+            tracing::debug!(%digest, bytes = self.position, "object larger than the cache passed on");
+            remove_quietly(&self.shared, &self.path());
+            return Ok(Arc::clone(&self.object));
+        }
         publish(&self.shared, self.object.file(), &self.path(), &digest)
             .map_err(FinishError::Store)?;
         self.shared.published(&self.object);

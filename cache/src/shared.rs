@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use crate::bounds::Keeper;
 use crate::buffers::Buffers;
 use crate::disk::DiskError;
 use crate::flights::Flights;
@@ -11,6 +12,7 @@ use crate::index::Index;
 use crate::lock::Lock;
 use crate::object::Object;
 use crate::opened::Opened;
+use crate::pins::Pins;
 use crate::tree::Tree;
 use crate::{Digest, Verdict, inspect};
 
@@ -22,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) opened: Opened,
     pub(crate) buffers: Arc<Buffers>,
     pub(crate) index: Index,
+    pub(crate) pins: Pins,
+    pub(crate) keeper: Keeper,
     /// Shard directories whose names this process knows to be durable.
     pub(crate) durable_shards: Mutex<HashSet<PathBuf>>,
     pub(crate) _lock: Arc<Lock>,
@@ -36,9 +40,13 @@ impl Shared {
         if let Some(object) = self.opened.find(digest) {
             return Ok(Some(object));
         }
+        let known = self.index.turn(digest);
         let file = match self.tree.disk().open(&self.tree.blob(digest)) {
             Ok(file) => file,
-            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) if error.is_not_found() => {
+                self.index.missed(digest, known);
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         let size = file.len()?;
@@ -62,6 +70,12 @@ impl Shared {
     pub(crate) fn published(&self, object: &Arc<Object>) {
         self.index.added(object.digest(), object.visible());
         self.opened.insert(object);
+        self.keeper.wake();
+    }
+
+    /// Whether an object of `size` bytes is to be kept once it is verified.
+    pub(crate) fn keeps(&self, digest: &Digest, size: u64) -> bool {
+        self.keeper.fits(size) || self.pins.has(digest)
     }
 
     /// `digest` is no longer kept.

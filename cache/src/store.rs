@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::bounds::{Bounds, Keeper};
 use crate::disk::{Disk, DiskError};
 use crate::flights::{Boarding, Flights, Ticket};
 use crate::index::{Index, Knowledge};
@@ -11,6 +12,7 @@ use crate::lock::Lock;
 use crate::object::Object;
 use crate::opened::Opened;
 use crate::origin::Origin;
+use crate::pins::Pins;
 use crate::publish::{publish, remove_quietly};
 use crate::recovery::recover;
 use crate::reservation::{interrupted, usable};
@@ -61,6 +63,10 @@ pub struct Totals {
     pub objects: u64,
     /// Their sizes' sum in bytes.
     pub bytes: u64,
+    /// Number of objects evicted since the store was opened.
+    pub evicted_objects: u64,
+    /// Their sizes' sum in bytes.
+    pub evicted_bytes: u64,
 }
 
 impl Store {
@@ -72,15 +78,21 @@ impl Store {
     /// background: opening takes no longer for a large store.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         let opened = blocking::run(move || open(options)).await;
-        opened.map_err(OpenError::Interrupted)?.map(|shared| Self { shared: Arc::new(shared) })
+        let shared = opened.map_err(OpenError::Interrupted)?.map(Arc::new)?;
+        shared.keeper.start(&shared);
+        Ok(Self { shared })
     }
 
-    /// Writes the index's last batch and waits for its owner.
+    /// Ends eviction, writes the index's last batch and waits for its owner.
     ///
     /// Call it last: the lock is given back when the last clone, reservation and writer are gone
     /// too. A store that is merely dropped loses nothing but hints.
     pub async fn close(self) {
-        let _ = blocking::run(move || self.shared.index.close()).await;
+        let _ = blocking::run(move || {
+            self.shared.keeper.close();
+            self.shared.index.close();
+        })
+        .await;
     }
 
     /// The object if it is kept or in flight, else the exclusive right to download it from the
@@ -155,6 +167,7 @@ impl Store {
     }
 
     /// Keeps a small whole object (a manifest): verified, synced, published.
+    /// One that is larger than `max_size` is given back and not kept.
     ///
     /// What is kept already is not written again. Does not touch a download of the same digest.
     /// When the future is dropped the object may or may not be kept, never half.
@@ -212,6 +225,37 @@ impl Store {
         walked.await.unwrap_or_else(|error| Err(interrupted(error)))
     }
 
+    /// Keeps `digest` from being evicted, whether it is kept already or not; durable once this
+    /// returns. It can still be removed or quarantined.
+    ///
+    /// To have an object for good, pin it and then look it up.
+    pub async fn pin(&self, digest: &Digest) -> Result<(), DiskError> {
+        let (shared, digest) = (Arc::clone(&self.shared), *digest);
+        let pinned = blocking::run(move || shared.pins.pin(&shared.tree, &digest)).await;
+        pinned.unwrap_or_else(|error| Err(interrupted(error)))
+    }
+
+    /// Takes a pin away; without effect when there is none.
+    pub async fn unpin(&self, digest: &Digest) -> Result<(), DiskError> {
+        let (shared, digest) = (Arc::clone(&self.shared), *digest);
+        let unpinned = blocking::run(move || shared.pins.unpin(&shared.tree, &digest)).await;
+        unpinned.unwrap_or_else(|error| Err(interrupted(error)))
+    }
+
+    /// Whether `digest` is pinned, from memory.
+    #[must_use]
+    pub fn is_pinned(&self, digest: &Digest) -> bool {
+        self.shared.pins.has(digest)
+    }
+
+    /// Evicts what the bounds of [`Options`] demand, now; returns when that is done.
+    ///
+    /// It happens by itself in the background: this is for whoever wants to see the result. While
+    /// the index is being read only `min_free` is held.
+    pub async fn hold_bounds(&self) {
+        let _ = self.shared.keeper.ask().await;
+    }
+
     /// How much is kept, from memory.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -226,11 +270,13 @@ impl Store {
 }
 
 fn open(options: Options) -> Result<Shared, OpenError> {
+    let keeper = Keeper::new(Bounds::of(&options));
     let tree = Tree::new(options.dir, options.disk);
     tree.claim()?;
     let lock = Arc::new(Lock::take(&tree)?);
     let prepared = tree.create_directories().and_then(|()| recover(&tree));
-    prepared.map_err(|error| tree.failed(error))?;
+    let pins = prepared.and_then(|()| Pins::load(&tree));
+    let pins = pins.map_err(|error| tree.failed(error))?;
     let walked = Tree::new(tree.dir().to_owned(), Disk::real());
     let index = Index::start(walked, Arc::clone(&lock));
     Ok(Shared {
@@ -239,6 +285,8 @@ fn open(options: Options) -> Result<Shared, OpenError> {
         opened: Opened::default(),
         buffers: Arc::default(),
         index,
+        pins,
+        keeper,
         durable_shards: std::sync::Mutex::default(),
         _lock: lock,
     })
@@ -278,8 +326,15 @@ fn write_whole(shared: &Shared, digest: &Digest, bytes: Bytes) -> Result<Arc<Obj
     let size = bytes.len() as u64;
     let file = shared.tree.disk().create_new(&draft)?;
     file.write_all_at(&[bytes], 0).inspect_err(|_| remove_quietly(shared, &draft))?;
-    publish(shared, &file, &draft, digest)?;
+    let keeps = shared.keeps(digest, size);
+    if keeps {
+        publish(shared, &file, &draft, digest)?;
+    } else {
+        remove_quietly(shared, &draft);
+    }
     let object = Arc::new(Object::kept(*digest, Arc::new(file), &shared.buffers, size));
-    shared.published(&object);
+    if keeps {
+        shared.published(&object);
+    }
     Ok(object)
 }

@@ -83,6 +83,16 @@ impl Tree {
         self.dir.join("quarantine").join(format!("{}-{}", digest.algorithm(), digest.hex()))
     }
 
+    /// `pins/<algorithm>`
+    pub(crate) fn pins(&self, algorithm: Algorithm) -> PathBuf {
+        self.dir.join("pins").join(algorithm.as_str())
+    }
+
+    /// `pins/<algorithm>/<hex>`
+    pub(crate) fn pin(&self, digest: &Digest) -> PathBuf {
+        self.pins(digest.algorithm()).join(digest.hex())
+    }
+
     /// `repositories/`
     pub(crate) fn repositories(&self) -> PathBuf {
         self.dir.join("repositories")
@@ -161,6 +171,7 @@ impl Tree {
         for algorithm in Algorithm::ALL {
             made |= self.disk.make_dirs(&self.blobs(algorithm))?;
             made |= self.disk.make_dirs(&self.partials(algorithm))?;
+            made |= self.disk.make_dirs(&self.pins(algorithm))?;
         }
         for dir in [self.temporaries(), self.dir.join("quarantine"), self.repositories()] {
             made |= self.disk.make_dirs(&dir)?;
@@ -169,7 +180,9 @@ impl Tree {
     }
 
     fn sync_skeleton(&self) -> Result<(), DiskError> {
-        for dir in [self.dir.join("blobs"), self.partial_root(), self.dir.clone()] {
+        for dir in
+            [self.dir.join("blobs"), self.partial_root(), self.dir.join("pins"), self.dir.clone()]
+        {
             self.disk.sync_dir(&dir)?;
         }
         Ok(())

@@ -76,7 +76,7 @@ impl Writer {
     /// The upstream has sent everything.
     ///
     /// Size and digest are checked; readers get the held-back bytes as soon as the digest is
-    /// right; then the file is synced, renamed and its directory synced, and this returns. After
+    /// right; then (unless the object is larger than `max_size`: it is not kept) the file is synced, renamed and its directory synced, and this returns. After
     /// [`FinishError::Store`] nothing is kept, though readers of a right object still finish.
     ///
     /// When this future is dropped the work goes on in the background.

@@ -116,8 +116,9 @@ impl Context {
         Answer::new(served.response, line).logged(began)
     }
 
-    /// "A server MUST [answer] 421 … [when it] is not able to produce an authoritative response
-    /// for the target URI" (RFC 9110 §7.4): this tunnel is for one authority alone.
+    /// 421: "the request was directed at a server that is unable or unwilling to produce an
+    /// authoritative response for the target URI" (RFC 9110 §15.5.20); this tunnel is for one
+    /// authority alone.
     fn refused(&self, request: &Request<Incoming>) -> Option<Response<ResponseBody>> {
         if request.method() == Method::CONNECT {
             return Some(bad_request("CONNECT inside an intercepted tunnel"));

@@ -104,8 +104,8 @@ async fn through(
     }
 }
 
-/// The plain-HTTP forward proxy. "The recipient MUST ignore the received Host header field (if
-/// any) and instead replace it with the host information of the request-target" (RFC 9112 §3.2.2).
+/// The plain-HTTP forward proxy: "the proxy MUST ignore the received Host header field (if any) and
+/// instead replace it with the host information of the request-target" (RFC 9112 §3.2.2).
 async fn absolute(peer: &Peer, request: Request<Incoming>) -> Answer {
     let method = request.method().clone();
     let authority = match absolute_authority(request.uri()) {
@@ -160,7 +160,7 @@ fn origin(peer: &Peer, request: &Request<Incoming>) -> Answer {
     Answer::new(response, peer.line(Outcome::Denied, request.method().clone(), shown(uri)))
 }
 
-/// "A server MUST respond with a 400 status code to any HTTP/1.1 request message that lacks a Host
+/// "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that lacks a Host
 /// header field and to any request message that contains more than one Host header field line or a
 /// Host header field with an invalid field value" (RFC 9112 §3.2).
 fn own_host(request: &Request<Incoming>) -> Result<Option<&str>, &'static str> {

@@ -136,6 +136,14 @@ impl Disk {
         })
     }
 
+    /// How many bytes the file system that holds `dir` has for us.
+    pub(crate) fn free_space(&self, dir: &Path) -> Result<u64, DiskError> {
+        self.attempt(Call::Stat, dir, || {
+            let space = rustix::fs::statvfs(dir)?;
+            Ok(space.f_bavail.saturating_mul(space.f_frsize))
+        })
+    }
+
     /// The names in a directory, without their order.
     pub(crate) fn list(&self, dir: &Path) -> Result<Vec<Entry>, DiskError> {
         self.attempt(Call::List, dir, || fs::read_dir(dir)?.map(entry).collect())

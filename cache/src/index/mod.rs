@@ -23,6 +23,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::bounds::Candidate;
 use crate::lock::Lock;
 use crate::sync::locked;
 use crate::tree::Tree;
@@ -126,6 +127,47 @@ impl Index {
         locked(&self.table).remove(digest);
     }
 
+    /// An object that this index knows (since use `turn`) was not found.
+    pub(crate) fn missed(&self, digest: &Digest, turn: Option<u64>) {
+        let mut table = locked(&self.table);
+        if turn.is_some() && table.turn(digest) == turn {
+            table.remove(digest);
+        }
+    }
+
+    /// An object was evicted.
+    pub(crate) fn evicted(&self, candidate: &Candidate) {
+        locked(&self.table).evict(candidate);
+    }
+
+    /// Which use of this run was the last of an object; 0: it was not used in this run.
+    pub(crate) fn turn(&self, digest: &Digest) -> Option<u64> {
+        locked(&self.table).turn(digest)
+    }
+
+    /// What eviction needs to know of an object.
+    pub(crate) fn candidate(&self, digest: &Digest) -> Option<Candidate> {
+        locked(&self.table).candidate(digest, now())
+    }
+
+    /// Calls `work` with everything that is known, in no order. Everybody else waits meanwhile.
+    pub(crate) fn with_candidates<T>(
+        &self,
+        work: impl FnOnce(&mut dyn Iterator<Item = Candidate>) -> T,
+    ) -> T {
+        work(&mut locked(&self.table).candidates(now()))
+    }
+
+    /// Whether everything that is kept is known.
+    pub(crate) fn is_complete(&self) -> bool {
+        locked(&self.table).complete
+    }
+
+    /// Whether there was nothing to read: then what was used before this run is not known.
+    pub(crate) fn is_rebuilt(&self) -> bool {
+        locked(&self.table).rebuilt
+    }
+
     /// What is known of an object, in one look.
     pub(crate) fn knowledge(&self, digest: &Digest) -> Knowledge {
         let table = locked(&self.table);
@@ -150,7 +192,7 @@ impl Index {
     }
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

@@ -34,6 +34,7 @@ impl Owner {
         let mut engine = self.fenced(|| opener(&self.tree));
         let loaded = self.load(engine.as_mut());
         self.take_over(&loaded);
+        locked(&self.table).rebuilt = loaded.hints.is_empty();
         if !loaded.clean {
             self.rebuild();
         }

@@ -4,18 +4,31 @@ use std::collections::{HashMap, HashSet};
 
 use super::IndexState;
 use super::engine::{Change, Hint};
+use crate::bounds::Candidate;
 use crate::{Digest, Totals};
 
 /// Invariant: `bytes` is the sum of the hints' sizes.
 #[derive(Debug)]
 pub(super) struct Table {
-    hints: HashMap<Digest, Hint>,
+    hints: HashMap<Digest, Known>,
     bytes: u64,
+    evicted: (u64, u64),
+    /// Counts the uses of this run: the clock's seconds alone don't order them.
+    turn: u64,
     /// What has changed in this run and is not written yet; bounded by what is kept.
     changed: HashSet<Digest>,
     /// Whether `hints` names everything that is kept.
     pub(super) complete: bool,
+    /// Whether nothing at all was known before this run.
+    pub(super) rebuilt: bool,
     pub(super) state: IndexState,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    hint: Hint,
+    /// Its last use in this run, 0 if there was none.
+    turn: u64,
 }
 
 impl Default for Table {
@@ -23,8 +36,11 @@ impl Default for Table {
         Self {
             hints: HashMap::new(),
             bytes: 0,
+            evicted: (0, 0),
+            turn: 0,
             changed: HashSet::new(),
             complete: false,
+            rebuilt: false,
             state: IndexState::Loading,
         }
     }
@@ -32,14 +48,14 @@ impl Default for Table {
 
 impl Table {
     pub(super) fn add(&mut self, digest: &Digest, size: u64, now: u64) {
-        let hits = self.hints.get(digest).map_or(0, |hint| hint.hits);
-        self.set(digest, Hint { size, last_use: now, hits });
+        let hits = self.hints.get(digest).map_or(0, |known| known.hint.hits);
+        self.use_now(digest, Hint { size, last_use: now, hits });
         self.note(digest);
     }
 
     pub(super) fn touch(&mut self, digest: &Digest, size: u64, now: u64) {
-        let hits = self.hints.get(digest).map_or(0, |hint| hint.hits).saturating_add(1);
-        self.set(digest, Hint { size, last_use: now, hits });
+        let hits = self.hints.get(digest).map_or(0, |known| known.hint.hits).saturating_add(1);
+        self.use_now(digest, Hint { size, last_use: now, hits });
         self.note(digest);
     }
 
@@ -51,7 +67,7 @@ impl Table {
     /// Takes over what was known before this run; what this run knows is newer.
     pub(super) fn merge(&mut self, digest: &Digest, hint: Hint) {
         if !self.hints.contains_key(digest) && !self.changed.contains(digest) {
-            self.set(digest, hint);
+            self.set(digest, Known { hint, turn: 0 });
         }
     }
 
@@ -67,7 +83,10 @@ impl Table {
     /// The changes so far. When they are not to be written they are forgotten all the same.
     pub(super) fn take_changes(&mut self) -> Vec<Change> {
         let changed = std::mem::take(&mut self.changed);
-        changed.into_iter().map(|digest| (digest, self.hints.get(&digest).copied())).collect()
+        changed
+            .into_iter()
+            .map(|digest| (digest, self.hints.get(&digest).map(|known| known.hint)))
+            .collect()
     }
 
     pub(super) fn knows(&self, digest: &Digest) -> bool {
@@ -75,11 +94,34 @@ impl Table {
     }
 
     pub(super) fn size(&self, digest: &Digest) -> Option<u64> {
-        self.hints.get(digest).map(|hint| hint.size)
+        self.hints.get(digest).map(|known| known.hint.size)
     }
 
     pub(super) fn totals(&self) -> Totals {
-        Totals { objects: self.hints.len() as u64, bytes: self.bytes }
+        let (evicted_objects, evicted_bytes) = self.evicted;
+        let objects = self.hints.len() as u64;
+        Totals { objects, bytes: self.bytes, evicted_objects, evicted_bytes }
+    }
+
+    /// `candidate` was evicted; if it has been used since, it is there again.
+    pub(super) fn evict(&mut self, candidate: &Candidate) {
+        let (objects, bytes) = self.evicted;
+        self.evicted = (objects.saturating_add(1), bytes.saturating_add(candidate.size));
+        if self.turn(&candidate.digest).is_none_or(|turn| turn == candidate.turn) {
+            self.remove(&candidate.digest);
+        }
+    }
+
+    pub(super) fn turn(&self, digest: &Digest) -> Option<u64> {
+        self.hints.get(digest).map(|known| known.turn)
+    }
+
+    pub(super) fn candidate(&self, digest: &Digest, now: u64) -> Option<Candidate> {
+        self.hints.get(digest).map(|known| known.candidate(digest, now))
+    }
+
+    pub(super) fn candidates(&self, now: u64) -> impl Iterator<Item = Candidate> {
+        self.hints.iter().map(move |(digest, known)| known.candidate(digest, now))
     }
 
     /// Marks a hint that was found on the walk for writing.
@@ -89,13 +131,26 @@ impl Table {
         }
     }
 
-    fn set(&mut self, digest: &Digest, hint: Hint) {
-        let before = self.hints.insert(*digest, hint).map_or(0, |hint| hint.size);
-        self.bytes = self.bytes.saturating_sub(before).saturating_add(hint.size);
+    fn use_now(&mut self, digest: &Digest, hint: Hint) {
+        self.turn = self.turn.saturating_add(1);
+        self.set(digest, Known { hint, turn: self.turn });
+    }
+
+    fn set(&mut self, digest: &Digest, known: Known) {
+        let before = self.hints.insert(*digest, known).map_or(0, |known| known.hint.size);
+        self.bytes = self.bytes.saturating_sub(before).saturating_add(known.hint.size);
     }
 
     fn unset(&mut self, digest: &Digest) {
-        let before = self.hints.remove(digest).map_or(0, |hint| hint.size);
+        let before = self.hints.remove(digest).map_or(0, |known| known.hint.size);
         self.bytes = self.bytes.saturating_sub(before);
+    }
+}
+
+impl Known {
+    /// A use in the future is one of before the clock was set: it counts as now.
+    fn candidate(&self, digest: &Digest, now: u64) -> Candidate {
+        let Hint { size, last_use, .. } = self.hint;
+        Candidate { last_use: last_use.min(now), turn: self.turn, size, digest: *digest }
     }
 }

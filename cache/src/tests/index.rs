@@ -15,7 +15,8 @@ fn content(number: u64) -> Bytes {
 }
 
 const fn all() -> Totals {
-    Totals { objects: OBJECTS, bytes: 37 * (OBJECTS - 1) * OBJECTS / 2 }
+    let bytes = 37 * (OBJECTS - 1) * OBJECTS / 2;
+    Totals { objects: OBJECTS, bytes, evicted_objects: 0, evicted_bytes: 0 }
 }
 
 /// A closed store with some objects.

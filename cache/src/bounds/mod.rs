@@ -1,0 +1,158 @@
+//! Holding the store within its bounds: how much is kept, how much stays free, how long without use.
+//!
+//! One thread does it, woken by what is published and now and then by itself; no request waits for
+//! it. What it must never do: take a pinned object, believe an index that is not complete yet, or
+//! hurt a reader (an object that is being read is taken last, and is read to its end all the same).
+//!
+//! | file | subject |
+//! |---|---|
+//! | `choice` | which objects go: the least recently used ones |
+//! | `sweep` | the thread: measure, choose, remove |
+//! | `steps` | telling time that passed from a clock that was set |
+
+mod choice;
+mod steps;
+mod sweep;
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::Options;
+use crate::shared::Shared;
+use crate::sync::locked;
+pub(crate) use choice::Candidate;
+use sweep::Sweeper;
+
+/// How long closing waits for a sweep to stop; it looks after every object.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is to be held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    max_size: Option<u64>,
+    min_free: Option<u64>,
+    max_idle: Option<Duration>,
+}
+
+impl Bounds {
+    pub(crate) const fn of(options: &Options) -> Self {
+        let Options { max_size, min_free, max_idle, .. } = options;
+        Self { max_size: *max_size, min_free: *min_free, max_idle: *max_idle }
+    }
+}
+
+/// The way to the thread that holds the bounds. Dropping it tells the thread to end.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    bounds: Bounds,
+    bell: Arc<Bell>,
+}
+
+/// Wakes the thread; wakes that come while it works are one wake.
+#[derive(Debug, Default)]
+struct Bell {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rung: bool,
+    /// Who wants to know when the next sweep is over.
+    asked: Vec<oneshot::Sender<()>>,
+    closed: bool,
+    running: bool,
+}
+
+impl Keeper {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { bounds, bell: Arc::default() }
+    }
+
+    /// Starts the thread, if there is anything to hold.
+    pub(crate) fn start(&self, shared: &Arc<Shared>) {
+        if self.bounds == Bounds::default() {
+            return;
+        }
+        locked(&self.bell.state).running = true;
+        let (store, bell) = (Arc::downgrade(shared), Arc::clone(&self.bell));
+        let sweeper = Sweeper::new(self.bounds, Arc::clone(&self.bell));
+        let work = move || {
+            let _running = Running(bell);
+            sweeper.run(&store);
+        };
+        if let Err(error) = std::thread::Builder::new().name("eviction".to_owned()).spawn(work) {
+            locked(&self.bell.state).running = false;
+            tracing::error!(%error, "the cache's bounds are not held: no thread for it");
+        }
+    }
+
+    /// Something has changed: look soon. Cheap.
+    pub(crate) fn wake(&self) {
+        locked(&self.bell.state).rung = true;
+        self.bell.changed.notify_all();
+    }
+
+    /// Resolves when a sweep that began after this call is over, or there is none.
+    pub(crate) fn ask(&self) -> oneshot::Receiver<()> {
+        let (over, told) = oneshot::channel();
+        let mut state = locked(&self.bell.state);
+        if state.running && !state.closed {
+            state.asked.push(over);
+            self.bell.changed.notify_all();
+        }
+        told
+    }
+
+    /// Whether an object of `size` bytes fits into the store at all.
+    pub(crate) fn fits(&self, size: u64) -> bool {
+        self.bounds.max_size.is_none_or(|max| size <= max)
+    }
+
+    /// Ends the thread and waits for it, but not for ever. Blocks.
+    pub(crate) fn close(&self) {
+        let mut state = locked(&self.bell.state);
+        state.closed = true;
+        self.bell.changed.notify_all();
+        let running = |state: &mut State| state.running;
+        let _ = self.bell.changed.wait_timeout_while(state, PATIENCE, running);
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        locked(&self.bell.state).closed = true;
+        self.bell.changed.notify_all();
+    }
+}
+
+impl Bell {
+    /// Waits to be rung, `patience` at most. Those who asked for the sweep that comes now, or
+    /// `None` when there is to be none any more.
+    fn wait(&self, patience: Duration) -> Option<Vec<oneshot::Sender<()>>> {
+        let quiet = |state: &mut State| !state.rung && state.asked.is_empty() && !state.closed;
+        let waited = self.changed.wait_timeout_while(locked(&self.state), patience, quiet);
+        let (mut state, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+        state.rung = false;
+        if state.closed { None } else { Some(std::mem::take(&mut state.asked)) }
+    }
+
+    fn is_closed(&self) -> bool {
+        locked(&self.state).closed
+    }
+}
+
+/// Says, when dropped, that the thread has ended.
+struct Running(Arc<Bell>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut state = locked(&self.0.state);
+        state.running = false;
+        state.asked.clear();
+        drop(state);
+        self.0.changed.notify_all();
+    }
+}

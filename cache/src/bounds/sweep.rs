@@ -1,0 +1,275 @@
+//! The thread that holds the bounds: measure, choose, remove.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::choice::least_used;
+use super::steps::Steps;
+use super::{Bell, Bounds, Candidate};
+use crate::Digest;
+use crate::disk::DiskError;
+use crate::flights::Boarding;
+use crate::index::now;
+use crate::inspect::walk;
+use crate::origin::Origin;
+use crate::shared::Shared;
+
+/// How often the thread looks without being woken.
+const TICK: Duration = Duration::from_secs(5);
+/// How often it looks whether the index is complete.
+const YOUNG_TICK: Duration = Duration::from_millis(100);
+/// How long a file system may take to count what was removed as free.
+const SETTLING: Duration = Duration::from_secs(1);
+/// Idle objects are looked for at least so often, and no more than twenty times in `max_idle`.
+const IDLE_ROUND: Duration = Duration::from_secs(60);
+
+pub(super) struct Sweeper {
+    bounds: Bounds,
+    bell: Arc<Bell>,
+    steps: Steps,
+    complete: bool,
+    opened: u64,
+    /// When space was last made, and when idle objects were last looked for.
+    made_space: Option<Instant>,
+    looked_for_idle: Option<Instant>,
+    /// Whether it has been said that a bound can't be held.
+    helpless: bool,
+}
+
+/// Whether somebody waits for this sweep: then nothing is put off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Urgency {
+    Asked,
+    Routine,
+}
+
+/// Whether objects that are being used now may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mercy {
+    SpareUsed,
+    SpareNone,
+}
+
+impl Sweeper {
+    pub(super) fn new(bounds: Bounds, bell: Arc<Bell>) -> Self {
+        Self {
+            bounds,
+            bell,
+            steps: Steps::new(),
+            complete: false,
+            opened: now(),
+            made_space: None,
+            looked_for_idle: None,
+            helpless: false,
+        }
+    }
+
+    /// Sweeps until the store is closed or gone.
+    pub(super) fn run(mut self, store: &Weak<Shared>) {
+        while let Some(asked) = self.bell.wait(self.patience()) {
+            let Some(shared) = store.upgrade() else { return };
+            let urgency = if asked.is_empty() { Urgency::Routine } else { Urgency::Asked };
+            if catch_unwind(AssertUnwindSafe(|| self.sweep(&shared, urgency))).is_err() {
+                tracing::error!("a sweep of the cache panicked");
+            }
+            drop(shared);
+            for one in asked {
+                let _ = one.send(());
+            }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        if self.complete {
+            self.idle_round().map_or(TICK, |round| round.min(TICK))
+        } else {
+            YOUNG_TICK
+        }
+    }
+
+    fn idle_round(&self) -> Option<Duration> {
+        self.bounds.max_idle.map(|idle| (idle / 20).clamp(YOUNG_TICK, IDLE_ROUND))
+    }
+
+    fn sweep(&mut self, shared: &Shared, urgency: Urgency) {
+        self.complete = shared.index.is_complete();
+        let held = self
+            .hold_max_size(shared)
+            .and_then(|()| self.hold_max_idle(shared, urgency))
+            .and_then(|()| self.hold_min_free(shared, urgency));
+        match held {
+            Ok(()) => {}
+            Err(Unheld::Disk(error)) => self.complain(&error.to_string(), Some(error.io())),
+            Err(Unheld::InUse) => self.complain("what is left is pinned or in use", None),
+        }
+    }
+
+    /// One line when a bound can't be held, and no other until it can.
+    fn complain(&mut self, reason: &str, cause: Option<&std::io::Error>) {
+        if !std::mem::replace(&mut self.helpless, true) {
+            tracing::warn!(
+                reason,
+                cause = cause.map(tracing::field::display),
+                "a bound of the cache can't be held"
+            );
+        }
+    }
+
+    fn hold_max_size(&mut self, shared: &Shared) -> Result<(), Unheld> {
+        let Some(max) = self.bounds.max_size.filter(|_| self.complete) else { return Ok(()) };
+        let kept = || shared.index.totals().bytes;
+        if kept() <= max {
+            self.helpless = false;
+            return Ok(());
+        }
+        // Which everything else would have to go for.
+        let oversized = |candidate: &Candidate| candidate.size > max;
+        self.evict(shared, &known(shared, u64::MAX, Mercy::SpareNone, oversized))?;
+        let low = low_water(max);
+        for mercy in [Mercy::SpareUsed, Mercy::SpareNone] {
+            if kept() > max || (mercy == Mercy::SpareUsed && kept() > low) {
+                let need = kept().saturating_sub(low);
+                self.evict(shared, &known(shared, need, mercy, |_| true))?;
+            }
+        }
+        if kept() > max { Err(Unheld::InUse) } else { Ok(()) }
+    }
+
+    fn hold_max_idle(&mut self, shared: &Shared, urgency: Urgency) -> Result<(), Unheld> {
+        let (wall, steady) = (now(), Instant::now());
+        let steady_since = self.steps.observe(wall, steady);
+        let bound = self.bounds.max_idle.filter(|_| self.complete).zip(self.idle_round());
+        let Some((idle, round)) = bound else { return Ok(()) };
+        let early = self.looked_for_idle.is_some_and(|at| at.elapsed() < round);
+        if early && urgency == Urgency::Routine {
+            return Ok(());
+        }
+        self.looked_for_idle = Some(steady);
+        // An index that had to be built anew does not know what was used.
+        let known_since = if shared.index.is_rebuilt() { self.opened } else { 0 };
+        let since = steady_since.max(known_since);
+        let is_idle = |candidate: &Candidate| {
+            wall.saturating_sub(candidate.last_use.max(since)) > idle.as_secs()
+        };
+        self.evict(shared, &known(shared, u64::MAX, Mercy::SpareUsed, is_idle))
+    }
+
+    fn hold_min_free(&mut self, shared: &Shared, urgency: Urgency) -> Result<(), Unheld> {
+        let Some(min) = self.bounds.min_free else { return Ok(()) };
+        let settling = self.made_space.is_some_and(|at| at.elapsed() < SETTLING);
+        if settling && urgency == Urgency::Routine {
+            return Ok(());
+        }
+        let free = shared.tree.disk().free_space(shared.tree.dir()).map_err(Unheld::Disk)?;
+        if free >= min {
+            return Ok(());
+        }
+        let need = min.saturating_add(min / 20).saturating_sub(free);
+        // An object that is being used frees nothing before it is read to its end.
+        let chosen = if self.complete {
+            known(shared, need, Mercy::SpareUsed, |_| true)
+        } else {
+            found(shared, need).map_err(Unheld::Disk)?
+        };
+        if chosen.is_empty() {
+            return Err(Unheld::InUse);
+        }
+        self.made_space = Some(Instant::now());
+        self.evict(shared, &chosen)
+    }
+
+    fn evict(&self, shared: &Shared, chosen: &[Candidate]) -> Result<(), Unheld> {
+        let (mut objects, mut bytes) = (0_u64, 0_u64);
+        let mut outcome = Ok(());
+        for candidate in chosen.iter().take_while(|_| !self.bell.is_closed()) {
+            match evict(shared, candidate) {
+                Ok(true) => {
+                    objects = objects.saturating_add(1);
+                    bytes = bytes.saturating_add(candidate.size);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    outcome = Err(Unheld::Disk(error));
+                    break;
+                }
+            }
+        }
+        if objects > 0 {
+            tracing::info!(objects, bytes, "objects evicted");
+        }
+        outcome
+    }
+}
+
+/// Why a bound is not held.
+enum Unheld {
+    Disk(DiskError),
+    InUse,
+}
+
+/// Where evicting for size stops once it has begun.
+pub(super) const fn low_water(max: u64) -> u64 {
+    max - max / 20
+}
+
+/// What goes of the objects that the index knows.
+fn known(
+    shared: &Shared,
+    need: u64,
+    mercy: Mercy,
+    may_go: impl Fn(&Candidate) -> bool,
+) -> Vec<Candidate> {
+    let spared = spared(shared, mercy);
+    shared.index.with_candidates(|candidates| {
+        let free = candidates.filter(|one| !spared.contains(&one.digest) && may_go(one));
+        least_used(free, need)
+    })
+}
+
+/// What goes by what the tree itself says: for a disk that is full before the index is complete.
+fn found(shared: &Shared, need: u64) -> Result<Vec<Candidate>, DiskError> {
+    let spared = spared(shared, Mercy::SpareUsed);
+    let mut candidates = Vec::new();
+    walk(&shared.tree, |digest| {
+        if !spared.contains(&digest) {
+            candidates.extend(look_at(shared, digest));
+        }
+    })?;
+    Ok(least_used(candidates.into_iter(), need))
+}
+
+fn look_at(shared: &Shared, digest: Digest) -> Option<Candidate> {
+    if let Some(known) = shared.index.candidate(&digest) {
+        return Some(known);
+    }
+    let seen = shared.tree.disk().file_size_and_age(&shared.tree.blob(&digest));
+    seen.ok().map(|(size, last_use)| Candidate { last_use, turn: 0, size, digest })
+}
+
+fn spared(shared: &Shared, mercy: Mercy) -> HashSet<Digest> {
+    let mut spared = shared.pins.all();
+    if mercy == Mercy::SpareUsed {
+        spared.extend(shared.opened.in_use());
+    }
+    spared
+}
+
+/// Removes one object, unless it was pinned or used since it was chosen. Blocks.
+///
+/// It is reserved meanwhile: nobody can begin to download it, and publish it, under the removal.
+fn evict(shared: &Shared, candidate: &Candidate) -> Result<bool, DiskError> {
+    let digest = &candidate.digest;
+    let Boarding::Lead(_reserved) = shared.flights.board(digest, &Origin::new("")) else {
+        return Ok(false);
+    };
+    let used = shared.index.turn(digest).is_some_and(|turn| turn != candidate.turn);
+    if used || shared.pins.has(digest) {
+        return Ok(false);
+    }
+    shared.tree.disk().remove(&shared.tree.blob(digest))?;
+    shared.opened.forget(digest);
+    shared.index.evicted(candidate);
+    Ok(true)
+}
