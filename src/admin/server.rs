@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
@@ -12,6 +13,9 @@ use tokio_util::task::TaskTracker;
 use super::pages::{not_found, only_get, text};
 use crate::gateway::ResponseBody;
 use crate::listener::http as connection;
+
+/// The pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The admin listener's socket.
 pub struct AdminServer {
@@ -36,7 +40,11 @@ impl AdminServer {
                 () = shutdown.cancelled() => return,
                 accepted = self.socket.accept() => accepted,
             };
-            let Ok((stream, _)) = accepted else { continue };
+            let Ok((stream, _)) = accepted else {
+                // Out of files: others end meanwhile.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
             let shutdown = shutdown.clone();
             tasks.spawn(async move {
                 connection::serve(stream, &shutdown, |request| async move { answer(&request) })

@@ -46,6 +46,9 @@ pub const BUILT_IN_REGISTRIES: &[&str] = &[
     "xpkg.upbound.io",
 ];
 
+/// Longer than this, a wait is none that anybody meant.
+const LONGEST_TIMEOUT: Duration = Duration::from_hours(24);
+
 /// Everything the proxy was told, valid.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -185,6 +188,11 @@ fn upstream_options(reader: &mut Reader, exemptions: Exemptions) -> upstream::Op
 
 fn timeout(reader: &mut Reader, key: &str, default_secs: u64) -> Duration {
     let duration = reader.get(key).unwrap_or(Duration::from_secs(default_secs));
+    if duration > LONGEST_TIMEOUT {
+        let place = reader.place(key);
+        reader
+            .problem(place, format!("{key}: found {} s; expected at most 1d", duration.as_secs()));
+    }
     if duration.is_zero() {
         let place = reader.place(key);
         reader.problem(place, format!("{key}: found 0; expected more: every wait has an end"));

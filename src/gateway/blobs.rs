@@ -1,14 +1,16 @@
 //! Blobs, from the store or into it.
 
+use std::time::Duration;
+
 use entrepot_cache::{Digest, Lookup, Presence, Reader, Repository, Reservation, Start};
-use http::{Method, Response, StatusCode, header};
+use http::{HeaderMap, Method, Response, StatusCode, header};
 
 use super::body::{ResponseBody, VerifiedBody};
 use super::fill::{FillGuard, Opened, Source};
-use super::headers::{cache_status, for_content, for_whole_content, returned, text};
+use super::headers::{cache_status, for_content, for_whole_content, text};
 use super::object::{Presentation, respond};
 use super::ranges::ByteRanges;
-use super::relay::passed_on;
+use super::relay::{passed_on, returned_with};
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
 use crate::oci::RepositoryName;
@@ -18,6 +20,10 @@ use crate::upstream::{UpstreamError, client::Followed};
 /// A range that begins further than this beyond what has arrived is asked of the registry at
 /// once: waiting for a download to get there takes longer than a request of its own.
 const FAR: u64 = 8 * 1024 * 1024;
+/// How long a request waits for another's to begin the download of the same object.
+const RESERVED: Duration = Duration::from_secs(10);
+/// How long the record of a finished download may take to be written.
+const RECORDED: Duration = Duration::from_secs(2);
 /// What registries call every blob.
 const MEDIA_TYPE: &str = "application/octet-stream";
 
@@ -54,7 +60,11 @@ impl Request<'_> {
 
     async fn get(self) -> Result<Served, UpstreamError> {
         let registry = self.asked.registry.as_str();
-        let found = self.gateway.parts.store.lookup(self.digest, registry).await;
+        let looking = self.gateway.parts.store.lookup(self.digest, registry);
+        // Another's reservation may be for a registry that does not answer.
+        let Ok(found) = tokio::time::timeout(RESERVED, looking).await else {
+            return self.pass_through().await;
+        };
         let (reader, outcome) = match found {
             Lookup::Absent(_) if self.is_far(0) => return self.pass_part().await,
             Lookup::Absent(reservation) => return self.fetch(reservation).await,
@@ -62,7 +72,7 @@ impl Request<'_> {
             Lookup::InFlight(reader) => (reader, Outcome::Joined),
         };
         let is_ours = reader.origin() == Some(registry) || self.is_delivered().await;
-        if !(is_ours && self.is_confirmed().await?) {
+        if !(is_ours && self.is_confirmed(reader.size()).await?) {
             return self.pass_through().await;
         }
         if outcome == Outcome::Joined && self.is_far(reader.available()) {
@@ -71,18 +81,27 @@ impl Request<'_> {
         Ok(self.kept_as(reader, outcome).await)
     }
 
-    /// Whether this registry itself has delivered the object for this repository, or its delivery
-    /// is just being recorded.
+    /// Whether this registry itself has delivered the object for this repository; a delivery that
+    /// has just ended is waited for until it is recorded.
     async fn is_delivered(&self) -> bool {
-        self.gateway.parts.fills.is_from(self.digest, &self.asked.registry)
-            || self.records.content(self.digest).await.is_some()
+        if self.records.content(self.digest).await.is_some() {
+            return true;
+        }
+        let Some(recorded) = self.gateway.parts.fills.pending(self.digest, &self.asked.registry)
+        else {
+            return false;
+        };
+        tokio::time::timeout(RECORDED, recorded).await.is_ok()
+            && self.records.content(self.digest).await.is_some()
     }
 
     /// Whether the registry would serve this request's credential now.
-    async fn is_confirmed(&self) -> Result<bool, UpstreamError> {
+    async fn is_confirmed(&self, size: Option<u64>) -> Result<bool, UpstreamError> {
         let headers = for_whole_content(&self.asked.headers);
         let upstream = &self.gateway.parts.upstream;
-        Ok(upstream.inquire(&self.asked.target, headers).await?.is_consent())
+        let followed =
+            upstream.inquire(&self.asked.target, headers, Some(&self.digest.hex())).await?;
+        Ok(consents(&followed, self.digest, size))
     }
 
     fn is_far(&self, available: u64) -> bool {
@@ -200,7 +219,7 @@ impl Request<'_> {
         let (head, body) = response.into_parts();
         let verified = VerifiedBody::new(body, *self.digest, on_success);
         let mut response = Response::new(ResponseBody::Verified(Box::new(verified)));
-        *response.headers_mut() = returned(&head.headers);
+        *response.headers_mut() = returned_with(&head.headers, response.body());
         cache_status(response.headers_mut(), "fwd=miss");
         Served::new(Outcome::Miss, response)
     }
@@ -210,22 +229,47 @@ impl Request<'_> {
         let headers = for_content(&self.asked.headers);
         let upstream = &self.gateway.parts.upstream;
         let target = self.asked.target.clone();
-        let followed = upstream.follow(Method::GET, target, headers).await?;
-        Ok(passed_on(followed.response, "fwd=partial"))
+        let response = upstream.follow(Method::GET, target, headers).await?.response;
+        // A registry may send everything whatever part was asked for.
+        if is_plain_content(&response) && !self.is_certainly_wrong(content_length(&response)) {
+            return Ok(self.passed_verified(response));
+        }
+        Ok(passed_on(response, "fwd=partial"))
     }
 }
 
-/// Notes that the registry delivered this object for this repository.
+/// Notes that the registry delivered this object for this repository. What it is called there, if
+/// it was delivered as a manifest before, stays.
 async fn record(records: &Repository, digest: &Digest) {
-    if let Err(error) = records.record_content(digest, Some(MEDIA_TYPE)).await {
+    if records.content(digest).await.is_some() {
+        return;
+    }
+    if let Err(error) = records.record_content(digest, None).await {
         tracing::warn!(%digest, %error, "a record could not be written");
     }
 }
 
+/// Whether a registry's answer to a HEAD is its yes to this very object: a login page is a 200
+/// too, and a redirect to one is a redirect.
+pub(super) fn consents(followed: &Followed, digest: &Digest, size: Option<u64>) -> bool {
+    let response = &followed.response;
+    if followed.names(&digest.hex()) {
+        return true;
+    }
+    let named = text(response.headers(), "docker-content-digest");
+    response.status() == StatusCode::OK
+        && (named == Some(&digest.to_string())
+            || (named.is_none() && size.is_some() && content_length(response) == size))
+}
+
 /// A 200 whose bytes are the object's own: an encoded body hashes to something else.
 pub(super) fn is_plain_content(response: &Response<IdleBody>) -> bool {
-    let encoding = text(response.headers(), header::CONTENT_ENCODING).unwrap_or("identity");
-    response.status() == StatusCode::OK && encoding.eq_ignore_ascii_case("identity")
+    response.status() == StatusCode::OK && is_unencoded(response.headers())
+}
+
+pub(super) fn is_unencoded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 pub(super) fn content_length(response: &Response<IdleBody>) -> Option<u64> {

@@ -89,8 +89,7 @@ impl Body for ResponseBody {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_none(),
             Self::Upstream(body) => body.is_end_stream(),
-            // Only the end itself says that everything was right.
-            Self::Verified(_) => false,
+            Self::Verified(body) => body.state.is_none() && body.held.is_none(),
             Self::Stored(body) => body.left == Some(0),
             Self::Multipart(body) => body.length() == 0,
         }

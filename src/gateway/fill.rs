@@ -12,8 +12,10 @@ use entrepot_cache::{Digest, FinishError, Reader, WriteError, Writer};
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 
-use super::blobs::{content_length, is_plain_content};
+use super::blobs::{content_length, is_plain_content, is_unencoded};
 use super::headers::{append, text};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
 use crate::oci::Registry;
 use crate::upstream::body::{BodyError, IdleBody};
 use crate::upstream::{Target, Upstream, UpstreamError};
@@ -26,36 +28,51 @@ const GAIN: u64 = 1024 * 1024;
 /// The wait before the first resumption; it doubles with each break.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
-/// Which registry each download comes from, until its delivery is recorded: the object is there a
-/// moment before its record is.
+/// Downloads whose delivery is not recorded yet: an object is there a moment before its record is.
 #[derive(Clone, Default)]
-pub(super) struct Fills(Arc<Mutex<HashMap<Digest, Registry>>>);
+pub(super) struct Fills(Arc<Mutex<HashMap<Digest, Pending>>>);
+
+struct Pending {
+    registry: Registry,
+    recorded: Arc<CancellationToken>,
+}
 
 impl Fills {
-    /// Whether `digest` is being downloaded from `registry`.
-    pub(super) fn is_from(&self, digest: &Digest, registry: &Registry) -> bool {
+    /// Resolves when the download of `digest` from `registry` has been recorded, or has failed;
+    /// `None` where there is none.
+    pub(super) fn pending(&self, digest: &Digest, registry: &Registry) -> Option<WaitForRecord> {
         let fills = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        fills.get(digest) == Some(registry)
+        let pending = fills.get(digest).filter(|pending| pending.registry == *registry)?;
+        Some(CancellationToken::clone(&pending.recorded).cancelled_owned())
     }
 
     /// Notes a download, until the guard is dropped.
     pub(super) fn begin(&self, digest: Digest, registry: Registry) -> FillGuard {
-        let mut fills = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        fills.insert(digest, registry);
-        FillGuard { fills: self.clone(), digest }
+        let recorded = Arc::new(CancellationToken::new());
+        let pending = Pending { registry, recorded: recorded.clone() };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, pending);
+        FillGuard { fills: self.clone(), digest, recorded }
     }
 }
+
+/// The wait for a record.
+pub(super) type WaitForRecord = WaitForCancellationFutureOwned;
 
 /// Keeps a download's entry in [`Fills`].
 pub(super) struct FillGuard {
     fills: Fills,
     digest: Digest,
+    recorded: Arc<CancellationToken>,
 }
 
 impl Drop for FillGuard {
     fn drop(&mut self) {
         let mut fills = self.fills.0.lock().unwrap_or_else(PoisonError::into_inner);
-        fills.remove(&self.digest);
+        // A later download of the same digest has an entry of its own.
+        if fills.get(&self.digest).is_some_and(|p| Arc::ptr_eq(&p.recorded, &self.recorded)) {
+            fills.remove(&self.digest);
+        }
+        self.recorded.cancel();
     }
 }
 
@@ -81,6 +98,41 @@ pub(super) enum FillError {
     Finish(#[from] FinishError),
 }
 
+impl FillError {
+    /// Whether the same question may have another answer in a moment.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Broken(_) | Self::Resume(_) => true,
+            Self::Refused(status) => {
+                *status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+            }
+            Self::Write(_) | Self::Finish(_) => false,
+        }
+    }
+}
+
+/// How often a download has broken without gaining much.
+struct Breaks {
+    count: u32,
+    reached: u64,
+}
+
+impl Breaks {
+    /// Counts a failure at `offset`; hands it back where it is one too many.
+    fn count(&mut self, offset: u64, error: FillError) -> Result<(), FillError> {
+        if offset >= self.reached + GAIN {
+            self.reached = offset;
+            self.count = 0;
+        }
+        self.count += 1;
+        if self.count > MAX_BREAKS || !error.is_passing() {
+            return Err(error);
+        }
+        tracing::debug!(%error, offset, "resuming a broken download");
+        Ok(())
+    }
+}
+
 impl Source {
     /// Writes `body` to its end, continuing with `Range` where it breaks, and publishes the object.
     pub(super) async fn fill(
@@ -88,27 +140,16 @@ impl Source {
         mut body: IdleBody,
         mut writer: Writer,
     ) -> Result<Reader, FillError> {
-        let mut breaks = 0;
-        let mut reached = writer.offset();
+        let mut breaks = Breaks { count: 0, reached: writer.offset() };
         while let Err(error) = copy(&mut body, &mut writer).await? {
-            breaks += 1;
-            if writer.offset() >= reached + GAIN {
-                reached = writer.offset();
-                breaks = 1;
-            }
-            if breaks > MAX_BREAKS {
-                return Err(FillError::Broken(error));
-            }
-            let target = &self.target.authority;
-            tracing::debug!(%target, %error, offset = writer.offset(), "resuming a broken download");
-            tokio::time::sleep(backoff(breaks)).await;
-            match self.resume(&mut writer).await {
-                Ok(next) => body = next,
-                Err(FillError::Resume(error)) if breaks < MAX_BREAKS => {
-                    tracing::debug!(%target, %error, "the download could not be resumed yet");
+            breaks.count(writer.offset(), FillError::Broken(error))?;
+            body = loop {
+                tokio::time::sleep(backoff(breaks.count)).await;
+                match self.resume(&mut writer).await {
+                    Ok(next) => break next,
+                    Err(error) => breaks.count(writer.offset(), error)?,
                 }
-                Err(error) => return Err(error),
-            }
+            };
         }
         Ok(writer.finish().await?)
     }
@@ -118,8 +159,10 @@ impl Source {
         let offset = writer.offset();
         let response = self.ask(offset).await?;
         match response.status() {
-            StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), offset) => {}
-            StatusCode::OK => writer.restart(content_length(&response)),
+            StatusCode::PARTIAL_CONTENT if starts_at(&response, offset) => {}
+            StatusCode::OK if is_plain_content(&response) => {
+                writer.restart(content_length(&response));
+            }
             other => return Err(FillError::Refused(other)),
         }
         Ok(response.into_body())
@@ -130,20 +173,18 @@ impl Source {
     pub(super) async fn open(&self, offset: u64) -> Result<Opened, UpstreamError> {
         if offset > 0 {
             let response = self.ask(offset).await?;
-            if starts_at(response.headers(), offset) {
+            if starts_at(&response, offset) {
                 let total = total(response.headers());
                 return Ok(Opened::Rest(response, total));
             }
-            if is_plain_content(&response) {
-                return Ok(Opened::Whole(response));
+            let asked_too_much = StatusCode::RANGE_NOT_SATISFIABLE;
+            if !matches!(response.status(), StatusCode::PARTIAL_CONTENT)
+                && response.status() != asked_too_much
+            {
+                return Ok(classified(response));
             }
         }
-        let response = self.ask(0).await?;
-        Ok(if is_plain_content(&response) {
-            Opened::Whole(response)
-        } else {
-            Opened::Other(response)
-        })
+        Ok(classified(self.ask(0).await?))
     }
 
     /// Asks from `offset` on, through the registry again each time: signed URLs expire.
@@ -167,17 +208,25 @@ pub(super) enum Opened {
     Other(Response<IdleBody>),
 }
 
+fn classified(response: Response<IdleBody>) -> Opened {
+    if is_plain_content(&response) { Opened::Whole(response) } else { Opened::Other(response) }
+}
+
 /// The object's length in `Content-Range: bytes 5-9/10`.
 fn total(headers: &HeaderMap) -> Option<u64> {
     text(headers, header::CONTENT_RANGE)?.rsplit_once('/')?.1.parse().ok()
 }
 
-/// Whether an answer is the part from `offset` on (RFC 9110 §14.4).
-fn starts_at(headers: &HeaderMap, offset: u64) -> bool {
-    text(headers, header::CONTENT_RANGE)
-        .and_then(|value| value.strip_prefix("bytes "))
-        .and_then(|range| range.split_once('-'))
-        .is_some_and(|(first, _)| first.parse() == Ok(offset))
+/// Whether an answer is the part from `offset` on, as it is stored (RFC 9110 §14.4).
+fn starts_at(response: &Response<IdleBody>, offset: u64) -> bool {
+    response.status() == StatusCode::PARTIAL_CONTENT
+        && is_unencoded(response.headers())
+        && first_byte(response.headers()) == Some(offset)
+}
+
+/// The offset in `Content-Range: bytes 5-9/10`.
+fn first_byte(headers: &HeaderMap) -> Option<u64> {
+    text(headers, header::CONTENT_RANGE)?.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
 
 /// Copies until the body's end (`Ok(Ok)`), its break (`Ok(Err)`), or the store's failure (`Err`).
@@ -217,24 +266,38 @@ mod tests {
     }
 
     #[test]
-    fn a_partial_answer_must_begin_where_it_was_asked_to() {
+    fn a_content_range_is_read() {
         let mut headers = HeaderMap::new();
-        assert!(!starts_at(&headers, 5));
+        assert_eq!((first_byte(&headers), total(&headers)), (None, None));
         append(&mut headers, header::CONTENT_RANGE, "bytes 5-9/10");
-        assert_eq!(total(&headers), Some(10));
-        assert!(starts_at(&headers, 5));
-        assert!(!starts_at(&headers, 0));
+        assert_eq!((first_byte(&headers), total(&headers)), (Some(5), Some(10)));
     }
 
     #[test]
-    fn only_the_same_registry_joins() {
+    fn only_the_same_registry_waits_for_a_record() {
         let fills = Fills::default();
         let digest = Digest::of(entrepot_cache::Algorithm::Sha256, b"x");
         let at = |text: &str| Registry::at(&text.parse().unwrap());
-        let guard = fills.begin(digest, at("ghcr.io:443"));
-        assert!(fills.is_from(&digest, &at("ghcr.io:443")));
-        assert!(!fills.is_from(&digest, &at("evil.example:443")));
-        drop(guard);
-        assert!(!fills.is_from(&digest, &at("ghcr.io:443")));
+        let (ghcr, evil) = (at("ghcr.io:443"), at("evil.example:443"));
+        let first = fills.begin(digest, ghcr.clone());
+        assert!(fills.pending(&digest, &ghcr).is_some());
+        assert!(fills.pending(&digest, &evil).is_none());
+        let second = fills.begin(digest, ghcr.clone());
+        drop(first);
+        assert!(fills.pending(&digest, &ghcr).is_some(), "the second is still there");
+        drop(second);
+        assert!(fills.pending(&digest, &ghcr).is_none());
+    }
+
+    #[test]
+    fn a_download_is_given_up_when_it_gains_nothing() {
+        let mut breaks = Breaks { count: 0, reached: 0 };
+        let passing = || FillError::Refused(StatusCode::SERVICE_UNAVAILABLE);
+        for _ in 0..MAX_BREAKS {
+            breaks.count(10, passing()).unwrap();
+        }
+        assert!(breaks.count(10, passing()).is_err());
+        assert!(breaks.count(GAIN, passing()).is_ok(), "much was gained");
+        assert!(breaks.count(GAIN, FillError::Refused(StatusCode::FORBIDDEN)).is_err());
     }
 }

@@ -5,7 +5,7 @@ use entrepot_cache::{Digest, Lookup, Presence, Reader, Repository};
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 
-use super::blobs::{content_length, is_plain_content};
+use super::blobs::{consents, content_length, is_plain_content};
 use super::body::ResponseBody;
 use super::errors::unusable;
 use super::headers::{cache_status, for_content, for_whole_content, returned, text};
@@ -56,9 +56,9 @@ impl Request<'_> {
 
     async fn by_digest(self, digest: &Digest) -> Result<Served, UpstreamError> {
         if let Some((reader, media_type)) = self.kept(digest).await
-            && self.inquire().await?.is_consent()
+            && consents(&self.inquire().await?, digest, reader.size())
         {
-            return Ok(self.kept_as(reader, &media_type, Outcome::Hit));
+            return Ok(self.kept_as(reader, media_type.as_str(), Outcome::Hit));
         }
         let target = self.asked.target.clone();
         self.fetch(target, Some(digest)).await
@@ -67,33 +67,31 @@ impl Request<'_> {
     /// What the tag means is the registry's to say: by HEAD, which is free where pulls are
     /// counted. The body then comes from the store, or by its digest from the registry.
     async fn by_tag(self) -> Result<Served, UpstreamError> {
-        let Followed { response, via_storage } = self.inquire().await?;
+        let response = self.inquire().await?.response;
         if response.status() == StatusCode::TOO_MANY_REQUESTS {
             return Ok(too_many_requests(&self.asked, response));
         }
-        let named = if response.status().is_success() && !via_storage {
-            digest_of(response.headers())
-        } else {
-            None
-        };
+        let named =
+            if response.status() == StatusCode::OK { digest_of(response.headers()) } else { None };
         let Some(digest) = named else {
             let target = self.asked.target.clone();
             return self.fetch(target, None).await;
         };
         if let Some((reader, media_type)) = self.kept(&digest).await {
-            return Ok(self.kept_as(reader, &media_type, Outcome::Revalidated));
+            return Ok(self.kept_as(reader, media_type.as_str(), Outcome::Revalidated));
         }
         let target = by_digest(&self.asked.target, &digest);
         self.fetch(target, Some(&digest)).await
     }
 
     /// The object and its media type, if this registry delivered it for this repository.
-    async fn kept(&self, digest: &Digest) -> Option<(Reader, String)> {
+    async fn kept(&self, digest: &Digest) -> Option<(Reader, MediaType)> {
         let store = &self.gateway.parts.store;
         if store.contains(digest) != Presence::Kept {
             return None;
         }
-        let media_type = self.records.content(digest).await?.media_type?;
+        let recorded = self.records.content(digest).await?.media_type?;
+        let media_type = MediaType::of_manifest(&recorded)?;
         match store.lookup(digest, self.asked.registry.as_str()).await {
             Lookup::Kept(reader) => Some((reader, media_type)),
             Lookup::InFlight(_) | Lookup::Absent(_) => None,
@@ -102,7 +100,7 @@ impl Request<'_> {
 
     async fn inquire(&self) -> Result<Followed, UpstreamError> {
         let headers = for_whole_content(&self.asked.headers);
-        self.gateway.parts.upstream.inquire(&self.asked.target, headers).await
+        self.gateway.parts.upstream.inquire(&self.asked.target, headers, None).await
     }
 
     fn kept_as(&self, reader: Reader, media_type: &str, outcome: Outcome) -> Served {

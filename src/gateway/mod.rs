@@ -29,7 +29,8 @@ mod relay;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
@@ -125,20 +126,18 @@ impl Gateway {
         Self { parts: Arc::new(Parts { store, upstream, options, fills, tasks }) }
     }
 
-    /// How the registry at `authority` is spoken to, when a client used TLS towards it.
-    fn scheme_for(&self, authority: &Authority, client_used: Scheme) -> Scheme {
+    /// How the registry at `authority` is spoken to: by TLS unless the operator says otherwise,
+    /// whatever the client used.
+    fn scheme_for(&self, authority: &Authority) -> Scheme {
         let rules = &self.parts.options.registries;
-        rules
-            .iter()
-            .find(|rule| rule.host.matches(authority))
-            .map_or(client_used, |rule| rule.scheme)
+        let rule = rules.iter().find(|rule| rule.host.matches(authority));
+        rule.map_or(Scheme::Https, |rule| rule.scheme)
     }
 
     /// Answers a request that a client addressed to the registry at `authority`.
     pub async fn respond(
         &self,
         authority: &Authority,
-        scheme: Scheme,
         request: Request<Incoming>,
     ) -> (Served, Subject) {
         let (head, body) = request.into_parts();
@@ -150,8 +149,8 @@ impl Gateway {
         let path_and_query =
             head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
         let target = Target {
-            scheme: self.scheme_for(authority, scheme),
-            authority: authority.clone(),
+            scheme: self.scheme_for(authority),
+            authority: registry.authority(authority),
             path_and_query,
         };
         let asked = Asked { method: head.method, target, registry, headers: head.headers, body };
@@ -192,7 +191,7 @@ impl Gateway {
             (Route::Manifest { repository, reference }, &Method::GET | &Method::HEAD) => {
                 manifests::serve(self, asked, repository, reference).await
             }
-            (_, method) if is_write(method, route) && self.parts.options.push == Push::Deny => {
+            _ if self.parts.options.push == Push::Deny && is_write(&asked) => {
                 return push_denied(&registry);
             }
             _ => relay::serve(self, asked).await,
@@ -202,17 +201,22 @@ impl Gateway {
 
     /// Sends a request on as it came, but for the fields that end here.
     async fn send(&self, asked: Asked) -> Result<Response<IdleBody>, UpstreamError> {
-        let headers = headers::forwarded(&asked.headers);
+        let mut headers = headers::forwarded(&asked.headers);
+        let has_content = matches!(asked.method, Method::POST | Method::PUT | Method::PATCH);
+        if has_content && asked.body.is_end_stream() {
+            // Some registries answer 411 to an upload's empty requests without it.
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+        }
         let body = RequestBody::Client(asked.body);
         self.parts.upstream.send(asked.method, &asked.target, headers, body).await
     }
 }
 
 /// Whether a request changes something at a registry; pulls use POST with token servers.
-fn is_write(method: &Method, route: &Route) -> bool {
-    match *method {
+fn is_write(asked: &Asked) -> bool {
+    match asked.method {
         Method::PUT | Method::PATCH | Method::DELETE => true,
-        Method::POST => !matches!(route, Route::Other),
+        Method::POST => asked.target.path().starts_with("/v2"),
         _ => false,
     }
 }

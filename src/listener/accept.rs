@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::idle::IdleStream;
@@ -135,8 +135,7 @@ async fn accept_all(socket: TcpListener, shared: Arc<Shared>, permits: Arc<Semap
         };
         let shared = shared.clone();
         shared.services.tasks.clone().spawn(async move {
-            serve(shared, stream, client).await;
-            drop(permit);
+            serve(shared, stream, client, permit).await;
         });
     }
 }
@@ -144,13 +143,18 @@ async fn accept_all(socket: TcpListener, shared: Arc<Shared>, permits: Arc<Semap
 async fn accept(
     socket: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
     let (stream, client) = socket.accept().await?;
     Ok((stream, client, permit))
 }
 
-async fn serve(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr) {
+async fn serve(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    client: SocketAddr,
+    place: OwnedSemaphorePermit,
+) {
     let Ok((stream, secure)) = opened(&shared, stream).await.inspect_err(|error| {
         tracing::debug!(%client, %error, "a connection came to nothing");
     }) else {
@@ -158,7 +162,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr) {
     };
     let client = SocketAddr::new(client.ip().to_canonical(), client.port());
     let shutdown = shared.services.shutdown.clone();
-    let peer = Peer { shared, client, secure };
+    let peer = Peer { shared, client, secure, _place: Arc::new(place) };
     http::serve(stream, &shutdown, |request| {
         let peer = peer.clone();
         async move { proxy::answer(&peer, request).await }

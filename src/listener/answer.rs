@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::gateway::body::ResponseError;
@@ -32,7 +32,10 @@ impl Answer {
     pub(super) fn logged(self, began: Instant) -> Response<LoggedBody> {
         let status = Some(self.response.status());
         let line = self.line.map(|line| RequestLine { status, ..line });
-        self.response.map(|inner| LoggedBody { inner, line, began, ended: false })
+        // These have no body, whatever they describe; nobody will ask for its end.
+        let ended = line.as_ref().is_some_and(|line| line.method == Method::HEAD)
+            || matches!(status, Some(StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED));
+        self.response.map(|inner| LoggedBody { inner, line, began, ended })
     }
 }
 

@@ -13,11 +13,10 @@ use tokio_rustls::server::TlsStream;
 use super::accept::HANDSHAKE_TIMEOUT;
 use super::answer::{Answer, LoggedBody, bad_request, framing_fault, refusal};
 use super::stream::{ClientStream, Rewound};
-use super::{Peer, http as connection, is_same};
+use super::{Peer, http as connection, is_same, tunnel};
 use crate::gateway::ResponseBody;
 use crate::log::{Outcome, RequestLine, Subject};
 use crate::oci::{Authority, ErrorCode, Host};
-use crate::upstream::Scheme;
 
 /// The client's connection under the intercepted TLS.
 type Inner = Rewound<ClientStream>;
@@ -27,7 +26,10 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, authority: Authority, line:
     let peer = peer.clone();
     let tasks = peer.shared.services.tasks.clone();
     tasks.spawn(async move {
-        let Ok(upgraded) = upgrade.await else { return };
+        let upgraded = match upgrade.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => return tunnel::never_opened(line, &error),
+        };
         let Some(stream) = client_stream(upgraded) else {
             return;
         };
@@ -111,7 +113,7 @@ impl Context {
                 .logged(began);
         }
         let gateway = &self.peer.shared.services.gateway;
-        let (served, subject) = gateway.respond(&self.authority, Scheme::Https, request).await;
+        let (served, subject) = gateway.respond(&self.authority, request).await;
         let line = self.peer.line(served.outcome, method, subject).because(served.reason);
         Answer::new(served.response, line).logged(began)
     }
@@ -140,6 +142,9 @@ impl Context {
             return Some(self.misdirected(&format!("the Host {host:?}")));
         }
         let uri = request.uri();
+        if !uri.path().starts_with('/') {
+            return Some(bad_request("the request target is no path"));
+        }
         let foreign = uri.authority().filter(|asked| !is_same(&self.authority, asked.as_str()));
         foreign.map(|asked| self.misdirected(&format!("the request target {:?}", asked.as_str())))
     }

@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use ::http::{Method, Response};
 use entrepot_ca::Authority as CertificateAuthority;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,6 +40,7 @@ pub use tls::TlsSettingsError;
 
 use crate::gateway::{Gateway, ResponseBody};
 use crate::log::{Outcome, RequestLine, Subject};
+use crate::oci::host::HTTPS_PORT;
 use crate::oci::{Authority, Host};
 use crate::upstream::Dialer;
 
@@ -103,6 +105,8 @@ struct Peer {
     shared: Arc<Shared>,
     client: SocketAddr,
     secure: bool,
+    /// A place among the connections; a tunnel keeps it as long as it lasts.
+    _place: Arc<OwnedSemaphorePermit>,
 }
 
 impl Peer {
@@ -112,8 +116,8 @@ impl Peer {
     }
 }
 
-/// Whether a request's authority is the one the connection is for.
+/// Whether a request's authority is the one the connection is for. Inside TLS, 443 goes without
+/// saying (RFC 9110 §4.2.2).
 fn is_same(authority: &Authority, host_field: &str) -> bool {
-    Authority::parse(host_field, authority.port()).is_ok_and(|asked| asked == *authority)
-        || Authority::parse(host_field, crate::oci::host::HTTPS_PORT).is_ok_and(|a| a == *authority)
+    Authority::parse(host_field, HTTPS_PORT).is_ok_and(|asked| asked == *authority)
 }

@@ -11,7 +11,6 @@ use super::{PageRequest, Peer, intercept, tunnel};
 use crate::gateway::{ResponseBody, Served};
 use crate::log::{Outcome, RequestLine, Subject};
 use crate::oci::{Authority, ErrorCode};
-use crate::upstream::Scheme;
 use crate::upstream::reach::AddressRule;
 
 /// The port that plain HTTP uses where none is named (RFC 9110 §4.2.1).
@@ -117,7 +116,7 @@ async fn absolute(peer: &Peer, request: Request<Incoming>) -> Answer {
     };
     let gateway = &peer.shared.services.gateway;
     let (served, subject) = match peer.shared.policy.verdict(&authority, HTTP_PORT) {
-        Verdict::Intercept => gateway.respond(&authority, Scheme::Http, request).await,
+        Verdict::Intercept => gateway.respond(&authority, request).await,
         Verdict::Tunnel(_) => {
             let subject = Subject::Other(format!("{authority}{}", request.uri().path()));
             (gateway.forward(authority, request).await, subject)

@@ -25,39 +25,53 @@ pub struct TlsSettingsError(#[from] rustls::Error);
 /// Makes and keeps server settings.
 pub(super) struct TlsSettings {
     certificates: CertificateAuthority,
-    hosts: Cache<Host, Arc<ServerConfig>>,
+    hosts: Kept,
+    /// Of the proxy itself, by the address that clients connect to.
+    addresses: Kept,
     own_names: Vec<Host>,
 }
 
+type Kept = Cache<Host, Arc<ServerConfig>>;
+
 impl TlsSettings {
     pub(super) fn new(certificates: CertificateAuthority, own_names: Vec<Host>) -> Self {
-        let hosts = Cache::builder()
-            .max_capacity(MAX_HOSTS)
-            .eviction_policy(moka::policy::EvictionPolicy::lru())
-            .build();
-        Self { certificates, hosts, own_names }
+        let kept = || {
+            let lru = moka::policy::EvictionPolicy::lru();
+            Cache::builder().max_capacity(MAX_HOSTS).eviction_policy(lru).build()
+        };
+        Self { certificates, hosts: kept(), addresses: kept(), own_names }
     }
 
     /// Settings for clients that believe they talk to `host`.
     pub(super) fn for_host(&self, host: &Host) -> Result<Arc<ServerConfig>, TlsSettingsError> {
-        if let Some(known) = self.hosts.get(host) {
-            return Ok(known);
-        }
         let certificates = self.certificates.clone();
-        let made = settings(Arc::new(OneHost { certificates, host: host.clone() }))?;
-        self.hosts.insert(host.clone(), made.clone());
-        Ok(made)
+        kept(&self.hosts, host, || Arc::new(OneHost { certificates, host: host.clone() }))
     }
 
     /// Settings for clients that reach the proxy itself by TLS, at `address`. Leaves are made for
     /// the proxy's own names alone, whatever a client asks for.
     pub(super) fn for_proxy(&self, address: &Host) -> Result<Arc<ServerConfig>, TlsSettingsError> {
-        settings(Arc::new(OwnNames {
-            certificates: self.certificates.clone(),
-            names: self.own_names.clone(),
-            address: address.clone(),
-        }))
+        kept(&self.addresses, address, || {
+            Arc::new(OwnNames {
+                certificates: self.certificates.clone(),
+                names: self.own_names.clone(),
+                address: address.clone(),
+            })
+        })
     }
+}
+
+fn kept<R: ResolvesServerCert + 'static>(
+    cache: &Kept,
+    host: &Host,
+    resolver: impl FnOnce() -> Arc<R>,
+) -> Result<Arc<ServerConfig>, TlsSettingsError> {
+    if let Some(known) = cache.get(host) {
+        return Ok(known);
+    }
+    let made = settings(resolver())?;
+    cache.insert(host.clone(), made.clone());
+    Ok(made)
 }
 
 fn settings(resolver: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, TlsSettingsError> {

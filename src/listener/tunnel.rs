@@ -1,19 +1,30 @@
 //! Bytes passed through unread.
 
-use std::time::Instant;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use super::Peer;
+use super::accept::IDLE;
 use super::answer::refusal;
+use super::idle::IdleStream;
 use crate::gateway::ResponseBody;
 use crate::log::{Outcome, RequestLine};
 use crate::oci::ErrorCode;
 use crate::upstream::DialError;
+
+/// How long nothing may come through a tunnel during the drain before it is taken for done.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// The answer to a CONNECT whose destination can't be had.
 pub(super) fn failed(error: &DialError) -> (Outcome, Response<ResponseBody>) {
@@ -30,36 +41,85 @@ pub(super) fn failed(error: &DialError) -> (Outcome, Response<ResponseBody>) {
 }
 
 /// Passes bytes both ways once the client has its 200, and writes the tunnel's line at its end.
-pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, far: TcpStream, mut line: RequestLine) {
+pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, far: TcpStream, line: RequestLine) {
     let began = Instant::now();
-    let shutdown = peer.shared.services.shutdown.clone();
-    peer.shared.services.tasks.spawn(async move {
-        let Ok(upgraded) = upgrade.await else { return };
-        let mut near = TokioIo::new(upgraded);
-        let mut far = super::idle::IdleStream::new(far, super::accept::IDLE);
-        let passed = tokio::select! {
-            passed = pass(&mut near, &mut far) => passed,
-            // Nobody can tell when an opaque tunnel is between two exchanges.
-            () = shutdown.cancelled() => 0,
+    let peer = peer.clone();
+    peer.shared.services.tasks.clone().spawn(async move {
+        let near = match upgrade.await {
+            Ok(near) => near,
+            Err(error) => return never_opened(line, &error),
         };
-        line.outcome = Outcome::Tunnel;
-        line.body_bytes = passed;
-        line.elapsed = began.elapsed();
-        line.emit();
+        let passed = Arc::new(AtomicU64::new(0));
+        let mut near = TokioIo::new(near);
+        let far = IdleStream::new(far, IDLE);
+        let mut far = Counted { inner: far, passed: passed.clone() };
+        tokio::select! {
+            ended = tokio::io::copy_bidirectional(&mut near, &mut far) => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a tunnel broke");
+                }
+            }
+            () = falls_silent(&peer.shared.services.shutdown, &passed) => {}
+        }
+        let body_bytes = passed.load(Ordering::Relaxed);
+        RequestLine { body_bytes, elapsed: began.elapsed(), ..line }.emit();
     });
 }
 
-/// The bytes that went to the client; a broken tunnel is as good an end as any.
-async fn pass<A, B>(near: &mut A, far: &mut B) -> u64
-where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
-{
-    match tokio::io::copy_bidirectional(near, far).await {
-        Ok((_, to_client)) => to_client,
-        Err(error) => {
-            tracing::debug!(%error, "a tunnel broke");
-            0
+/// The line of a CONNECT whose client left before it was answered.
+pub(super) fn never_opened(line: RequestLine, error: &hyper::Error) {
+    let reason = format!("the client left before the tunnel was open: {error}");
+    line.with(Outcome::Error).because(Some(reason)).emit();
+}
+
+/// Resolves when the shutdown has begun and nothing moves any more: nobody can tell otherwise when
+/// an opaque tunnel is between two exchanges.
+async fn falls_silent(shutdown: &CancellationToken, passed: &AtomicU64) {
+    shutdown.cancelled().await;
+    let mut before = None;
+    loop {
+        let now = Some(passed.load(Ordering::Relaxed));
+        if now == before {
+            return;
         }
+        before = now;
+        tokio::time::sleep(SILENCE).await;
+    }
+}
+
+/// Counts the bytes that come from the far side.
+struct Counted<T> {
+    inner: T,
+    passed: Arc<AtomicU64>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.passed.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }

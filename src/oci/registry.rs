@@ -4,6 +4,11 @@ use std::fmt;
 
 use super::host::{Authority, HTTPS_PORT, Host, is_hub_name};
 
+/// The Hub's identity.
+const HUB: &str = "docker.io";
+/// The host that speaks for it.
+const HUB_API: &str = "registry-1.docker.io";
+
 /// A registry's identity: what the store files its records under and what the log prints.
 ///
 /// The Hub has several host names and one identity, `docker.io`; every other registry is its
@@ -17,9 +22,20 @@ impl Registry {
     pub fn at(authority: &Authority) -> Self {
         match authority.host() {
             Host::Name(name) if is_hub_name(name) && authority.port() == HTTPS_PORT => {
-                Self("docker.io".to_owned())
+                Self(HUB.to_owned())
             }
             _ => Self(authority.to_host_field(HTTPS_PORT)),
+        }
+    }
+
+    /// Whom to ask for this registry's content when a client asked `authority`: of the Hub's names
+    /// only one is the API's, others lead to its web site.
+    #[must_use]
+    pub fn authority(&self, asked: &Authority) -> Authority {
+        if self.0 == HUB {
+            Authority::new(Host::Name(HUB_API.to_owned()), HTTPS_PORT)
+        } else {
+            asked.clone()
         }
     }
 
@@ -45,6 +61,10 @@ mod tests {
         let name = |text| Registry::at(&Authority::parse_with_port(text).unwrap()).to_string();
         assert_eq!(name("registry-1.docker.io:443"), "docker.io");
         assert_eq!(name("index.docker.io:443"), "docker.io");
+        let web = Authority::parse_with_port("docker.io:443").unwrap();
+        assert_eq!(Registry::at(&web).authority(&web).to_string(), "registry-1.docker.io:443");
+        let other = Authority::parse_with_port("ghcr.io:443").unwrap();
+        assert_eq!(Registry::at(&other).authority(&other), other);
         assert_eq!(name("registry-1.docker.io:5000"), "registry-1.docker.io:5000");
         assert_eq!(name("ghcr.io:443"), "ghcr.io");
         assert_eq!(name("registry.corp:5000"), "registry.corp:5000");

@@ -98,6 +98,14 @@ pub struct Target {
     pub path_and_query: String,
 }
 
+impl Target {
+    /// The path, without the query, which may hold a signature.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.path_and_query.split('?').next().unwrap_or_default()
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = self.authority.to_host_field(self.scheme.default_port());
@@ -110,15 +118,16 @@ pub struct Followed {
     /// The last response: the answer, or a redirect to another registry, which is the client's to
     /// follow since that registry decides by its own rules.
     pub response: Response<IdleBody>,
-    /// Whether the registry sent us on to storage: its yes to this request.
-    pub via_storage: bool,
+    /// The path in storage that the registry sent us on to, if it did; without the signature.
+    storage_path: Option<String>,
 }
 
 impl Followed {
-    /// Whether the registry would serve what was asked for.
+    /// Whether the registry sent us on to storage under a path with this name in it: its yes to a
+    /// request for this object. (A login page has the object in its query at most.)
     #[must_use]
-    pub fn is_consent(&self) -> bool {
-        self.via_storage || self.response.status().is_success()
+    pub fn names(&self, object: &str) -> bool {
+        self.storage_path.as_ref().is_some_and(|path| path.contains(object))
     }
 }
 
@@ -200,7 +209,7 @@ impl Upstream {
         mut headers: HeaderMap,
     ) -> Result<Followed, UpstreamError> {
         let mut target = target;
-        let mut via_storage = false;
+        let mut storage_path = None;
         for _ in 0..=MAX_HOPS {
             let body = RequestBody::Empty;
             let response = self.send(method.clone(), &target, headers.clone(), body).await?;
@@ -208,13 +217,12 @@ impl Upstream {
                 .map_err(|source| redirected(&target, source))?;
             target = match hop {
                 None | Some(Hop::OtherRegistry) => {
-                    return Ok(Followed { response, via_storage });
+                    return Ok(Followed { response, storage_path });
                 }
                 Some(Hop::SameHost(next)) => next,
                 Some(Hop::Storage(next)) => {
-                    via_storage = true;
-                    headers.remove(header::AUTHORIZATION);
-                    headers.remove(header::COOKIE);
+                    storage_path = Some(next.path().to_owned());
+                    headers = for_storage(&headers);
                     next
                 }
             };
@@ -222,31 +230,51 @@ impl Upstream {
         Err(redirected(&target, RedirectError::TooMany))
     }
 
-    /// Sends a HEAD to learn whether the registry would serve this: by a 2xx, or by sending the
-    /// client on to its storage, which need not be asked (some storage refuses HEAD).
+    /// Sends a HEAD to learn whether the registry would serve this. Storage that it sends us on to
+    /// under a path that names the object need not be asked (some refuses HEAD).
     pub async fn inquire(
         &self,
         target: &Target,
         headers: HeaderMap,
+        object: Option<&str>,
     ) -> Result<Followed, UpstreamError> {
-        let mut target = target.clone();
-        for _ in 0..=MAX_HOPS {
-            let body = RequestBody::Empty;
-            let response = self.send(Method::HEAD, &target, headers.clone(), body).await?;
-            let hop = redirect::hop(&target, response.status(), response.headers())
-                .map_err(|source| redirected(&target, source))?;
-            match hop {
-                Some(Hop::SameHost(next)) => target = next,
-                Some(Hop::Storage(_)) => {
-                    return Ok(Followed { response, via_storage: true });
-                }
-                None | Some(Hop::OtherRegistry) => {
-                    return Ok(Followed { response, via_storage: false });
-                }
+        let body = RequestBody::Empty;
+        let response = self.send(Method::HEAD, target, headers.clone(), body).await?;
+        let hop = redirect::hop(target, response.status(), response.headers())
+            .map_err(|source| redirected(target, source))?;
+        match hop {
+            None | Some(Hop::OtherRegistry) => Ok(Followed { response, storage_path: None }),
+            Some(Hop::Storage(next)) if object.is_some_and(|o| next.path().contains(o)) => {
+                Ok(Followed { response, storage_path: Some(next.path().to_owned()) })
             }
+            Some(Hop::Storage(next)) => {
+                self.follow(Method::HEAD, next, for_storage(&headers)).await
+            }
+            Some(Hop::SameHost(next)) => self.follow(Method::HEAD, next, headers).await,
         }
-        Err(redirected(&target, RedirectError::TooMany))
     }
+}
+
+/// What storage needs to know of a request. Credentials have many names; what is not known to be
+/// none does not leave the registry's host.
+fn for_storage(headers: &HeaderMap) -> HeaderMap {
+    let kept = [
+        header::ACCEPT,
+        header::ACCEPT_ENCODING,
+        header::RANGE,
+        header::IF_RANGE,
+        header::IF_MATCH,
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+        header::IF_UNMODIFIED_SINCE,
+        header::USER_AGENT,
+        header::VIA,
+    ];
+    headers
+        .iter()
+        .filter(|(name, _)| kept.contains(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn redirected(target: &Target, source: RedirectError) -> UpstreamError {

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use super::connect_to::ConnectTo;
 use super::error::DialError;
@@ -18,6 +19,9 @@ use crate::oci::{Authority, Host};
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Addresses tried of one name: a registry has a handful, and a hundred are an attack.
 const MAX_ADDRESSES: usize = 16;
+
+/// Lookups at once.
+const MAX_LOOKUPS: usize = 64;
 
 /// Who turns names into addresses.
 #[derive(Debug, Clone, Default)]
@@ -36,7 +40,7 @@ impl Resolver {
             Host::Name(name) => name,
         };
         match self {
-            Self::System => Ok(tokio::net::lookup_host((name.as_str(), port)).await?.collect()),
+            Self::System => looked_up(name.clone(), port).await,
             Self::Table(table) => table
                 .iter()
                 .find(|(known, _)| known == name)
@@ -44,6 +48,19 @@ impl Resolver {
                 .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "not in the table")),
         }
     }
+}
+
+/// getaddrinfo(3) in a thread of the blocking pool. One that waits for a silent name server can't
+/// be called off, so that only a few may: the store's reads need that pool as well.
+async fn looked_up(name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    static LOOKUPS: Semaphore = Semaphore::const_new(MAX_LOOKUPS);
+    let place = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+    tokio::task::spawn_blocking(move || {
+        let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        drop(place);
+        found
+    })
+    .await?
 }
 
 /// Makes TCP connections.
