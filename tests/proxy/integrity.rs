@@ -126,3 +126,35 @@ fn a_chunked_blob_with_interim_answers_before_it_is_a_blob() {
     assert_eq!(fetched.response.body, blob.bytes);
     proxy.wait_until_kept(&blob.digest);
 }
+
+#[test]
+fn a_wrong_body_in_place_of_a_part_never_completes() {
+    let (registry, proxy, blob) = world();
+    let wrong =
+        Fault::answer_with(|_| entrepot_testkit::http::Response::new(200).body(vec![0; SIZE]));
+    registry.fault_always(On::get(&blob.digest), wrong);
+    let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), blob.digest);
+    for range in ["bytes=-10", "bytes=0-"] {
+        let request = Request::get(&url).header("Range", range);
+        let mut connection = proxy.client().open(registry.host()).unwrap();
+        let mut download = connection.start(&request).unwrap();
+        assert!(download.finish().is_err(), "{range}");
+    }
+    assert!(!proxy.keeps(&blob.digest));
+}
+
+/// A length beside the chunked coding is not the body's; passed on, it would end the body before
+/// its digest could be looked at.
+#[test]
+fn a_length_beside_an_upstreams_coding_does_not_cut_a_body_short() {
+    let (registry, proxy, blob) = world();
+    proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    proxy.wait_until_kept(&blob.digest);
+    // Kept, but not for this repository: what comes is passed on.
+    registry.push_blob("other/repo", &blob);
+    registry.fault_always(On::get(&blob.digest), Fault::Chunked);
+    registry.fault_always(On::get(&blob.digest), Fault::Header("Content-Length", "5".to_owned()));
+    if let Ok(got) = proxy.puller().blob("other/repo", &blob.digest) {
+        assert_eq!(got.response.body, blob.bytes);
+    }
+}

@@ -162,3 +162,22 @@ fn passwords_of_a_basic_registry_open_only_what_they_open_there() {
     assert_eq!(refused.status(), Some(403));
     assert_eq!(proxy.puller().pull(PRIVATE, "1").unwrap_err().status(), Some(401));
 }
+
+#[test]
+fn a_login_page_is_no_registrys_yes() {
+    let world = world();
+    let alice = world.puller().user(&world.alice);
+    let pulled = alice.pull(PRIVATE, "1").unwrap();
+    world.proxy.wait_until_all_kept(&pulled);
+    let layer = &world.image.layers[0];
+    let url = format!("https://{}/v2/{PRIVATE}/blobs/{}", world.registry.host(), layer.digest);
+    let page = Response::new(200).header("Content-Type", "text/html").body("<html>Log in</html>");
+    let login = format!("https://login.example/?next={}", layer.digest);
+    let gates = [Fault::Answer(page), Fault::redirect(302, &login), Fault::redirect(302, "/login")];
+    for gate in gates {
+        world.registry.fault_always(On::path(&layer.digest), gate.clone());
+        let answered = world.client().send(&Request::get(&url));
+        assert!(answered.is_err() || answered.unwrap().body != layer.bytes, "{gate:?}");
+        world.registry.heal();
+    }
+}

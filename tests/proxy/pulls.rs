@@ -144,3 +144,33 @@ fn a_part_of_a_kept_blob_is_that_part() {
     let beyond = Request::get(&url).header("Range", "bytes=10000-");
     assert_eq!(proxy.client().send(&beyond).unwrap().status, 416);
 }
+
+#[test]
+fn a_manifest_that_is_fetched_as_a_blob_stays_a_manifest() {
+    let registry = Registry::open();
+    let image = Image::random(1, 1000);
+    registry.push(ALPINE, "1", &image);
+    registry.push_blob(ALPINE, &image.manifest);
+    let proxy = in_front_of(&registry);
+    proxy.puller().pull(ALPINE, "1").unwrap();
+    proxy.puller().blob(ALPINE, &image.manifest.digest).unwrap();
+    let pulled = proxy.puller().pull(ALPINE, "1").unwrap();
+    let content_type = pulled.manifests[0].response.headers.get("content-type");
+    assert_eq!(content_type, Some(entrepot_testkit::image::MANIFEST));
+}
+
+#[test]
+fn a_blob_that_came_first_does_not_spoil_the_manifest() {
+    let registry = Registry::open();
+    let image = Image::random(1, 1000);
+    registry.push(ALPINE, "1", &image);
+    registry.push_blob(ALPINE, &image.manifest);
+    let proxy = in_front_of(&registry);
+    proxy.puller().blob(ALPINE, &image.manifest.digest).unwrap();
+    proxy.wait_until_kept(&image.manifest.digest);
+    for _ in 0..2 {
+        let pulled = proxy.puller().pull(ALPINE, "1").unwrap();
+        let content_type = pulled.manifests[0].response.headers.get("content-type");
+        assert_eq!(content_type, Some(entrepot_testkit::image::MANIFEST));
+    }
+}

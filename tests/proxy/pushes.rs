@@ -68,6 +68,8 @@ fn a_push_that_is_denied_is_told_so() {
         Request::new("PUT", format!("{base}/blobs/uploads/1?digest=sha256:00")).body("abc"),
         Request::new("PUT", format!("{base}/manifests/new")).body("{}"),
         Request::new("DELETE", format!("{base}/manifests/new")),
+        // As spelled by somebody who would rather not be recognised.
+        Request::new("POST", format!("{base}/%62lobs/uploads/")),
     ];
     for write in writes {
         let response = proxy.client().send(&write).unwrap();
@@ -78,4 +80,17 @@ fn a_push_that_is_denied_is_told_so() {
         assert_eq!(version, Some("registry/2.0"));
     }
     assert!(registry.requests().is_empty(), "{}", registry.requests().summary());
+}
+
+#[test]
+fn an_empty_request_of_an_upload_says_that_it_is_empty() {
+    let registry = Registry::open();
+    let proxy = in_front_of(&registry);
+    let mut connection = proxy.client().open(registry.host()).unwrap();
+    let request = Request::new("POST", format!("/v2/{ALPINE}/blobs/uploads/"))
+        .header("Host", registry.host())
+        .header("Content-Length", "0");
+    connection.send(&request).unwrap();
+    let seen = registry.requests().method("POST");
+    assert_eq!(seen.iter().next().unwrap().headers.get("content-length"), Some("0"));
 }

@@ -41,6 +41,27 @@ fn a_break_is_continued_without_the_client_noticing() {
 }
 
 #[test]
+fn a_registry_that_is_away_for_a_moment_is_asked_again() {
+    let (registry, proxy, blob) = world();
+    registry.fault(On::get(&blob.digest), Fault::Cut(600_000, Hangup::Fin));
+    registry.fault(On::get(&blob.digest), Fault::NoAnswer(Hangup::Fin));
+    registry.fault(On::get(&blob.digest), Fault::status(503));
+    registry.fault(On::get(&blob.digest), Fault::status(429));
+    let got = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    assert_eq!(got.response.body, blob.bytes);
+    proxy.wait_until_kept(&blob.digest);
+}
+
+#[test]
+fn a_registry_that_goes_on_refusing_is_not_asked_for_ever() {
+    let (registry, proxy, blob) = world();
+    registry.fault(On::get(&blob.digest), Fault::Cut(600_000, Hangup::Fin));
+    registry.fault_always(On::get(&blob.digest), Fault::status(503));
+    proxy.puller().blob(ALPINE, &blob.digest).unwrap_err();
+    assert!(registry.requests().blob_gets().len() <= 6, "{}", registry.requests().summary());
+}
+
+#[test]
 fn a_registry_without_ranges_sends_everything_again() {
     let (registry, proxy, blob) = world();
     registry.fault(On::get(&blob.digest), Fault::Cut(600_000, Hangup::Fin));
