@@ -86,7 +86,9 @@ pub enum WriteError {
         /// The announced size in bytes.
         total: u64,
     },
-    /// The disk failed. Readers get [`ReadError::Store`]; the partial file is removed.
+    /// The disk failed. Take [`Writer::into_relay`](crate::Writer::into_relay) to go on without
+    /// it. Readers wait until the writer is gone, then get [`ReadError::Store`]; the partial file
+    /// is removed.
     #[error("the store could not keep the bytes")]
     Store(#[source] DiskError),
 }
@@ -117,8 +119,9 @@ pub enum FinishError {
         /// The announced size in bytes.
         total: u64,
     },
-    /// The disk failed and nothing is kept. When this happened after the digest was found right,
-    /// the readers of this download finish all the same.
+    /// The disk failed and nothing is kept. If the digest is right, which it almost always is known
+    /// to be, the readers of this download finish all the same; else they get
+    /// [`ReadError::Store`].
     #[error("the store could not keep the object")]
     Store(#[source] DiskError),
 }
@@ -167,7 +170,9 @@ pub enum ReadError {
     /// The upstream sent other bytes the second time: what was read must not be used.
     #[error("the upstream's bytes changed during the download")]
     Changed,
-    /// The disk failed, for the download or for this read.
+    /// The disk failed, for the download or for this read. What was read before is what the
+    /// upstream sent: go on without the store from the offset that was asked for. (All bytes of a
+    /// download below [`Reader::available`](crate::Reader::available) can still be read.)
     #[error("the store could not read the object")]
     Store(#[source] DiskError),
 }

@@ -16,6 +16,7 @@
 //! | [`digest`](Digest), `hasher` | names of objects, and how they are computed |
 //! | `store` | [`Store`]: open, look up, put, totals |
 //! | `reservation`, `writer`, `feed`, `pen` | a download: the right to it, its async end, its queue, its disk end |
+//! | `relay` | what is left of a download when the disk fails |
 //! | `object`, `reader`, `buffers` | the bytes that readers share, kept or in flight |
 //! | `flights`, `opened` | who is downloading what; which files are open |
 //! | `origin` | which registry a download comes from |
@@ -85,6 +86,7 @@ mod publish;
 mod reader;
 mod records;
 mod recovery;
+mod relay;
 mod repository;
 mod reservation;
 mod shared;
@@ -105,6 +107,7 @@ pub use index::IndexState;
 pub use inspect::Verdict;
 pub use options::Options;
 pub use reader::Reader;
+pub use relay::Relay;
 pub use repository::{ContentRecord, Repository};
 pub use reservation::{Reservation, Start};
 pub use store::{Lookup, Presence, Store, Totals};

@@ -4,8 +4,9 @@
 //! must change them sets the phase to `Failed` first, and readers look at the phase again after
 //! every read.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::buffers::Buffers;
@@ -21,7 +22,16 @@ pub(crate) struct Object {
     buffers: Arc<Buffers>,
     /// Where it is downloaded from in this run.
     origin: Option<Origin>,
+    /// The end of an object whose disk failed before it was whole.
+    tail: OnceLock<Tail>,
     progress: watch::Sender<Progress>,
+}
+
+/// Bytes that are in memory only.
+#[derive(Debug)]
+struct Tail {
+    from: u64,
+    chunks: Vec<Bytes>,
 }
 
 #[derive(Debug)]
@@ -71,7 +81,7 @@ impl Object {
         progress: Progress,
     ) -> Self {
         let (buffers, progress) = (Arc::clone(buffers), watch::Sender::new(progress));
-        Self { digest, file, buffers, origin, progress }
+        Self { digest, file, buffers, origin, tail: OnceLock::new(), progress }
     }
 
     pub(crate) const fn digest(&self) -> &Digest {
@@ -100,11 +110,11 @@ impl Object {
         self.progress.borrow().visible
     }
 
-    /// An error once what was read must not be used.
+    /// An error once what was read must not be used: a disk that fails changes nothing of that.
     pub(crate) fn check(&self) -> Result<(), ReadError> {
         match &self.progress.borrow().phase {
+            Phase::Failed(ReadError::Store(_)) | Phase::Filling | Phase::Verified => Ok(()),
             Phase::Failed(error) => Err(error.clone()),
-            Phase::Filling | Phase::Verified => Ok(()),
         }
     }
 
@@ -144,6 +154,30 @@ impl Object {
         });
     }
 
+    /// The same, but everything from `from` on is in memory only.
+    pub(crate) fn verified_in_memory(&self, size: u64, from: u64, chunks: Vec<Bytes>) {
+        let _ = self.tail.set(Tail { from, chunks });
+        self.verified(size);
+    }
+
+    /// What is in memory at `offset`: the rest of a piece.
+    pub(crate) fn in_memory(&self, offset: u64) -> Option<Bytes> {
+        let tail = self.tail.get()?;
+        let mut skip = usize::try_from(offset.checked_sub(tail.from)?).ok()?;
+        for chunk in &tail.chunks {
+            if skip < chunk.len() {
+                return Some(chunk.slice(skip..));
+            }
+            skip = skip.saturating_sub(chunk.len());
+        }
+        None
+    }
+
+    /// Where the file ends, as far as readers are concerned.
+    pub(crate) fn file_end(&self) -> u64 {
+        self.tail.get().map_or(u64::MAX, |tail| tail.from)
+    }
+
     /// The download is over without success. A verified object stays as it is.
     pub(crate) fn fail(&self, error: ReadError) {
         self.progress.send_modify(|progress| {
@@ -157,6 +191,7 @@ impl Object {
 impl Progress {
     fn answer(&self, offset: u64) -> Option<Result<u64, ReadError>> {
         match &self.phase {
+            Phase::Failed(ReadError::Store(_)) if self.visible > offset => Some(Ok(self.visible)),
             Phase::Failed(error) => Some(Err(error.clone())),
             Phase::Verified => Some(Ok(self.visible)),
             Phase::Filling => (self.visible > offset).then_some(Ok(self.visible)),

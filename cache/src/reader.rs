@@ -53,7 +53,8 @@ impl Reader {
     /// cache has), but at least one, for which it waits while the object is in flight. Empty: the end of a *verified* object (or `max` is 0).
     ///
     /// The last [`HOLD_BACK`](crate::HOLD_BACK) bytes of a download come once the digest has been
-    /// verified. After an error nothing that was read from this object may be used as whole.
+    /// verified. After an error nothing that was read from this object may be used as whole; after
+    /// [`ReadError::Store`] it can be completed from `offset`.
     /// The disk is waited for off the async threads. Cancel safe.
     pub async fn read_at(&self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
         if max == 0 {
@@ -64,6 +65,12 @@ impl Reader {
         if len == 0 {
             return Ok(Bytes::new());
         }
+        if let Some(mut bytes) = self.object.in_memory(offset) {
+            bytes.truncate(len);
+            return Ok(bytes);
+        }
+        let in_file = self.object.file_end().saturating_sub(offset);
+        let len = len.min(usize::try_from(in_file).unwrap_or(usize::MAX));
         let read = self.read(offset, len).await;
         // The file may have changed under the read only if the object has failed by now.
         self.object.check()?;

@@ -77,10 +77,20 @@ impl Store {
     /// unknown format, is refused and nothing in it is touched. The index is read in the
     /// background: opening takes no longer for a large store.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
-        let opened = blocking::run(move || open(options)).await;
+        Self::open_with(options, Index::start).await
+    }
+
+    async fn open_with(options: Options, start: StartIndex) -> Result<Self, OpenError> {
+        let opened = blocking::run(move || open(options, start)).await;
         let shared = opened.map_err(OpenError::Interrupted)?.map(Arc::new)?;
         shared.keeper.start(&shared);
         Ok(Self { shared })
+    }
+
+    /// A store whose index is never read to its end.
+    #[cfg(test)]
+    pub(crate) async fn open_young(options: Options) -> Self {
+        Self::open_with(options, Index::start_young).await.unwrap()
     }
 
     /// Ends eviction, writes the index's last batch and waits for its owner.
@@ -269,7 +279,10 @@ impl Store {
     }
 }
 
-fn open(options: Options) -> Result<Shared, OpenError> {
+/// How the index of an opened tree is started.
+type StartIndex = fn(Tree, Arc<Lock>) -> Index;
+
+fn open(options: Options, start: StartIndex) -> Result<Shared, OpenError> {
     let keeper = Keeper::new(Bounds::of(&options));
     let tree = Tree::new(options.dir, options.disk);
     tree.claim()?;
@@ -278,7 +291,7 @@ fn open(options: Options) -> Result<Shared, OpenError> {
     let pins = prepared.and_then(|()| Pins::load(&tree));
     let pins = pins.map_err(|error| tree.failed(error))?;
     let walked = Tree::new(tree.dir().to_owned(), Disk::real());
-    let index = Index::start(walked, Arc::clone(&lock));
+    let index = start(walked, Arc::clone(&lock));
     Ok(Shared {
         tree,
         flights: Arc::new(Flights::default()),

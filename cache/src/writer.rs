@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::feed::{Feed, Order};
-use crate::{Digest, FinishError, Reader, WriteError};
+use crate::{Digest, FinishError, Reader, Relay, WriteError};
 
 /// A download under way: give it the upstream's bytes in order, then [`finish`](Self::finish).
 ///
@@ -22,11 +22,13 @@ pub struct Writer {
     digest: Digest,
     offset: u64,
     feed: Option<Arc<Feed>>,
+    /// Why a chunk was not taken: what is there then can't be whole.
+    failed: Option<WriteError>,
 }
 
 impl Writer {
     pub(crate) const fn new(digest: Digest, offset: u64, feed: Arc<Feed>) -> Self {
-        Self { digest, offset, feed: Some(feed) }
+        Self { digest, offset, feed: Some(feed), failed: None }
     }
 
     /// The digest that is being downloaded.
@@ -51,7 +53,8 @@ impl Writer {
     /// [`offset`](Self::offset) has not moved.
     pub async fn write(&mut self, chunk: Bytes) -> Result<(), WriteError> {
         let Some(feed) = &self.feed else { return Ok(()) };
-        let permit = feed.admit(chunk.len()).await?;
+        let admitted = feed.admit(chunk.len()).await;
+        let permit = admitted.inspect_err(|error| self.failed = Some(error.clone()))?;
         if !chunk.is_empty() {
             self.offset = self.offset.saturating_add(chunk.len() as u64);
             feed.push(Order::Chunk(chunk, permit));
@@ -73,14 +76,31 @@ impl Writer {
         }
     }
 
+    /// Takes the download out of the store after [`WriteError::Store`], to continue it for its
+    /// clients without one. The chunk whose [`write`](Self::write) failed is not part of it.
+    ///
+    /// The partial file is removed and readers are failed with
+    /// [`ReadError::Store`](crate::ReadError::Store) where [`Relay::from`] is. `None`: the disk has
+    /// not failed (this writer is simply dropped), or what came again after a
+    /// [`restart`](Self::restart) had not caught up, or the held-back bytes can't be read. Does not
+    /// block.
+    #[must_use]
+    pub fn into_relay(self) -> Option<Relay> {
+        self.feed.as_ref().and_then(Feed::salvage)
+    }
+
     /// The upstream has sent everything.
     ///
     /// Size and digest are checked; readers get the held-back bytes as soon as the digest is
     /// right; then (unless the object is larger than `max_size`: it is not kept) the file is synced, renamed and its directory synced, and this returns. After
-    /// [`FinishError::Store`] nothing is kept, though readers of a right object still finish.
+    /// [`FinishError::Store`] nothing is kept, though readers of a right object still finish, from
+    /// memory where the disk failed them.
     ///
     /// When this future is dropped the work goes on in the background.
     pub async fn finish(mut self) -> Result<Reader, FinishError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error.into());
+        }
         let Some(feed) = self.feed.take() else {
             return Err(FinishError::Truncated { expected: 0, received: 0 });
         };

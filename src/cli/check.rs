@@ -27,7 +27,7 @@ pub(super) fn run(settings: &Settings, depth: Depth) -> anyhow::Result<()> {
     let mut findings = Vec::new();
     if depth == Depth::Full {
         findings.push(("ca-dir", directory(&settings.ca_dir)));
-        findings.push(("cache-dir", directory(&settings.cache_dir)));
+        findings.push(("cache-dir", directory(&settings.store.dir)));
     }
     let addresses = &settings.listener.addresses;
     let answering = addresses.first().map_or_else(|| bail!("no listen address"), |at| alive(*at));

@@ -2,6 +2,7 @@
 
 mod check;
 mod serve;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -29,6 +30,11 @@ pub fn run(
             let depth =
                 if given.get_flag("alive") { check::Depth::Alive } else { check::Depth::Full };
             settings(given, environment).and_then(|settings| check::run(&settings, depth))
+        }
+        Some(("verify", given)) => {
+            let report =
+                if given.get_flag("json") { verify::Report::Json } else { verify::Report::Text };
+            settings(given, environment).and_then(|settings| verify::run(&settings, report))
         }
         // clap requires a subcommand and knows no other.
         _ => Ok(()),
@@ -61,6 +67,13 @@ fn command() -> Command {
                     .action(ArgAction::SetTrue)
                     .help("Only ask the running proxy whether it is alive"),
             ),
+        )
+        .subcommand(
+            with_settings(
+                Command::new("verify")
+                    .about("Hash everything that is kept; set aside what is damaged"),
+            )
+            .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Tell it as JSON")),
         )
 }
 

@@ -39,9 +39,9 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<()> {
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let certificates = certificates(&settings)?;
-    let store = Store::open(entrepot_cache::Options::new(&settings.cache_dir))
+    let store = Store::open(settings.store.clone())
         .await
-        .with_context(|| format!("cache-dir {}", settings.cache_dir.display()))?;
+        .with_context(|| format!("cache-dir {}", settings.store.dir.display()))?;
     let upstream = Upstream::new(&settings.upstream).context("upstream.ca-files")?;
     let tasks = TaskTracker::new();
     let shutdown = CancellationToken::new();

@@ -33,6 +33,9 @@ pub const KEYS: &[Key] = &[
     ),
     one("ca-dir", "Where the CA lies [default: ca in data-dir]"),
     one("cache-dir", "Where the store lies [default: cache in data-dir]"),
+    one("max-size", "How many bytes are kept at most [default: 32GiB]"),
+    one("min-free", "How many bytes of the file system stay free [default: 1GiB]"),
+    one("max-idle", "After how long without use something goes [default: 60d]"),
     one(
         "ca-constrain",
         "Make a new CA that can only vouch for the intercepted hosts [default: false]",
@@ -70,4 +73,22 @@ pub fn similar<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Optio
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_names_every_key() {
+        let page = include_str!("../../docs/configuration.md");
+        for key in KEYS {
+            assert!(page.contains(&format!("\n| `{}` |", key.name)), "{} is not there", key.name);
+        }
+        let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(rows, KEYS.len(), "a key is documented that is not there");
+        for key in REGISTRY_KEYS {
+            assert!(page.contains(&format!("\n{key} = ")), "{key} is not there");
+        }
+    }
 }

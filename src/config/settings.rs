@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::error::{ConfigError, Place};
 use super::reader::Reader;
 use super::source::Sources;
+use super::value::ByteSize;
 use crate::admin::setup::ProxyAddress;
 use crate::listener::{self, Policy};
 use crate::log::Format;
@@ -62,8 +63,8 @@ pub struct Settings {
     pub ca_dir: PathBuf,
     /// `ca-constrain`: the hosts that a new CA may vouch for, if it is to be constrained.
     pub ca_constraints: Option<Vec<Host>>,
-    /// `cache-dir`.
-    pub cache_dir: PathBuf,
+    /// The store: `cache-dir`, `max-size`, `min-free`, `max-idle`.
+    pub store: entrepot_cache::Options,
     /// How registry requests are decided.
     pub gateway: gateway::Options,
     /// How upstreams are reached.
@@ -101,7 +102,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         external_url,
         ca_dir,
         ca_constraints,
-        cache_dir,
+        store: store(reader, cache_dir),
         gateway: gateway::Options { push: reader.get("push").unwrap_or_default(), registries },
         upstream: upstream_options(reader, exemptions),
         log: reader.get("log").unwrap_or_default(),
@@ -213,6 +214,19 @@ fn directories(reader: &mut Reader, sources: &Sources) -> (PathBuf, PathBuf) {
     (below("ca-dir", "ca"), below("cache-dir", "cache"))
 }
 
+fn store(reader: &mut Reader, dir: PathBuf) -> entrepot_cache::Options {
+    const GIB: u64 = 1 << 30;
+    let mut size = |key: &str, default: u64| {
+        let given: Option<ByteSize> = reader.get(key);
+        given.map_or(default, |size| size.0)
+    };
+    let mut options = entrepot_cache::Options::new(dir);
+    options.max_size = Some(size("max-size", 32 * GIB));
+    options.min_free = Some(size("min-free", GIB));
+    options.max_idle = Some(reader.get("max-idle").unwrap_or(Duration::from_hours(60 * 24)));
+    options
+}
+
 fn default_data_dir(sources: &Sources) -> Option<PathBuf> {
     if let Some(state) = sources.variable("STATE_DIRECTORY") {
         // systemd separates several by colons; the first is the service's own.
@@ -264,8 +278,9 @@ mod tests {
         assert_eq!(settings.listener.addresses.len(), 2);
         assert_eq!(settings.admin_listen.to_string(), "127.0.0.1:3129");
         assert_eq!(settings.ca_dir, Path::new("/state/ca"));
-        assert_eq!(settings.cache_dir, Path::new("/state/cache"));
+        assert_eq!(settings.store.dir, Path::new("/state/cache"));
         assert_eq!(settings.listener.policy.intercept.len(), BUILT_IN_REGISTRIES.len());
+        assert_eq!(settings.store.max_size, Some(32 << 30));
         assert_eq!(settings.upstream.header_timeout, Duration::from_secs(30));
     }
 

@@ -77,6 +77,32 @@ impl FromValue for Duration {
     }
 }
 
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ByteSize(pub(super) u64);
+
+impl FromValue for ByteSize {
+    const EXPECTED: &'static str = "a size such as 500MB, 32GiB or 2TiB";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
+        let (number, unit) = text.split_at(unit_at);
+        let factor = match unit {
+            "B" => 1,
+            "kB" | "KB" => 1000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            "TB" => 1_000_000_000_000,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "TiB" => 1 << 40,
+            _ => return None,
+        };
+        number.parse::<u64>().ok()?.checked_mul(factor).map(Self)
+    }
+}
+
 impl FromValue for PathBuf {
     const EXPECTED: &'static str = "a path";
 
@@ -178,6 +204,17 @@ mod tests {
         assert_eq!(read("10m"), Some(Duration::from_mins(10)));
         assert_eq!(read("60d"), Some(Duration::from_hours(60 * 24)));
         for wrong in ["", "10", "s", "-1s", "1.5h", "1 s", "99999999999999999999s", "1w"] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let read = |text| ByteSize::from_text(text).map(|size| size.0);
+        assert_eq!(read("0B"), Some(0));
+        assert_eq!(read("500MB"), Some(500_000_000));
+        assert_eq!(read("32GiB"), Some(32 << 30));
+        for wrong in ["", "32", "GiB", "32 GiB", "1.5GiB", "32gib", "-1B", "99999999999TiB"] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
     }

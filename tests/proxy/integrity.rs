@@ -1,5 +1,6 @@
 //! Nobody receives a complete wrong body, and none is kept.
 
+use entrepot_testkit::proxy::Signal;
 use entrepot_testkit::pull::PullError;
 use entrepot_testkit::{Blob, Fault, Hangup, Image, On, Proxy, Registry, Request};
 
@@ -157,4 +158,52 @@ fn a_length_beside_an_upstreams_coding_does_not_cut_a_body_short() {
     if let Ok(got) = proxy.puller().blob("other/repo", &blob.digest) {
         assert_eq!(got.response.body, blob.bytes);
     }
+}
+
+#[test]
+fn verify_sets_damage_aside_and_the_next_pull_heals_it() {
+    let (registry, mut proxy, blob) = world();
+    let pulled = proxy.puller().pull(ALPINE, "1").unwrap();
+    proxy.wait_until_all_kept(&pulled);
+    let locked = proxy.run(&["verify"]);
+    assert_ne!(locked.code, Some(0), "a running proxy owns its store");
+    assert!(locked.output.contains("in use by process"), "{}", locked.output);
+    proxy.signal(Signal::TERM);
+    proxy.wait_exit();
+
+    let sound = proxy.run(&["verify", "--json"]);
+    assert_eq!(sound.code, Some(0), "{}", sound.output);
+    assert!(sound.output.contains(r#""damaged":[]"#), "{}", sound.output);
+    proxy.damage(&blob.digest);
+    let damaged = proxy.run(&["verify", "--json"]);
+    assert_eq!(damaged.code, Some(1));
+    assert!(damaged.output.contains(&blob.digest), "{}", damaged.output);
+    assert!(!proxy.keeps(&blob.digest));
+
+    proxy.start_again();
+    let healed = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    assert_eq!(healed.response.body, blob.bytes);
+    assert_eq!(registry.requests().blob_gets().path(&blob.digest).len(), 2);
+}
+
+#[test]
+fn what_is_kept_stays_within_its_bounds() {
+    let registry = Registry::open();
+    let proxy = Proxy::builder(crate::BINARY)
+        .in_front_of(&registry)
+        .config("max-size = \"1000kB\"")
+        .start();
+    let blobs: Vec<_> = (0..6).map(|_| Blob::random(300_000)).collect();
+    for blob in &blobs {
+        registry.push_blob(ALPINE, blob);
+        let got = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+        assert_eq!(got.response.body, blob.bytes);
+        proxy.wait_until_kept(&blob.digest);
+    }
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while blobs.iter().filter(|blob| proxy.keeps(&blob.digest)).count() > 3 {
+        assert!(std::time::Instant::now() < deadline, "more than max-size is kept");
+        std::thread::yield_now();
+    }
+    assert!(proxy.keeps(&blobs[5].digest), "the newest goes last");
 }

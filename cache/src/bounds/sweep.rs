@@ -23,7 +23,7 @@ const YOUNG_TICK: Duration = Duration::from_millis(100);
 /// How long a file system may take to count what was removed as free.
 const SETTLING: Duration = Duration::from_secs(1);
 /// Idle objects are looked for at least so often, and no more than twenty times in `max_idle`.
-const IDLE_ROUND: Duration = Duration::from_secs(60);
+const IDLE_ROUND: Duration = Duration::from_mins(1);
 
 pub(super) struct Sweeper {
     bounds: Bounds,
@@ -100,7 +100,7 @@ impl Sweeper {
             .and_then(|()| self.hold_max_idle(shared, urgency))
             .and_then(|()| self.hold_min_free(shared, urgency));
         match held {
-            Ok(()) => {}
+            Ok(()) => self.helpless = false,
             Err(Unheld::Disk(error)) => self.complain(&error.to_string(), Some(error.io())),
             Err(Unheld::InUse) => self.complain("what is left is pinned or in use", None),
         }
@@ -117,11 +117,10 @@ impl Sweeper {
         }
     }
 
-    fn hold_max_size(&mut self, shared: &Shared) -> Result<(), Unheld> {
+    fn hold_max_size(&self, shared: &Shared) -> Result<(), Unheld> {
         let Some(max) = self.bounds.max_size.filter(|_| self.complete) else { return Ok(()) };
         let kept = || shared.index.totals().bytes;
         if kept() <= max {
-            self.helpless = false;
             return Ok(());
         }
         // Which everything else would have to go for.
@@ -221,19 +220,19 @@ fn known(
     mercy: Mercy,
     may_go: impl Fn(&Candidate) -> bool,
 ) -> Vec<Candidate> {
-    let spared = spared(shared, mercy);
+    let exempt = exempt(shared, mercy);
     shared.index.with_candidates(|candidates| {
-        let free = candidates.filter(|one| !spared.contains(&one.digest) && may_go(one));
+        let free = candidates.filter(|one| !exempt.contains(&one.digest) && may_go(one));
         least_used(free, need)
     })
 }
 
 /// What goes by what the tree itself says: for a disk that is full before the index is complete.
 fn found(shared: &Shared, need: u64) -> Result<Vec<Candidate>, DiskError> {
-    let spared = spared(shared, Mercy::SpareUsed);
+    let exempt = exempt(shared, Mercy::SpareUsed);
     let mut candidates = Vec::new();
     walk(&shared.tree, |digest| {
-        if !spared.contains(&digest) {
+        if !exempt.contains(&digest) {
             candidates.extend(look_at(shared, digest));
         }
     })?;
@@ -248,12 +247,12 @@ fn look_at(shared: &Shared, digest: Digest) -> Option<Candidate> {
     seen.ok().map(|(size, last_use)| Candidate { last_use, turn: 0, size, digest })
 }
 
-fn spared(shared: &Shared, mercy: Mercy) -> HashSet<Digest> {
-    let mut spared = shared.pins.all();
+fn exempt(shared: &Shared, mercy: Mercy) -> HashSet<Digest> {
+    let mut exempt = shared.pins.all();
     if mercy == Mercy::SpareUsed {
-        spared.extend(shared.opened.in_use());
+        exempt.extend(shared.opened.in_use());
     }
-    spared
+    exempt
 }
 
 /// Removes one object, unless it was pinned or used since it was chosen. Blocks.

@@ -82,6 +82,16 @@ impl Index {
         Self::start_with(tree, Some(lock), Box::new(sled_engine::open))
     }
 
+    #[cfg(test)]
+    pub(crate) fn start_young(tree: Tree, _: Arc<Lock>) -> Self {
+        let never = |_: &Tree| {
+            loop {
+                std::thread::park();
+            }
+        };
+        Self::start_with(tree, None, Box::new(never))
+    }
+
     fn start_with(tree: Tree, lock: Option<Arc<Lock>>, opener: Opener) -> Self {
         let table = Arc::new(Mutex::new(Table::default()));
         let (alive, closed) = channel();

@@ -1,5 +1,7 @@
 //! Tests of the store as a whole, one file a behaviour, and what they share.
 
+mod bad_disk;
+mod bounds;
 mod collapsed;
 mod digests;
 mod faults;

@@ -260,10 +260,7 @@ impl Proxy {
     /// Whether an object of this digest is finished in the store.
     #[must_use]
     pub fn keeps(&self, digest: &str) -> bool {
-        let hex = digest.rsplit(':').next().unwrap_or_default();
-        files_under(&self.data_dir()).iter().any(|path| {
-            path.ends_with(hex) && path.components().any(|part| part.as_os_str() == "blobs")
-        })
+        self.kept_file(digest).is_some()
     }
 
     /// Waits until an object of this digest is finished in the store: a client has its last byte
@@ -332,7 +329,33 @@ impl Proxy {
     pub fn restart(&mut self, signal: Signal) {
         self.signal(signal);
         self.wait_exit();
+        self.start_again();
+    }
+
+    /// Starts it again after its end, with the same directories and on other ports.
+    #[track_caller]
+    pub fn start_again(&mut self) {
         (self.ports, self.process) = self.settings.launch(self.home.path());
+    }
+
+    /// Inverts a bit of a kept object, as a disk may.
+    ///
+    /// # Panics
+    /// When it is not kept.
+    pub fn damage(&self, digest: &str) {
+        let path = self.kept_file(digest).expect("a kept object");
+        let mut bytes = fs::read(&path).expect("a readable object");
+        if let Some(byte) = bytes.first_mut() {
+            *byte ^= 1;
+        }
+        fs::write(&path, bytes).expect("a writable object");
+    }
+
+    fn kept_file(&self, digest: &str) -> Option<PathBuf> {
+        let hex = digest.rsplit(':').next().unwrap_or_default();
+        files_under(&self.data_dir()).into_iter().find(|path| {
+            path.ends_with(hex) && path.components().any(|part| part.as_os_str() == "blobs")
+        })
     }
 
     /// Waits until it takes no connections any more, as one that is about to end.
