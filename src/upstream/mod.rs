@@ -10,6 +10,7 @@
 //! - `connector`: TCP or TLS towards one authority, for the pooled client
 //! - `client`: requests, redirects, timeouts
 //! - `body`: bodies that do not wait for ever
+//! - `maybe_tls`: a stream with TLS or without
 //! - `error`: what can go wrong, and whose fault it is
 
 pub mod body;
@@ -18,6 +19,7 @@ pub mod connect_to;
 pub mod connector;
 pub mod dial;
 pub mod error;
+pub mod maybe_tls;
 pub mod reach;
 pub mod redirect;
 pub mod trust;
