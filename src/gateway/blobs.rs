@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use entrepot_cache::{Digest, Lookup, Presence, Reader, Repository, Reservation, Start};
+use entrepot_cache::{
+    Digest, FinishError, Lookup, Presence, Reader, Repository, Reservation, Start, WriteError,
+};
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
 use super::body::{ResponseBody, VerifiedBody};
-use super::fill::{FillGuard, Opened, Source};
+use super::fill::{FillError, FillGuard, Opened, Source};
 use super::headers::{cache_status, for_content, for_whole_content, text};
 use super::object::{Presentation, respond};
 use super::ranges::ByteRanges;
@@ -67,6 +69,9 @@ impl Request<'_> {
         };
         let (reader, outcome) = match found {
             Lookup::Absent(_) if self.is_far(0) => return self.pass_part().await,
+            Lookup::Absent(_) if self.gateway.parts.trouble.is_recent() => {
+                return self.pass_through().await;
+            }
             Lookup::Absent(reservation) => return self.fetch(reservation).await,
             Lookup::Kept(reader) => (reader, Outcome::Hit),
             Lookup::InFlight(reader) => (reader, Outcome::Joined),
@@ -146,7 +151,7 @@ impl Request<'_> {
         let (writer, reader) = match reservation.begin(start, length).await {
             Ok(begun) => begun,
             Err(error) => {
-                tracing::warn!(%error, "the store can't take a download: passing it on instead");
+                self.gateway.parts.trouble.note(&error);
                 return self.pass_through().await;
             }
         };
@@ -166,9 +171,14 @@ impl Request<'_> {
     ) {
         let registry = self.asked.registry.clone();
         let (records, digest) = (self.records.clone(), *self.digest);
+        let trouble = self.gateway.parts.trouble.clone();
         self.gateway.parts.tasks.spawn(async move {
             match source.fill(body, writer).await {
                 Ok(_) => record(&records, &digest).await,
+                Err(
+                    error @ (FillError::Write(WriteError::Store(_))
+                    | FillError::Finish(FinishError::Store(_))),
+                ) => trouble.note(&error),
                 Err(error) => {
                     tracing::warn!(%registry, %digest, %error, "a download failed");
                 }

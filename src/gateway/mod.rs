@@ -11,6 +11,7 @@
 //! - `fill`: a download on its way into the store
 //! - `object`, `multipart`: an object of the store as a response, in one part or several
 //! - `relay`: everything that is only passed on
+//! - `trouble`: a store that can't take downloads for now
 //! - `ranges`: which part of an object is asked for
 //! - `headers`: which fields cross the proxy, and which are ours
 //! - `body`: the bodies that clients receive
@@ -26,6 +27,7 @@ mod multipart;
 mod object;
 pub mod ranges;
 mod relay;
+mod trouble;
 
 use std::sync::Arc;
 
@@ -100,6 +102,7 @@ struct Parts {
     upstream: Upstream,
     options: Options,
     fills: fill::Fills,
+    trouble: trouble::Trouble,
     tasks: TaskTracker,
 }
 
@@ -122,8 +125,8 @@ impl Gateway {
         options: Options,
         tasks: TaskTracker,
     ) -> Self {
-        let fills = fill::Fills::default();
-        Self { parts: Arc::new(Parts { store, upstream, options, fills, tasks }) }
+        let (fills, trouble) = Default::default();
+        Self { parts: Arc::new(Parts { store, upstream, options, fills, trouble, tasks }) }
     }
 
     /// How the registry at `authority` is spoken to: by TLS unless the operator says otherwise,

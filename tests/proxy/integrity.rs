@@ -207,3 +207,47 @@ fn what_is_kept_stays_within_its_bounds() {
     }
     assert!(proxy.keeps(&blobs[5].digest), "the newest goes last");
 }
+
+/// A file system of so many bytes that goes away with the test.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(bytes: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let size = format!("size={bytes}");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(directory.path())
+            .status();
+        assert!(mounted.unwrap().success(), "this test mounts a file system: run it as root");
+        Self(directory)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        std::process::Command::new("umount").arg("--lazy").arg(self.0.path()).status().ok();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_no_pull() {
+    let disk = SmallDisk::new(2_000_000);
+    let registry = Registry::open();
+    let blob = Blob::random(4_000_000);
+    registry.push_blob(ALPINE, &blob);
+    let cache = disk.0.path().join("cache");
+    let config = format!("cache-dir = {cache:?}\nmin-free = \"0B\"");
+    let proxy = Proxy::builder(crate::BINARY).in_front_of(&registry).config(&config).start();
+    // An engine tries again when a transfer breaks; one try is what the discovery may cost.
+    let first = proxy.puller().blob(ALPINE, &blob.digest);
+    assert!(!matches!(first, Err(PullError::WrongBytes { .. })));
+    proxy.wait_for_log(&["the store can't take downloads"]);
+    for _ in 0..3 {
+        let got = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+        assert_eq!(got.response.body, blob.bytes);
+    }
+    let lines = proxy.log().iter().filter(|line| line.contains("can't take downloads")).count();
+    assert_eq!(lines, 1, "one line for one trouble");
+    drop(proxy);
+}

@@ -1,0 +1,47 @@
+//! A store that can't take downloads for now: a full disk, a failing one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long downloads go past a store that has failed one: a disk does not heal within seconds,
+/// and one that has is used again without a restart.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// When the store last failed a download; cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Trouble(Arc<Mutex<Option<Instant>>>);
+
+impl Trouble {
+    /// Notes a failure, with one line in the log for as long as it lasts.
+    pub(super) fn note(&self, error: &dyn std::error::Error) {
+        let is_news = !self.is_recent();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        if is_news {
+            let cause = error.source().map(ToString::to_string);
+            tracing::error!(%error, cause, "the store can't take downloads: they are passed on unkept");
+        }
+    }
+
+    /// Whether downloads go past the store.
+    pub(super) fn is_recent(&self) -> bool {
+        let failed = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.is_some_and(|failed| failed.elapsed() < PAUSE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_is_tried_again_after_a_while() {
+        let trouble = Trouble::default();
+        assert!(!trouble.is_recent());
+        trouble.note(&std::io::Error::other("full"));
+        assert!(trouble.is_recent());
+        tokio::time::advance(PAUSE).await;
+        assert!(!trouble.is_recent());
+    }
+}
