@@ -55,6 +55,7 @@ impl Shared {
         {
             return Ok(None);
         }
+        self.index.found(digest, size);
         let object = Arc::new(Object::kept(*digest, Arc::new(file), &self.buffers, size));
         self.opened.insert(&object);
         Ok(Some(object))

@@ -263,12 +263,13 @@ fn evict(shared: &Shared, candidate: &Candidate) -> Result<bool, DiskError> {
     let Boarding::Lead(_reserved) = shared.flights.board(digest, &Origin::new("")) else {
         return Ok(false);
     };
+    let added = shared.index.added_at(digest);
     let used = shared.index.turn(digest).is_some_and(|turn| turn != candidate.turn);
     if used || shared.pins.has(digest) {
         return Ok(false);
     }
     shared.tree.disk().remove(&shared.tree.blob(digest))?;
     shared.opened.forget(digest);
-    shared.index.evicted(candidate);
+    shared.index.evicted(candidate, added);
     Ok(true)
 }

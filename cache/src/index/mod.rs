@@ -127,7 +127,15 @@ impl Index {
         locked(&self.table).add(digest, size, now());
     }
 
-    /// A kept object of `size` bytes has been asked for.
+    /// A kept object of `size` bytes has been found on disk.
+    pub(crate) fn found(&self, digest: &Digest, size: u64) {
+        let mut table = locked(&self.table);
+        if !table.knows(digest) {
+            table.add(digest, size, now());
+        }
+    }
+
+    /// A kept object of `size` bytes, known already, has been asked for.
     pub(crate) fn used(&self, digest: &Digest, size: u64) {
         locked(&self.table).touch(digest, size, now());
     }
@@ -145,9 +153,14 @@ impl Index {
         }
     }
 
-    /// An object was evicted.
-    pub(crate) fn evicted(&self, candidate: &Candidate) {
-        locked(&self.table).evict(candidate);
+    /// An object, which came at the turn `added`, was evicted.
+    pub(crate) fn evicted(&self, candidate: &Candidate, added: Option<u64>) {
+        locked(&self.table).evict(candidate, added);
+    }
+
+    /// At which turn of this run an object came, to tell it from one that came later.
+    pub(crate) fn added_at(&self, digest: &Digest) -> Option<u64> {
+        locked(&self.table).added(digest)
     }
 
     /// Which use of this run was the last of an object; 0: it was not used in this run.

@@ -29,6 +29,8 @@ struct Known {
     hint: Hint,
     /// Its last use in this run, 0 if there was none.
     turn: u64,
+    /// When it came in this run, 0 if it was there before.
+    added: u64,
 }
 
 impl Default for Table {
@@ -49,13 +51,19 @@ impl Default for Table {
 impl Table {
     pub(super) fn add(&mut self, digest: &Digest, size: u64, now: u64) {
         let hits = self.hints.get(digest).map_or(0, |known| known.hint.hits);
-        self.use_now(digest, Hint { size, last_use: now, hits });
+        self.turn = self.turn.saturating_add(1);
+        let hint = Hint { size, last_use: now, hits };
+        self.set(digest, Known { hint, turn: self.turn, added: self.turn });
         self.note(digest);
     }
 
+    /// Notes a use of what is known; what is not has gone meanwhile.
     pub(super) fn touch(&mut self, digest: &Digest, size: u64, now: u64) {
-        let hits = self.hints.get(digest).map_or(0, |known| known.hint.hits).saturating_add(1);
-        self.use_now(digest, Hint { size, last_use: now, hits });
+        let Some(Known { hint, added, .. }) = self.hints.get(digest).copied() else { return };
+        let hits = hint.hits.saturating_add(1);
+        self.turn = self.turn.saturating_add(1);
+        let hint = Hint { size, last_use: now, hits };
+        self.set(digest, Known { hint, turn: self.turn, added });
         self.note(digest);
     }
 
@@ -67,7 +75,7 @@ impl Table {
     /// Takes over what was known before this run; what this run knows is newer.
     pub(super) fn merge(&mut self, digest: &Digest, hint: Hint) {
         if !self.hints.contains_key(digest) && !self.changed.contains(digest) {
-            self.set(digest, Known { hint, turn: 0 });
+            self.set(digest, Known { hint, turn: 0, added: 0 });
         }
     }
 
@@ -103,13 +111,18 @@ impl Table {
         Totals { objects, bytes: self.bytes, evicted_objects, evicted_bytes }
     }
 
-    /// `candidate` was evicted; if it has been used since, it is there again.
-    pub(super) fn evict(&mut self, candidate: &Candidate) {
+    /// `candidate`, which came at `added`, was evicted; if it came again since, it is there.
+    pub(super) fn evict(&mut self, candidate: &Candidate, added: Option<u64>) {
         let (objects, bytes) = self.evicted;
         self.evicted = (objects.saturating_add(1), bytes.saturating_add(candidate.size));
-        if self.turn(&candidate.digest).is_none_or(|turn| turn == candidate.turn) {
+        if self.added(&candidate.digest) == added {
             self.remove(&candidate.digest);
         }
+    }
+
+    /// At which turn of this run an object came; 0: before this run.
+    pub(super) fn added(&self, digest: &Digest) -> Option<u64> {
+        self.hints.get(digest).map(|known| known.added)
     }
 
     pub(super) fn turn(&self, digest: &Digest) -> Option<u64> {
@@ -129,11 +142,6 @@ impl Table {
         if self.state != IndexState::InMemory || !self.complete {
             self.changed.insert(*digest);
         }
-    }
-
-    fn use_now(&mut self, digest: &Digest, hint: Hint) {
-        self.turn = self.turn.saturating_add(1);
-        self.set(digest, Known { hint, turn: self.turn });
     }
 
     fn set(&mut self, digest: &Digest, known: Known) {
