@@ -1,5 +1,7 @@
 //! Manifests by digest and by tag.
 
+use std::time::SystemTime;
+
 use bytes::{Bytes, BytesMut};
 use entrepot_cache::{Digest, Lookup, Presence, Reader, Repository};
 use http::{HeaderMap, Method, Response, StatusCode, header};
@@ -55,10 +57,10 @@ impl Request<'_> {
     }
 
     async fn by_digest(self, digest: &Digest) -> Result<Served, UpstreamError> {
-        if let Some((reader, media_type)) = self.kept(digest).await
+        if let Some((reader, media_type, since)) = self.kept(digest).await
             && consents(&self.inquire().await?, digest, reader.size())
         {
-            return Ok(self.kept_as(reader, media_type.as_str(), Outcome::Hit));
+            return Ok(self.kept_as(reader, &media_type, Some(since), Outcome::Hit));
         }
         let target = self.asked.target.clone();
         self.fetch(target, Some(digest)).await
@@ -77,23 +79,28 @@ impl Request<'_> {
             let target = self.asked.target.clone();
             return self.fetch(target, None).await;
         };
-        if let Some((reader, media_type)) = self.kept(&digest).await {
-            return Ok(self.kept_as(reader, media_type.as_str(), Outcome::Revalidated));
+        if let Some((reader, media_type, _)) = self.kept(&digest).await {
+            return Ok(self.kept_as(
+                reader,
+                &media_type,
+                Some(SystemTime::now()),
+                Outcome::Revalidated,
+            ));
         }
         let target = by_digest(&self.asked.target, &digest);
         self.fetch(target, Some(&digest)).await
     }
 
-    /// The object and its media type, if this registry delivered it for this repository.
-    async fn kept(&self, digest: &Digest) -> Option<(Reader, MediaType)> {
+    /// The object, its media type and since when, if this registry delivered it for this repository.
+    async fn kept(&self, digest: &Digest) -> Option<(Reader, MediaType, SystemTime)> {
         let store = &self.gateway.parts.store;
         if store.contains(digest) != Presence::Kept {
             return None;
         }
-        let recorded = self.records.content(digest).await?.media_type?;
-        let media_type = MediaType::of_manifest(&recorded)?;
+        let record = self.records.content(digest).await?;
+        let media_type = MediaType::of_manifest(&record.media_type?)?;
         match store.lookup(digest, self.asked.registry.as_str()).await {
-            Lookup::Kept(reader) => Some((reader, media_type)),
+            Lookup::Kept(reader) => Some((reader, media_type, record.recorded)),
             Lookup::InFlight(_) | Lookup::Absent(_) => None,
         }
     }
@@ -103,12 +110,18 @@ impl Request<'_> {
         self.gateway.parts.upstream.inquire(&self.asked.target, headers, None).await
     }
 
-    fn kept_as(&self, reader: Reader, media_type: &str, outcome: Outcome) -> Served {
+    fn kept_as(
+        &self,
+        reader: Reader,
+        media_type: &MediaType,
+        since: Option<SystemTime>,
+        outcome: Outcome,
+    ) -> Served {
         let status = match outcome {
             Outcome::Miss => "fwd=miss; stored",
             _ => "hit",
         };
-        let shown = Presentation { media_type, status, since: None };
+        let shown = Presentation { media_type: media_type.as_str(), status, since };
         Served::new(outcome, respond(&Method::GET, &self.asked.headers, reader, &shown))
     }
 
@@ -141,7 +154,7 @@ impl Request<'_> {
             return Ok(unusable(&self.asked.registry, reason));
         }
         match self.keep(&digest, &bytes, &media_type).await {
-            Some(reader) => Ok(self.kept_as(reader, media_type.as_str(), Outcome::Miss)),
+            Some(reader) => Ok(self.kept_as(reader, &media_type, None, Outcome::Miss)),
             None => Ok(passed_whole(&head.headers, bytes)),
         }
     }

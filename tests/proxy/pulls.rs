@@ -27,8 +27,9 @@ fn the_second_pull_costs_heads_alone() {
 
     proxy.wait_until_all_kept(&first);
     let second = proxy.puller().pull(ALPINE, "3.20").unwrap();
-    for status in cache_statuses(&second) {
-        assert_eq!(status, "entrepot; hit");
+    for fetched in &second.blobs {
+        assert_eq!(fetched.cache_status(), "entrepot; hit");
+        assert!(fetched.response.headers.get("age").is_some(), "a hit has an age");
     }
     let requests = registry.requests();
     assert_eq!(requests.blob_gets().len(), 0, "{}", requests.summary());
