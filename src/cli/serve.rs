@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use entrepot_ca::{Authority, Constraints};
 use entrepot_cache::Store;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -62,9 +62,13 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let admin = bind_admin(settings.admin_listen).await?;
     announce(&settings, &certificates, &listener.addresses());
     tokio::spawn(admin.run(tasks.clone(), shutdown.clone()));
-    let accepting = tokio::spawn(listener.run());
+    let mut accepting = tokio::spawn(listener.run());
 
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        // It only ends with the shutdown; a proxy that takes nobody must not look alive.
+        ended = &mut accepting => bail!("the listener has ended: {ended:?}"),
+    }
     tracing::info!("draining: no new clients; requests under way have {} s", DRAIN.as_secs());
     shutdown.cancel();
     tasks.close();

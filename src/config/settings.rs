@@ -84,16 +84,16 @@ impl Settings {
 
 fn build(reader: &mut Reader, sources: &Sources) -> Settings {
     let registries = registries(reader);
-    let intercept = intercept(reader, &registries);
+    let intercepted = intercepted(reader, &registries);
     let tunnels: Tunnels = reader.get("tunnel").unwrap_or_default();
-    let exemptions = exemptions(&intercept, &registries, tunnels);
+    let exemptions = exemptions(&intercepted.named, &registries, tunnels);
     let external_url: Option<ProxyAddress> = reader.get("external-url");
-    let ca_constraints = constraints(reader, &intercept);
+    let ca_constraints = constraints(reader, &intercepted.all);
     let (ca_dir, cache_dir) = directories(reader, sources);
     Settings {
         listener: listener::Options {
             addresses: listen(reader),
-            policy: Policy { intercept, tunnels },
+            policy: Policy { intercept: intercepted.all, tunnels },
             own_names: own_names(external_url.as_ref()),
         },
         admin_listen: reader
@@ -127,26 +127,38 @@ fn registries(reader: &mut Reader) -> Vec<gateway::RegistryRule> {
     })
 }
 
-/// The built-in list or `intercept` in its place, with `intercept-also` and the registries that
-/// have an entry of their own.
-fn intercept(reader: &mut Reader, registries: &[gateway::RegistryRule]) -> Vec<HostPattern> {
-    let built_in = || BUILT_IN_REGISTRIES.iter().filter_map(|host| host.parse().ok()).collect();
-    let mut intercept: Vec<HostPattern> = reader.get("intercept").unwrap_or_else(built_in);
-    intercept.extend(reader.get::<Vec<HostPattern>>("intercept-also").unwrap_or_default());
-    intercept.extend(registries.iter().map(|rule| rule.host.clone()));
-    intercept
+/// The registries that are intercepted.
+struct Intercepted {
+    all: Vec<HostPattern>,
+    /// Those that the operator has named, rather than this program.
+    named: Vec<HostPattern>,
 }
 
-/// A registry named one by one, or in a `[[registry]]` entry, may lie at a private address.
+/// The built-in list or `intercept` in its place, with `intercept-also` and the registries that
+/// have an entry of their own.
+fn intercepted(reader: &mut Reader, registries: &[gateway::RegistryRule]) -> Intercepted {
+    let instead: Option<Vec<HostPattern>> = reader.get("intercept");
+    let also: Vec<HostPattern> = reader.get("intercept-also").unwrap_or_default();
+    let built_in = match &instead {
+        Some(_) => Vec::new(),
+        None => BUILT_IN_REGISTRIES.iter().filter_map(|host| host.parse().ok()).collect(),
+    };
+    let configured = registries.iter().map(|rule| rule.host.clone());
+    let named: Vec<_> = instead.into_iter().flatten().chain(also).chain(configured).collect();
+    Intercepted { all: [built_in, named.clone()].concat(), named }
+}
+
+/// A registry that the operator has named one by one, or in a `[[registry]]` entry, may lie at a
+/// private address.
 fn exemptions(
-    intercept: &[HostPattern],
+    named: &[HostPattern],
     registries: &[gateway::RegistryRule],
     tunnels: Tunnels,
 ) -> Exemptions {
-    let named = intercept.iter().filter(|pattern| pattern.is_exact());
+    let exact = named.iter().filter(|pattern| pattern.is_exact());
     let configured = registries.iter().map(|rule| &rule.host);
     Exemptions {
-        registries: named.chain(configured).cloned().collect(),
+        registries: exact.chain(configured).cloned().collect(),
         everything: tunnels == Tunnels::Any,
     }
 }
@@ -282,6 +294,21 @@ mod tests {
         assert_eq!(settings.listener.policy.intercept.len(), BUILT_IN_REGISTRIES.len());
         assert_eq!(settings.store.max_size, Some(32 << 30));
         assert_eq!(settings.upstream.header_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn only_what_the_operator_names_may_be_private() {
+        use crate::upstream::reach::AddressRule;
+        let file = "data-dir = \"/d\"\nintercept-also = [\"harbor.corp\", \"*.corp\"]\n\
+                    [[registry]]\nhost = \"*.lab\"\n";
+        let settings = load(&sources(file, &[], &[])).unwrap();
+        let rule = |host: &str| {
+            settings.upstream.exemptions.rule_for(&format!("{host}:443").parse().unwrap())
+        };
+        assert_eq!(rule("harbor.corp"), AddressRule::Any);
+        assert_eq!(rule("x.lab"), AddressRule::Any);
+        assert_eq!(rule("other.corp"), AddressRule::Public);
+        assert_eq!(rule("registry-1.docker.io"), AddressRule::Public, "built in, not named");
     }
 
     #[test]
