@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod ca;
 mod check;
 mod serve;
 mod verify;
@@ -12,6 +13,21 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::keys::KEYS;
 use crate::config::{Settings, Sources};
+
+/// How a result is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Report {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+impl Report {
+    fn of(given: &ArgMatches) -> Self {
+        if given.get_flag("json") { Self::Json } else { Self::Text }
+    }
+}
 
 /// Runs the program with these arguments and this environment.
 ///
@@ -31,11 +47,13 @@ pub fn run(
                 if given.get_flag("alive") { check::Depth::Alive } else { check::Depth::Full };
             settings(given, environment).and_then(|settings| check::run(&settings, depth))
         }
-        Some(("verify", given)) => {
-            let report =
-                if given.get_flag("json") { verify::Report::Json } else { verify::Report::Text };
-            settings(given, environment).and_then(|settings| verify::run(&settings, report))
-        }
+        Some(("verify", given)) => settings(given, environment)
+            .and_then(|settings| verify::run(&settings, Report::of(given))),
+        Some(("ca", given)) => match given.subcommand() {
+            Some((_, given)) => settings(given, environment)
+                .and_then(|settings| ca::show(&settings, Report::of(given))),
+            None => Ok(()),
+        },
         // clap requires a subcommand and knows no other.
         _ => Ok(()),
     };
@@ -73,8 +91,23 @@ fn command() -> Command {
                 Command::new("verify")
                     .about("Hash everything that is kept; set aside what is damaged"),
             )
-            .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Tell it as JSON")),
+            .arg(json()),
         )
+        .subcommand(
+            Command::new("ca")
+                .about("The certificate that clients trust")
+                .subcommand_required(true)
+                .subcommand(
+                    with_settings(
+                        Command::new("show").about("Show it, its fingerprint and its end"),
+                    )
+                    .arg(json()),
+                ),
+        )
+}
+
+fn json() -> Arg {
+    Arg::new("json").long("json").action(ArgAction::SetTrue).help("Tell it as JSON")
 }
 
 /// A flag a top-level key, and `--config`.

@@ -7,19 +7,11 @@ use anyhow::{Context as _, bail};
 use entrepot_cache::{Digest, Store, Verdict};
 use serde_json::json;
 
+use super::Report;
 use crate::config::Settings;
 
 /// How often the progress line changes.
 const TICK: Duration = Duration::from_millis(200);
-
-/// How the result is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Report {
-    /// For people.
-    Text,
-    /// One JSON object.
-    Json,
-}
 
 /// Verifies the store of a proxy that does not run: the store has one owner.
 ///

@@ -77,3 +77,15 @@ fn nothing_of_a_bad_host_reaches_the_setup_script() {
         assert!(!answer.text().contains("id)"), "{}", answer.text());
     }
 }
+
+#[test]
+fn the_command_line_shows_the_certificate_that_the_page_serves() {
+    let proxy = Proxy::builder(BINARY).start();
+    let shown = proxy.run(&["ca", "show"]);
+    assert_eq!(shown.code, Some(0), "{}", shown.output);
+    assert!(shown.output.contains(proxy.ca_pem().trim()), "{}", shown.output);
+    let told = proxy.run(&["ca", "show", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&told.output).unwrap();
+    assert_eq!(told["certificate"], proxy.ca_pem());
+    assert!(proxy.log_contains(told["sha256"].as_str().unwrap()));
+}
