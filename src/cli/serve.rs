@@ -74,7 +74,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     tasks.close();
     let drained = async {
         // Joined before the tracker is asked, so that no connection is accepted after it.
-        accepting.await.ok();
+        if let Err(error) = accepting.await {
+            tracing::warn!(%error, "the listener did not end well");
+        }
         tasks.wait().await;
     };
     tokio::select! {

@@ -1,9 +1,10 @@
 //! Blobs, from the store or into it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use entrepot_cache::{
-    Digest, FinishError, Lookup, Presence, Reader, Repository, Reservation, Start, WriteError,
+    ContentRecord, Digest, FinishError, Lookup, Presence, Reader, Repository, Reservation, Start,
+    WriteError,
 };
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
@@ -68,36 +69,35 @@ impl Request<'_> {
             return self.pass_through().await;
         };
         let (reader, outcome) = match found {
-            Lookup::Absent(_) if self.is_far(0) => return self.pass_part().await,
-            Lookup::Absent(_) if self.gateway.parts.trouble.is_recent() => {
+            Lookup::Absent(_) if self.is_far(0) || self.gateway.parts.trouble.is_recent() => {
                 return self.pass_through().await;
             }
             Lookup::Absent(reservation) => return self.fetch(reservation).await,
             Lookup::Kept(reader) => (reader, Outcome::Hit),
             Lookup::InFlight(reader) => (reader, Outcome::Joined),
         };
-        let is_ours = reader.origin() == Some(registry) || self.is_delivered().await;
+        let origin_is_ours = reader.origin() == Some(registry);
+        let record = match self.records.content(self.digest).await {
+            None if !origin_is_ours => self.awaited_record().await,
+            record => record,
+        };
+        // This registry itself has delivered it for this repository, or is about to.
+        let is_ours = origin_is_ours || record.is_some();
         if !(is_ours && self.is_confirmed(reader.size()).await?) {
             return self.pass_through().await;
         }
         if outcome == Outcome::Joined && self.is_far(reader.available()) {
-            return self.pass_part().await;
+            return self.pass_through().await;
         }
-        Ok(self.kept_as(reader, outcome).await)
+        let status = if outcome == Outcome::Hit { "hit" } else { "fwd=miss; collapsed" };
+        Ok(self.kept_as(reader, outcome, status, record.map(|record| record.recorded)))
     }
 
-    /// Whether this registry itself has delivered the object for this repository; a delivery that
-    /// has just ended is waited for until it is recorded.
-    async fn is_delivered(&self) -> bool {
-        if self.records.content(self.digest).await.is_some() {
-            return true;
-        }
-        let Some(recorded) = self.gateway.parts.fills.pending(self.digest, &self.asked.registry)
-        else {
-            return false;
-        };
-        tokio::time::timeout(RECORDED, recorded).await.is_ok()
-            && self.records.content(self.digest).await.is_some()
+    /// The record of a delivery by this registry that has just ended.
+    async fn awaited_record(&self) -> Option<ContentRecord> {
+        let recorded = self.gateway.parts.fills.pending(self.digest, &self.asked.registry)?;
+        tokio::time::timeout(RECORDED, recorded).await.ok()?;
+        self.records.content(self.digest).await
     }
 
     /// Whether the registry would serve this request's credential now.
@@ -105,7 +105,7 @@ impl Request<'_> {
         let headers = for_whole_content(&self.asked.headers);
         let upstream = &self.gateway.parts.upstream;
         let followed =
-            upstream.inquire(&self.asked.target, headers, Some(&self.digest.hex())).await?;
+            upstream.inquire(self.asked.target.clone(), headers, Some(&self.digest.hex())).await?;
         Ok(consents(&followed, self.digest, size))
     }
 
@@ -118,12 +118,15 @@ impl Request<'_> {
         }
     }
 
-    async fn kept_as(&self, reader: Reader, outcome: Outcome) -> Served {
-        let since = self.records.content(self.digest).await.map(|record| record.recorded);
-        let status = if outcome == Outcome::Hit { "hit" } else { "fwd=miss; collapsed" };
+    fn kept_as(
+        &self,
+        reader: Reader,
+        outcome: Outcome,
+        status: &str,
+        since: Option<SystemTime>,
+    ) -> Served {
         let shown = Presentation { media_type: MEDIA_TYPE, status, since };
-        let response = respond(&Method::GET, &self.asked.headers, reader, &shown);
-        Served::new(outcome, response)
+        Served::new(outcome, respond(&Method::GET, &self.asked.headers, reader, &shown))
     }
 
     /// Downloads the whole object into the store, or what is missing of it, and serves the client
@@ -145,7 +148,7 @@ impl Request<'_> {
         if self.is_certainly_wrong(length) {
             return Ok(self.unusable());
         }
-        // Before the download can be found: whoever finds it looks here whether it may join.
+        // Before the object can be found: whoever finds it looks here whether its record follows.
         let fills = &self.gateway.parts.fills;
         let guard = fills.begin(*self.digest, self.asked.registry.clone());
         let (writer, reader) = match reservation.begin(start, length).await {
@@ -156,10 +159,7 @@ impl Request<'_> {
             }
         };
         self.spawn_fill(source, response.into_body(), writer, guard);
-        let shown =
-            Presentation { media_type: MEDIA_TYPE, status: "fwd=miss; stored", since: None };
-        let response = respond(&Method::GET, &self.asked.headers, reader, &shown);
-        Ok(Served::new(Outcome::Miss, response))
+        Ok(self.kept_as(reader, Outcome::Miss, "fwd=miss; stored", None))
     }
 
     fn spawn_fill(
@@ -187,24 +187,22 @@ impl Request<'_> {
         });
     }
 
-    /// Asks the registry although the object lies here: it has not delivered it for this
-    /// repository yet, or would not serve this client. What comes is its own answer.
+    /// Passes on what the registry itself answers, past the store: it has not delivered the object
+    /// for this repository yet, would not serve this client, or the part is far from being here.
     async fn pass_through(self) -> Result<Served, UpstreamError> {
-        if text(&self.asked.headers, header::RANGE).is_some() {
-            return self.pass_part().await;
-        }
         let headers = for_content(&self.asked.headers);
         let upstream = &self.gateway.parts.upstream;
         let target = self.asked.target.clone();
         let response = upstream.follow(Method::GET, target, headers).await?.response;
+        // A registry may send everything whatever part was asked for.
         if is_plain_content(&response) {
             if self.is_certainly_wrong(content_length(&response)) {
                 return Ok(self.unusable());
             }
-            Ok(self.passed_verified(response))
-        } else {
-            Ok(passed_on(response, "fwd=miss"))
+            return Ok(self.passed_verified(response));
         }
+        let wants_part = self.asked.headers.contains_key(header::RANGE);
+        Ok(passed_on(response, if wants_part { "fwd=partial" } else { "fwd=miss" }))
     }
 
     /// Whether an answer is empty and the object is not: nothing of it could be held back.
@@ -232,19 +230,6 @@ impl Request<'_> {
         *response.headers_mut() = returned_with(&head.headers, response.body());
         cache_status(response.headers_mut(), "fwd=miss");
         Served::new(Outcome::Miss, response)
-    }
-
-    /// Passes on the part that the client wants, as the registry sends it.
-    async fn pass_part(self) -> Result<Served, UpstreamError> {
-        let headers = for_content(&self.asked.headers);
-        let upstream = &self.gateway.parts.upstream;
-        let target = self.asked.target.clone();
-        let response = upstream.follow(Method::GET, target, headers).await?.response;
-        // A registry may send everything whatever part was asked for.
-        if is_plain_content(&response) && !self.is_certainly_wrong(content_length(&response)) {
-            return Ok(self.passed_verified(response));
-        }
-        Ok(passed_on(response, "fwd=partial"))
     }
 }
 

@@ -69,10 +69,7 @@ fn end_to_end(from: &HeaderMap) -> HeaderMap {
             !HOP_BY_HOP.contains(&name.as_str()) && !nominated.iter().any(|n| n == *name)
         })
         .map(|(name, value)| (name.clone(), value.clone()))
-        .fold(HeaderMap::with_capacity(from.len()), |mut fields, (name, value)| {
-            fields.append(name, value);
-            fields
-        })
+        .collect()
 }
 
 /// The fields that `Connection` names, but for those whose loss would change what is asked.

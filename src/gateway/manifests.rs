@@ -107,7 +107,7 @@ impl Request<'_> {
 
     async fn inquire(&self) -> Result<Followed, UpstreamError> {
         let headers = for_whole_content(&self.asked.headers);
-        self.gateway.parts.upstream.inquire(&self.asked.target, headers, None).await
+        self.gateway.parts.upstream.inquire(self.asked.target.clone(), headers, None).await
     }
 
     fn kept_as(
@@ -201,7 +201,7 @@ fn digest_of(headers: &HeaderMap) -> Option<Digest> {
 
 /// The same repository's manifest, by digest.
 fn by_digest(target: &Target, digest: &Digest) -> Target {
-    let path = target.path_and_query.split('?').next().unwrap_or_default();
+    let path = target.path();
     let base = path.rsplit_once('/').map_or(path, |(base, _)| base);
     Target { path_and_query: format!("{base}/{digest}"), ..target.clone() }
 }

@@ -115,6 +115,21 @@ struct Asked {
     body: Incoming,
 }
 
+impl Asked {
+    fn new(
+        scheme: Scheme,
+        authority: Authority,
+        registry: Registry,
+        request: Request<Incoming>,
+    ) -> Self {
+        let (head, body) = request.into_parts();
+        let path_and_query =
+            head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        let target = Target { scheme, authority, path_and_query };
+        Self { method: head.method, target, registry, headers: head.headers, body }
+    }
+}
+
 impl Gateway {
     /// A gateway that keeps in `store` what `upstream` delivers; downloads run on `tasks`, so that
     /// they outlive their first client and a shutdown can wait for them.
@@ -143,32 +158,24 @@ impl Gateway {
         authority: &Authority,
         request: Request<Incoming>,
     ) -> (Served, Subject) {
-        let (head, body) = request.into_parts();
-        let path = head.uri.path().to_owned();
-        let route = Route::parse(&path, head.uri.query());
+        let uri = request.uri();
+        let route = Route::parse(uri.path(), uri.query());
         let registry = Registry::at(authority);
-        let subject =
-            Subject::Registry { registry: registry.to_string(), route: route.clone(), path };
-        let path_and_query =
-            head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-        let target = Target {
-            scheme: self.scheme_for(authority),
-            authority: registry.authority(authority),
-            path_and_query,
+        let subject = Subject::Registry {
+            registry: registry.to_string(),
+            route: route.clone(),
+            path: uri.path().to_owned(),
         };
-        let asked = Asked { method: head.method, target, registry, headers: head.headers, body };
+        let upstream = registry.authority(authority);
+        let asked = Asked::new(self.scheme_for(authority), upstream, registry, request);
         let served = self.dispatch(&route, asked).await;
         (served, subject)
     }
 
     /// Sends a plain-HTTP request to a host that is no registry, and its answer back, unread.
     pub async fn forward(&self, authority: Authority, request: Request<Incoming>) -> Served {
-        let (head, body) = request.into_parts();
         let registry = Registry::at(&authority);
-        let path_and_query =
-            head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-        let target = Target { scheme: Scheme::Http, authority, path_and_query };
-        let asked = Asked { method: head.method, target, registry, headers: head.headers, body };
+        let asked = Asked::new(Scheme::Http, authority, registry, request);
         let name = asked.registry.clone();
         relay::serve(self, asked)
             .await

@@ -199,16 +199,37 @@ impl Upstream {
     }
 
     /// Sends a GET or HEAD and follows its redirects on the client's behalf.
-    ///
-    /// "Clients MUST NOT forward an Authorization header across host boundaries" (OCI distribution
-    /// specification): once a redirect has left the host, no credential goes along any more.
     pub async fn follow(
         &self,
         method: Method,
         target: Target,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
     ) -> Result<Followed, UpstreamError> {
-        let mut target = target;
+        self.walk(method, target, headers, None).await
+    }
+
+    /// Sends a HEAD to learn whether the registry would serve this. Storage that it sends us on to
+    /// under a path that names the object need not be asked (some refuses HEAD).
+    pub async fn inquire(
+        &self,
+        target: Target,
+        headers: HeaderMap,
+        object: Option<&str>,
+    ) -> Result<Followed, UpstreamError> {
+        self.walk(Method::HEAD, target, headers, object).await
+    }
+
+    /// From hop to hop, until an answer, or until storage that names `object`.
+    ///
+    /// "Clients MUST NOT forward an Authorization header across host boundaries" (OCI distribution
+    /// specification): once a redirect has left the host, no credential goes along any more.
+    async fn walk(
+        &self,
+        method: Method,
+        mut target: Target,
+        mut headers: HeaderMap,
+        object: Option<&str>,
+    ) -> Result<Followed, UpstreamError> {
         let mut storage_path = None;
         for _ in 0..=MAX_HOPS {
             let body = RequestBody::Empty;
@@ -216,42 +237,20 @@ impl Upstream {
             let hop = redirect::hop(&target, response.status(), response.headers())
                 .map_err(|source| redirected(&target, source))?;
             target = match hop {
-                None | Some(Hop::OtherRegistry) => {
-                    return Ok(Followed { response, storage_path });
-                }
+                None | Some(Hop::OtherRegistry) => return Ok(Followed { response, storage_path }),
                 Some(Hop::SameHost(next)) => next,
                 Some(Hop::Storage(next)) => {
+                    let is_named = object.is_some_and(|object| next.path().contains(object));
                     storage_path = Some(next.path().to_owned());
+                    if is_named {
+                        return Ok(Followed { response, storage_path });
+                    }
                     headers = for_storage(&headers);
                     next
                 }
             };
         }
         Err(redirected(&target, RedirectError::TooMany))
-    }
-
-    /// Sends a HEAD to learn whether the registry would serve this. Storage that it sends us on to
-    /// under a path that names the object need not be asked (some refuses HEAD).
-    pub async fn inquire(
-        &self,
-        target: &Target,
-        headers: HeaderMap,
-        object: Option<&str>,
-    ) -> Result<Followed, UpstreamError> {
-        let body = RequestBody::Empty;
-        let response = self.send(Method::HEAD, target, headers.clone(), body).await?;
-        let hop = redirect::hop(target, response.status(), response.headers())
-            .map_err(|source| redirected(target, source))?;
-        match hop {
-            None | Some(Hop::OtherRegistry) => Ok(Followed { response, storage_path: None }),
-            Some(Hop::Storage(next)) if object.is_some_and(|o| next.path().contains(o)) => {
-                Ok(Followed { response, storage_path: Some(next.path().to_owned()) })
-            }
-            Some(Hop::Storage(next)) => {
-                self.follow(Method::HEAD, next, for_storage(&headers)).await
-            }
-            Some(Hop::SameHost(next)) => self.follow(Method::HEAD, next, headers).await,
-        }
     }
 }
 

@@ -2,18 +2,14 @@
 
 use entrepot_testkit::proxy::Signal;
 use entrepot_testkit::pull::PullError;
-use entrepot_testkit::{Blob, Fault, Hangup, Image, On, Proxy, Registry, Request};
+use entrepot_testkit::{Blob, Fault, Hangup, On, Proxy, Registry, Request};
 
-use crate::{ALPINE, in_front_of};
+use crate::{ALPINE, one_layer};
 
 const SIZE: usize = 300_000;
 
 fn world() -> (Registry, Proxy, Blob) {
-    let registry = Registry::open();
-    let image = Image::random(1, SIZE);
-    registry.push(ALPINE, "1", &image);
-    let proxy = in_front_of(&registry);
-    (registry, proxy, image.layers[0].clone())
+    one_layer(SIZE)
 }
 
 /// The blob does not come through, is not kept, and comes through once the registry is well.
@@ -142,6 +138,16 @@ fn a_wrong_body_in_place_of_a_part_never_completes() {
         assert!(download.finish().is_err(), "{range}");
     }
     assert!(!proxy.keeps(&blob.digest));
+}
+
+#[test]
+fn an_empty_answer_in_place_of_a_part_is_no_part() {
+    let (registry, proxy, blob) = world();
+    let empty = Fault::answer_with(|_| entrepot_testkit::http::Response::new(200));
+    registry.fault_always(On::get(&blob.digest), empty);
+    let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), blob.digest);
+    let request = Request::get(&url).header("Range", "bytes=-10");
+    assert_eq!(proxy.client().send(&request).unwrap().status, 502);
 }
 
 /// A length beside the chunked coding is not the body's; passed on, it would end the body before

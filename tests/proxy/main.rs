@@ -26,7 +26,7 @@ mod shutdown;
 mod tunnels;
 mod upstream_trouble;
 
-use entrepot_testkit::{Proxy, Registry};
+use entrepot_testkit::{Blob, Image, Proxy, Registry};
 
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_entrepot");
@@ -39,4 +39,13 @@ const PRIVATE: &str = "team/private";
 #[track_caller]
 fn in_front_of(registry: &Registry) -> Proxy {
     Proxy::builder(BINARY).in_front_of(registry).start()
+}
+
+/// A registry with an image of one layer of so many bytes, a proxy in front of it, and the layer.
+fn one_layer(size: usize) -> (Registry, Proxy, Blob) {
+    let registry = Registry::open();
+    let image = Image::random(1, size);
+    registry.push(ALPINE, "1", &image);
+    let proxy = in_front_of(&registry);
+    (registry, proxy, image.layers[0].clone())
 }

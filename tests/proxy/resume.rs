@@ -1,18 +1,14 @@
 //! A download that breaks is continued where it broke.
 
 use entrepot_testkit::proxy::Signal;
-use entrepot_testkit::{Blob, Fault, Gate, Hangup, Image, On, Proxy, Registry, Request};
+use entrepot_testkit::{Blob, Fault, Gate, Hangup, On, Proxy, Registry, Request};
 
-use crate::{ALPINE, in_front_of};
+use crate::{ALPINE, one_layer};
 
 const SIZE: usize = 1_000_000;
 
 fn world() -> (Registry, Proxy, Blob) {
-    let registry = Registry::open();
-    let image = Image::random(1, SIZE);
-    registry.push(ALPINE, "1", &image);
-    let proxy = in_front_of(&registry);
-    (registry, proxy, image.layers[0].clone())
+    one_layer(SIZE)
 }
 
 /// Where each GET of the blob began.
