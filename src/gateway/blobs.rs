@@ -77,9 +77,10 @@ impl Request<'_> {
             Lookup::InFlight(reader) => (reader, Outcome::Joined),
         };
         let origin_is_ours = reader.origin() == Some(registry);
-        let record = match self.records.content(self.digest).await {
-            None if !origin_is_ours => self.awaited_record().await,
-            record => record,
+        let record = if origin_is_ours {
+            self.records.content(self.digest).await
+        } else {
+            self.recorded().await
         };
         // This registry itself has delivered it for this repository, or is about to.
         let is_ours = origin_is_ours || record.is_some();
@@ -93,11 +94,17 @@ impl Request<'_> {
         Ok(self.kept_as(reader, outcome, status, record.map(|record| record.recorded)))
     }
 
-    /// The record of a delivery by this registry that has just ended.
-    async fn awaited_record(&self) -> Option<ContentRecord> {
-        let recorded = self.gateway.parts.fills.pending(self.digest, &self.asked.registry)?;
-        tokio::time::timeout(RECORDED, recorded).await.ok()?;
-        self.records.content(self.digest).await
+    /// The record of this registry's delivery; of one that has just ended, once it is written.
+    async fn recorded(&self) -> Option<ContentRecord> {
+        // Looked for before the record is: what is not pending any more has been recorded.
+        let pending = self.gateway.parts.fills.pending(self.digest, &self.asked.registry);
+        match (self.records.content(self.digest).await, pending) {
+            (None, Some(written)) => {
+                tokio::time::timeout(RECORDED, written).await.ok()?;
+                self.records.content(self.digest).await
+            }
+            (record, _) => record,
+        }
     }
 
     /// Whether the registry would serve this request's credential now.
