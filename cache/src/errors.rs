@@ -198,6 +198,9 @@ pub enum RecordNameError {
     /// A repository is components of `a-z`, `0-9`, `.`, `_` and `-`, joined by `/`.
     #[error("not a repository name")]
     Repository,
+    /// A tag is up to 128 letters, digits, `_`, `.` and `-`, the first neither `.` nor `-`.
+    #[error("not a tag")]
+    Tag,
 }
 
 /// Why a record could not be written. Records can be learnt again: log it and go on.
@@ -207,6 +210,9 @@ pub enum RecordError {
     /// The record can't be expressed, or is too large.
     #[error("the record could not be encoded")]
     Encode,
+    /// What the record is about has no name that can be a file's.
+    #[error(transparent)]
+    Name(#[from] RecordNameError),
     /// The disk failed; the record that was there before is still there.
     #[error("the record could not be written")]
     Store(#[source] DiskError),

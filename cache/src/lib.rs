@@ -108,7 +108,7 @@ pub use inspect::Verdict;
 pub use options::Options;
 pub use reader::Reader;
 pub use relay::Relay;
-pub use repository::{ContentRecord, Repository};
+pub use repository::{ContentRecord, Fact, Repository};
 pub use reservation::{Reservation, Start};
 pub use store::{Lookup, Presence, Store, Totals};
 pub use writer::Writer;

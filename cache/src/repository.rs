@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::reservation::interrupted;
@@ -15,6 +16,8 @@ use crate::{Digest, RecordError, RecordNameError, blocking, records};
 const LONGEST_REPOSITORY: usize = 255;
 /// The longest host name is 253 bytes; a port adds six.
 const LONGEST_REGISTRY: usize = 259;
+/// The longest tag, by the OCI distribution spec.
+const LONGEST_TAG: usize = 128;
 
 /// That a registry delivered or confirmed an object in a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +29,18 @@ pub struct ContentRecord {
     pub recorded: SystemTime,
 }
 
-/// The records of one repository of one registry. Cheap to clone.
+/// What a record beside those of objects is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact<'a> {
+    /// `_access`: when something was last served here.
+    Access,
+    /// `_challenge`: how the registry wants to be authenticated to.
+    Challenge,
+    /// `_tags/<tag>`: what a tag stands for.
+    Tag(&'a str),
+}
+
+/// The records of one repository of one registry, or of a registry as a whole. Cheap to clone.
 ///
 /// Records are about knowledge, not about bytes: a record says nothing on whether the object is
 /// still kept, and outlives it.
@@ -49,9 +63,18 @@ impl Repository {
         registry: &str,
         repository: &str,
     ) -> Result<Self, RecordNameError> {
-        check_registry(registry)?;
         check_repository(repository)?;
-        let dir = shared.tree.repositories().join(registry).join(repository);
+        let mut records = Self::of_registry(shared, registry)?;
+        records.dir.push(repository);
+        Ok(records)
+    }
+
+    pub(crate) fn of_registry(
+        shared: Arc<Shared>,
+        registry: &str,
+    ) -> Result<Self, RecordNameError> {
+        check_registry(registry)?;
+        let dir = shared.tree.repositories().join(registry);
         Ok(Self { shared, dir })
     }
 
@@ -79,6 +102,46 @@ impl Repository {
         let record = StoredContent { media_type, recorded: now() };
         let written = blocking::run(move || records::write(&shared.tree, &path, &record)).await;
         written.unwrap_or_else(|error| Err(RecordError::Store(interrupted(error))))
+    }
+
+    /// What is on record about `fact`, in the caller's own words. Damage, an unknown form and disk
+    /// errors are logged and count as nothing on record. Cancel safe.
+    pub async fn fact<T>(&self, fact: Fact<'_>) -> Option<T>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        let (shared, path) = (Arc::clone(&self.shared), self.fact_path(fact).ok()?);
+        let read = blocking::run(move || records::read::<T>(&shared.tree, &path));
+        read.await.ok().flatten()
+    }
+
+    /// Puts `value` on record, in place of what was there.
+    ///
+    /// When the future is dropped the record may or may not be written, never half.
+    pub async fn record_fact<T>(&self, fact: Fact<'_>, value: T) -> Result<(), RecordError>
+    where
+        T: Serialize + Send + 'static,
+    {
+        let (shared, path) = (Arc::clone(&self.shared), self.fact_path(fact)?);
+        let written = blocking::run(move || records::write(&shared.tree, &path, &value)).await;
+        written.unwrap_or_else(|error| Err(RecordError::Store(interrupted(error))))
+    }
+
+    /// Takes a record away; without effect where there is none.
+    pub async fn forget_fact(&self, fact: Fact<'_>) -> Result<(), RecordError> {
+        let (shared, path) = (Arc::clone(&self.shared), self.fact_path(fact)?);
+        let removed = blocking::run(move || shared.tree.disk().remove(&path)).await;
+        let removed = removed.unwrap_or_else(|error| Err(interrupted(error)));
+        removed.map_err(RecordError::Store)
+    }
+
+    fn fact_path(&self, fact: Fact<'_>) -> Result<PathBuf, RecordError> {
+        match fact {
+            Fact::Access => Ok(self.dir.join("_access")),
+            Fact::Challenge => Ok(self.dir.join("_challenge")),
+            Fact::Tag(tag) if is_tag(tag) => Ok(self.dir.join("_tags").join(tag)),
+            Fact::Tag(_) => Err(RecordNameError::Tag.into()),
+        }
     }
 
     fn content_path(&self, digest: &Digest) -> PathBuf {
@@ -114,6 +177,14 @@ fn split_port(name: &str) -> Option<(&str, Option<&str>)> {
         };
     }
     Some(name.split_once(':').map_or((name, None), |(host, port)| (host, Some(port))))
+}
+
+/// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`: safe as one path part.
+fn is_tag(tag: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    tag.len() <= LONGEST_TAG
+        && tag.bytes().next().is_some_and(word)
+        && tag.bytes().all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
 }
 
 /// Components of `[a-z0-9]+([._-]+[a-z0-9]+)*` joined by `/`.

@@ -198,6 +198,11 @@ impl Store {
         Repository::new(Arc::clone(&self.shared), registry, repository)
     }
 
+    /// The records of the registry called `registry` as a whole.
+    pub fn registry(&self, registry: &str) -> Result<Repository, RecordNameError> {
+        Repository::of_registry(Arc::clone(&self.shared), registry)
+    }
+
     /// Moves an object to `quarantine/`; who is reading it goes on.
     pub async fn quarantine(&self, digest: &Digest) -> Result<(), QuarantineError> {
         self.take_out(digest, inspect::quarantine).await

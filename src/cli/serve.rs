@@ -61,6 +61,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let listener = Listener::bind(settings.listener.clone(), services)?;
     let admin = bind_admin(settings.admin_listen).await?;
     announce(&settings, &certificates, &listener.addresses());
+    warn_of_credentials(&settings);
     tokio::spawn(admin.run(tasks.clone(), shutdown.clone()));
     let mut accepting = tokio::spawn(listener.run());
 
@@ -157,6 +158,17 @@ fn announce(settings: &Settings, certificates: &Authority, addresses: &[SocketAd
     tracing::info!(
         "to set a client up, run there: curl -fsS '{proxy}/setup/systemd?fp={plain}' | sudo sh"
     );
+}
+
+/// What a registry's credentials may pull is open to everybody who reaches the proxy: on purpose,
+/// but not behind an operator's back.
+fn warn_of_credentials(settings: &Settings) {
+    for rule in settings.gateway.registries.iter().filter(|rule| rule.credentials.is_some()) {
+        tracing::warn!(
+            registry = %rule.host,
+            "credentials are configured: everyone who reaches this proxy may pull what they may"
+        );
+    }
 }
 
 /// SIGTERM and SIGINT.

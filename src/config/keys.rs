@@ -57,7 +57,8 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The keys of a `[[registry]]` entry.
-pub const REGISTRY_KEYS: &[&str] = &["host", "scheme"];
+pub const REGISTRY_KEYS: &[&str] =
+    &["host", "scheme", "username", "password", "password-file", "credential-helper"];
 
 /// The environment variable of a key: `upstream.ca-files` is `ENTREPOT_UPSTREAM_CA_FILES`.
 #[must_use]

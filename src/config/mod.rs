@@ -8,12 +8,14 @@
 //! - `keys`: the keys there are, with their words for `--help`
 //! - `value`: one value into one type
 //! - `reader`: entries by key, and the list of what is wrong with them
+//! - `registry`: one `[[registry]]` entry
 //! - `settings`: the settings, built from a reader
 //! - `error`: what is said of wrong configuration
 
 pub mod error;
 pub mod keys;
 mod reader;
+mod registry;
 mod settings;
 pub mod source;
 mod value;

@@ -62,13 +62,27 @@ impl RegistryReader<'_> {
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
         parsed(entry).map_err(|problem| self.problems.push(problem)).ok()
     }
+
+    /// Where a value was given.
+    pub(super) fn place(&self, key: &str) -> Option<Place> {
+        self.entries.iter().find(|entry| entry.key == key).map(|entry| entry.place.clone())
+    }
+
+    /// Notes something wrong that only shows between keys.
+    pub(super) fn problem(&mut self, place: Option<Place>, text: impl Into<String>) {
+        self.problems.push(Problem { place, text: text.into() });
+    }
 }
 
 fn parsed<T: FromValue>(entry: &Entry) -> Result<T, Problem> {
     T::from_value(&entry.value).ok_or_else(|| Problem {
         place: Some(entry.place.clone()),
-        text: format!("{}: found {}; expected {}", entry.key, shown(&entry.value), T::EXPECTED),
+        text: format!("{}: found {}; expected {}", entry.key, found(entry), T::EXPECTED),
     })
+}
+
+fn found(entry: &Entry) -> String {
+    if entry.key == "password" { "something else".to_owned() } else { shown(&entry.value) }
 }
 
 fn shown(value: &Value) -> String {

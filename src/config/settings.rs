@@ -4,16 +4,17 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::error::{ConfigError, Place};
+use super::error::ConfigError;
 use super::reader::Reader;
+use super::registry::beside;
 use super::source::Sources;
 use super::value::ByteSize;
 use crate::admin::setup::ProxyAddress;
 use crate::listener::{self, Policy};
 use crate::log::Format;
 use crate::oci::{Host, HostPattern};
+use crate::upstream;
 use crate::upstream::reach::Exemptions;
-use crate::upstream::{self, Scheme};
 use crate::{gateway, listener::policy::Tunnels};
 
 /// The registries that are cached unless `intercept` says otherwise. CDNs are never among them:
@@ -121,10 +122,7 @@ fn listen(reader: &mut Reader) -> Vec<SocketAddr> {
 }
 
 fn registries(reader: &mut Reader) -> Vec<gateway::RegistryRule> {
-    reader.registries(|entry| {
-        let scheme = entry.get("scheme").unwrap_or(Scheme::Https);
-        Some(gateway::RegistryRule { host: entry.get("host")?, scheme })
-    })
+    reader.registries(super::registry::rule)
 }
 
 /// The registries that are intercepted.
@@ -180,14 +178,8 @@ fn constraints(reader: &mut Reader, intercept: &[HostPattern]) -> Option<Vec<Hos
 
 fn upstream_options(reader: &mut Reader, exemptions: Exemptions) -> upstream::Options {
     let ca_files: Vec<PathBuf> = reader.get("upstream.ca-files").unwrap_or_default();
-    let base = match reader.place("upstream.ca-files") {
-        Some(Place::File(path, _)) => path.parent().map(Path::to_owned),
-        _ => None,
-    };
-    let relative_to_file = |path: PathBuf| match &base {
-        Some(base) => base.join(path),
-        None => path,
-    };
+    let place = reader.place("upstream.ca-files");
+    let relative_to_file = |path: PathBuf| beside(place.as_ref(), path);
     upstream::Options {
         connect_to: reader.get("upstream.connect-to").unwrap_or_default(),
         ca_files: ca_files.into_iter().map(relative_to_file).collect(),
@@ -357,6 +349,35 @@ pasword = "x"
         let error = load(&sources("a = 1\nlisten = [\n", &[("HOME", "/h")], &[])).unwrap_err();
         assert!(error.contains("entrepot.toml:2: not TOML"), "{error}");
         assert!(error.contains("entrepot.toml:1: unknown key \"a\""), "{error}");
+    }
+
+    #[test]
+    fn credentials_are_of_one_kind_and_never_shown() {
+        let file = r#"
+data-dir = "/d"
+[[registry]]
+host = "a.example"
+username = "me"
+password = 12345
+[[registry]]
+host = "b.example"
+password = "s3cret"
+[[registry]]
+host = "c.example"
+username = "me"
+credential-helper = "ecr-login"
+[[registry]]
+host = "d.example"
+credential-helper = "../evil"
+"#;
+        let error = load(&sources(file, &[], &[])).unwrap_err();
+        assert!(!error.contains("s3cret") && !error.contains("12345"), "{error}");
+        insta::assert_snapshot!(error);
+        let file = "data-dir = \"/d\"\n[[registry]]\nhost = \"a.example\"\n\
+                    username = \"me\"\npassword-file = \"pw\"\n";
+        assert!(
+            load(&sources(file, &[], &[])).unwrap().gateway.registries[0].credentials.is_some()
+        );
     }
 
     #[test]

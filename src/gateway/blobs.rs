@@ -3,12 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use entrepot_cache::{
-    ContentRecord, Digest, FinishError, Lookup, Presence, Reader, Repository, Reservation, Start,
-    WriteError,
+    ContentRecord, Digest, FinishError, Lookup, Presence, Reader, Reservation, Start, WriteError,
 };
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
+use super::access::Rights;
 use super::body::{ResponseBody, VerifiedBody};
+use super::caller::Caller;
 use super::fill::{FillError, FillGuard, Opened, Source};
 use super::headers::{cache_status, for_content, for_whole_content, text};
 use super::object::{Presentation, respond};
@@ -37,28 +38,41 @@ pub(super) async fn serve(
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Served, UpstreamError> {
-    let Some(records) = gateway.repository(&asked, repository) else {
+    let caller = gateway.caller(&asked, Some(repository));
+    let Some(rights) = caller.rights.clone() else {
         return super::relay::serve(gateway, asked).await;
     };
-    let request = Request { gateway, asked, records, digest };
+    let request = Request { gateway, asked, caller, rights, digest };
     if request.asked.method == Method::HEAD { request.head().await } else { request.get().await }
 }
 
 struct Request<'a> {
     gateway: &'a Gateway,
     asked: Asked,
-    records: Repository,
+    caller: Caller,
+    rights: Rights,
     digest: &'a Digest,
 }
 
 impl Request<'_> {
-    /// A HEAD never begins a download; its answer is the registry's.
+    /// A HEAD never begins a download.
     async fn head(&self) -> Result<Served, UpstreamError> {
+        let parts = &self.gateway.parts;
+        let is_kept = parts.store.contains(self.digest) == Presence::Kept;
+        if is_kept
+            && self.rights.may_pull(&parts.access).await
+            && let Some(record) = self.rights.content(&parts.access, self.digest).await
+            && let Lookup::Kept(reader) =
+                parts.store.lookup(self.digest, self.asked.registry.as_str()).await
+        {
+            return Ok(self.kept_as(reader, Outcome::Hit, "hit", Some(record.recorded)));
+        }
         let headers = for_content(&self.asked.headers);
-        let upstream = &self.gateway.parts.upstream;
-        let Followed { response, .. } =
-            upstream.follow(Method::HEAD, self.asked.target.clone(), headers).await?;
-        Ok(passed_on(response, "fwd=request"))
+        let answer = self.caller.follow(Method::HEAD, &self.asked.target, &headers).await?;
+        if consents(&answer, self.digest, None) {
+            self.confirmed().await;
+        }
+        Ok(passed_on(answer.response, "fwd=request"))
     }
 
     async fn get(self) -> Result<Served, UpstreamError> {
@@ -76,15 +90,8 @@ impl Request<'_> {
             Lookup::Kept(reader) => (reader, Outcome::Hit),
             Lookup::InFlight(reader) => (reader, Outcome::Joined),
         };
-        let origin_is_ours = reader.origin() == Some(registry);
-        let record = if origin_is_ours {
-            self.records.content(self.digest).await
-        } else {
-            self.recorded().await
-        };
-        // This registry itself has delivered it for this repository, or is about to.
-        let is_ours = origin_is_ours || record.is_some();
-        if !(is_ours && self.is_confirmed(reader.size()).await?) {
+        let record = self.recorded(&reader).await;
+        if !self.may_have(&reader, record.as_ref()).await? {
             return self.pass_through().await;
         }
         if outcome == Outcome::Joined && self.is_far(reader.available()) {
@@ -94,26 +101,68 @@ impl Request<'_> {
         Ok(self.kept_as(reader, outcome, status, record.map(|record| record.recorded)))
     }
 
-    /// The record of this registry's delivery; of one that has just ended, once it is written.
-    async fn recorded(&self) -> Option<ContentRecord> {
+    /// The record of the object in this repository; of one that has just come, once it is written.
+    async fn recorded(&self, reader: &Reader) -> Option<ContentRecord> {
+        let access = &self.gateway.parts.access;
+        if reader.origin().is_some() {
+            return None;
+        }
         // Looked for before the record is: what is not pending any more has been recorded.
-        let pending = self.gateway.parts.fills.pending(self.digest, &self.asked.registry);
-        match (self.records.content(self.digest).await, pending) {
+        let pending = self.gateway.parts.fills.pending(self.digest, self.rights.place());
+        match (self.rights.content(access, self.digest).await, pending) {
             (None, Some(written)) => {
                 tokio::time::timeout(RECORDED, written).await.ok()?;
-                self.records.content(self.digest).await
+                self.rights.content(access, self.digest).await
             }
             (record, _) => record,
         }
     }
 
-    /// Whether the registry would serve this request's credential now.
+    /// Whether this client may have these bytes: by what is known, or by asking the registry
+    /// whether it would serve them here, where it has shown that it has them.
+    async fn may_have(
+        &self,
+        reader: &Reader,
+        record: Option<&ContentRecord>,
+    ) -> Result<bool, UpstreamError> {
+        let parts = &self.gateway.parts;
+        let is_coming = reader.origin() == Some(self.asked.registry.as_str());
+        // What is being delivered here right now belongs here.
+        let belongs =
+            record.is_some() || (is_coming && parts.fills.is_for(self.digest, self.rights.place()));
+        if belongs && self.rights.may_pull(&parts.access).await {
+            return Ok(true);
+        }
+        let is_delivered =
+            belongs || is_coming || self.rights.delivered(self.digest).await.is_some();
+        if !is_delivered || !self.is_confirmed(reader.size()).await? {
+            return Ok(false);
+        }
+        self.confirmed().await;
+        Ok(true)
+    }
+
+    /// Whether the registry would serve this request's credential now; asked once for all who wait.
     async fn is_confirmed(&self, size: Option<u64>) -> Result<bool, UpstreamError> {
-        let headers = for_whole_content(&self.asked.headers);
-        let upstream = &self.gateway.parts.upstream;
-        let followed =
-            upstream.inquire(self.asked.target.clone(), headers, Some(&self.digest.hex())).await?;
-        Ok(consents(&followed, self.digest, size))
+        let question = self.rights.question(self.digest);
+        let asking = async {
+            let headers = for_whole_content(&self.asked.headers);
+            let object = self.digest.hex();
+            let asked = self.caller.inquire(&self.asked.target, &headers, Some(&object)).await;
+            asked.map(|answer| consents(&answer, self.digest, size))
+        };
+        let answers = &self.gateway.parts.answers;
+        answers.try_get_with(question, asking).await.map_err(UpstreamError::from)
+    }
+
+    /// The registry would serve this client the object here.
+    async fn confirmed(&self) {
+        let access = &self.gateway.parts.access;
+        self.rights.grant(access).await;
+        let is_known = self.rights.content(access, self.digest).await.is_some();
+        if !is_known && self.rights.delivered(self.digest).await.is_some() {
+            self.rights.belongs(access, self.digest, None).await;
+        }
     }
 
     fn is_far(&self, available: u64) -> bool {
@@ -133,31 +182,34 @@ impl Request<'_> {
         since: Option<SystemTime>,
     ) -> Served {
         let shown = Presentation { media_type: MEDIA_TYPE, status, since };
-        Served::new(outcome, respond(&Method::GET, &self.asked.headers, reader, &shown))
+        Served::new(outcome, respond(&self.asked.method, &self.asked.headers, reader, &shown))
     }
 
     /// Downloads the whole object into the store, or what is missing of it, and serves the client
     /// from there.
     async fn fetch(self, reservation: Reservation) -> Result<Served, UpstreamError> {
         let source = Source {
-            upstream: self.gateway.parts.upstream.clone(),
+            caller: self.caller.clone(),
             target: self.asked.target.clone(),
             headers: for_whole_content(&self.asked.headers),
         };
-        let (start, response, length) = match source.open(reservation.resume_from()).await? {
-            Opened::Rest(response, length) => (Start::Resumed, response, length),
-            Opened::Whole(response) => {
-                let length = content_length(&response);
-                (Start::Fresh, response, length)
+        let (start, answer, length) = match source.open(reservation.resume_from()).await? {
+            Opened::Rest(answer, length) => (Start::Resumed, answer, length),
+            Opened::Whole(answer) => {
+                let length = content_length(&answer.response);
+                (Start::Fresh, answer, length)
             }
             Opened::Other(response) => return Ok(passed_on(response, "fwd=miss")),
         };
         if self.is_certainly_wrong(length) {
             return Ok(self.unusable());
         }
+        if consents(&answer, self.digest, None) {
+            self.rights.grant(&self.gateway.parts.access).await;
+        }
         // Before the object can be found: whoever finds it looks here whether its record follows.
         let fills = &self.gateway.parts.fills;
-        let guard = fills.begin(*self.digest, self.asked.registry.clone());
+        let guard = fills.begin(*self.digest, self.rights.place().clone());
         let (writer, reader) = match reservation.begin(start, length).await {
             Ok(begun) => begun,
             Err(error) => {
@@ -165,7 +217,7 @@ impl Request<'_> {
                 return self.pass_through().await;
             }
         };
-        self.spawn_fill(source, response.into_body(), writer, guard);
+        self.spawn_fill(source, answer.response.into_body(), writer, guard);
         Ok(self.kept_as(reader, Outcome::Miss, "fwd=miss; stored", None))
     }
 
@@ -177,15 +229,14 @@ impl Request<'_> {
         guard: FillGuard,
     ) {
         let registry = self.asked.registry.clone();
-        let (records, digest) = (self.records.clone(), *self.digest);
-        let trouble = self.gateway.parts.trouble.clone();
+        let (gateway, rights, digest) = (self.gateway.clone(), self.rights.clone(), *self.digest);
         self.gateway.parts.tasks.spawn(async move {
             match source.fill(body, writer).await {
-                Ok(_) => record(&records, &digest).await,
+                Ok(_) => delivered(&gateway, &rights, &digest).await,
                 Err(
                     error @ (FillError::Write(WriteError::Store(_))
                     | FillError::Finish(FinishError::Store(_))),
-                ) => trouble.note(&error),
+                ) => gateway.parts.trouble.note(&error),
                 Err(error) => {
                     tracing::warn!(%registry, %digest, %error, "a download failed");
                 }
@@ -198,9 +249,11 @@ impl Request<'_> {
     /// for this repository yet, would not serve this client, or the part is far from being here.
     async fn pass_through(self) -> Result<Served, UpstreamError> {
         let headers = for_content(&self.asked.headers);
-        let upstream = &self.gateway.parts.upstream;
-        let target = self.asked.target.clone();
-        let response = upstream.follow(Method::GET, target, headers).await?.response;
+        let answer = self.caller.follow(Method::GET, &self.asked.target, &headers).await?;
+        if answer.response.status().is_success() && names(&answer, self.digest) {
+            self.rights.grant(&self.gateway.parts.access).await;
+        }
+        let response = answer.response;
         // A registry may send everything whatever part was asked for.
         if is_plain_content(&response) {
             if self.is_certainly_wrong(content_length(&response)) {
@@ -223,13 +276,10 @@ impl Request<'_> {
 
     /// Passes a whole object on, checked; once it has come right, the registry has delivered it.
     fn passed_verified(&self, response: Response<IdleBody>) -> Served {
-        let (records, digest) = (self.records.clone(), *self.digest);
-        let store = self.gateway.parts.store.clone();
-        let tasks = self.gateway.parts.tasks.clone();
+        let (gateway, rights, digest) = (self.gateway.clone(), self.rights.clone(), *self.digest);
         let on_success = Box::new(move || {
-            if store.contains(&digest) == Presence::Kept {
-                tasks.spawn(async move { record(&records, &digest).await });
-            }
+            let tasks = gateway.parts.tasks.clone();
+            tasks.spawn(async move { delivered(&gateway, &rights, &digest).await });
         });
         let (head, body) = response.into_parts();
         let verified = VerifiedBody::new(body, *self.digest, on_success);
@@ -240,15 +290,18 @@ impl Request<'_> {
     }
 }
 
-/// Notes that the registry delivered this object for this repository. What it is called there, if
-/// it was delivered as a manifest before, stays.
-async fn record(records: &Repository, digest: &Digest) {
-    if records.content(digest).await.is_some() {
-        return;
-    }
-    if let Err(error) = records.record_content(digest, None).await {
-        tracing::warn!(%digest, %error, "a record could not be written");
-    }
+/// Notes that the registry delivered this object, all of it and right, to this client.
+async fn delivered(gateway: &Gateway, rights: &Rights, digest: &Digest) {
+    let access = &gateway.parts.access;
+    rights.grant(access).await;
+    rights.deliver(access, digest, None).await;
+}
+
+/// Whether an answer is about this very object: storage that has it in its path, or a registry that
+/// says so.
+fn names(followed: &Followed, digest: &Digest) -> bool {
+    let named = text(followed.response.headers(), "docker-content-digest");
+    followed.names(&digest.hex()) || named == Some(&digest.to_string())
 }
 
 /// Whether a registry's answer to a HEAD is its yes to this very object: a login page is a 200

@@ -16,9 +16,11 @@ use super::blobs::{content_length, is_plain_content, is_unencoded};
 use super::headers::{append, text};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::oci::Registry;
+use super::access::Place;
+use super::caller::Caller;
 use crate::upstream::body::{BodyError, IdleBody};
-use crate::upstream::{Target, Upstream, UpstreamError};
+use crate::upstream::client::Followed;
+use crate::upstream::{Target, UpstreamError};
 
 /// Breaks in a row, without much gained, after which a download is given up.
 const MAX_BREAKS: u32 = 4;
@@ -33,23 +35,28 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 pub(super) struct Fills(Arc<Mutex<HashMap<Digest, Pending>>>);
 
 struct Pending {
-    registry: Registry,
+    place: Place,
     recorded: Arc<CancellationToken>,
 }
 
 impl Fills {
-    /// Resolves when the download of `digest` from `registry` has been recorded, or has failed;
-    /// `None` where there is none.
-    pub(super) fn pending(&self, digest: &Digest, registry: &Registry) -> Option<WaitForRecord> {
+    /// Resolves when the download of `digest` for `place` has been recorded, or has failed; `None`
+    /// where there is none.
+    pub(super) fn pending(&self, digest: &Digest, place: &Place) -> Option<WaitForRecord> {
         let fills = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let pending = fills.get(digest).filter(|pending| pending.registry == *registry)?;
+        let pending = fills.get(digest).filter(|pending| pending.place == *place)?;
         Some(CancellationToken::clone(&pending.recorded).cancelled_owned())
     }
 
+    /// Whether `digest` is being delivered for `place`.
+    pub(super) fn is_for(&self, digest: &Digest, place: &Place) -> bool {
+        self.pending(digest, place).is_some()
+    }
+
     /// Notes a download, until the guard is dropped.
-    pub(super) fn begin(&self, digest: Digest, registry: Registry) -> FillGuard {
+    pub(super) fn begin(&self, digest: Digest, place: Place) -> FillGuard {
         let recorded = Arc::new(CancellationToken::new());
-        let pending = Pending { registry, recorded: recorded.clone() };
+        let pending = Pending { place, recorded: recorded.clone() };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, pending);
         FillGuard { fills: self.clone(), digest, recorded }
     }
@@ -78,7 +85,7 @@ impl Drop for FillGuard {
 
 /// Where a download comes from, to ask again when it breaks.
 pub(super) struct Source {
-    pub(super) upstream: Upstream,
+    pub(super) caller: Caller,
     pub(super) target: Target,
     pub(super) headers: HeaderMap,
 }
@@ -157,7 +164,7 @@ impl Source {
     /// Asks for the rest and makes the writer ready for what comes.
     async fn resume(&self, writer: &mut Writer) -> Result<IdleBody, FillError> {
         let offset = writer.offset();
-        let response = self.ask(offset).await?;
+        let response = self.ask(offset).await?.response;
         match response.status() {
             StatusCode::PARTIAL_CONTENT if starts_at(&response, offset) => {}
             StatusCode::OK if is_plain_content(&response) => {
@@ -172,44 +179,45 @@ impl Source {
     /// where the registry can't do that.
     pub(super) async fn open(&self, offset: u64) -> Result<Opened, UpstreamError> {
         if offset > 0 {
-            let response = self.ask(offset).await?;
-            if starts_at(&response, offset) {
-                let total = total(response.headers());
-                return Ok(Opened::Rest(response, total));
+            let answer = self.ask(offset).await?;
+            if starts_at(&answer.response, offset) {
+                let total = total(answer.response.headers());
+                return Ok(Opened::Rest(answer, total));
             }
-            let asked_too_much = StatusCode::RANGE_NOT_SATISFIABLE;
-            if !matches!(response.status(), StatusCode::PARTIAL_CONTENT)
-                && response.status() != asked_too_much
-            {
-                return Ok(classified(response));
+            let not_that_part = [StatusCode::PARTIAL_CONTENT, StatusCode::RANGE_NOT_SATISFIABLE];
+            if !not_that_part.contains(&answer.response.status()) {
+                return Ok(classified(answer));
             }
         }
         Ok(classified(self.ask(0).await?))
     }
 
     /// Asks from `offset` on, through the registry again each time: signed URLs expire.
-    async fn ask(&self, offset: u64) -> Result<Response<IdleBody>, UpstreamError> {
+    async fn ask(&self, offset: u64) -> Result<Followed, UpstreamError> {
         let mut headers = self.headers.clone();
         if offset > 0 {
             append(&mut headers, header::RANGE, &format!("bytes={offset}-"));
         }
-        let followed = self.upstream.follow(Method::GET, self.target.clone(), headers).await?;
-        Ok(followed.response)
+        self.caller.follow(Method::GET, &self.target, &headers).await
     }
 }
 
 /// What a registry answers to a request for an object.
 pub(super) enum Opened {
     /// All of it.
-    Whole(Response<IdleBody>),
+    Whole(Followed),
     /// What was missing, and the length of the whole where it is told.
-    Rest(Response<IdleBody>, Option<u64>),
+    Rest(Followed, Option<u64>),
     /// Something else, which is the client's to see.
     Other(Response<IdleBody>),
 }
 
-fn classified(response: Response<IdleBody>) -> Opened {
-    if is_plain_content(&response) { Opened::Whole(response) } else { Opened::Other(response) }
+fn classified(answer: Followed) -> Opened {
+    if is_plain_content(&answer.response) {
+        Opened::Whole(answer)
+    } else {
+        Opened::Other(answer.response)
+    }
 }
 
 /// The object's length in `Content-Range: bytes 5-9/10`.
@@ -274,10 +282,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_registry_waits_for_a_record() {
+    fn only_the_same_repository_waits_for_a_record() {
         let fills = Fills::default();
         let digest = Digest::of(entrepot_cache::Algorithm::Sha256, b"x");
-        let at = |text: &str| Registry::at(&text.parse().unwrap());
+        let at = |text: &str| Place {
+            registry: crate::oci::Registry::at(&text.parse().unwrap()),
+            repository: "a/b".parse().unwrap(),
+        };
         let (ghcr, evil) = (at("ghcr.io:443"), at("evil.example:443"));
         let first = fills.begin(digest, ghcr.clone());
         assert!(fills.pending(&digest, &ghcr).is_some());

@@ -2,13 +2,14 @@
 
 use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
-use entrepot_cache::{Digest, Lookup, Presence, Reader, Repository};
+use bytes::Bytes;
+use entrepot_cache::{Digest, Lookup, Presence, Reader};
 use http::{HeaderMap, Method, Response, StatusCode, header};
-use http_body_util::BodyExt as _;
 
+use super::access::Rights;
 use super::blobs::{consents, content_length, is_plain_content};
 use super::body::ResponseBody;
+use super::caller::Caller;
 use super::errors::unusable;
 use super::headers::{cache_status, for_content, for_whole_content, returned, text};
 use super::object::{Presentation, respond};
@@ -16,12 +17,13 @@ use super::relay::passed_on;
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
 use crate::oci::{Algorithm, ErrorCode, ErrorDocument, MediaType, Reference, RepositoryName};
-use crate::upstream::body::{BodyError, IdleBody};
+use crate::upstream::body::IdleBody;
+use crate::upstream::realm::read_whole;
 use crate::upstream::{Target, UpstreamError, client::Followed};
 
 /// The largest manifest kept. The specification asks registries for at least 4 MiB; engines take
 /// little more.
-const MAX_BYTES: u64 = 8 * 1024 * 1024;
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// Answers a GET or HEAD of a manifest.
 pub(super) async fn serve(
@@ -30,13 +32,14 @@ pub(super) async fn serve(
     repository: &RepositoryName,
     reference: &Reference,
 ) -> Result<Served, UpstreamError> {
-    let Some(records) = gateway.repository(&asked, repository) else {
+    let caller = gateway.caller(&asked, Some(repository));
+    let Some(rights) = caller.rights.clone() else {
         return super::relay::serve(gateway, asked).await;
     };
-    let request = Request { gateway, asked, records };
+    let request = Request { gateway, asked, caller, rights };
     match (&request.asked.method, reference) {
-        (&Method::HEAD, _) => request.head().await,
         (_, Reference::Digest(digest)) => request.by_digest(digest).await,
+        (&Method::HEAD, Reference::Tag(_)) => request.head().await,
         (_, Reference::Tag(_)) => request.by_tag().await,
     }
 }
@@ -44,26 +47,56 @@ pub(super) async fn serve(
 struct Request<'a> {
     gateway: &'a Gateway,
     asked: Asked,
-    records: Repository,
+    caller: Caller,
+    rights: Rights,
+}
+
+/// A manifest in the store, and what is known of it here.
+struct Kept {
+    reader: Reader,
+    media_type: MediaType,
+    since: SystemTime,
+    /// Whether the registry has shown it in this repository, rather than in another.
+    belongs: bool,
 }
 
 impl Request<'_> {
     /// A version check is the registry's to answer, and costs no pull.
     async fn head(&self) -> Result<Served, UpstreamError> {
         let headers = for_content(&self.asked.headers);
-        let upstream = &self.gateway.parts.upstream;
-        let followed = upstream.follow(Method::HEAD, self.asked.target.clone(), headers).await?;
-        Ok(passed_on(followed.response, "fwd=request"))
+        let answer = self.caller.follow(Method::HEAD, &self.asked.target, &headers).await?;
+        if named_digest(&answer.response).is_some() {
+            self.rights.grant(&self.gateway.parts.access).await;
+        }
+        Ok(passed_on(answer.response, "fwd=request"))
     }
 
     async fn by_digest(self, digest: &Digest) -> Result<Served, UpstreamError> {
-        if let Some((reader, media_type, since)) = self.kept(digest).await
-            && consents(&self.inquire().await?, digest, reader.size())
-        {
-            return Ok(self.kept_as(reader, &media_type, Some(since), Outcome::Hit));
+        let access = &self.gateway.parts.access;
+        if let Some(kept) = self.kept(digest).await {
+            if kept.belongs && self.rights.may_pull(access).await {
+                return Ok(self.kept_as(&kept, Outcome::Hit));
+            }
+            let answer = self.inquire().await?;
+            if consents(&answer, digest, kept.reader.size()) {
+                self.confirmed(&kept, digest).await;
+                return Ok(self.kept_as(&kept, Outcome::Hit));
+            }
+        }
+        if self.asked.method == Method::HEAD {
+            return self.head().await;
         }
         let target = self.asked.target.clone();
         self.fetch(target, Some(digest)).await
+    }
+
+    /// The registry would serve this client the manifest here.
+    async fn confirmed(&self, kept: &Kept, digest: &Digest) {
+        let access = &self.gateway.parts.access;
+        self.rights.grant(access).await;
+        if !kept.belongs {
+            self.rights.belongs(access, digest, Some(&kept.media_type)).await;
+        }
     }
 
     /// What the tag means is the registry's to say: by HEAD, which is free where pulls are
@@ -73,44 +106,50 @@ impl Request<'_> {
         if response.status() == StatusCode::TOO_MANY_REQUESTS {
             return Ok(too_many_requests(&self.asked, response));
         }
-        let named =
-            if response.status() == StatusCode::OK { digest_of(response.headers()) } else { None };
-        let Some(digest) = named else {
+        let Some(digest) = named_digest(&response) else {
             let target = self.asked.target.clone();
             return self.fetch(target, None).await;
         };
-        if let Some((reader, media_type, _)) = self.kept(&digest).await {
-            return Ok(self.kept_as(
-                reader,
-                &media_type,
-                Some(SystemTime::now()),
-                Outcome::Revalidated,
-            ));
+        self.rights.grant(&self.gateway.parts.access).await;
+        if let Some(kept) = self.kept(&digest).await {
+            self.confirmed(&kept, &digest).await;
+            let kept = Kept { since: SystemTime::now(), ..kept };
+            return Ok(self.kept_as(&kept, Outcome::Revalidated));
         }
         let target = by_digest(&self.asked.target, &digest);
         self.fetch(target, Some(&digest)).await
     }
 
-    /// The object, its media type and since when, if this registry delivered it for this repository.
-    async fn kept(&self, digest: &Digest) -> Option<(Reader, MediaType, SystemTime)> {
-        let store = &self.gateway.parts.store;
-        if store.contains(digest) != Presence::Kept {
+    /// The manifest, if it is kept and this registry has delivered it.
+    async fn kept(&self, digest: &Digest) -> Option<Kept> {
+        let parts = &self.gateway.parts;
+        if parts.store.contains(digest) != Presence::Kept {
             return None;
         }
-        let record = self.records.content(digest).await?;
+        let here = self.rights.content(&parts.access, digest).await;
+        let (belongs, record) = match here {
+            Some(record) => (true, record),
+            None => (false, self.rights.delivered(digest).await?),
+        };
         let media_type = MediaType::of_manifest(&record.media_type?)?;
-        match store.lookup(digest, self.asked.registry.as_str()).await {
-            Lookup::Kept(reader) => Some((reader, media_type, record.recorded)),
+        match parts.store.lookup(digest, self.asked.registry.as_str()).await {
+            Lookup::Kept(reader) => {
+                Some(Kept { reader, media_type, since: record.recorded, belongs })
+            }
             Lookup::InFlight(_) | Lookup::Absent(_) => None,
         }
     }
 
     async fn inquire(&self) -> Result<Followed, UpstreamError> {
         let headers = for_whole_content(&self.asked.headers);
-        self.gateway.parts.upstream.inquire(self.asked.target.clone(), headers, None).await
+        self.caller.inquire(&self.asked.target, &headers, None).await
     }
 
-    fn kept_as(
+    fn kept_as(&self, kept: &Kept, outcome: Outcome) -> Served {
+        self.presented(kept.reader.clone(), &kept.media_type, Some(kept.since), outcome)
+    }
+
+    fn presented(
         &self,
         reader: Reader,
         media_type: &MediaType,
@@ -122,7 +161,7 @@ impl Request<'_> {
             _ => "hit",
         };
         let shown = Presentation { media_type: media_type.as_str(), status, since };
-        Served::new(outcome, respond(&Method::GET, &self.asked.headers, reader, &shown))
+        Served::new(outcome, respond(&self.asked.method, &self.asked.headers, reader, &shown))
     }
 
     /// Gets a manifest, keeps it if it is one, and serves it.
@@ -132,17 +171,16 @@ impl Request<'_> {
         expected: Option<&Digest>,
     ) -> Result<Served, UpstreamError> {
         let headers = for_whole_content(&self.asked.headers);
-        let upstream = &self.gateway.parts.upstream;
-        let response = upstream.follow(Method::GET, target, headers).await?.response;
+        let response = self.caller.follow(Method::GET, &target, &headers).await?.response;
         let media_type =
             text(response.headers(), header::CONTENT_TYPE).and_then(MediaType::of_manifest);
-        let too_long = content_length(&response).is_some_and(|length| length > MAX_BYTES);
+        let too_long = content_length(&response).is_some_and(|length| length > MAX_BYTES as u64);
         let media_type = match media_type {
             Some(media_type) if is_plain_content(&response) && !too_long => media_type,
             _ => return Ok(passed_on(response, "fwd=miss")),
         };
         let (head, body) = response.into_parts();
-        let bytes = match whole(body).await {
+        let bytes = match read_whole(body, MAX_BYTES).await {
             Ok(bytes) => bytes,
             Err(error) => return Ok(unusable(&self.asked.registry, &error.to_string())),
         };
@@ -153,8 +191,9 @@ impl Request<'_> {
             let reason = "the manifest's bytes do not match its digest";
             return Ok(unusable(&self.asked.registry, reason));
         }
+        self.rights.grant(&self.gateway.parts.access).await;
         match self.keep(&digest, &bytes, &media_type).await {
-            Some(reader) => Ok(self.kept_as(reader, &media_type, None, Outcome::Miss)),
+            Some(reader) => Ok(self.presented(reader, &media_type, None, Outcome::Miss)),
             None => Ok(passed_whole(&head.headers, bytes)),
         }
     }
@@ -164,9 +203,7 @@ impl Request<'_> {
         let reader = kept
             .inspect_err(|error| tracing::warn!(%digest, %error, "a manifest could not be kept"))
             .ok()?;
-        if let Err(error) = self.records.record_content(digest, Some(media_type.as_str())).await {
-            tracing::warn!(%digest, %error, "a record could not be written");
-        }
+        self.rights.deliver(&self.gateway.parts.access, digest, Some(media_type)).await;
         Some(reader)
     }
 }
@@ -195,6 +232,11 @@ fn too_many_requests(asked: &Asked, response: Response<IdleBody>) -> Served {
     served
 }
 
+/// The digest under which a registry serves what was asked for; a page of something else has none.
+fn named_digest(response: &Response<IdleBody>) -> Option<Digest> {
+    if response.status() == StatusCode::OK { digest_of(response.headers()) } else { None }
+}
+
 fn digest_of(headers: &HeaderMap) -> Option<Digest> {
     text(headers, "docker-content-digest")?.parse().ok()
 }
@@ -204,19 +246,4 @@ fn by_digest(target: &Target, digest: &Digest) -> Target {
     let path = target.path();
     let base = path.rsplit_once('/').map_or(path, |(base, _)| base);
     Target { path_and_query: format!("{base}/{digest}"), ..target.clone() }
-}
-
-/// The whole of a body, up to [`MAX_BYTES`].
-async fn whole(mut body: IdleBody) -> Result<Bytes, BodyError> {
-    let mut bytes = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else {
-            continue;
-        };
-        if (bytes.len() + data.len()) as u64 > MAX_BYTES {
-            return Err(BodyError::TooLong(MAX_BYTES));
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(bytes.freeze())
 }

@@ -1,11 +1,16 @@
 //! The decisions on a registry request: what is served from the store, what is fetched and kept,
 //! what is only passed on.
 //!
-//! The rule that holds until a client's rights are remembered: an object leaves the store only
-//! where *this registry has delivered it for this repository before* and *confirms, for this very
-//! request's credential, that it would serve it now* (a `HEAD`). What a registry merely says it
-//! has is never served from what another registry delivered.
+//! The rule that everything here serves: *cached bytes reach only those whom the registry would
+//! serve*. A request is parsed into [`Asked`], acts under an identity, and asks registries through
+//! a `caller::Caller`; `access` says what that identity may have from the store.
 //!
+//! - `identity`: who asks
+//! - `access`: who may have what
+//! - `caller`: requests to a registry under somebody's rights
+//! - `challenges`: how registries want to be authenticated to
+//! - `shared`: what the proxy itself shows to them
+//! - `ping`, `tokens`: `/v2/` and the token endpoint
 //! - `blobs`: blobs, from the store or into it
 //! - `manifests`: manifests by digest and by tag
 //! - `fill`: a download on its way into the store
@@ -17,35 +22,54 @@
 //! - `body`: the bodies that clients receive
 //! - `errors`: failures, in the words that engines print
 
+mod access;
 mod blobs;
 pub mod body;
+mod caller;
+mod challenges;
 mod errors;
 mod fill;
 mod headers;
+mod identity;
 mod manifests;
 mod multipart;
 mod object;
+mod ping;
 pub mod ranges;
 mod relay;
+mod shared;
+mod tokens;
 mod trouble;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
+use access::{Access, Place, Question, Rights};
 pub use body::ResponseBody;
+use caller::Caller;
+use challenges::{Challenges, TOKEN_PATH};
 pub use errors::error_response;
 pub use headers::PRODUCT;
+use identity::{Identifier, has_own_token};
+use shared::SharedTokens;
 
 use crate::log::{Outcome, Subject};
 use crate::oci::{
     Authority, ErrorCode, ErrorDocument, HostPattern, Registry, RepositoryName, Route,
 };
 use crate::upstream::body::{IdleBody, RequestBody};
+use crate::upstream::credentials::Credentials;
 use crate::upstream::{Scheme, Target, Upstream, UpstreamError};
+
+/// Questions whose answers are kept at a time.
+const MOST_ANSWERS: u64 = 10_000;
+/// How long a registry's yes or no is an answer to those who ask the same at that moment.
+const ANSWER_LIFE: Duration = Duration::from_secs(1);
 
 /// Whether pushes go through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,12 +82,14 @@ pub enum Push {
 }
 
 /// What an operator says of one registry, or of a family of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RegistryRule {
     /// Which registries.
     pub host: HostPattern,
     /// How they are spoken to.
     pub scheme: Scheme,
+    /// What the proxy itself is there, for clients that bring no credential.
+    pub credentials: Option<Credentials>,
 }
 
 /// How requests are decided.
@@ -73,6 +99,18 @@ pub struct Options {
     pub push: Push,
     /// `[[registry]]`, the first that fits wins.
     pub registries: Vec<RegistryRule>,
+}
+
+impl Options {
+    fn rule_for(&self, authority: &Authority) -> Option<&RegistryRule> {
+        self.registries.iter().find(|rule| rule.host.matches(authority))
+    }
+
+    /// How the registry at `authority` is spoken to: by TLS unless the operator says otherwise,
+    /// whatever the client used.
+    fn scheme_for(&self, authority: &Authority) -> Scheme {
+        self.rule_for(authority).map_or(Scheme::Https, |rule| rule.scheme)
+    }
 }
 
 /// An answer with what the log says of it.
@@ -89,6 +127,10 @@ impl Served {
     fn new(outcome: Outcome, response: Response<ResponseBody>) -> Self {
         Self { response, outcome, reason: None }
     }
+
+    fn because(self, reason: impl Into<String>) -> Self {
+        Self { reason: Some(reason.into()), ..self }
+    }
 }
 
 /// The gateway; cheap to clone.
@@ -103,6 +145,12 @@ struct Parts {
     options: Options,
     fills: fill::Fills,
     trouble: trouble::Trouble,
+    identifier: Identifier,
+    access: Access,
+    challenges: Challenges,
+    shared: SharedTokens,
+    /// Answers that several wait for.
+    answers: moka::future::Cache<Question, bool>,
     tasks: TaskTracker,
 }
 
@@ -111,6 +159,8 @@ struct Asked {
     method: Method,
     target: Target,
     registry: Registry,
+    /// Where this client gets its tokens.
+    own_realm: String,
     headers: HeaderMap,
     body: Incoming,
 }
@@ -121,12 +171,13 @@ impl Asked {
         authority: Authority,
         registry: Registry,
         request: Request<Incoming>,
+        own_realm: String,
     ) -> Self {
         let (head, body) = request.into_parts();
         let path_and_query =
             head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
         let target = Target { scheme, authority, path_and_query };
-        Self { method: head.method, target, registry, headers: head.headers, body }
+        Self { method: head.method, target, registry, own_realm, headers: head.headers, body }
     }
 }
 
@@ -140,16 +191,25 @@ impl Gateway {
         options: Options,
         tasks: TaskTracker,
     ) -> Self {
-        let (fills, trouble) = Default::default();
-        Self { parts: Arc::new(Parts { store, upstream, options, fills, trouble, tasks }) }
-    }
-
-    /// How the registry at `authority` is spoken to: by TLS unless the operator says otherwise,
-    /// whatever the client used.
-    fn scheme_for(&self, authority: &Authority) -> Scheme {
-        let rules = &self.parts.options.registries;
-        let rule = rules.iter().find(|rule| rule.host.matches(authority));
-        rule.map_or(Scheme::Https, |rule| rule.scheme)
+        let identifier = Identifier::new();
+        let (fills, trouble, access, challenges, shared) = Default::default();
+        let parts = Parts {
+            store,
+            upstream,
+            options,
+            fills,
+            trouble,
+            identifier,
+            access,
+            challenges,
+            shared,
+            answers: moka::future::Cache::builder()
+                .max_capacity(MOST_ANSWERS)
+                .time_to_live(ANSWER_LIFE)
+                .build(),
+            tasks,
+        };
+        Self { parts: Arc::new(parts) }
     }
 
     /// Answers a request that a client addressed to the registry at `authority`.
@@ -167,34 +227,48 @@ impl Gateway {
             path: uri.path().to_owned(),
         };
         let upstream = registry.authority(authority);
-        let asked = Asked::new(self.scheme_for(authority), upstream, registry, request);
-        let served = self.dispatch(&route, asked).await;
+        let scheme = self.parts.options.scheme_for(authority);
+        let own_realm = own_realm(authority, uri);
+        let asked = Asked::new(scheme, upstream, registry.clone(), request, own_realm.clone());
+        let mut served = self.dispatch(&route, asked).await;
+        if served.response.status() == StatusCode::UNAUTHORIZED {
+            self.parts.challenges.rewrite(&registry, &own_realm, served.response.headers_mut());
+        }
         (served, subject)
     }
 
     /// Sends a plain-HTTP request to a host that is no registry, and its answer back, unread.
     pub async fn forward(&self, authority: Authority, request: Request<Incoming>) -> Served {
         let registry = Registry::at(&authority);
-        let asked = Asked::new(Scheme::Http, authority, registry, request);
+        let asked = Asked::new(Scheme::Http, authority, registry, request, String::new());
         let name = asked.registry.clone();
-        relay::serve(self, asked)
+        relay::unseen(self, asked)
             .await
             .unwrap_or_else(|error| errors::upstream_failed(&name, &error))
     }
 
-    /// The store's records of the repository that is asked about; none where the registry's name
-    /// can't be a directory's (an IPv6 address).
-    fn repository(
-        &self,
-        asked: &Asked,
-        name: &RepositoryName,
-    ) -> Option<entrepot_cache::Repository> {
-        self.parts.store.repository(asked.registry.as_str(), name.as_str()).ok()
+    /// Whoever asks, about `repository` if about any.
+    fn caller(&self, asked: &Asked, repository: Option<&RepositoryName>) -> Caller {
+        let identity = self.parts.identifier.identify(&asked.headers);
+        let registry = asked.registry.clone();
+        let rights = repository.and_then(|repository| {
+            let place = Place { registry: registry.clone(), repository: repository.clone() };
+            Rights::new(&self.parts.store, place, identity.clone())
+        });
+        Caller { parts: self.parts.clone(), registry, identity, rights }
+    }
+
+    fn has_credentials(&self, authority: &Authority) -> bool {
+        self.parts.options.rule_for(authority).is_some_and(|rule| rule.credentials.is_some())
     }
 
     async fn dispatch(&self, route: &Route, asked: Asked) -> Served {
         let registry = asked.registry.clone();
         let answer = match (route, &asked.method) {
+            (Route::Ping, &Method::GET | &Method::HEAD) => ping::serve(self, asked).await,
+            (Route::Other, _) if asked.target.path() == TOKEN_PATH => {
+                tokens::serve(self, asked).await
+            }
             (Route::Blob { repository, digest }, &Method::GET | &Method::HEAD) => {
                 blobs::serve(self, asked, repository, digest).await
             }
@@ -209,9 +283,13 @@ impl Gateway {
         answer.unwrap_or_else(|error| errors::upstream_failed(&registry, &error))
     }
 
-    /// Sends a request on as it came, but for the fields that end here.
+    /// Sends a request on as it came, but for the fields that end here; a token of our own means
+    /// nothing to anybody else.
     async fn send(&self, asked: Asked) -> Result<Response<IdleBody>, UpstreamError> {
         let mut headers = headers::forwarded(&asked.headers);
+        if has_own_token(&asked.headers) {
+            headers.remove(header::AUTHORIZATION);
+        }
         let has_content = matches!(asked.method, Method::POST | Method::PUT | Method::PATCH);
         if has_content && asked.body.is_end_stream() {
             // Some registries answer 411 to an upload's empty requests without it.
@@ -220,6 +298,16 @@ impl Gateway {
         let body = RequestBody::Client(asked.body);
         self.parts.upstream.send(asked.method, &asked.target, headers, body).await
     }
+}
+
+/// The token endpoint as the client reaches it: on the host that it asked, the way it asked.
+fn own_realm(authority: &Authority, uri: &http::Uri) -> String {
+    let scheme = match uri.scheme() {
+        Some(scheme) if *scheme == http::uri::Scheme::HTTP => Scheme::Http,
+        _ => Scheme::Https,
+    };
+    let host = authority.to_host_field(scheme.default_port());
+    format!("{}://{host}{TOKEN_PATH}", scheme.as_str())
 }
 
 /// Whether a request changes something at a registry; pulls use POST with token servers.

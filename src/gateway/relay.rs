@@ -1,17 +1,38 @@
 //! Everything that is only passed on: pings, tokens, listings, pushes, whatever is no content.
 
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body::Body as _;
 
 use super::body::ResponseBody;
-use super::headers::{cache_status, returned};
+use super::headers::{cache_status, forwarded, returned};
+use super::identity::Identity;
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
+use crate::upstream::client::Followed;
 
 /// Sends the request to the registry and its answer to the client. Redirects are the client's.
+///
+/// A listing is asked for under the shared identity where the client has none of its own;
+/// everything else goes with the client's own credential or without any.
 pub(super) async fn serve(gateway: &Gateway, asked: Asked) -> Result<Served, UpstreamError> {
+    let is_reading = matches!(asked.method, Method::GET | Method::HEAD);
+    let is_api = asked.target.path().starts_with("/v2/");
+    let caller = gateway.caller(&asked, None);
+    if caller.identity == Identity::Shared && is_reading && is_api {
+        let headers = forwarded(&asked.headers);
+        let answer = caller.once(asked.method, &asked.target, &headers).await?;
+        return Ok(passed_on(answer.response, "fwd=bypass"));
+    }
+    let target = asked.target.clone();
+    let answer = Followed::at_once(gateway.send(asked).await?);
+    caller.learn(&caller.registry, &target, &answer).await;
+    Ok(passed_on(answer.response, "fwd=bypass"))
+}
+
+/// Sends a request to a host that is no registry, and its answer back.
+pub(super) async fn unseen(gateway: &Gateway, asked: Asked) -> Result<Served, UpstreamError> {
     let response = gateway.send(asked).await?;
     Ok(passed_on(response, "fwd=bypass"))
 }

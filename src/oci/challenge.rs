@@ -1,5 +1,7 @@
 //! `WWW-Authenticate` challenges (RFC 9110 §11.6.1) and the registries' Bearer parameters.
 
+use std::fmt;
+
 /// One challenge: a scheme and its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge {
@@ -48,6 +50,17 @@ impl Challenge {
         challenges
     }
 
+    /// The challenge as a field value, with another realm.
+    #[must_use]
+    pub fn with_realm(&self, realm: &str) -> String {
+        let others = self.parameters.iter().filter(|(name, _)| name != "realm");
+        let parameters = std::iter::once(("realm", realm))
+            .chain(others.map(|(name, value)| (name.as_str(), value.as_str())))
+            .map(|(name, value)| format!("{name}=\"{}\"", Quoted(value)));
+        let scheme = if self.scheme == "bearer" { "Bearer" } else { &self.scheme };
+        format!("{scheme} {}", parameters.collect::<Vec<_>>().join(","))
+    }
+
     /// A parameter by its lower-case name.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&str> {
@@ -64,6 +77,18 @@ impl Challenge {
             realm: self.parameter("realm")?,
             service: self.parameter("service"),
             scope: self.parameter("scope"),
+        })
+    }
+}
+
+/// The inside of a quoted-string.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '"' | '\\' => write!(f, "\\{c}"),
+            c => write!(f, "{c}"),
         })
     }
 }
@@ -124,6 +149,18 @@ mod tests {
         assert_eq!(challenges[1].parameter("realm"), Some(r#"a "b", c"#));
         assert_eq!(challenges[2].parameter("error"), Some("y"));
         assert_eq!(challenges[1].bearer(), None);
+    }
+
+    #[test]
+    fn a_realm_is_replaced_and_nothing_else() {
+        let value = r#"Bearer scope="a \"b\"",Realm="https://auth.docker.io/token",error=x"#;
+        let challenge = Challenge::parse_all(value).remove(0);
+        let written = challenge.with_realm("https://ghcr.io/entrepot/token");
+        assert_eq!(
+            written,
+            r#"Bearer realm="https://ghcr.io/entrepot/token",scope="a \"b\"",error="x""#
+        );
+        assert_eq!(Challenge::parse_all(&written).len(), 1);
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub enum ErrorCode {
     Unsupported,
     /// Refused by this proxy's configuration.
     Denied,
+    /// The registry wants to know who asks.
+    Unauthorized,
     /// There is nothing under this name.
     NameUnknown,
     /// The registry limits how often it may be asked.
@@ -27,6 +29,7 @@ impl ErrorCode {
         match self {
             Self::Unsupported => "UNSUPPORTED",
             Self::Denied => "DENIED",
+            Self::Unauthorized => "UNAUTHORIZED",
             Self::NameUnknown => "NAME_UNKNOWN",
             Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::Upstream => "UPSTREAM_UNAVAILABLE",

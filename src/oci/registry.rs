@@ -32,11 +32,17 @@ impl Registry {
     /// only one is the API's, others lead to its web site.
     #[must_use]
     pub fn authority(&self, asked: &Authority) -> Authority {
-        if self.0 == HUB {
+        if self.is_hub() {
             Authority::new(Host::Name(HUB_API.to_owned()), HTTPS_PORT)
         } else {
             asked.clone()
         }
+    }
+
+    /// Whether it is Docker Hub.
+    #[must_use]
+    pub fn is_hub(&self) -> bool {
+        self.0 == HUB
     }
 
     /// `docker.io`, `ghcr.io`, `registry.corp:5000`.

@@ -91,6 +91,8 @@ impl Progress {
 pub enum RequestBody {
     /// No body.
     Empty,
+    /// A form of our own.
+    Whole(Option<Bytes>),
     /// A client's upload.
     Client(Incoming),
 }
@@ -109,8 +111,12 @@ impl Body for SentBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let RequestBody::Client(incoming) = &mut self.body else {
-            return Poll::Ready(None);
+        let incoming = match &mut self.body {
+            RequestBody::Empty => return Poll::Ready(None),
+            RequestBody::Whole(bytes) => {
+                return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
+            }
+            RequestBody::Client(incoming) => incoming,
         };
         loop {
             let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
@@ -128,6 +134,7 @@ impl Body for SentBody {
     fn is_end_stream(&self) -> bool {
         match &self.body {
             RequestBody::Empty => true,
+            RequestBody::Whole(bytes) => bytes.is_none(),
             RequestBody::Client(incoming) => incoming.is_end_stream(),
         }
     }
@@ -135,6 +142,9 @@ impl Body for SentBody {
     fn size_hint(&self) -> SizeHint {
         match &self.body {
             RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             RequestBody::Client(incoming) => incoming.size_hint(),
         }
     }

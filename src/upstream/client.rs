@@ -21,6 +21,8 @@ use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
 use super::trust::{self, TrustError};
 use crate::oci::Authority;
 
+/// Registries that one request may be sent on to: registry.k8s.io and lscr.io need one hop.
+pub const MAX_REGISTRIES: usize = 3;
 /// Idle connections kept to one host: a pull opens a handful at a time.
 const MAX_IDLE_PER_HOST: usize = 32;
 /// How long one is kept: registries and CDNs close theirs after 60 s or more.
@@ -118,11 +120,25 @@ pub struct Followed {
     /// The last response: the answer, or a redirect to another registry, which is the client's to
     /// follow since that registry decides by its own rules.
     pub response: Response<IdleBody>,
+    /// Where on that other registry the redirect leads.
+    pub elsewhere: Option<Target>,
     /// The path in storage that the registry sent us on to, if it did; without the signature.
     storage_path: Option<String>,
 }
 
 impl Followed {
+    /// The answer to a request whose redirects are the client's.
+    #[must_use]
+    pub fn at_once(response: Response<IdleBody>) -> Self {
+        Self { response, elsewhere: None, storage_path: None }
+    }
+
+    /// Whether the registry itself gave the answer, and not storage that it sent us on to.
+    #[must_use]
+    pub fn is_from_registry(&self) -> bool {
+        self.storage_path.is_none()
+    }
+
     /// Whether the registry sent us on to storage under a path with this name in it: its yes to a
     /// request for this object. (A login page has the object in its query at most.)
     #[must_use]
@@ -198,32 +214,13 @@ impl Upstream {
         }
     }
 
-    /// Sends a GET or HEAD and follows its redirects on the client's behalf.
-    pub async fn follow(
-        &self,
-        method: Method,
-        target: Target,
-        headers: HeaderMap,
-    ) -> Result<Followed, UpstreamError> {
-        self.walk(method, target, headers, None).await
-    }
-
-    /// Sends a HEAD to learn whether the registry would serve this. Storage that it sends us on to
-    /// under a path that names the object need not be asked (some refuses HEAD).
-    pub async fn inquire(
-        &self,
-        target: Target,
-        headers: HeaderMap,
-        object: Option<&str>,
-    ) -> Result<Followed, UpstreamError> {
-        self.walk(Method::HEAD, target, headers, object).await
-    }
-
-    /// From hop to hop, until an answer, or until storage that names `object`.
+    /// Sends a GET or HEAD and follows its redirects, hop by hop, until an answer, or until storage
+    /// under a path that names `object`: that need not be asked where only the registry's yes is
+    /// wanted (some refuses HEAD).
     ///
     /// "Clients MUST NOT forward an Authorization header across host boundaries" (OCI distribution
     /// specification): once a redirect has left the host, no credential goes along any more.
-    async fn walk(
+    pub async fn walk(
         &self,
         method: Method,
         mut target: Target,
@@ -237,13 +234,16 @@ impl Upstream {
             let hop = redirect::hop(&target, response.status(), response.headers())
                 .map_err(|source| redirected(&target, source))?;
             target = match hop {
-                None | Some(Hop::OtherRegistry) => return Ok(Followed { response, storage_path }),
+                None => return Ok(Followed { response, elsewhere: None, storage_path }),
+                Some(Hop::OtherRegistry(next)) => {
+                    return Ok(Followed { response, elsewhere: Some(next), storage_path });
+                }
                 Some(Hop::SameHost(next)) => next,
                 Some(Hop::Storage(next)) => {
                     let is_named = object.is_some_and(|object| next.path().contains(object));
                     storage_path = Some(next.path().to_owned());
                     if is_named {
-                        return Ok(Followed { response, storage_path });
+                        return Ok(Followed { response, elsewhere: None, storage_path });
                     }
                     headers = for_storage(&headers);
                     next

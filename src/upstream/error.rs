@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::connector::ConnectFailed;
@@ -129,24 +130,41 @@ pub enum UpstreamError {
         /// Why not.
         source: RedirectError,
     },
+    /// The token server gave the proxy no token.
+    #[error("no token for {authority}: {reason}")]
+    Token {
+        /// The registry.
+        authority: Authority,
+        /// What the token server did.
+        reason: String,
+    },
+    /// What happened to a request that several waited for.
+    #[error(transparent)]
+    Shared(#[from] Arc<UpstreamError>),
 }
 
 impl UpstreamError {
     /// Whether the upstream was silent rather than wrong: a 504 rather than a 502.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        matches!(
-            self,
-            Self::HeaderTimeout { .. }
-                | Self::Dial(DialError::Timeout { .. })
-                | Self::Tls(TlsError::Timeout { .. })
-        )
+        match self {
+            Self::Shared(shared) => shared.is_timeout(),
+            _ => matches!(
+                self,
+                Self::HeaderTimeout { .. }
+                    | Self::Dial(DialError::Timeout { .. })
+                    | Self::Tls(TlsError::Timeout { .. })
+            ),
+        }
     }
 
     /// Whether the proxy's own rules forbade the connection.
     #[must_use]
     pub fn is_refused_here(&self) -> bool {
-        matches!(self, Self::Dial(DialError::NotPublic { .. }))
+        match self {
+            Self::Shared(shared) => shared.is_refused_here(),
+            _ => matches!(self, Self::Dial(DialError::NotPublic { .. })),
+        }
     }
 
     /// Reads a failure of the pooled client, whose causes are buried in a chain of sources.

@@ -9,6 +9,8 @@
 //! - `trust`: whose certificates are believed, and what is said of those that are not
 //! - `connector`: TCP or TLS towards one authority, for the pooled client
 //! - `client`: requests, redirects, timeouts
+//! - `realm`: token servers
+//! - `credentials`: what the proxy itself is at a registry
 //! - `body`: bodies that do not wait for ever
 //! - `maybe_tls`: a stream with TLS or without
 //! - `error`: what can go wrong, and whose fault it is
@@ -17,10 +19,12 @@ pub mod body;
 pub mod client;
 pub mod connect_to;
 pub mod connector;
+pub mod credentials;
 pub mod dial;
 pub mod error;
 pub mod maybe_tls;
 pub mod reach;
+pub mod realm;
 pub mod redirect;
 pub mod trust;
 

@@ -38,7 +38,7 @@ pub enum Hop {
     /// Storage elsewhere, behind a signed URL: no credential goes there.
     Storage(Target),
     /// A registry API path on another host, which has its own rules on who may read it.
-    OtherRegistry,
+    OtherRegistry(Target),
 }
 
 /// Reads a response's redirect; `Ok(None)` where it is none.
@@ -58,7 +58,7 @@ pub fn hop(
     Ok(Some(if to.authority == from.authority {
         Hop::SameHost(to)
     } else if is_registry_path(url.path()) {
-        Hop::OtherRegistry
+        Hop::OtherRegistry(to)
     } else {
         Hop::Storage(to)
     }))
@@ -73,7 +73,8 @@ fn is_registry_path(path: &str) -> bool {
     path.starts_with("/v2/") && (path.contains("/blobs/") || path.contains("/manifests/"))
 }
 
-fn target(from: &Target, url: &Url) -> Result<Target, RedirectError> {
+/// A URL that `from` names, as something to ask; TLS is not given up on the way.
+pub(super) fn target(from: &Target, url: &Url) -> Result<Target, RedirectError> {
     let scheme = match (from.scheme, url.scheme()) {
         (_, "https") => Scheme::Https,
         (Scheme::Http, "http") => Scheme::Http,
@@ -131,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_registry_path_elsewhere_is_another_registry() {
-        assert_eq!(from("https://quay.io/v2/a/blobs/x"), Ok(Some(Hop::OtherRegistry)));
+        let hop = from("https://quay.io/v2/a/blobs/x");
+        assert!(matches!(hop, Ok(Some(Hop::OtherRegistry(to))) if to.path() == "/v2/a/blobs/x"));
         assert!(matches!(from("https://quay.io/v2x/a"), Ok(Some(Hop::Storage(_)))));
     }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 
 use super::{new_dir, open, sha256};
-use crate::{RecordNameError, Repository, Store};
+use crate::{Fact, RecordNameError, Repository, Store};
 
 const MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -36,6 +36,29 @@ async fn what_is_recorded_is_found_here_and_nowhere_else() {
 
     alpine(&store).record_content(&digest, None).await.unwrap();
     assert_eq!(alpine(&store).content(&digest).await.unwrap().media_type, None);
+}
+
+#[tokio::test]
+async fn facts_are_the_callers_own_words() {
+    let dir = new_dir();
+    let store = open(&dir).await;
+    let (alpine, registry) = (alpine(&store), store.registry("registry-1.docker.io").unwrap());
+    for fact in [Fact::Access, Fact::Challenge, Fact::Tag("3.20"), Fact::Tag("_A.b-c")] {
+        assert_eq!(alpine.fact::<Vec<u64>>(fact).await, None);
+        alpine.record_fact(fact, vec![1u64, 2]).await.unwrap();
+        assert_eq!(alpine.fact::<Vec<u64>>(fact).await, Some(vec![1, 2]));
+        assert_eq!(registry.fact::<Vec<u64>>(fact).await, None);
+        assert_eq!(alpine.fact::<String>(fact).await, None, "another form");
+        alpine.forget_fact(fact).await.unwrap();
+        alpine.forget_fact(fact).await.unwrap();
+    }
+    for bad in ["", ".", "..", "-a", "a/b", "a b", &"a".repeat(129), "a\0"] {
+        assert!(alpine.record_fact(Fact::Tag(bad), 1u64).await.is_err(), "{bad:?}");
+        assert_eq!(alpine.fact::<u64>(Fact::Tag(bad)).await, None);
+    }
+    registry.record_content(&sha256(b"x"), None).await.unwrap();
+    assert_eq!(alpine.content(&sha256(b"x")).await, None);
+    assert!(registry.content(&sha256(b"x")).await.is_some());
 }
 
 #[tokio::test]

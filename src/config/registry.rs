@@ -1,0 +1,85 @@
+//! One `[[registry]]` entry.
+
+use std::path::{Path, PathBuf};
+
+use super::error::Place;
+use super::reader::RegistryReader;
+use super::value::FromValue;
+use crate::gateway::RegistryRule;
+use crate::upstream::Scheme;
+use crate::upstream::credentials::{Credentials, Origin, Secret};
+
+impl FromValue for Secret {
+    const EXPECTED: &'static str = "a text";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(Self::new(text))
+    }
+}
+
+/// A name that goes before the colon of Basic authentication (RFC 7617 §2).
+struct UserName(String);
+
+impl FromValue for UserName {
+    const EXPECTED: &'static str = "a user name without a colon";
+
+    fn from_text(text: &str) -> Option<Self> {
+        (!text.is_empty() && !text.contains(':')).then(|| Self(text.to_owned()))
+    }
+}
+
+/// The `NAME` of `docker-credential-NAME`: it becomes a part of a program's name.
+struct HelperName(String);
+
+impl FromValue for HelperName {
+    const EXPECTED: &'static str = "the NAME of a docker-credential-NAME program";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        (!text.is_empty() && text.chars().all(plain)).then(|| Self(text.to_owned()))
+    }
+}
+
+/// Builds the rule that an entry describes.
+pub(super) fn rule(entry: &mut RegistryReader<'_>) -> Option<RegistryRule> {
+    let scheme = entry.get("scheme").unwrap_or(Scheme::Https);
+    let credentials = credentials(entry).map(Credentials::new);
+    Some(RegistryRule { host: entry.get("host")?, scheme, credentials })
+}
+
+/// A user name with one password, or a helper.
+fn credentials(entry: &mut RegistryReader<'_>) -> Option<Origin> {
+    let username: Option<UserName> = entry.get("username");
+    let password: Option<Secret> = entry.get("password");
+    let path: Option<PathBuf> = entry.get("password-file");
+    let helper: Option<HelperName> = entry.get("credential-helper");
+    match (username, password, path, helper) {
+        (None, None, None, None) => None,
+        (None, None, None, Some(HelperName(name))) => Some(Origin::Helper(name)),
+        (Some(UserName(username)), Some(password), None, None) => {
+            Some(Origin::Password { username, password })
+        }
+        (Some(UserName(username)), None, Some(path), None) => {
+            let path = beside(entry.place("password-file").as_ref(), path);
+            Some(Origin::File { username, path })
+        }
+        _ => {
+            let keys = ["username", "password", "password-file", "credential-helper"];
+            let place = keys.iter().find_map(|key| entry.place(key));
+            entry.problem(
+                place,
+                "credentials are username with password, username with password-file, or credential-helper alone",
+            );
+            None
+        }
+    }
+}
+
+/// A path as it is meant in the file that names it.
+pub(super) fn beside(place: Option<&Place>, path: PathBuf) -> PathBuf {
+    let base = match place {
+        Some(Place::File(file, _)) => file.parent(),
+        _ => None,
+    };
+    base.map_or(path.clone(), |base: &Path| base.join(path))
+}

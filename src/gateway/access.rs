@@ -1,0 +1,213 @@
+//! Who may have what: *cached bytes reach only those whom the registry would serve*.
+//!
+//! An object of a repository is served from the store when both hold:
+//!
+//! 1. *may pull*: this identity had a successful answer of the registry for the repository within
+//!    its grant time;
+//! 2. *belongs*: the registry delivered the object's bytes for this repository, or confirmed it
+//!    there after having delivered its bytes for another of its repositories.
+//!
+//! A registry vouches only for bytes that it has delivered itself.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use entrepot_cache::{ContentRecord, Digest, Fact, Repository, Store};
+use moka::sync::Cache;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::identity::{Fingerprint, Identity};
+use crate::oci::{MediaType, Registry, RepositoryName};
+
+/// How long a client's own credential is believed after it was last seen to work.
+const CLIENT_GRANT: Duration = Duration::from_mins(5);
+/// The same for the shared identity.
+const SHARED_GRANT: Duration = Duration::from_hours(1);
+/// Grants of clients kept at a time; one that is dropped costs a question.
+const MOST_GRANTS: u64 = 100_000;
+/// Records of objects kept in memory; one that is dropped costs a small read.
+const MOST_RECORDS: u64 = 100_000;
+
+/// A repository of a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) registry: Registry,
+    pub(super) repository: RepositoryName,
+}
+
+/// Whether a registry would serve somebody an object, as it is asked once for all who wait.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Question {
+    place: Place,
+    identity: Identity,
+    digest: Digest,
+}
+
+/// What is remembered of who may have what.
+pub(super) struct Access {
+    clients: Cache<(Place, Fingerprint), ()>,
+    /// Until when.
+    shared: Cache<Place, Instant>,
+    contents: Cache<(Place, Digest), ContentRecord>,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            clients: Cache::builder().max_capacity(MOST_GRANTS).time_to_live(CLIENT_GRANT).build(),
+            shared: Cache::new(MOST_GRANTS),
+            contents: Cache::new(MOST_RECORDS),
+        }
+    }
+}
+
+impl Access {
+    /// How long the shared identity's grant still lasts.
+    fn left(&self, place: &Place) -> Option<Duration> {
+        self.shared.get(place)?.checked_duration_since(Instant::now())
+    }
+}
+
+/// When the shared identity was last served.
+#[derive(Serialize, Deserialize)]
+struct Served {
+    served: u64,
+}
+
+/// One repository's part of it, for one identity.
+#[derive(Clone)]
+pub(super) struct Rights {
+    place: Place,
+    identity: Identity,
+    /// The repository's records.
+    records: Repository,
+    /// The registry's.
+    of_registry: Repository,
+}
+
+impl Rights {
+    /// The rights of `identity` in `place`; `None` where the names can't be those of records.
+    pub(super) fn new(store: &Store, place: Place, identity: Identity) -> Option<Self> {
+        let (registry, repository) = (place.registry.as_str(), place.repository.as_str());
+        let records = store.repository(registry, repository).ok()?;
+        let of_registry = store.registry(registry).ok()?;
+        Some(Self { place, identity, records, of_registry })
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether the registry would serve this identity that object here, as a question.
+    pub(super) fn question(&self, digest: &Digest) -> Question {
+        Question { place: self.place.clone(), identity: self.identity.clone(), digest: *digest }
+    }
+
+    /// *may pull*.
+    pub(super) async fn may_pull(&self, access: &Access) -> bool {
+        match self.identity {
+            Identity::Client(fingerprint) => {
+                access.clients.contains_key(&(self.place.clone(), fingerprint))
+            }
+            Identity::Shared => {
+                access.left(&self.place).is_some() || self.was_served_lately(access).await
+            }
+        }
+    }
+
+    async fn was_served_lately(&self, access: &Access) -> bool {
+        let Some(Served { served }) = self.records.fact(Fact::Access).await else { return false };
+        let since = UNIX_EPOCH.checked_add(Duration::from_secs(served));
+        let age = since.and_then(|since| since.elapsed().ok());
+        let Some(left) = age.and_then(|age| SHARED_GRANT.checked_sub(age)) else { return false };
+        access.shared.insert(self.place.clone(), Instant::now() + left);
+        true
+    }
+
+    /// The registry has just served this identity here.
+    pub(super) async fn grant(&self, access: &Access) {
+        match self.identity {
+            Identity::Client(fingerprint) => {
+                access.clients.insert((self.place.clone(), fingerprint), ());
+            }
+            Identity::Shared if access.left(&self.place) > Some(SHARED_GRANT * 9 / 10) => {}
+            Identity::Shared => {
+                access.shared.insert(self.place.clone(), Instant::now() + SHARED_GRANT);
+                let served = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let served = Served { served: served.as_secs() };
+                if let Err(error) = self.records.record_fact(Fact::Access, served).await {
+                    tracing::warn!(%error, "a record could not be written");
+                }
+            }
+        }
+    }
+
+    /// The registry has just refused this identity here.
+    pub(super) async fn revoke(&self, access: &Access) {
+        match self.identity {
+            Identity::Client(fingerprint) => {
+                access.clients.invalidate(&(self.place.clone(), fingerprint));
+            }
+            Identity::Shared => {
+                access.shared.invalidate(&self.place);
+                if let Err(error) = self.records.forget_fact(Fact::Access).await {
+                    tracing::warn!(%error, "a record could not be removed");
+                }
+            }
+        }
+    }
+
+    /// *belongs*: what is on record of the object here.
+    pub(super) async fn content(&self, access: &Access, digest: &Digest) -> Option<ContentRecord> {
+        let key = (self.place.clone(), *digest);
+        if let Some(record) = access.contents.get(&key) {
+            return Some(record);
+        }
+        let record = self.records.content(digest).await?;
+        access.contents.insert(key, record.clone());
+        Some(record)
+    }
+
+    /// What is on record of the object at this registry, in whichever repository.
+    pub(super) async fn delivered(&self, digest: &Digest) -> Option<ContentRecord> {
+        self.of_registry.content(digest).await
+    }
+
+    /// The registry has delivered the object here, all of it and right.
+    pub(super) async fn deliver(
+        &self,
+        access: &Access,
+        digest: &Digest,
+        media_type: Option<&MediaType>,
+    ) {
+        // What it is called, if it was delivered as a manifest before, stays.
+        let is_known = |record: &ContentRecord| {
+            media_type.is_none()
+                || record.media_type.as_deref() == media_type.map(MediaType::as_str)
+        };
+        if !self.delivered(digest).await.as_ref().is_some_and(is_known) {
+            write(&self.of_registry, digest, media_type).await;
+        }
+        if !self.content(access, digest).await.as_ref().is_some_and(is_known) {
+            self.belongs(access, digest, media_type).await;
+        }
+    }
+
+    /// The registry has confirmed the object here, whose bytes it has delivered elsewhere.
+    pub(super) async fn belongs(
+        &self,
+        access: &Access,
+        digest: &Digest,
+        media_type: Option<&MediaType>,
+    ) {
+        write(&self.records, digest, media_type).await;
+        access.contents.invalidate(&(self.place.clone(), *digest));
+    }
+}
+
+async fn write(records: &Repository, digest: &Digest, media_type: Option<&MediaType>) {
+    let media_type = media_type.map(MediaType::as_str);
+    if let Err(error) = records.record_content(digest, media_type).await {
+        tracing::warn!(%digest, %error, "a record could not be written");
+    }
+}

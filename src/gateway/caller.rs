@@ -1,0 +1,239 @@
+//! Requests to a registry under somebody's rights.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use super::challenges::{error_told, scope_asked_for};
+use super::identity::Identity;
+use super::shared::Errand;
+use super::{Parts, access::Rights};
+use crate::oci::{Registry, Route};
+use crate::upstream::body::RequestBody;
+use crate::upstream::client::{Followed, MAX_REGISTRIES};
+use crate::upstream::redirect::RedirectError;
+use crate::upstream::{Target, UpstreamError};
+
+/// Somebody who asks a registry; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pub(super) parts: Arc<Parts>,
+    pub(super) registry: Registry,
+    pub(super) identity: Identity,
+    /// In the repository that is asked about, if any is.
+    pub(super) rights: Option<Rights>,
+}
+
+/// What is done about redirects.
+#[derive(Clone, Copy)]
+enum Redirects<'a> {
+    /// Followed, up to storage that names this object where only a yes or no is wanted.
+    Followed(Option<&'a str>),
+    /// The client's to follow.
+    Returned,
+}
+
+// Each question is a future of its own on the heap: it is large, and a connection that answers
+// from the store should not carry its size.
+impl Caller {
+    /// Sends a GET or HEAD and follows its redirects.
+    pub(super) async fn follow(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: &HeaderMap,
+    ) -> Result<Followed, UpstreamError> {
+        Box::pin(self.ask(method, target, headers, Redirects::Followed(None))).await
+    }
+
+    /// Sends a HEAD to learn whether the registry would serve this, as far as storage that names
+    /// `object`.
+    pub(super) async fn inquire(
+        &self,
+        target: &Target,
+        headers: &HeaderMap,
+        object: Option<&str>,
+    ) -> Result<Followed, UpstreamError> {
+        Box::pin(self.ask(Method::HEAD, target, headers, Redirects::Followed(object))).await
+    }
+
+    /// Sends a GET or HEAD; redirects are the client's.
+    pub(super) async fn once(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: &HeaderMap,
+    ) -> Result<Followed, UpstreamError> {
+        Box::pin(self.ask(method, target, headers, Redirects::Returned)).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: &HeaderMap,
+        redirects: Redirects<'_>,
+    ) -> Result<Followed, UpstreamError> {
+        let answer = match self.identity {
+            Identity::Client(_) => {
+                let answer = self.send(method, target, headers.clone(), redirects).await?;
+                self.learn(&self.registry, target, &answer).await;
+                answer
+            }
+            Identity::Shared => self.ask_as_ourselves(method, target, headers, redirects).await?,
+        };
+        let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+        if let Some(rights) = &self.rights
+            && answer.is_from_registry()
+            && refused.contains(&answer.response.status())
+        {
+            rights.revoke(&self.parts.access).await;
+        }
+        Ok(answer)
+    }
+
+    /// From registry to registry, at each under what we are there.
+    async fn ask_as_ourselves(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: &HeaderMap,
+        redirects: Redirects<'_>,
+    ) -> Result<Followed, UpstreamError> {
+        let (mut registry, mut target) = (self.registry.clone(), target.clone());
+        for _ in 0..MAX_REGISTRIES {
+            let answer = self.authorized(&registry, &method, &target, headers, redirects).await?;
+            let Some(next) = &answer.elsewhere else { return Ok(answer) };
+            registry = Registry::at(&next.authority);
+            let scheme = self.parts.options.scheme_for(&next.authority);
+            target = Target { scheme, ..next.clone() };
+        }
+        Err(UpstreamError::Redirect { authority: target.authority, source: RedirectError::TooMany })
+    }
+
+    /// Asks one registry with what the shared identity has there; once more where that is not
+    /// taken any more, or was not known yet.
+    async fn authorized(
+        &self,
+        registry: &Registry,
+        method: &Method,
+        target: &Target,
+        headers: &HeaderMap,
+        redirects: Redirects<'_>,
+    ) -> Result<Followed, UpstreamError> {
+        let parts = &*self.parts;
+        let mut errand = Errand {
+            registry,
+            target,
+            authentication: parts.challenges.last(&parts.store, registry).await,
+            scope: pull_scope(target),
+            rule: parts.options.rule_for(&target.authority),
+        };
+        let shown = match errand.scope {
+            Some(_) => parts.shared.authorization(&parts.upstream, &errand).await?,
+            None => None,
+        };
+        let fields = with_authorization(headers, shown.as_ref());
+        let answer = self.send(method.clone(), target, fields, redirects).await?;
+        if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.is_from_registry() {
+            return Ok(answer);
+        }
+        self.learn(registry, target, &answer).await;
+        let fields = answer.response.headers();
+        let usual_scope = errand.scope.clone();
+        let asked_for = scope_asked_for(fields).filter(|scope| !is_for_writing(scope));
+        if let Some(shown) = &shown {
+            let is_lacking = error_told(fields).as_deref() == Some("insufficient_scope");
+            if is_lacking && (asked_for.is_none() || asked_for == usual_scope) {
+                return Ok(answer);
+            }
+            parts.shared.forget(&errand, shown).await;
+        }
+        errand.authentication = parts.challenges.fresh(registry);
+        errand.scope = asked_for.or(errand.scope);
+        let Some(shown) = parts.shared.authorization(&parts.upstream, &errand).await? else {
+            return Ok(answer);
+        };
+        parts.shared.keep_also_for(&errand, usual_scope).await;
+        let fields = with_authorization(headers, Some(&shown));
+        self.send(method.clone(), target, fields, redirects).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: HeaderMap,
+        redirects: Redirects<'_>,
+    ) -> Result<Followed, UpstreamError> {
+        let upstream = &self.parts.upstream;
+        match redirects {
+            Redirects::Followed(object) => {
+                upstream.walk(method, target.clone(), headers, object).await
+            }
+            Redirects::Returned => {
+                let sent = upstream.send(method, target, headers, RequestBody::Empty);
+                sent.await.map(Followed::at_once)
+            }
+        }
+    }
+
+    /// Remembers how the registry wants to be authenticated to, if this says so.
+    pub(super) async fn learn(&self, registry: &Registry, target: &Target, answer: &Followed) {
+        let response = &answer.response;
+        if response.status() == StatusCode::UNAUTHORIZED && answer.is_from_registry() {
+            let parts = &*self.parts;
+            parts.challenges.learn(&parts.store, registry, target, response.headers()).await;
+        }
+    }
+}
+
+/// What a request for a repository's content needs (distribution's token scopes).
+fn pull_scope(target: &Target) -> Option<String> {
+    let query = target.path_and_query.split_once('?').map(|(_, query)| query);
+    let route = Route::parse(target.path(), query);
+    route.repository().map(|repository| format!("repository:{repository}:pull"))
+}
+
+/// Whether a scope asks for more than to pull: the shared identity does not.
+fn is_for_writing(scope: &str) -> bool {
+    let actions = |scope: &str| scope.rsplit(':').next().unwrap_or_default().to_owned();
+    scope.split(' ').any(|scope| actions(scope).split(',').any(|action| action != "pull"))
+}
+
+fn with_authorization(headers: &HeaderMap, authorization: Option<&HeaderValue>) -> HeaderMap {
+    let mut headers = headers.clone();
+    headers.remove(header::AUTHORIZATION);
+    if let Some(authorization) = authorization {
+        headers.insert(header::AUTHORIZATION, authorization.clone());
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Scheme;
+
+    #[test]
+    fn the_scope_of_a_pull_is_that_of_its_repository() {
+        let scope = |path: &str| {
+            let authority = "ghcr.io:443".parse().unwrap();
+            let path_and_query = path.to_owned();
+            pull_scope(&Target { scheme: Scheme::Https, authority, path_and_query })
+        };
+        assert_eq!(scope("/v2/a/b/manifests/1").as_deref(), Some("repository:a/b:pull"));
+        assert_eq!(scope("/v2/a/b/tags/list?n=1").as_deref(), Some("repository:a/b:pull"));
+        assert_eq!(scope("/v2/_catalog"), None);
+    }
+
+    #[test]
+    fn a_scope_for_writing_is_not_asked_for() {
+        for scope in ["repository:a:pull", "repository:a/b:pull repository:c:pull"] {
+            assert!(!is_for_writing(scope), "{scope}");
+        }
+        for scope in ["repository:a:pull,push", "repository:a:*", "registry:catalog:*", "x"] {
+            assert!(is_for_writing(scope), "{scope}");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! How registries want to be authenticated to, remembered.
+//!
+//! A registry's challenge is the same for everybody and changes with its operator's moods: it is
+//! kept in memory and on disk, so that a client's first question is answered without the registry.
+
+use std::time::Duration;
+
+use entrepot_cache::{Fact, Store};
+use http::{HeaderMap, HeaderValue, header};
+use moka::sync::Cache;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::oci::Registry;
+use crate::oci::challenge::Challenge;
+use crate::upstream::Target;
+use crate::upstream::realm::Realm;
+
+/// Registries whose challenges are kept in memory.
+const MOST: u64 = 10_000;
+/// How long the registry is not asked again.
+const FRESH: Duration = Duration::from_hours(1);
+/// Where clients get their tokens, on the registry's own host.
+pub(super) const TOKEN_PATH: &str = "/entrepot/token";
+
+/// How a registry wants to be authenticated to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "scheme", rename_all = "lowercase")]
+pub(super) enum Authentication {
+    /// Not at all.
+    None,
+    /// With a name and a password in every request.
+    Basic {
+        /// The challenge as it came.
+        challenge: String,
+    },
+    /// With a token.
+    Bearer {
+        /// The token server's URL.
+        realm: String,
+        /// Who the tokens are for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service: Option<String>,
+    },
+}
+
+impl Authentication {
+    /// What a registry's 401 says; `None` where that is nothing usable.
+    fn of_challenge(registry: &Target, headers: &HeaderMap) -> Option<Self> {
+        let challenges: Vec<_> = all(headers).collect();
+        let bearer = challenges.iter().find_map(|(_, challenge)| {
+            let bearer = challenge.bearer()?;
+            Realm::parse(registry, bearer.realm, bearer.service).ok()?;
+            let service = bearer.service.map(str::to_owned);
+            Some(Self::Bearer { realm: bearer.realm.to_owned(), service })
+        });
+        bearer.or_else(|| {
+            let basic = challenges.iter().find(|(_, challenge)| challenge.scheme == "basic");
+            basic.map(|(value, _)| Self::Basic { challenge: (*value).to_owned() })
+        })
+    }
+
+    /// The token server.
+    pub(super) fn realm(&self, registry: &Target) -> Option<Realm> {
+        let Self::Bearer { realm, service } = self else { return None };
+        Realm::parse(registry, realm, service.as_deref()).ok()
+    }
+}
+
+#[derive(Clone)]
+struct Known {
+    authentication: Authentication,
+    since: Instant,
+}
+
+/// The challenges of all registries.
+pub(super) struct Challenges {
+    known: Cache<Registry, Known>,
+}
+
+impl Default for Challenges {
+    fn default() -> Self {
+        Self { known: Cache::new(MOST) }
+    }
+}
+
+impl Challenges {
+    /// What the registry has said within the last hour.
+    pub(super) fn fresh(&self, registry: &Registry) -> Option<Authentication> {
+        let known = self.known.get(registry)?;
+        (known.since.elapsed() < FRESH).then_some(known.authentication)
+    }
+
+    /// What the registry has said last, be it before the proxy's last start.
+    pub(super) async fn last(&self, store: &Store, registry: &Registry) -> Option<Authentication> {
+        if let Some(known) = self.known.get(registry) {
+            return Some(known.authentication);
+        }
+        let records = store.registry(registry.as_str()).ok()?;
+        records.fact(Fact::Challenge).await
+    }
+
+    /// Remembers what the registry says of itself, in an answer of its own with the status 401.
+    pub(super) async fn learn(
+        &self,
+        store: &Store,
+        registry: &Registry,
+        asked: &Target,
+        headers: &HeaderMap,
+    ) {
+        if let Some(authentication) = Authentication::of_challenge(asked, headers) {
+            self.remember(store, registry, authentication).await;
+        }
+    }
+
+    /// Remembers how the registry wants to be authenticated to.
+    pub(super) async fn remember(
+        &self,
+        store: &Store,
+        registry: &Registry,
+        authentication: Authentication,
+    ) {
+        let is_known = self.last(store, registry).await.as_ref() == Some(&authentication);
+        let known = Known { authentication: authentication.clone(), since: Instant::now() };
+        self.known.insert(registry.clone(), known);
+        let Ok(records) = store.registry(registry.as_str()) else { return };
+        if !is_known && let Err(error) = records.record_fact(Fact::Challenge, authentication).await
+        {
+            tracing::warn!(%registry, %error, "a challenge could not be recorded");
+        }
+    }
+
+    /// Leads a client that is sent to the registry's realm to our own token endpoint, on the host
+    /// that it trusts already. Any other realm stays as it is.
+    pub(super) fn rewrite(&self, registry: &Registry, own_realm: &str, headers: &mut HeaderMap) {
+        let Some(Known { authentication: Authentication::Bearer { realm, .. }, .. }) =
+            self.known.get(registry)
+        else {
+            return;
+        };
+        let rewritten: Vec<_> = headers
+            .get_all(header::WWW_AUTHENTICATE)
+            .iter()
+            .map(|value| through_us(value, &realm, own_realm).unwrap_or_else(|| value.clone()))
+            .collect();
+        headers.remove(header::WWW_AUTHENTICATE);
+        for value in rewritten {
+            headers.append(header::WWW_AUTHENTICATE, value);
+        }
+    }
+}
+
+/// A challenge's field value with our realm in place of `realm`, if that is in it.
+fn through_us(value: &HeaderValue, realm: &str, own_realm: &str) -> Option<HeaderValue> {
+    let challenges = Challenge::parse_all(value.to_str().ok()?);
+    let bearer = challenges
+        .iter()
+        .find(|challenge| challenge.bearer().is_some_and(|bearer| bearer.realm == realm))?;
+    HeaderValue::try_from(bearer.with_realm(own_realm)).ok()
+}
+
+/// The scope that a 401 asks for.
+pub(super) fn scope_asked_for(headers: &HeaderMap) -> Option<String> {
+    all(headers).find_map(|(_, challenge)| challenge.bearer()?.scope.map(str::to_owned))
+}
+
+/// The `error` that a 401 tells, as `invalid_token` or `insufficient_scope` (RFC 6750 §3.1).
+pub(super) fn error_told(headers: &HeaderMap) -> Option<String> {
+    all(headers).find_map(|(_, challenge)| challenge.parameter("error").map(str::to_owned))
+}
+
+fn all(headers: &HeaderMap) -> impl Iterator<Item = (&str, Challenge)> {
+    let values = headers.get_all(header::WWW_AUTHENTICATE).iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(|value| {
+        Challenge::parse_all(value).into_iter().map(move |challenge| (value, challenge))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Scheme;
+
+    fn challenge(value: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_str(value).unwrap());
+        headers
+    }
+
+    fn hub() -> (Registry, Target) {
+        let authority = "registry-1.docker.io:443".parse().unwrap();
+        let registry = Registry::at(&authority);
+        let path_and_query = "/v2/".to_owned();
+        (registry, Target { scheme: Scheme::Https, authority, path_and_query })
+    }
+
+    #[test]
+    fn a_challenge_is_read_as_what_can_be_used_of_it() {
+        let of = |value| Authentication::of_challenge(&hub().1, &challenge(value));
+        let realm = "https://auth.docker.io/token".to_owned();
+        let bearer = Authentication::Bearer { realm, service: Some("x".to_owned()) };
+        let value = r#"Basic realm="r", Bearer realm="https://auth.docker.io/token",service="x""#;
+        assert_eq!(of(value), Some(bearer));
+        let basic = Authentication::Basic { challenge: "Basic realm=\"r\"".to_owned() };
+        assert_eq!(of("Basic realm=\"r\""), Some(basic));
+        for unusable in ["", "Negotiate", "Bearer", r#"Bearer realm="http://a.example/""#] {
+            assert_eq!(of(unusable), None, "{unusable}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_challenge_is_remembered_and_leads_through_us() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(entrepot_cache::Options::new(dir.path())).await.unwrap();
+        let (registry, target) = hub();
+        let value = r#"Bearer realm="https://auth.docker.io/token",service="x",scope="s""#;
+        let challenges = Challenges::default();
+        assert_eq!(challenges.last(&store, &registry).await, None);
+        challenges.learn(&store, &registry, &target, &challenge(value)).await;
+        let again = Challenges::default();
+        assert_eq!(again.fresh(&registry), None, "another run");
+        assert_eq!(again.last(&store, &registry).await, challenges.fresh(&registry));
+
+        let mut headers = challenge(value);
+        let own = "https://registry-1.docker.io/entrepot/token";
+        challenges.rewrite(&registry, own, &mut headers);
+        let expected = format!(r#"Bearer realm="{own}",service="x",scope="s""#);
+        assert_eq!(headers[header::WWW_AUTHENTICATE], expected);
+        let mut foreign = challenge(r#"Bearer realm="https://evil.example/token""#);
+        challenges.rewrite(&registry, own, &mut foreign);
+        assert_eq!(foreign, challenge(r#"Bearer realm="https://evil.example/token""#));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_challenge_is_asked_for_again_after_an_hour() {
+        let challenges = Challenges::default();
+        let (registry, _) = hub();
+        let known = Known { authentication: Authentication::None, since: Instant::now() };
+        challenges.known.insert(registry.clone(), known);
+        assert!(challenges.fresh(&registry).is_some());
+        tokio::time::advance(FRESH).await;
+        assert!(challenges.fresh(&registry).is_none());
+    }
+}

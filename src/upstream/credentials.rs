@@ -1,0 +1,287 @@
+//! What the proxy itself is at a registry: the operator's credentials for it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+/// How long a helper may take: some ask a cloud's metadata service first.
+const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest answer taken from a helper, and the longest password file.
+const LONGEST: u64 = 1024 * 1024;
+/// How long a helper's answer is used: those of ECR, GAR and ACR are good for an hour at least.
+const HELPER_FRESH: Duration = Duration::from_mins(15);
+/// How long a password file is not read again.
+const FILE_FRESH: Duration = Duration::from_mins(1);
+/// A helper says by this name that its secret is a refresh token.
+const REFRESH_TOKEN_NAME: &str = "<token>";
+
+/// Text that is shown to nobody: neither `Debug` nor `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes it out of sight.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// For the one place where it is sent.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Where an operator's credentials for a registry come from.
+#[derive(Clone)]
+pub enum Origin {
+    /// `username` and `password`.
+    Password {
+        /// `username`.
+        username: String,
+        /// `password`.
+        password: Secret,
+    },
+    /// `username` and `password-file`.
+    File {
+        /// `username`.
+        username: String,
+        /// `password-file`.
+        path: PathBuf,
+    },
+    /// `credential-helper`: the `NAME` of `docker-credential-NAME`.
+    Helper(String),
+}
+
+/// Says which kind it is, never what.
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Password { .. } => "Password",
+            Self::File { .. } => "File",
+            Self::Helper(_) => "Helper",
+        })
+    }
+}
+
+/// What to log in with.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Login {
+    /// Name and password.
+    Password {
+        /// The name.
+        username: String,
+        /// The password.
+        password: Secret,
+    },
+    /// An `OAuth2` refresh token, which only a token server takes.
+    Refresh(Secret),
+}
+
+impl Login {
+    /// As an `Authorization` field (RFC 7617 §2); `None` for a refresh token.
+    #[must_use]
+    pub fn basic(&self) -> Option<HeaderValue> {
+        let Self::Password { username, password } = self else { return None };
+        let pair = STANDARD.encode(format!("{username}:{}", password.expose()));
+        let mut value = HeaderValue::try_from(format!("Basic {pair}")).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+/// The configured credentials can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// `password-file` could not be read.
+    #[error("password-file {}", .0.display())]
+    File(PathBuf, #[source] std::io::Error),
+    /// The helper could not be run.
+    #[error("docker-credential-{0} could not be run: is it installed and in PATH?")]
+    Run(String, #[source] std::io::Error),
+    /// The helper took too long.
+    #[error("docker-credential-{0} did not answer within 30 s")]
+    Timeout(String),
+    /// The helper said no.
+    #[error("docker-credential-{0} has no credentials for {1}")]
+    Refused(String, String),
+    /// The helper's answer is not of the protocol.
+    #[error("docker-credential-{0} answered with something that is no credential")]
+    Answer(String),
+}
+
+/// One registry's credentials, with what was last read of them; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    origin: Origin,
+    last: Arc<Mutex<Option<Fresh>>>,
+}
+
+struct Fresh {
+    login: Login,
+    until: Instant,
+}
+
+impl fmt::Debug for Fresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fresh").field("until", &self.until).finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// Credentials from there.
+    #[must_use]
+    pub fn new(origin: Origin) -> Self {
+        Self { origin, last: Arc::default() }
+    }
+
+    /// What to log in to `server` with, as helpers know it. A file or helper is asked anew every
+    /// few minutes, and after [`forget`](Self::forget).
+    pub async fn login(&self, server: &str) -> Result<Login, CredentialError> {
+        if let Some(login) = self.fresh() {
+            return Ok(login);
+        }
+        let (login, fresh) = match &self.origin {
+            Origin::Password { username, password } => {
+                let (username, password) = (username.clone(), password.clone());
+                return Ok(Login::Password { username, password });
+            }
+            Origin::File { username, path } => (from_file(username, path).await?, FILE_FRESH),
+            Origin::Helper(name) => (from_helper(name, server).await?, HELPER_FRESH),
+        };
+        let until = Instant::now() + fresh;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Fresh { login: login.clone(), until });
+        Ok(login)
+    }
+
+    fn fresh(&self) -> Option<Login> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().filter(|fresh| fresh.until > Instant::now()).map(|fresh| fresh.login.clone())
+    }
+
+    /// What was last read is not good any more.
+    pub fn forget(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+async fn from_file(username: &str, path: &PathBuf) -> Result<Login, CredentialError> {
+    let read = async {
+        let file = tokio::fs::File::open(path).await?;
+        let mut text = String::new();
+        file.take(LONGEST).read_to_string(&mut text).await?;
+        Ok(text)
+    };
+    let text = read.await.map_err(|error| CredentialError::File(path.clone(), error))?;
+    let password = Secret::new(text.trim_end_matches(['\r', '\n']));
+    Ok(Login::Password { username: username.to_owned(), password })
+}
+
+/// The answer of the credential helper protocol's `get`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HelperAnswer {
+    username: String,
+    secret: String,
+}
+
+/// Runs `docker-credential-NAME get` with the server on its standard input.
+async fn from_helper(name: &str, server: &str) -> Result<Login, CredentialError> {
+    let failed = |error| CredentialError::Run(name.to_owned(), error);
+    let child = Command::new(format!("docker-credential-{name}"))
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let asked = tokio::time::timeout(HELPER_TIMEOUT, conversation(child, server)).await;
+    let (ended_well, answer) =
+        asked.map_err(|_| CredentialError::Timeout(name.to_owned()))?.map_err(failed)?;
+    if !ended_well {
+        return Err(CredentialError::Refused(name.to_owned(), server.to_owned()));
+    }
+    let answer: HelperAnswer = serde_json::from_slice(&answer)
+        .map_err(|_shows_the_secret| CredentialError::Answer(name.to_owned()))?;
+    let secret = Secret::new(answer.secret);
+    Ok(if answer.username == REFRESH_TOKEN_NAME {
+        Login::Refresh(secret)
+    } else {
+        Login::Password { username: answer.username, password: secret }
+    })
+}
+
+async fn conversation(mut child: Child, server: &str) -> std::io::Result<(bool, Vec<u8>)> {
+    if let Some(mut input) = child.stdin.take() {
+        // One that does not read its input may know the answer all the same.
+        let _ = input.write_all(format!("{server}\n").as_bytes()).await;
+    }
+    let mut answer = Vec::new();
+    if let Some(output) = child.stdout.take() {
+        output.take(LONGEST).read_to_end(&mut answer).await?;
+    }
+    Ok((child.wait().await?.success(), answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn password(text: &str) -> Login {
+        Login::Password { username: "me".to_owned(), password: Secret::new(text) }
+    }
+
+    #[test]
+    fn a_login_is_a_basic_field_that_is_not_shown() {
+        let value = password("p:w").basic().unwrap();
+        assert_eq!(value.to_str().unwrap(), "Basic bWU6cDp3");
+        assert_eq!(format!("{value:?}"), "Sensitive");
+        assert!(Login::Refresh(Secret::new("x")).basic().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_password_file_is_read_again_after_a_while() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "one\r\n").unwrap();
+        let (username, path) = ("me".to_owned(), file.path().to_owned());
+        let credentials = Credentials::new(Origin::File { username, path });
+        assert!(credentials.login("ghcr.io").await.unwrap() == password("one"));
+        std::fs::write(&file, "two").unwrap();
+        assert!(credentials.login("ghcr.io").await.unwrap() == password("one"));
+        tokio::time::advance(FILE_FRESH).await;
+        assert!(credentials.login("ghcr.io").await.unwrap() == password("two"));
+        std::fs::write(&file, "three").unwrap();
+        credentials.forget();
+        assert!(credentials.login("ghcr.io").await.unwrap() == password("three"));
+        file.close().unwrap();
+        credentials.forget();
+        assert!(matches!(credentials.login("ghcr.io").await, Err(CredentialError::File(..))));
+    }
+
+    #[tokio::test]
+    async fn a_missing_helper_is_named() {
+        let credentials = Credentials::new(Origin::Helper("not-there-at-all".to_owned()));
+        let error = credentials.login("ghcr.io").await.err().unwrap();
+        assert!(error.to_string().contains("docker-credential-not-there-at-all"), "{error}");
+    }
+
+    #[test]
+    fn nothing_shows_a_password() {
+        let (username, password) = ("me".to_owned(), Secret::new("s3cret"));
+        let credentials = Credentials::new(Origin::Password { username, password });
+        assert!(!format!("{credentials:?}").contains("s3cret"));
+    }
+}
