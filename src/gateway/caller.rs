@@ -24,6 +24,9 @@ pub(super) struct Caller {
     pub(super) rights: Option<Rights>,
 }
 
+/// How a registry says that a token is good, but not for this (RFC 6750 §3.1).
+const LACKING: &str = "insufficient_scope";
+
 /// What is done about redirects.
 #[derive(Clone, Copy)]
 enum Redirects<'a> {
@@ -142,14 +145,17 @@ impl Caller {
         let fields = answer.response.headers();
         let usual_scope = errand.scope.clone();
         let asked_for = scope_asked_for(fields).filter(|scope| !is_for_writing(scope));
-        if let Some(shown) = &shown {
-            let is_lacking = error_told(fields).as_deref() == Some("insufficient_scope");
-            if is_lacking && (asked_for.is_none() || asked_for == usual_scope) {
-                return Ok(answer);
+        let told = parts.challenges.fresh(registry);
+        let is_news = told != errand.authentication
+            || asked_for.as_ref().is_some_and(|asked_for| Some(asked_for) != usual_scope.as_ref());
+        match &shown {
+            Some(shown) if is_news || error_told(fields).as_deref() != Some(LACKING) => {
+                parts.shared.forget(&errand, shown).await;
             }
-            parts.shared.forget(&errand, shown).await;
+            None if is_news => {}
+            Some(_) | None => return Ok(answer),
         }
-        errand.authentication = parts.challenges.fresh(registry);
+        errand.authentication = told;
         errand.scope = asked_for.or(errand.scope);
         let Some(shown) = parts.shared.authorization(&parts.upstream, &errand).await? else {
             return Ok(answer);

@@ -10,6 +10,7 @@
 
 mod authorities;
 mod configuration;
+mod credentials;
 mod framing;
 mod integrity;
 mod interception;
@@ -23,6 +24,7 @@ mod redirects;
 mod resume;
 mod secrets;
 mod shutdown;
+mod tokens;
 mod tunnels;
 mod upstream_trouble;
 

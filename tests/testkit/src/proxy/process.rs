@@ -53,13 +53,14 @@ impl Process {
         environment: &[(String, String)],
     ) -> Self {
         let mut command = Command::new(binary);
-        command.args(arguments).env_clear().envs(environment.iter().cloned());
+        command.args(arguments).env_clear();
         // The last one is how a coverage build reports.
         for name in ["PATH", "LLVM_PROFILE_FILE"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
         }
+        command.envs(environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
             command.spawn().unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
