@@ -52,7 +52,10 @@ pub(super) fn passed_on(response: Response<IdleBody>, status: &str) -> Served {
     let (head, body) = response.into_parts();
     let mut passed = Response::new(ResponseBody::upstream(body));
     *passed.headers_mut() = returned_with(&head.headers, passed.body());
-    cache_status(passed.headers_mut(), status);
+    if !head.status.is_client_error() {
+        // A refusal looks the same whether the object is here or not.
+        cache_status(passed.headers_mut(), status);
+    }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         // Nobody asked for another protocol: `Upgrade` is not passed on.
         *passed.status_mut() = StatusCode::BAD_GATEWAY;

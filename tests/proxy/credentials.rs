@@ -4,9 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use entrepot_testkit::canary::assert_no_canary;
-use entrepot_testkit::{
-    Access, Fault, Image, On, Proxy, Registry, Request, Response, Role, User,
-};
+use entrepot_testkit::{Access, Fault, Image, On, Proxy, Registry, Request, Response, Role, User};
 
 use crate::{BINARY, PRIVATE};
 
@@ -176,8 +174,8 @@ fn another_registry_on_the_way_gets_its_own_identity() {
     let again = proxy.puller().pull("app", TAG).unwrap();
     assert!(again.blobs.iter().all(|blob| blob.cache_status() == "entrepot; hit"));
     let front_secret = "ZnJvbnQ6ZnJvbnQtc2VjcmV0";
-    let leaked = back
-        .requests()
-        .filter(|request| request.authorization().is_some_and(|value| value.contains(front_secret)));
+    let leaked = back.requests().filter(|request| {
+        request.authorization().is_some_and(|value| value.contains(front_secret))
+    });
     assert!(leaked.is_empty(), "{}", leaked.summary());
 }
