@@ -50,6 +50,14 @@ pub struct Repository {
     dir: PathBuf,
 }
 
+impl ContentRecord {
+    /// What is recorded now.
+    #[must_use]
+    pub fn now(media_type: Option<&str>) -> Self {
+        Self { media_type: media_type.map(str::to_owned), recorded: SystemTime::now() }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct StoredContent {
     #[serde(default, skip_serializing_if = "Option::is_none")]

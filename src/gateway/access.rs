@@ -200,8 +200,9 @@ impl Rights {
         digest: &Digest,
         media_type: Option<&MediaType>,
     ) {
+        let record = ContentRecord::now(media_type.map(MediaType::as_str));
+        access.contents.insert((self.place.clone(), *digest), record);
         write(&self.records, digest, media_type).await;
-        access.contents.invalidate(&(self.place.clone(), *digest));
     }
 }
 

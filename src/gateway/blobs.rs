@@ -1,5 +1,6 @@
 //! Blobs, from the store or into it.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use entrepot_cache::{
@@ -181,18 +182,15 @@ impl Request<'_> {
         status: &str,
         since: Option<SystemTime>,
     ) -> Served {
-        let shown = Presentation { media_type: MEDIA_TYPE, status, since };
+        let rescue = Some(Arc::new(self.source()));
+        let shown = Presentation { media_type: MEDIA_TYPE, status, since, rescue };
         Served::new(outcome, respond(&self.asked.method, &self.asked.headers, reader, &shown))
     }
 
     /// Downloads the whole object into the store, or what is missing of it, and serves the client
     /// from there.
     async fn fetch(self, reservation: Reservation) -> Result<Served, UpstreamError> {
-        let source = Source {
-            caller: self.caller.clone(),
-            target: self.asked.target.clone(),
-            headers: for_whole_content(&self.asked.headers),
-        };
+        let source = self.source();
         let (start, answer, length) = match source.open(reservation.resume_from()).await? {
             Opened::Rest(answer, length) => (Start::Resumed, answer, length),
             Opened::Whole(answer) => {
@@ -219,6 +217,15 @@ impl Request<'_> {
         };
         self.spawn_fill(source, answer.response.into_body(), writer, guard);
         Ok(self.kept_as(reader, Outcome::Miss, "fwd=miss; stored", None))
+    }
+
+    /// Where the object is to be had.
+    fn source(&self) -> Source {
+        Source {
+            caller: self.caller.clone(),
+            target: self.asked.target.clone(),
+            headers: for_whole_content(&self.asked.headers),
+        }
     }
 
     fn spawn_fill(

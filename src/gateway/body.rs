@@ -2,13 +2,16 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use entrepot_cache::{Digest, Hasher, ReadError, Reader};
 use http_body::{Body, Frame, SizeHint};
 
+use super::fill::Source;
 use super::multipart::Multipart;
+use super::rescue::{self, RescueError, Span, StoreFailure};
 use crate::upstream::body::{BodyError, IdleBody};
 
 /// Bytes read from the store at a time: large enough that system calls and TLS records cost
@@ -24,6 +27,9 @@ pub enum ResponseError {
     /// The store could not deliver.
     #[error(transparent)]
     Store(#[from] ReadError),
+    /// The store could not deliver, and the registry did not go on in its place.
+    #[error(transparent)]
+    Rescue(#[from] RescueError),
     /// The registry delivered other bytes than were asked for.
     #[error("the registry delivered other bytes than {0}")]
     Digest(Digest),
@@ -90,7 +96,7 @@ impl Body for ResponseBody {
             Self::Full(bytes) => bytes.is_none(),
             Self::Upstream(body) => body.is_end_stream(),
             Self::Verified(body) => body.state.is_none() && body.held.is_none(),
-            Self::Stored(body) => body.left == Some(0),
+            Self::Stored(body) => body.span.left == Some(0),
             Self::Multipart(body) => body.length() == 0,
         }
     }
@@ -103,56 +109,105 @@ impl Body for ResponseBody {
             }
             Self::Upstream(body) => body.size_hint(),
             Self::Verified(body) => body.body.size_hint(),
-            Self::Stored(body) => body.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Stored(body) => {
+                body.span.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
             Self::Multipart(body) => SizeHint::with_exact(body.length()),
         }
     }
 }
 
-type Reading = Pin<Box<dyn Future<Output = Result<Bytes, ReadError>> + Send>>;
+type Working<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A part of an object in the store, or on its way into it.
+///
+/// Where the store fails, the rest comes from the registry.
 pub struct StoredBody {
     reader: Reader,
-    offset: u64,
-    /// Bytes still to send; unknown while the object's length is.
-    left: Option<u64>,
-    reading: Option<Reading>,
+    span: Span,
+    rescue: Option<Arc<Source>>,
+    state: StoredState,
+}
+
+enum StoredState {
+    /// Nothing is being done.
+    Idle,
+    Reading(Working<Result<Bytes, StoreFailure>>),
+    Rescuing(Working<Result<ResponseBody, ResponseError>>),
+    /// The rest, from the registry.
+    Rest(Box<ResponseBody>),
 }
 
 impl StoredBody {
-    /// The bytes of `reader` from `offset`, `length` of them or all that there are.
-    #[must_use]
-    pub fn new(reader: Reader, offset: u64, length: Option<u64>) -> Self {
-        Self { reader, offset, left: length, reading: None }
+    /// All of `reader`'s bytes.
+    pub(super) fn whole(reader: Reader, rescue: Option<Arc<Source>>) -> Self {
+        let span = Span { offset: 0, left: reader.size(), is_whole: true };
+        Self { reader, span, rescue, state: StoredState::Idle }
+    }
+
+    /// The bytes of `reader` from `offset`, `length` of them.
+    pub(super) fn part(
+        reader: Reader,
+        offset: u64,
+        length: u64,
+        rescue: Option<Arc<Source>>,
+    ) -> Self {
+        let span = Span { offset, left: Some(length), is_whole: false };
+        Self { reader, span, rescue, state: StoredState::Idle }
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<FrameResult> {
-        if self.left == Some(0) {
-            return Poll::Ready(None);
+        loop {
+            if self.span.left == Some(0) {
+                return Poll::Ready(None);
+            }
+            match &mut self.state {
+                StoredState::Idle => self.state = self.reading(),
+                StoredState::Reading(reading) => {
+                    let read = ready!(reading.as_mut().poll(cx));
+                    self.state = StoredState::Idle;
+                    if let Some(frame) = self.after(read) {
+                        return Poll::Ready(frame);
+                    }
+                }
+                StoredState::Rescuing(rescuing) => match ready!(rescuing.as_mut().poll(cx)) {
+                    Ok(rest) => self.state = StoredState::Rest(Box::new(rest)),
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                },
+                StoredState::Rest(rest) => {
+                    let frame = ready!(Pin::new(rest.as_mut()).poll_frame(cx));
+                    if let Some(Ok(frame)) = &frame {
+                        let count = frame.data_ref().map_or(0, Bytes::len);
+                        self.span.advance(count);
+                    }
+                    return Poll::Ready(frame);
+                }
+            }
         }
-        let most =
-            self.left.map_or(CHUNK, |left| usize::try_from(left).unwrap_or(CHUNK).min(CHUNK));
-        let (reader, offset) = (&self.reader, self.offset);
-        let reading = self.reading.get_or_insert_with(|| {
-            let reader = reader.clone();
-            Box::pin(async move { reader.read_at(offset, most).await })
-        });
-        let result = ready!(reading.as_mut().poll(cx));
-        self.reading = None;
-        Poll::Ready(self.advance(result))
     }
 
-    fn advance(&mut self, result: Result<Bytes, ReadError>) -> FrameResult {
-        let bytes = match result {
-            Ok(bytes) if bytes.is_empty() => return None,
-            Ok(bytes) => bytes,
-            Err(error) => return Some(Err(error.into())),
+    fn reading(&self) -> StoredState {
+        let most = self.span.left.map_or(CHUNK, |left| usize::try_from(left).unwrap_or(CHUNK));
+        let reading = rescue::read(self.reader.clone(), self.span.offset, most.min(CHUNK));
+        StoredState::Reading(Box::pin(reading))
+    }
+
+    /// What follows from a read; `None` where the registry is asked for the rest.
+    fn after(&mut self, read: Result<Bytes, StoreFailure>) -> Option<FrameResult> {
+        let failure = match read {
+            Ok(bytes) if bytes.is_empty() => return Some(None),
+            Ok(bytes) => {
+                self.span.advance(bytes.len());
+                return Some(Some(Ok(Frame::data(bytes))));
+            }
+            Err(failure) => failure,
         };
-        let count = bytes.len() as u64;
-        self.offset += count;
-        self.left = self.left.map(|left| left.saturating_sub(count));
-        Some(Ok(Frame::data(bytes)))
+        let Some(source) = self.rescue.take().filter(|_| failure.is_of_disk()) else {
+            return Some(Some(Err(failure.into_error())));
+        };
+        let rest = rescue::rest(source, self.reader.clone(), self.span);
+        self.state = StoredState::Rescuing(Box::pin(rest));
+        None
     }
 }
 
@@ -172,6 +227,12 @@ impl VerifiedBody {
         let hasher = Hasher::new(digest.algorithm());
         let state = Some((hasher, digest));
         Self { body, held: None, state, on_success: Some(on_success) }
+    }
+
+    /// The rest of a body of which `hasher` has seen the beginning, to the end of `first`.
+    pub(super) fn resumed(body: IdleBody, digest: Digest, hasher: Hasher, first: Bytes) -> Self {
+        let held = (!first.is_empty()).then_some(first);
+        Self { body, held, state: Some((hasher, digest)), on_success: None }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<FrameResult> {

@@ -226,7 +226,7 @@ fn total(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Whether an answer is the part from `offset` on, as it is stored (RFC 9110 §14.4).
-fn starts_at(response: &Response<IdleBody>, offset: u64) -> bool {
+pub(super) fn starts_at(response: &Response<IdleBody>, offset: u64) -> bool {
     response.status() == StatusCode::PARTIAL_CONTENT
         && is_unencoded(response.headers())
         && first_byte(response.headers()) == Some(offset)

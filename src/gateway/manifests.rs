@@ -160,7 +160,8 @@ impl Request<'_> {
             Outcome::Miss => "fwd=miss; stored",
             _ => "hit",
         };
-        let shown = Presentation { media_type: media_type.as_str(), status, since };
+        let rescue = None;
+        let shown = Presentation { media_type: media_type.as_str(), status, since, rescue };
         Served::new(outcome, respond(&self.asked.method, &self.asked.headers, reader, &shown))
     }
 

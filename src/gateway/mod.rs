@@ -15,6 +15,7 @@
 //! - `manifests`: manifests by digest and by tag
 //! - `fill`: a download on its way into the store
 //! - `object`, `multipart`: an object of the store as a response, in one part or several
+//! - `rescue`: bodies that go on from the registry when the disk fails
 //! - `relay`: everything that is only passed on
 //! - `trouble`: a store that can't take downloads for now
 //! - `ranges`: which part of an object is asked for
@@ -37,6 +38,7 @@ mod object;
 mod ping;
 pub mod ranges;
 mod relay;
+mod rescue;
 mod shared;
 mod tokens;
 mod trouble;

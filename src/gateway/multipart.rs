@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use entrepot_cache::Reader;
 use http_body::Frame;
 
 use super::body::{FrameResult, StoredBody};
+use super::fill::Source;
 use super::ranges::Span;
 
 /// The parts that are still to be sent, each with its own fields before it.
@@ -26,7 +28,13 @@ enum Segment {
 impl Multipart {
     /// `spans` of `reader`'s object of `length` bytes, in their order.
     #[must_use]
-    pub fn new(reader: &Reader, spans: &[Span], length: u64, media_type: &str) -> Self {
+    pub(super) fn new(
+        reader: &Reader,
+        spans: &[Span],
+        length: u64,
+        media_type: &str,
+        rescue: Option<&Arc<Source>>,
+    ) -> Self {
         let boundary = boundary();
         let mut multipart = Self { boundary, segments: VecDeque::new(), left: 0 };
         for (number, span) in spans.iter().enumerate() {
@@ -37,7 +45,8 @@ impl Multipart {
                 multipart.boundary
             ));
             multipart.left += span.count();
-            let body = StoredBody::new(reader.clone(), span.first, Some(span.count()));
+            let (reader, rescue) = (reader.clone(), rescue.cloned());
+            let body = StoredBody::part(reader, span.first, span.count(), rescue);
             multipart.segments.push_back(Segment::Stored(body));
         }
         multipart.push_text(format!("\r\n--{}--\r\n", multipart.boundary));

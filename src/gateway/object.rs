@@ -1,14 +1,16 @@
 //! An object of the store as a response: its header fields, the part that is asked for.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use entrepot_cache::Reader;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::body::{ResponseBody, StoredBody};
+use super::fill::Source;
 use super::headers::{append, cache_status, text};
 use super::multipart::Multipart;
-use super::ranges::{ByteRanges, Part, Span};
+use super::ranges::{ByteRanges, Part};
 
 /// How an object is presented.
 pub(super) struct Presentation<'a> {
@@ -18,6 +20,8 @@ pub(super) struct Presentation<'a> {
     pub(super) status: &'a str,
     /// When the registry delivered it, for `Age`.
     pub(super) since: Option<SystemTime>,
+    /// Where the bytes are to be had if the store fails.
+    pub(super) rescue: Option<Arc<Source>>,
 }
 
 /// The answer to a GET or HEAD for `reader`'s object, whole or in part.
@@ -36,11 +40,12 @@ pub(super) fn respond(
     }
     let Some(length) = reader.size() else {
         // Nobody knows yet where it ends: any range is ignored, as RFC 9110 §14.2 allows.
-        *response.body_mut() = ResponseBody::stored(StoredBody::new(reader, 0, None));
+        let body = StoredBody::whole(reader, shown.rescue.clone());
+        *response.body_mut() = ResponseBody::stored(body);
         return emptied_for(method, response);
     };
     let part = part(method, request, &tag, length);
-    fill(&mut response, part, reader, length, shown.media_type);
+    fill(&mut response, part, reader, length, shown);
     emptied_for(method, response)
 }
 
@@ -50,20 +55,22 @@ fn fill(
     part: Part,
     reader: Reader,
     length: u64,
-    media_type: &str,
+    shown: &Presentation<'_>,
 ) {
-    let span = |span: Span| StoredBody::new(reader.clone(), span.first, Some(span.count()));
     let (status, count, body) = match part {
         Part::Whole => {
-            let body = StoredBody::new(reader, 0, Some(length));
+            let body = StoredBody::whole(reader, shown.rescue.clone());
             (StatusCode::OK, length, ResponseBody::stored(body))
         }
         Part::One(one) => {
             append(response.headers_mut(), header::CONTENT_RANGE, &one.content_range(length));
-            (StatusCode::PARTIAL_CONTENT, one.count(), ResponseBody::stored(span(one)))
+            let rescue = shown.rescue.clone();
+            let body = StoredBody::part(reader, one.first, one.count(), rescue);
+            (StatusCode::PARTIAL_CONTENT, one.count(), ResponseBody::stored(body))
         }
         Part::Several(spans) => {
-            let multipart = Multipart::new(&reader, &spans, length, media_type);
+            let rescue = shown.rescue.as_ref();
+            let multipart = Multipart::new(&reader, &spans, length, shown.media_type, rescue);
             let content_type = format!("multipart/byteranges; boundary={}", multipart.boundary());
             response.headers_mut().remove(header::CONTENT_TYPE);
             append(response.headers_mut(), header::CONTENT_TYPE, &content_type);

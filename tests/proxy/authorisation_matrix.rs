@@ -69,15 +69,6 @@ impl World {
         image
     }
 
-    fn credential(&self, client: Client, user: Option<&User>, repository: &str) -> Option<String> {
-        let puller = Puller::new(client);
-        let puller = match user {
-            Some(user) => puller.user(user),
-            None => puller,
-        };
-        puller.visit(repository).unwrap().authorization().map(str::to_owned)
-    }
-
     fn request(
         &self,
         (repository, kind, how): (&str, Kind, How),
@@ -118,17 +109,26 @@ impl World {
     }
 }
 
+/// What a token server gives somebody for a repository.
+fn credential(client: Client, user: Option<&User>, repository: &str) -> Option<String> {
+    let puller = Puller::new(client);
+    let puller = match user {
+        Some(user) => puller.user(user),
+        None => puller,
+    };
+    puller.visit(repository).unwrap().authorization().map(str::to_owned)
+}
+
 #[test]
 fn every_answer_is_the_registrys_own() {
     let world = world();
     let mut cells = 0;
     for user in &world.users {
         for repository in REPOSITORIES {
-            let direct =
-                world.credential(world.registry.direct_client(), user.as_ref(), repository);
+            let direct = credential(world.registry.direct_client(), user.as_ref(), repository);
             let through = match user {
                 Some(_) => direct.clone(),
-                None => world.credential(world.proxy.client(), None, repository),
+                None => credential(world.proxy.client(), None, repository),
             };
             for state in [State::Miss, State::Hit, State::InFlight] {
                 for (kind, how) in KINDS.into_iter().flat_map(|kind| HOWS.map(|how| (kind, how))) {

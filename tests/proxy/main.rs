@@ -10,6 +10,7 @@
 
 mod authorisation_matrix;
 mod authorities;
+mod bad_disk;
 mod configuration;
 mod credentials;
 mod framing;

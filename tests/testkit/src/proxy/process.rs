@@ -72,6 +72,10 @@ impl Process {
         Self { child: Mutex::new(child), output, readers: Mutex::new(readers) }
     }
 
+    pub(super) fn pid(&self) -> u32 {
+        self.child.lock().unwrap().id()
+    }
+
     pub(super) fn lines(&self) -> Vec<String> {
         self.output.lines.lock().unwrap().clone()
     }

@@ -1,0 +1,187 @@
+//! A body whose disk fails goes on from the registry, so that no pull breaks because of ours.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use entrepot_cache::{Hasher, ReadError, Reader};
+use http::{Response, header};
+use http_body::Frame;
+use http_body_util::BodyExt as _;
+
+use super::blobs::is_plain_content;
+use super::body::{ResponseBody, ResponseError, VerifiedBody};
+use super::fill::{Source, starts_at};
+use super::headers::append;
+use crate::upstream::body::IdleBody;
+
+/// How long a disk may take to deliver bytes that it has: one that hangs for longer is gone past.
+const STALL: Duration = Duration::from_secs(5);
+
+/// What is being sent of an object.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    /// The next byte.
+    pub(super) offset: u64,
+    /// How many are to come; unknown while the object's length is.
+    pub(super) left: Option<u64>,
+    /// Whether all of the object is sent, rather than a part.
+    pub(super) is_whole: bool,
+}
+
+impl Span {
+    /// So many bytes have been sent.
+    pub(super) fn advance(&mut self, count: usize) {
+        self.offset += count as u64;
+        self.left = self.left.map(|left| left.saturating_sub(count as u64));
+    }
+}
+
+/// Why nothing came of it.
+#[derive(Debug, thiserror::Error)]
+pub enum RescueError {
+    /// The registry could not be asked, or what it sent broke off.
+    #[error("the store failed, and so did the registry: {0}")]
+    Registry(String),
+    /// The registry sends something else now.
+    #[error("the store failed, and the registry sends other bytes than before")]
+    Changed,
+    /// The disk hangs, and there is nobody to ask.
+    #[error("the disk did not deliver within {} s", STALL.as_secs())]
+    Stalled,
+}
+
+/// Reads from the store, without waiting for ever for a disk that hangs.
+pub(super) async fn read(reader: Reader, offset: u64, most: usize) -> Result<Bytes, StoreFailure> {
+    if reader.available() <= offset {
+        // The upstream is waited for, which has its own timeouts.
+        return reader.read_at(offset, most).await.map_err(StoreFailure::Read);
+    }
+    match tokio::time::timeout(STALL, reader.read_at(offset, most)).await {
+        Ok(read) => read.map_err(StoreFailure::Read),
+        Err(_) => Err(StoreFailure::Stalled),
+    }
+}
+
+/// The store did not deliver.
+pub(super) enum StoreFailure {
+    Read(ReadError),
+    Stalled,
+}
+
+impl StoreFailure {
+    /// The failure, as the end of a body.
+    pub(super) fn into_error(self) -> ResponseError {
+        match self {
+            Self::Read(error) => error.into(),
+            Self::Stalled => RescueError::Stalled.into(),
+        }
+    }
+
+    /// Whether what was sent is right all the same, and can be gone on with elsewhere.
+    pub(super) fn is_of_disk(&self) -> bool {
+        matches!(self, Self::Stalled | Self::Read(ReadError::Store(_)))
+    }
+}
+
+/// The rest of an object from where the store has failed.
+pub(super) async fn rest(
+    source: Arc<Source>,
+    reader: Reader,
+    span: Span,
+) -> Result<ResponseBody, ResponseError> {
+    let digest = *reader.digest();
+    tracing::warn!(%digest, "the store does not deliver an object: going on from the registry");
+    let rest = if span.is_whole {
+        whole(&source, &reader, span.offset).await
+    } else {
+        part(&source, span).await
+    };
+    rest.map_err(ResponseError::from)
+}
+
+/// All of the object again, hashed; what the client has is skipped.
+async fn whole(source: &Source, reader: &Reader, sent: u64) -> Result<ResponseBody, RescueError> {
+    let response = ask(source, None).await?;
+    if !is_plain_content(&response) {
+        return Err(RescueError::Registry(format!("it answered {}", response.status())));
+    }
+    let digest = *reader.digest();
+    let mut hasher = Hasher::new(digest.algorithm());
+    let mut body = response.into_body();
+    let first = skip(&mut body, &mut hasher, reader, sent).await?;
+    let rest = VerifiedBody::resumed(body, digest, hasher, first);
+    Ok(ResponseBody::Verified(Box::new(rest)))
+}
+
+/// Reads past the first `sent` bytes; returns what came along with the last of them.
+///
+/// What was sent of a download that nobody had verified must be what comes now: else the end could
+/// be right and the whole wrong. What was kept is right.
+async fn skip(
+    body: &mut IdleBody,
+    hasher: &mut Hasher,
+    reader: &Reader,
+    sent: u64,
+) -> Result<Bytes, RescueError> {
+    let is_unverified = reader.origin().is_some();
+    let mut position = 0;
+    while position < sent {
+        let Some(frame) = body.frame().await else { return Err(RescueError::Changed) };
+        let frame = frame.map_err(|error| RescueError::Registry(error.to_string()))?;
+        let Ok(mut bytes) = Frame::into_data(frame) else { continue };
+        let left = usize::try_from(sent - position).unwrap_or(usize::MAX);
+        let beyond = bytes.split_off(left.min(bytes.len()));
+        if is_unverified && !is_same(reader, position, &bytes).await {
+            return Err(RescueError::Changed);
+        }
+        hasher.update(&bytes);
+        hasher.update(&beyond);
+        position += bytes.len() as u64;
+        if !beyond.is_empty() {
+            return Ok(beyond);
+        }
+    }
+    Ok(Bytes::new())
+}
+
+/// Whether the store has these bytes at `offset`.
+async fn is_same(reader: &Reader, mut offset: u64, mut expected: &[u8]) -> bool {
+    while !expected.is_empty() {
+        let Ok(Ok(ours)) =
+            tokio::time::timeout(STALL, reader.read_at(offset, expected.len())).await
+        else {
+            return false;
+        };
+        match expected.strip_prefix(&*ours) {
+            Some(rest) if !ours.is_empty() => expected = rest,
+            _ => return false,
+        }
+        offset += ours.len() as u64;
+    }
+    true
+}
+
+/// The rest of a part, unverified as parts are.
+async fn part(source: &Source, span: Span) -> Result<ResponseBody, RescueError> {
+    let Some(last) = span.left.and_then(|left| (span.offset + left).checked_sub(1)) else {
+        return Err(RescueError::Registry("the length is not known".to_owned()));
+    };
+    let response = ask(source, Some((span.offset, last))).await?;
+    if !starts_at(&response, span.offset) {
+        return Err(RescueError::Registry(format!("it answered {}", response.status())));
+    }
+    Ok(ResponseBody::upstream(response.into_body()))
+}
+
+async fn ask(
+    source: &Source,
+    range: Option<(u64, u64)>,
+) -> Result<Response<IdleBody>, RescueError> {
+    let mut headers = source.headers.clone();
+    if let Some((first, last)) = range {
+        append(&mut headers, header::RANGE, &format!("bytes={first}-{last}"));
+    }
+    let asked = source.caller.follow(http::Method::GET, &source.target, &headers).await;
+    asked.map(|answer| answer.response).map_err(|error| RescueError::Registry(error.to_string()))
+}
