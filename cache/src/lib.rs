@@ -21,6 +21,7 @@
 //! | `flights`, `opened` | who is downloading what; which files are open |
 //! | `origin` | which registry a download comes from |
 //! | `publish`, `inspect` | partial → final name; verification and quarantine |
+//! | `check` | verifying a kept object when it is first asked for |
 //! | `repository`, `records` | what a registry has shown where |
 //! | `index` | hints: sizes, last use, hits |
 //! | `bounds`, `pins` | eviction, and what is exempt from it |
@@ -65,8 +66,8 @@
 mod blocking;
 mod bounds;
 mod buffers;
+mod check;
 mod checksum;
-
 mod digest;
 pub mod disk;
 mod errors;

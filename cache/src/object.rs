@@ -1,9 +1,10 @@
 //! The bytes that readers share: one open file, and how far it may be read.
 //!
-//! Invariant: bytes below `visible` never change while the phase is `Filling` or `Verified`. Who
+//! Invariant: bytes below `visible` never change while the phase is `Unverified` or `Verified`. Who
 //! must change them sets the phase to `Failed` first, and readers look at the phase again after
 //! every read.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ pub(crate) struct Object {
     origin: Option<Origin>,
     /// The end of an object whose disk failed before it was whole.
     tail: OnceLock<Tail>,
+    /// Whether somebody has undertaken to verify it.
+    claimed: AtomicBool,
     progress: watch::Sender<Progress>,
 }
 
@@ -43,7 +46,8 @@ struct Progress {
 
 #[derive(Debug)]
 enum Phase {
-    Filling,
+    /// On its way, or kept and not verified in this run.
+    Unverified,
     Verified,
     Failed(ReadError),
 }
@@ -60,6 +64,21 @@ impl Object {
         Self::new(digest, file, buffers, None, progress)
     }
 
+    /// A kept object of `size` bytes that is to be [claimed](Self::claim) and verified: until then
+    /// its end is held back as if it were on its way.
+    pub(crate) fn unverified(
+        digest: Digest,
+        file: Arc<DiskFile>,
+        buffers: &Arc<Buffers>,
+        size: u64,
+    ) -> Self {
+        let (visible, total) = (visible(size, Some(size)), Some(size));
+        let progress = Progress { visible, total, phase: Phase::Unverified };
+        let mut object = Self::new(digest, file, buffers, None, progress);
+        object.claimed = AtomicBool::new(false);
+        object
+    }
+
     /// A download of `total` bytes (if that is known) of which `written` are in `file`.
     pub(crate) fn filling(
         digest: Digest,
@@ -69,7 +88,8 @@ impl Object {
         written: u64,
         total: Option<u64>,
     ) -> Self {
-        let progress = Progress { visible: visible(written, total), total, phase: Phase::Filling };
+        let progress =
+            Progress { visible: visible(written, total), total, phase: Phase::Unverified };
         Self::new(digest, file, buffers, Some(origin.clone()), progress)
     }
 
@@ -81,7 +101,8 @@ impl Object {
         progress: Progress,
     ) -> Self {
         let (buffers, progress) = (Arc::clone(buffers), watch::Sender::new(progress));
-        Self { digest, file, buffers, origin, tail: OnceLock::new(), progress }
+        let (tail, claimed) = (OnceLock::new(), AtomicBool::new(true));
+        Self { digest, file, buffers, origin, tail, claimed, progress }
     }
 
     pub(crate) const fn digest(&self) -> &Digest {
@@ -110,10 +131,37 @@ impl Object {
         self.progress.borrow().visible
     }
 
+    /// The size of a kept object.
+    pub(crate) fn size(&self) -> u64 {
+        let progress = self.progress.borrow();
+        progress.total.unwrap_or(progress.visible)
+    }
+
+    /// Whether verifying this kept object is the caller's from now on; never twice.
+    pub(crate) fn claim(&self) -> bool {
+        !self.claimed.load(Ordering::Relaxed) && !self.claimed.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_verified(&self) -> bool {
+        matches!(self.progress.borrow().phase, Phase::Verified)
+    }
+
+    /// Waits until the object is verified, or known never to be.
+    pub(crate) async fn whole(&self) -> Result<(), ReadError> {
+        if let Some(answer) = self.progress.borrow().verdict() {
+            return answer;
+        }
+        let mut progress = self.progress.subscribe();
+        match progress.wait_for(|progress| progress.verdict().is_some()).await {
+            Ok(progress) => progress.verdict().unwrap_or(Err(ReadError::Broken)),
+            Err(_closed) => Err(ReadError::Broken),
+        }
+    }
+
     /// An error once what was read must not be used: a disk that fails changes nothing of that.
     pub(crate) fn check(&self) -> Result<(), ReadError> {
         match &self.progress.borrow().phase {
-            Phase::Failed(ReadError::Store(_)) | Phase::Filling | Phase::Verified => Ok(()),
+            Phase::Failed(ReadError::Store(_)) | Phase::Unverified | Phase::Verified => Ok(()),
             Phase::Failed(error) => Err(error.clone()),
         }
     }
@@ -148,7 +196,7 @@ impl Object {
     /// The digest of the whole object, `size` bytes, is right.
     pub(crate) fn verified(&self, size: u64) {
         self.progress.send_modify(|progress| {
-            if matches!(progress.phase, Phase::Filling) {
+            if matches!(progress.phase, Phase::Unverified) {
                 *progress = Progress { visible: size, total: Some(size), phase: Phase::Verified };
             }
         });
@@ -178,10 +226,11 @@ impl Object {
         self.tail.get().map_or(u64::MAX, |tail| tail.from)
     }
 
-    /// The download is over without success. A verified object stays as it is.
+    /// The download, or the verification, is over without success. A verified object stays as it
+    /// is.
     pub(crate) fn fail(&self, error: ReadError) {
         self.progress.send_modify(|progress| {
-            if matches!(progress.phase, Phase::Filling) {
+            if matches!(progress.phase, Phase::Unverified) {
                 progress.phase = Phase::Failed(error);
             }
         });
@@ -194,7 +243,15 @@ impl Progress {
             Phase::Failed(ReadError::Store(_)) if self.visible > offset => Some(Ok(self.visible)),
             Phase::Failed(error) => Some(Err(error.clone())),
             Phase::Verified => Some(Ok(self.visible)),
-            Phase::Filling => (self.visible > offset).then_some(Ok(self.visible)),
+            Phase::Unverified => (self.visible > offset).then_some(Ok(self.visible)),
+        }
+    }
+
+    fn verdict(&self) -> Option<Result<(), ReadError>> {
+        match &self.phase {
+            Phase::Unverified => None,
+            Phase::Verified => Some(Ok(())),
+            Phase::Failed(error) => Some(Err(error.clone())),
         }
     }
 }

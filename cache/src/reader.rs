@@ -49,11 +49,29 @@ impl Reader {
         self.object.visible()
     }
 
+    /// Whether the object is whole and its digest is known to be right.
+    ///
+    /// A kept object is verified when it is first asked for in a process; a download at its end.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        self.object.is_verified()
+    }
+
+    /// Waits until the object is whole and its digest is right: for a kept object until it has been
+    /// hashed, for a download until its end. At once when [`is_verified`](Self::is_verified).
+    ///
+    /// After an error nothing that was read from this object may be used as whole; after
+    /// [`ReadError::Damaged`] look it up again. It has no timeout: a download takes as long as the
+    /// upstream does. Cancel safe.
+    pub async fn verified(&self) -> Result<(), ReadError> {
+        self.object.whole().await
+    }
+
     /// Up to `max` bytes at `offset`; fewer if fewer are there (256 KiB at most, or what the page
     /// cache has), but at least one, for which it waits while the object is in flight. Empty: the end of a *verified* object (or `max` is 0).
     ///
-    /// The last [`HOLD_BACK`](crate::HOLD_BACK) bytes of a download come once the digest has been
-    /// verified. After an error nothing that was read from this object may be used as whole; after
+    /// The last [`HOLD_BACK`](crate::HOLD_BACK) bytes come once the digest has been verified: at
+    /// the end of a download, and when a kept object has been hashed for the first time in this run. After an error nothing that was read from this object may be used as whole; after
     /// [`ReadError::Store`] it can be completed from `offset`.
     /// The disk is waited for off the async threads. Cancel safe.
     pub async fn read_at(&self, offset: u64, max: usize) -> Result<Bytes, ReadError> {

@@ -20,7 +20,7 @@ use crate::shared::Shared;
 use crate::tree::Tree;
 use crate::{
     Digest, IndexState, OpenError, Options, PutError, QuarantineError, Reader, RecordNameError,
-    Repository, Reservation, Verdict, blocking, inspect,
+    Repository, Reservation, Verdict, blocking, check, inspect,
 };
 
 /// An open store. Cheap to clone; all clones are the same store.
@@ -35,7 +35,8 @@ pub struct Store {
 #[derive(Debug)]
 #[must_use]
 pub enum Lookup {
-    /// It is kept, whole and verified.
+    /// It is kept: verified when it came, and once more in this run before its end is shown
+    /// ([`Reader::verified`]).
     Kept(Reader),
     /// Somebody is downloading it: follow.
     InFlight(Reader),
@@ -112,6 +113,11 @@ impl Store {
     /// flight is followed whoever it comes from: show its bytes only to clients of
     /// [`Reader::origin`].
     ///
+    /// A kept object that this process has neither published nor verified is verified now: a small
+    /// one (1 MiB at most) before this returns, a large one in the background, while its end is held
+    /// back. A damaged one moves to `quarantine/` and is absent from then on; those who read it
+    /// already get [`ReadError::Damaged`](crate::ReadError::Damaged).
+    ///
     /// Waits while another caller's reservation has not begun; of many who ask for the same cold
     /// digest exactly one leads. A disk error counts as absent (it is logged; the download's
     /// beginning will meet it again). Cancel safe: a reservation that was about to be returned is
@@ -145,7 +151,8 @@ impl Store {
     }
 
     fn kept(&self, object: Arc<Object>) -> Lookup {
-        self.shared.index.used(object.digest(), object.visible());
+        self.shared.index.used(object.digest(), object.size());
+        check::start(&self.shared, &object);
         Lookup::Kept(Reader::new(object))
     }
 
@@ -300,6 +307,7 @@ fn open(options: Options, start: StartIndex) -> Result<Shared, OpenError> {
         index,
         pins,
         keeper,
+        checks: check::slots(),
         durable_shards: std::sync::Mutex::default(),
         _lock: lock,
     })
@@ -329,7 +337,7 @@ fn put(shared: &Shared, digest: &Digest, bytes: Bytes) -> Result<Arc<Object>, Pu
         return Err(PutError::DigestMismatch { expected: *digest, actual: Box::new(actual) });
     }
     match shared.open_kept(digest) {
-        Ok(Some(object)) if object.visible() == bytes.len() as u64 => Ok(object),
+        Ok(Some(object)) if object.is_verified() => Ok(object),
         _ => write_whole(shared, digest, bytes).map_err(PutError::Store),
     }
 }

@@ -15,6 +15,7 @@ mod records;
 mod removal;
 mod restart;
 mod resume;
+mod rot;
 
 use std::path::Path;
 
