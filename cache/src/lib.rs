@@ -18,6 +18,7 @@
 //! | `reservation`, `writer`, `feed`, `pen` | a download: the right to it, its async end, its queue, its disk end |
 //! | `relay` | what is left of a download when the disk fails |
 //! | `object`, `reader`, `buffers` | the bytes that readers share, kept or in flight |
+//! | `lanes`, `blocking` | how blocking work reaches threads, and how many of them |
 //! | `flights`, `opened` | who is downloading what; which files are open |
 //! | `origin` | which registry a download comes from |
 //! | `publish`, `inspect` | partial → final name; verification and quarantine |
@@ -76,6 +77,7 @@ mod flights;
 mod hasher;
 mod index;
 mod inspect;
+mod lanes;
 mod lock;
 mod object;
 mod opened;

@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::buffers::Buffers;
 use crate::disk::DiskFile;
 use crate::origin::Origin;
-use crate::{Digest, HOLD_BACK, ReadError};
+use crate::{Digest, HOLD_BACK, ReadError, lanes};
+
+/// Files larger than this are closed off the async threads.
+const LARGE: u64 = 16 * 1024 * 1024;
 
 /// An object, kept or in flight, as its readers see it.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(crate) struct Object {
     origin: Option<Origin>,
     /// The end of an object whose disk failed before it was whole.
     tail: OnceLock<Tail>,
+    /// Who reads from the disk: the others wait without a thread.
+    turns: Arc<Semaphore>,
     /// Whether somebody has undertaken to verify it.
     claimed: AtomicBool,
     progress: watch::Sender<Progress>,
@@ -102,7 +107,8 @@ impl Object {
     ) -> Self {
         let (buffers, progress) = (Arc::clone(buffers), watch::Sender::new(progress));
         let (tail, claimed) = (OnceLock::new(), AtomicBool::new(true));
-        Self { digest, file, buffers, origin, tail, claimed, progress }
+        let turns = Arc::new(Semaphore::new(lanes::WIDTH));
+        Self { digest, file, buffers, origin, tail, turns, claimed, progress }
     }
 
     pub(crate) const fn digest(&self) -> &Digest {
@@ -115,6 +121,10 @@ impl Object {
 
     pub(crate) const fn buffers(&self) -> &Arc<Buffers> {
         &self.buffers
+    }
+
+    pub(crate) const fn turns(&self) -> &Arc<Semaphore> {
+        &self.turns
     }
 
     /// Whose bytes these are while nobody has verified them; `None` once somebody has.
@@ -234,6 +244,19 @@ impl Object {
                 progress.phase = Phase::Failed(error);
             }
         });
+    }
+}
+
+impl Drop for Object {
+    /// The last handle of a file that was removed gives its space back, which takes the time of
+    /// many disk accesses when it is large: not on an async thread.
+    fn drop(&mut self) {
+        if self.size() > LARGE
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let file = Arc::clone(&self.file);
+            runtime.spawn_blocking(move || drop(file));
+        }
     }
 }
 

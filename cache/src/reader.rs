@@ -1,9 +1,12 @@
 //! Reading an object, kept or in flight.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::buffers::Buffer;
+use crate::disk::DiskFile;
 use crate::object::Object;
 use crate::reservation::interrupted;
 use crate::{Digest, ReadError, blocking};
@@ -100,13 +103,34 @@ impl Reader {
     async fn read(&self, offset: u64, len: usize) -> Result<Bytes, ReadError> {
         let mut buffer = self.object.buffers().take(len);
         let file = Arc::clone(self.object.file());
-        let cached = file.read_cached_at(buffer.as_mut_slice(), offset);
-        if let Some(count) = cached.map_err(ReadError::Store)? {
+        if let Some(count) = peek(&file, &mut buffer, offset)? {
             return Ok(buffer.into_bytes(count));
         }
+        let turns = Arc::clone(self.object.turns());
+        let turn = match Arc::clone(&turns).try_acquire_owned() {
+            Ok(turn) => turn,
+            Err(_taken) => {
+                // Those who wait need no buffer.
+                drop(buffer);
+                let turn = turns.acquire_owned().await;
+                buffer = self.object.buffers().take(len);
+                // Whoever was waited for may have read the same.
+                if let Some(count) = peek(&file, &mut buffer, offset)? {
+                    return Ok(buffer.into_bytes(count));
+                }
+                turn.map_err(|error| ReadError::Store(interrupted(io::Error::other(error))))?
+            }
+        };
         let read = blocking::run(move || {
-            file.fill_from(buffer.as_mut_slice(), offset).map(|()| buffer.into_bytes(usize::MAX))
+            let filled = file.fill_from(buffer.as_mut_slice(), offset);
+            // It goes with the read, not with the future: a thread that hangs goes on hanging.
+            drop(turn);
+            filled.map(|()| buffer.into_bytes(usize::MAX))
         });
         read.await.map_err(interrupted).and_then(|read| read).map_err(ReadError::Store)
     }
+}
+
+fn peek(file: &DiskFile, buffer: &mut Buffer, offset: u64) -> Result<Option<usize>, ReadError> {
+    file.read_cached_at(buffer.as_mut_slice(), offset).map_err(ReadError::Store)
 }

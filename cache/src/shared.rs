@@ -11,6 +11,7 @@ use crate::buffers::Buffers;
 use crate::disk::{DiskError, DiskFile};
 use crate::flights::Flights;
 use crate::index::{Index, Proof};
+use crate::lanes::Lanes;
 use crate::lock::Lock;
 use crate::object::Object;
 use crate::opened::Opened;
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) tree: Tree,
     pub(crate) flights: Arc<Flights>,
     pub(crate) opened: Opened,
+    pub(crate) lanes: Arc<Lanes>,
     pub(crate) buffers: Arc<Buffers>,
     pub(crate) index: Index,
     pub(crate) pins: Pins,

@@ -189,8 +189,7 @@ impl Store {
     /// What is kept already is not written again. Does not touch a download of the same digest.
     /// When the future is dropped the object may or may not be kept, never half.
     pub async fn put(&self, digest: &Digest, bytes: Bytes) -> Result<Reader, PutError> {
-        let (shared, digest) = (Arc::clone(&self.shared), *digest);
-        let put = blocking::run(move || put(&shared, &digest, bytes)).await;
+        let put = self.off_thread(digest, move |shared, digest| put(shared, digest, bytes)).await;
         put.map_err(|error| PutError::Store(interrupted(error)))?.map(Reader::new)
     }
 
@@ -220,15 +219,24 @@ impl Store {
         digest: &Digest,
         work: fn(&Shared, &Digest) -> Result<(), QuarantineError>,
     ) -> Result<(), QuarantineError> {
-        let (shared, digest) = (Arc::clone(&self.shared), *digest);
-        let taken = blocking::run(move || work(&shared, &digest)).await;
+        let taken = self.off_thread(digest, work).await;
         taken.unwrap_or_else(|error| Err(QuarantineError::Store(interrupted(error))))
+    }
+
+    /// Does blocking `work` on one object.
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        digest: &Digest,
+        work: impl FnOnce(&Shared, &Digest) -> T + Send + 'static,
+    ) -> std::io::Result<T> {
+        let (shared, digest) = (Arc::clone(&self.shared), *digest);
+        let (lanes, lane) = (Arc::clone(&shared.lanes), shared.tree.blob(&digest));
+        lanes.run(&lane, move || work(&shared, &digest)).await
     }
 
     /// Hashes a kept object from the disk, about 2 GB/s of one core. Changes nothing.
     pub async fn verify_object(&self, digest: &Digest) -> Verdict {
-        let (shared, digest) = (Arc::clone(&self.shared), *digest);
-        let verdict = blocking::run(move || inspect::verify(&shared, &digest)).await;
+        let verdict = self.off_thread(digest, inspect::verify).await;
         verdict.unwrap_or_else(|error| Verdict::Unreadable(interrupted(error)))
     }
 
@@ -248,14 +256,17 @@ impl Store {
     /// To have an object for good, pin it and then look it up.
     pub async fn pin(&self, digest: &Digest) -> Result<(), DiskError> {
         let (shared, digest) = (Arc::clone(&self.shared), *digest);
-        let pinned = blocking::run(move || shared.pins.pin(&shared.tree, &digest)).await;
+        // Changes of pins wait for each other: all of them are one lane.
+        let (lanes, lane) = (Arc::clone(&shared.lanes), shared.tree.pins(digest.algorithm()));
+        let pinned = lanes.run(&lane, move || shared.pins.pin(&shared.tree, &digest)).await;
         pinned.unwrap_or_else(|error| Err(interrupted(error)))
     }
 
     /// Takes a pin away; without effect when there is none.
     pub async fn unpin(&self, digest: &Digest) -> Result<(), DiskError> {
         let (shared, digest) = (Arc::clone(&self.shared), *digest);
-        let unpinned = blocking::run(move || shared.pins.unpin(&shared.tree, &digest)).await;
+        let (lanes, lane) = (Arc::clone(&shared.lanes), shared.tree.pins(digest.algorithm()));
+        let unpinned = lanes.run(&lane, move || shared.pins.unpin(&shared.tree, &digest)).await;
         unpinned.unwrap_or_else(|error| Err(interrupted(error)))
     }
 
@@ -303,6 +314,7 @@ fn open(options: Options, start: StartIndex) -> Result<Shared, OpenError> {
         tree,
         flights: Arc::new(Flights::default()),
         opened: Opened::default(),
+        lanes: Arc::default(),
         buffers: Arc::default(),
         index,
         pins,

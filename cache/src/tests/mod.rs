@@ -5,6 +5,7 @@ mod bounds;
 mod collapsed;
 mod digests;
 mod faults;
+mod hanging;
 mod hold_back;
 mod index;
 mod opening;
