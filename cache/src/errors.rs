@@ -170,6 +170,10 @@ pub enum ReadError {
     /// The upstream sent other bytes the second time: what was read must not be used.
     #[error("the upstream's bytes changed during the download")]
     Changed,
+    /// The kept file is damaged, can't be read, or could not be verified to its end: what was read
+    /// must not be used. A damaged file is in quarantine by now: look up again.
+    #[error("the kept file is damaged")]
+    Damaged,
     /// The disk failed, for the download or for this read. What was read before is what the
     /// upstream sent: go on without the store from the offset that was asked for. (All bytes of a
     /// download below [`Reader::available`](crate::Reader::available) can still be read.)

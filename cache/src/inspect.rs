@@ -1,9 +1,10 @@
 //! Looking at kept objects: verification, quarantine, removal, listing.
 
-use crate::disk::{DiskError, Kind};
+use crate::disk::{DiskError, DiskFile, Kind};
 use crate::shared::Shared;
 use crate::{Algorithm, Digest, Hasher, QuarantineError};
 
+/// How much is read and hashed at a time.
 const PIECE: u64 = 1024 * 1024;
 
 /// What a kept object turned out to be.
@@ -29,7 +30,10 @@ pub enum Verdict {
 /// Hashes a kept object from the disk. Blocks.
 pub(crate) fn verify(shared: &Shared, digest: &Digest) -> Verdict {
     match hash(shared, digest) {
-        Ok((actual, size)) if actual == *digest => Verdict::Sound { size },
+        Ok((actual, size)) if actual == *digest => {
+            shared.index.proved(digest);
+            Verdict::Sound { size }
+        }
         Ok((actual, _)) => Verdict::Damaged { actual },
         Err(error) if error.is_not_found() => Verdict::Absent,
         Err(error) => Verdict::Unreadable(error),
@@ -39,14 +43,29 @@ pub(crate) fn verify(shared: &Shared, digest: &Digest) -> Verdict {
 fn hash(shared: &Shared, digest: &Digest) -> Result<(Digest, u64), DiskError> {
     let file = shared.tree.disk().open(&shared.tree.blob(digest))?;
     let size = file.len()?;
-    let mut hasher = Hasher::new(digest.algorithm());
-    let mut at = 0;
-    while at < size {
-        let piece = usize::try_from(PIECE.min(size - at)).unwrap_or(usize::MAX);
-        hasher.update(&file.read_exact_at(piece, at)?);
-        at = at.saturating_add(piece as u64);
-    }
+    let hasher = hash_file(&file, digest.algorithm(), size)?;
     Ok((hasher.finish(), size))
+}
+
+/// A hasher that has seen the first `len` bytes of `file`. Blocks.
+pub(crate) fn hash_file(
+    file: &DiskFile,
+    algorithm: Algorithm,
+    len: u64,
+) -> Result<Hasher, DiskError> {
+    let mut hasher = Hasher::new(algorithm);
+    for (at, piece) in pieces(len) {
+        hasher.update(&file.read_exact_at(piece, at)?);
+    }
+    Ok(hasher)
+}
+
+/// Offsets and lengths of the pieces in which `len` bytes are read.
+pub(crate) fn pieces(len: u64) -> impl Iterator<Item = (u64, usize)> {
+    (0..len.div_ceil(PIECE)).map(move |number| {
+        let at = number.saturating_mul(PIECE);
+        (at, usize::try_from(PIECE.min(len.saturating_sub(at))).unwrap_or(usize::MAX))
+    })
 }
 
 /// Moves a kept object to `quarantine/`. Blocks.

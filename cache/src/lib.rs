@@ -18,9 +18,11 @@
 //! | `reservation`, `writer`, `feed`, `pen` | a download: the right to it, its async end, its queue, its disk end |
 //! | `relay` | what is left of a download when the disk fails |
 //! | `object`, `reader`, `buffers` | the bytes that readers share, kept or in flight |
+//! | `lanes`, `blocking` | how blocking work reaches threads, and how many of them |
 //! | `flights`, `opened` | who is downloading what; which files are open |
 //! | `origin` | which registry a download comes from |
 //! | `publish`, `inspect` | partial → final name; verification and quarantine |
+//! | `check` | verifying a kept object when it is first asked for |
 //! | `repository`, `records` | what a registry has shown where |
 //! | `index` | hints: sizes, last use, hits |
 //! | `bounds`, `pins` | eviction, and what is exempt from it |
@@ -65,8 +67,8 @@
 mod blocking;
 mod bounds;
 mod buffers;
+mod check;
 mod checksum;
-
 mod digest;
 pub mod disk;
 mod errors;
@@ -75,6 +77,7 @@ mod flights;
 mod hasher;
 mod index;
 mod inspect;
+mod lanes;
 mod lock;
 mod object;
 mod opened;

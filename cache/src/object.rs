@@ -1,18 +1,22 @@
 //! The bytes that readers share: one open file, and how far it may be read.
 //!
-//! Invariant: bytes below `visible` never change while the phase is `Filling` or `Verified`. Who
+//! Invariant: bytes below `visible` never change while the phase is `Unverified` or `Verified`. Who
 //! must change them sets the phase to `Failed` first, and readers look at the phase again after
 //! every read.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::buffers::Buffers;
 use crate::disk::DiskFile;
 use crate::origin::Origin;
-use crate::{Digest, HOLD_BACK, ReadError};
+use crate::{Digest, HOLD_BACK, ReadError, lanes};
+
+/// Files larger than this are closed off the async threads.
+const LARGE: u64 = 16 * 1024 * 1024;
 
 /// An object, kept or in flight, as its readers see it.
 #[derive(Debug)]
@@ -24,6 +28,10 @@ pub(crate) struct Object {
     origin: Option<Origin>,
     /// The end of an object whose disk failed before it was whole.
     tail: OnceLock<Tail>,
+    /// Who reads from the disk: the others wait without a thread.
+    turns: Arc<Semaphore>,
+    /// Whether somebody has undertaken to verify it.
+    claimed: AtomicBool,
     progress: watch::Sender<Progress>,
 }
 
@@ -43,7 +51,8 @@ struct Progress {
 
 #[derive(Debug)]
 enum Phase {
-    Filling,
+    /// On its way, or kept and not verified in this run.
+    Unverified,
     Verified,
     Failed(ReadError),
 }
@@ -60,6 +69,21 @@ impl Object {
         Self::new(digest, file, buffers, None, progress)
     }
 
+    /// A kept object of `size` bytes that is to be [claimed](Self::claim) and verified: until then
+    /// its end is held back as if it were on its way.
+    pub(crate) fn unverified(
+        digest: Digest,
+        file: Arc<DiskFile>,
+        buffers: &Arc<Buffers>,
+        size: u64,
+    ) -> Self {
+        let (visible, total) = (visible(size, Some(size)), Some(size));
+        let progress = Progress { visible, total, phase: Phase::Unverified };
+        let mut object = Self::new(digest, file, buffers, None, progress);
+        object.claimed = AtomicBool::new(false);
+        object
+    }
+
     /// A download of `total` bytes (if that is known) of which `written` are in `file`.
     pub(crate) fn filling(
         digest: Digest,
@@ -69,7 +93,8 @@ impl Object {
         written: u64,
         total: Option<u64>,
     ) -> Self {
-        let progress = Progress { visible: visible(written, total), total, phase: Phase::Filling };
+        let progress =
+            Progress { visible: visible(written, total), total, phase: Phase::Unverified };
         Self::new(digest, file, buffers, Some(origin.clone()), progress)
     }
 
@@ -81,7 +106,9 @@ impl Object {
         progress: Progress,
     ) -> Self {
         let (buffers, progress) = (Arc::clone(buffers), watch::Sender::new(progress));
-        Self { digest, file, buffers, origin, tail: OnceLock::new(), progress }
+        let (tail, claimed) = (OnceLock::new(), AtomicBool::new(true));
+        let turns = Arc::new(Semaphore::new(lanes::WIDTH));
+        Self { digest, file, buffers, origin, tail, turns, claimed, progress }
     }
 
     pub(crate) const fn digest(&self) -> &Digest {
@@ -94,6 +121,10 @@ impl Object {
 
     pub(crate) const fn buffers(&self) -> &Arc<Buffers> {
         &self.buffers
+    }
+
+    pub(crate) const fn turns(&self) -> &Arc<Semaphore> {
+        &self.turns
     }
 
     /// Whose bytes these are while nobody has verified them; `None` once somebody has.
@@ -110,10 +141,37 @@ impl Object {
         self.progress.borrow().visible
     }
 
+    /// The size of a kept object.
+    pub(crate) fn size(&self) -> u64 {
+        let progress = self.progress.borrow();
+        progress.total.unwrap_or(progress.visible)
+    }
+
+    /// Whether verifying this kept object is the caller's from now on; never twice.
+    pub(crate) fn claim(&self) -> bool {
+        !self.claimed.load(Ordering::Relaxed) && !self.claimed.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_verified(&self) -> bool {
+        matches!(self.progress.borrow().phase, Phase::Verified)
+    }
+
+    /// Waits until the object is verified, or known never to be.
+    pub(crate) async fn whole(&self) -> Result<(), ReadError> {
+        if let Some(answer) = self.progress.borrow().verdict() {
+            return answer;
+        }
+        let mut progress = self.progress.subscribe();
+        match progress.wait_for(|progress| progress.verdict().is_some()).await {
+            Ok(progress) => progress.verdict().unwrap_or(Err(ReadError::Broken)),
+            Err(_closed) => Err(ReadError::Broken),
+        }
+    }
+
     /// An error once what was read must not be used: a disk that fails changes nothing of that.
     pub(crate) fn check(&self) -> Result<(), ReadError> {
         match &self.progress.borrow().phase {
-            Phase::Failed(ReadError::Store(_)) | Phase::Filling | Phase::Verified => Ok(()),
+            Phase::Failed(ReadError::Store(_)) | Phase::Unverified | Phase::Verified => Ok(()),
             Phase::Failed(error) => Err(error.clone()),
         }
     }
@@ -148,7 +206,7 @@ impl Object {
     /// The digest of the whole object, `size` bytes, is right.
     pub(crate) fn verified(&self, size: u64) {
         self.progress.send_modify(|progress| {
-            if matches!(progress.phase, Phase::Filling) {
+            if matches!(progress.phase, Phase::Unverified) {
                 *progress = Progress { visible: size, total: Some(size), phase: Phase::Verified };
             }
         });
@@ -178,13 +236,27 @@ impl Object {
         self.tail.get().map_or(u64::MAX, |tail| tail.from)
     }
 
-    /// The download is over without success. A verified object stays as it is.
+    /// The download, or the verification, is over without success. A verified object stays as it
+    /// is.
     pub(crate) fn fail(&self, error: ReadError) {
         self.progress.send_modify(|progress| {
-            if matches!(progress.phase, Phase::Filling) {
+            if matches!(progress.phase, Phase::Unverified) {
                 progress.phase = Phase::Failed(error);
             }
         });
+    }
+}
+
+impl Drop for Object {
+    /// The last handle of a file that was removed gives its space back, which takes the time of
+    /// many disk accesses when it is large: not on an async thread.
+    fn drop(&mut self) {
+        if self.size() > LARGE
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let file = Arc::clone(&self.file);
+            runtime.spawn_blocking(move || drop(file));
+        }
     }
 }
 
@@ -194,7 +266,15 @@ impl Progress {
             Phase::Failed(ReadError::Store(_)) if self.visible > offset => Some(Ok(self.visible)),
             Phase::Failed(error) => Some(Err(error.clone())),
             Phase::Verified => Some(Ok(self.visible)),
-            Phase::Filling => (self.visible > offset).then_some(Ok(self.visible)),
+            Phase::Unverified => (self.visible > offset).then_some(Ok(self.visible)),
+        }
+    }
+
+    fn verdict(&self) -> Option<Result<(), ReadError>> {
+        match &self.phase {
+            Phase::Unverified => None,
+            Phase::Verified => Some(Ok(())),
+            Phase::Failed(error) => Some(Err(error.clone())),
         }
     }
 }

@@ -52,6 +52,13 @@ impl Opened {
         used.map(|(digest, _)| *digest).collect()
     }
 
+    /// Whether `object` is what those who ask for its digest get.
+    pub(crate) fn is_current(&self, object: &Arc<Object>) -> bool {
+        let table = locked(&self.table);
+        let current = table.all.get(object.digest());
+        current.is_some_and(|current| std::ptr::eq(current.as_ptr(), Arc::as_ptr(object)))
+    }
+
     pub(crate) fn insert(&self, object: &Arc<Object>) {
         let dropped = locked(&self.table).insert(object);
         // Closing files may take a while: not under the lock.

@@ -1,9 +1,12 @@
 //! Reading an object, kept or in flight.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::buffers::Buffer;
+use crate::disk::DiskFile;
 use crate::object::Object;
 use crate::reservation::interrupted;
 use crate::{Digest, ReadError, blocking};
@@ -49,11 +52,29 @@ impl Reader {
         self.object.visible()
     }
 
+    /// Whether the object is whole and its digest is known to be right.
+    ///
+    /// A kept object is verified when it is first asked for in a process; a download at its end.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        self.object.is_verified()
+    }
+
+    /// Waits until the object is whole and its digest is right: for a kept object until it has been
+    /// hashed, for a download until its end. At once when [`is_verified`](Self::is_verified).
+    ///
+    /// After an error nothing that was read from this object may be used as whole; after
+    /// [`ReadError::Damaged`] look it up again. It has no timeout: a download takes as long as the
+    /// upstream does. Cancel safe.
+    pub async fn verified(&self) -> Result<(), ReadError> {
+        self.object.whole().await
+    }
+
     /// Up to `max` bytes at `offset`; fewer if fewer are there (256 KiB at most, or what the page
     /// cache has), but at least one, for which it waits while the object is in flight. Empty: the end of a *verified* object (or `max` is 0).
     ///
-    /// The last [`HOLD_BACK`](crate::HOLD_BACK) bytes of a download come once the digest has been
-    /// verified. After an error nothing that was read from this object may be used as whole; after
+    /// The last [`HOLD_BACK`](crate::HOLD_BACK) bytes come once the digest has been verified: at
+    /// the end of a download, and when a kept object has been hashed for the first time in this run. After an error nothing that was read from this object may be used as whole; after
     /// [`ReadError::Store`] it can be completed from `offset`.
     /// The disk is waited for off the async threads. Cancel safe.
     pub async fn read_at(&self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
@@ -82,13 +103,34 @@ impl Reader {
     async fn read(&self, offset: u64, len: usize) -> Result<Bytes, ReadError> {
         let mut buffer = self.object.buffers().take(len);
         let file = Arc::clone(self.object.file());
-        let cached = file.read_cached_at(buffer.as_mut_slice(), offset);
-        if let Some(count) = cached.map_err(ReadError::Store)? {
+        if let Some(count) = peek(&file, &mut buffer, offset)? {
             return Ok(buffer.into_bytes(count));
         }
+        let turns = Arc::clone(self.object.turns());
+        let turn = match Arc::clone(&turns).try_acquire_owned() {
+            Ok(turn) => turn,
+            Err(_taken) => {
+                // Those who wait need no buffer.
+                drop(buffer);
+                let turn = turns.acquire_owned().await;
+                buffer = self.object.buffers().take(len);
+                // Whoever was waited for may have read the same.
+                if let Some(count) = peek(&file, &mut buffer, offset)? {
+                    return Ok(buffer.into_bytes(count));
+                }
+                turn.map_err(|error| ReadError::Store(interrupted(io::Error::other(error))))?
+            }
+        };
         let read = blocking::run(move || {
-            file.fill_from(buffer.as_mut_slice(), offset).map(|()| buffer.into_bytes(usize::MAX))
+            let filled = file.fill_from(buffer.as_mut_slice(), offset);
+            // It goes with the read, not with the future: a thread that hangs goes on hanging.
+            drop(turn);
+            filled.map(|()| buffer.into_bytes(usize::MAX))
         });
         read.await.map_err(interrupted).and_then(|read| read).map_err(ReadError::Store)
     }
+}
+
+fn peek(file: &DiskFile, buffer: &mut Buffer, offset: u64) -> Result<Option<usize>, ReadError> {
+    file.read_cached_at(buffer.as_mut_slice(), offset).map_err(ReadError::Store)
 }

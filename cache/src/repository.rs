@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::reservation::interrupted;
 use crate::shared::Shared;
-use crate::{Digest, RecordError, RecordNameError, blocking, records};
+use crate::{Digest, RecordError, RecordNameError, records};
 
 /// The longest repository name, in bytes; the OCI distribution spec recommends the limit 255 for
 /// host and name together.
@@ -90,8 +90,9 @@ impl Repository {
     /// nothing on record. Cancel safe.
     pub async fn content(&self, digest: &Digest) -> Option<ContentRecord> {
         let (shared, path) = (Arc::clone(&self.shared), self.content_path(digest));
-        let stored = blocking::run(move || records::read::<StoredContent>(&shared.tree, &path));
-        let stored = stored.await.ok().flatten()?;
+        let (lanes, lane) = (Arc::clone(&shared.lanes), path.clone());
+        let read = move || records::read::<StoredContent>(&shared.tree, &path);
+        let stored = lanes.run(&lane, read).await.ok().flatten()?;
         let recorded = UNIX_EPOCH.checked_add(Duration::from_secs(stored.recorded))?;
         Some(ContentRecord { media_type: stored.media_type, recorded })
     }
@@ -108,7 +109,9 @@ impl Repository {
         let (shared, path) = (Arc::clone(&self.shared), self.content_path(digest));
         let media_type = media_type.map(str::to_owned);
         let record = StoredContent { media_type, recorded: now() };
-        let written = blocking::run(move || records::write(&shared.tree, &path, &record)).await;
+        let (lanes, lane) = (Arc::clone(&shared.lanes), path.clone());
+        let write = move || records::write(&shared.tree, &path, &record);
+        let written = lanes.run(&lane, write).await;
         written.unwrap_or_else(|error| Err(RecordError::Store(interrupted(error))))
     }
 

@@ -6,15 +6,13 @@ use std::sync::Arc;
 use crate::disk::{Call, DiskError, DiskFile};
 use crate::feed::Feed;
 use crate::flights::Ticket;
+use crate::inspect::hash_file;
 use crate::object::Object;
 use crate::origin::partial_digest;
 use crate::pen::Pen;
 use crate::publish::remove_quietly;
 use crate::shared::Shared;
 use crate::{BeginError, Digest, HOLD_BACK, Hasher, Reader, Writer, blocking};
-
-/// How much of a partial file is hashed at a time when it is continued.
-const PIECE: u64 = 1024 * 1024;
 
 /// Where a download begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +133,7 @@ impl Reservation {
         }
         let path = self.path();
         let reopened = self.shared.tree.disk().open_to_write(&path).and_then(|file| {
-            let hasher = rehash(&file, self.digest(), written)?;
+            let hasher = hash_file(&file, self.digest().algorithm(), written)?;
             file.truncate(written)?;
             Ok((file, hasher, written))
         });
@@ -145,17 +143,6 @@ impl Reservation {
             BeginError::NothingToResume
         })
     }
-}
-
-fn rehash(file: &DiskFile, digest: &Digest, len: u64) -> Result<Hasher, DiskError> {
-    let mut hasher = Hasher::new(digest.algorithm());
-    let mut at = 0;
-    while at < len {
-        let piece = usize::try_from(PIECE.min(len - at)).unwrap_or(usize::MAX);
-        hasher.update(&file.read_exact_at(piece, at)?);
-        at = at.saturating_add(piece as u64);
-    }
-    Ok(hasher)
 }
 
 /// How much of a partial file of `len` bytes is used: whole hold-backs, and never all of it.

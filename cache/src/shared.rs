@@ -4,17 +4,20 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::Semaphore;
+
 use crate::bounds::Keeper;
 use crate::buffers::Buffers;
-use crate::disk::DiskError;
+use crate::disk::{DiskError, DiskFile};
 use crate::flights::Flights;
-use crate::index::Index;
+use crate::index::{Index, Proof};
+use crate::lanes::Lanes;
 use crate::lock::Lock;
 use crate::object::Object;
 use crate::opened::Opened;
 use crate::pins::Pins;
 use crate::tree::Tree;
-use crate::{Digest, Verdict, inspect};
+use crate::{Digest, check};
 
 /// An open store. The lock goes with the last handle: store, reservation or writer.
 #[derive(Debug)]
@@ -22,10 +25,13 @@ pub(crate) struct Shared {
     pub(crate) tree: Tree,
     pub(crate) flights: Arc<Flights>,
     pub(crate) opened: Opened,
+    pub(crate) lanes: Arc<Lanes>,
     pub(crate) buffers: Arc<Buffers>,
     pub(crate) index: Index,
     pub(crate) pins: Pins,
     pub(crate) keeper: Keeper,
+    /// How many large objects may be hashed at a time.
+    pub(crate) checks: Arc<Semaphore>,
     /// Shard directories whose names this process knows to be durable.
     pub(crate) durable_shards: Mutex<HashSet<PathBuf>>,
     pub(crate) _lock: Arc<Lock>,
@@ -34,42 +40,51 @@ pub(crate) struct Shared {
 impl Shared {
     /// Opens a kept object. Blocks.
     ///
-    /// One that has not the size that it was published with is hashed, and quarantined if it is
-    /// damaged: a truncated file must not be served, and the index alone must not condemn it.
+    /// One that this process does not know to be sound is verified here when it is small; a large
+    /// one is left to [`check::start`]. One of another size than it was published with is damaged.
     pub(crate) fn open_kept(&self, digest: &Digest) -> Result<Option<Arc<Object>>, DiskError> {
         if let Some(object) = self.opened.find(digest) {
             return Ok(Some(object));
         }
-        let known = self.index.turn(digest);
-        let file = match self.tree.disk().open(&self.tree.blob(digest)) {
-            Ok(file) => file,
-            Err(error) if error.is_not_found() => {
-                self.index.missed(digest, known);
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
+        let proof = self.index.proof(digest);
+        if proof == Proof::Damaged {
+            return Ok(None);
+        }
+        let Some(file) = self.open_file(digest)? else { return Ok(None) };
         let size = file.len()?;
-        if self.index.size(digest).is_some_and(|published| published != size)
-            && self.cast_out(digest)
-        {
+        if self.index.size(digest).is_some_and(|published| published != size) {
+            check::set_aside(self, digest);
             return Ok(None);
         }
         self.index.found(digest, size);
-        let object = Arc::new(Object::kept(*digest, Arc::new(file), &self.buffers, size));
+        let object = match proof {
+            Proof::Sound => Object::kept(*digest, file, &self.buffers, size),
+            _ => Object::unverified(*digest, file, &self.buffers, size),
+        };
+        if size <= check::SMALL && !check::settle(self, &object) {
+            return Ok(None);
+        }
+        let object = Arc::new(object);
         self.opened.insert(&object);
         Ok(Some(object))
     }
 
-    /// Whether `digest` was damaged and has been quarantined.
-    fn cast_out(&self, digest: &Digest) -> bool {
-        let damaged = matches!(inspect::verify(self, digest), Verdict::Damaged { .. });
-        damaged && inspect::quarantine(self, digest).is_ok()
+    /// The file of a kept object; the index forgets one that is not there.
+    fn open_file(&self, digest: &Digest) -> Result<Option<Arc<DiskFile>>, DiskError> {
+        let known = self.index.turn(digest);
+        match self.tree.disk().open(&self.tree.blob(digest)) {
+            Ok(file) => Ok(Some(Arc::new(file))),
+            Err(error) if error.is_not_found() => {
+                self.index.missed(digest, known);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// `object` has just been published.
     pub(crate) fn published(&self, object: &Arc<Object>) {
-        self.index.added(object.digest(), object.visible());
+        self.index.added(object.digest(), object.size());
         self.opened.insert(object);
         self.keeper.wake();
     }

@@ -20,7 +20,7 @@ use crate::shared::Shared;
 use crate::tree::Tree;
 use crate::{
     Digest, IndexState, OpenError, Options, PutError, QuarantineError, Reader, RecordNameError,
-    Repository, Reservation, Verdict, blocking, inspect,
+    Repository, Reservation, Verdict, blocking, check, inspect,
 };
 
 /// An open store. Cheap to clone; all clones are the same store.
@@ -35,7 +35,8 @@ pub struct Store {
 #[derive(Debug)]
 #[must_use]
 pub enum Lookup {
-    /// It is kept, whole and verified.
+    /// It is kept: verified when it came, and once more in this run before its end is shown
+    /// ([`Reader::verified`]).
     Kept(Reader),
     /// Somebody is downloading it: follow.
     InFlight(Reader),
@@ -112,6 +113,11 @@ impl Store {
     /// flight is followed whoever it comes from: show its bytes only to clients of
     /// [`Reader::origin`].
     ///
+    /// A kept object that this process has neither published nor verified is verified now: a small
+    /// one (1 MiB at most) before this returns, a large one in the background, while its end is held
+    /// back. A damaged one moves to `quarantine/` and is absent from then on; those who read it
+    /// already get [`ReadError::Damaged`](crate::ReadError::Damaged).
+    ///
     /// Waits while another caller's reservation has not begun; of many who ask for the same cold
     /// digest exactly one leads. A disk error counts as absent (it is logged; the download's
     /// beginning will meet it again). Cancel safe: a reservation that was about to be returned is
@@ -145,7 +151,8 @@ impl Store {
     }
 
     fn kept(&self, object: Arc<Object>) -> Lookup {
-        self.shared.index.used(object.digest(), object.visible());
+        self.shared.index.used(object.digest(), object.size());
+        check::start(&self.shared, &object);
         Lookup::Kept(Reader::new(object))
     }
 
@@ -182,8 +189,7 @@ impl Store {
     /// What is kept already is not written again. Does not touch a download of the same digest.
     /// When the future is dropped the object may or may not be kept, never half.
     pub async fn put(&self, digest: &Digest, bytes: Bytes) -> Result<Reader, PutError> {
-        let (shared, digest) = (Arc::clone(&self.shared), *digest);
-        let put = blocking::run(move || put(&shared, &digest, bytes)).await;
+        let put = self.off_thread(digest, move |shared, digest| put(shared, digest, bytes)).await;
         put.map_err(|error| PutError::Store(interrupted(error)))?.map(Reader::new)
     }
 
@@ -218,15 +224,24 @@ impl Store {
         digest: &Digest,
         work: fn(&Shared, &Digest) -> Result<(), QuarantineError>,
     ) -> Result<(), QuarantineError> {
-        let (shared, digest) = (Arc::clone(&self.shared), *digest);
-        let taken = blocking::run(move || work(&shared, &digest)).await;
+        let taken = self.off_thread(digest, work).await;
         taken.unwrap_or_else(|error| Err(QuarantineError::Store(interrupted(error))))
+    }
+
+    /// Does blocking `work` on one object.
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        digest: &Digest,
+        work: impl FnOnce(&Shared, &Digest) -> T + Send + 'static,
+    ) -> std::io::Result<T> {
+        let (shared, digest) = (Arc::clone(&self.shared), *digest);
+        let (lanes, lane) = (Arc::clone(&shared.lanes), shared.tree.blob(&digest));
+        lanes.run(&lane, move || work(&shared, &digest)).await
     }
 
     /// Hashes a kept object from the disk, about 2 GB/s of one core. Changes nothing.
     pub async fn verify_object(&self, digest: &Digest) -> Verdict {
-        let (shared, digest) = (Arc::clone(&self.shared), *digest);
-        let verdict = blocking::run(move || inspect::verify(&shared, &digest)).await;
+        let verdict = self.off_thread(digest, inspect::verify).await;
         verdict.unwrap_or_else(|error| Verdict::Unreadable(interrupted(error)))
     }
 
@@ -246,14 +261,17 @@ impl Store {
     /// To have an object for good, pin it and then look it up.
     pub async fn pin(&self, digest: &Digest) -> Result<(), DiskError> {
         let (shared, digest) = (Arc::clone(&self.shared), *digest);
-        let pinned = blocking::run(move || shared.pins.pin(&shared.tree, &digest)).await;
+        // Changes of pins wait for each other: all of them are one lane.
+        let (lanes, lane) = (Arc::clone(&shared.lanes), shared.tree.pins(digest.algorithm()));
+        let pinned = lanes.run(&lane, move || shared.pins.pin(&shared.tree, &digest)).await;
         pinned.unwrap_or_else(|error| Err(interrupted(error)))
     }
 
     /// Takes a pin away; without effect when there is none.
     pub async fn unpin(&self, digest: &Digest) -> Result<(), DiskError> {
         let (shared, digest) = (Arc::clone(&self.shared), *digest);
-        let unpinned = blocking::run(move || shared.pins.unpin(&shared.tree, &digest)).await;
+        let (lanes, lane) = (Arc::clone(&shared.lanes), shared.tree.pins(digest.algorithm()));
+        let unpinned = lanes.run(&lane, move || shared.pins.unpin(&shared.tree, &digest)).await;
         unpinned.unwrap_or_else(|error| Err(interrupted(error)))
     }
 
@@ -301,10 +319,12 @@ fn open(options: Options, start: StartIndex) -> Result<Shared, OpenError> {
         tree,
         flights: Arc::new(Flights::default()),
         opened: Opened::default(),
+        lanes: Arc::default(),
         buffers: Arc::default(),
         index,
         pins,
         keeper,
+        checks: check::slots(),
         durable_shards: std::sync::Mutex::default(),
         _lock: lock,
     })
@@ -334,7 +354,7 @@ fn put(shared: &Shared, digest: &Digest, bytes: Bytes) -> Result<Arc<Object>, Pu
         return Err(PutError::DigestMismatch { expected: *digest, actual: Box::new(actual) });
     }
     match shared.open_kept(digest) {
-        Ok(Some(object)) if object.visible() == bytes.len() as u64 => Ok(object),
+        Ok(Some(object)) if object.is_verified() => Ok(object),
         _ => write_whole(shared, digest, bytes).map_err(PutError::Store),
     }
 }

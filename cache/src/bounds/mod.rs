@@ -8,9 +8,11 @@
 //! |---|---|
 //! | `choice` | which objects go: the least recently used ones |
 //! | `sweep` | the thread: measure, choose, remove |
+//! | `removal` | removing without being held up by a disk that hangs |
 //! | `steps` | telling time that passed from a clock that was set |
 
 mod choice;
+mod removal;
 mod steps;
 mod sweep;
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::choice::least_used;
+use super::removal::{Hanging, Remover};
 use super::steps::Steps;
 use super::{Bell, Bounds, Candidate};
 use crate::Digest;
@@ -28,6 +29,7 @@ const IDLE_ROUND: Duration = Duration::from_mins(1);
 pub(super) struct Sweeper {
     bounds: Bounds,
     bell: Arc<Bell>,
+    remover: Remover,
     steps: Steps,
     complete: bool,
     opened: u64,
@@ -57,6 +59,7 @@ impl Sweeper {
         Self {
             bounds,
             bell,
+            remover: Remover::default(),
             steps: Steps::new(),
             complete: false,
             opened: now(),
@@ -93,7 +96,7 @@ impl Sweeper {
         self.bounds.max_idle.map(|idle| (idle / 20).clamp(YOUNG_TICK, IDLE_ROUND))
     }
 
-    fn sweep(&mut self, shared: &Shared, urgency: Urgency) {
+    fn sweep(&mut self, shared: &Arc<Shared>, urgency: Urgency) {
         self.complete = shared.index.is_complete();
         let held = self
             .hold_max_size(shared)
@@ -102,6 +105,7 @@ impl Sweeper {
         match held {
             Ok(()) => self.helpless = false,
             Err(Unheld::Disk(error)) => self.complain(&error.to_string(), Some(error.io())),
+            Err(Unheld::Hanging) => self.complain("removing objects takes too long", None),
             Err(Unheld::InUse) => self.complain("what is left is pinned or in use", None),
         }
     }
@@ -117,7 +121,7 @@ impl Sweeper {
         }
     }
 
-    fn hold_max_size(&self, shared: &Shared) -> Result<(), Unheld> {
+    fn hold_max_size(&mut self, shared: &Arc<Shared>) -> Result<(), Unheld> {
         let Some(max) = self.bounds.max_size.filter(|_| self.complete) else { return Ok(()) };
         let kept = || shared.index.totals().bytes;
         if kept() <= max {
@@ -136,7 +140,7 @@ impl Sweeper {
         if kept() > max { Err(Unheld::InUse) } else { Ok(()) }
     }
 
-    fn hold_max_idle(&mut self, shared: &Shared, urgency: Urgency) -> Result<(), Unheld> {
+    fn hold_max_idle(&mut self, shared: &Arc<Shared>, urgency: Urgency) -> Result<(), Unheld> {
         let (wall, steady) = (now(), Instant::now());
         let steady_since = self.steps.observe(wall, steady);
         let bound = self.bounds.max_idle.filter(|_| self.complete).zip(self.idle_round());
@@ -155,7 +159,7 @@ impl Sweeper {
         self.evict(shared, &known(shared, u64::MAX, Mercy::SpareUsed, is_idle))
     }
 
-    fn hold_min_free(&mut self, shared: &Shared, urgency: Urgency) -> Result<(), Unheld> {
+    fn hold_min_free(&mut self, shared: &Arc<Shared>, urgency: Urgency) -> Result<(), Unheld> {
         let Some(min) = self.bounds.min_free else { return Ok(()) };
         let settling = self.made_space.is_some_and(|at| at.elapsed() < SETTLING);
         if settling && urgency == Urgency::Routine {
@@ -179,18 +183,25 @@ impl Sweeper {
         self.evict(shared, &chosen)
     }
 
-    fn evict(&self, shared: &Shared, chosen: &[Candidate]) -> Result<(), Unheld> {
+    fn evict(&mut self, shared: &Arc<Shared>, chosen: &[Candidate]) -> Result<(), Unheld> {
         let (mut objects, mut bytes) = (0_u64, 0_u64);
         let mut outcome = Ok(());
-        for candidate in chosen.iter().take_while(|_| !self.bell.is_closed()) {
-            match evict(shared, candidate) {
-                Ok(true) => {
+        for candidate in chosen {
+            if self.bell.is_closed() {
+                break;
+            }
+            match self.remover.evict(shared, *candidate) {
+                Ok(Ok(true)) => {
                     objects = objects.saturating_add(1);
                     bytes = bytes.saturating_add(candidate.size);
                 }
-                Ok(false) => {}
-                Err(error) => {
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => {
                     outcome = Err(Unheld::Disk(error));
+                    break;
+                }
+                Err(Hanging) => {
+                    outcome = Err(Unheld::Hanging);
                     break;
                 }
             }
@@ -205,6 +216,7 @@ impl Sweeper {
 /// Why a bound is not held.
 enum Unheld {
     Disk(DiskError),
+    Hanging,
     InUse,
 }
 
@@ -258,7 +270,7 @@ fn exempt(shared: &Shared, mercy: Mercy) -> HashSet<Digest> {
 /// Removes one object, unless it was pinned or used since it was chosen. Blocks.
 ///
 /// It is reserved meanwhile: nobody can begin to download it, and publish it, under the removal.
-fn evict(shared: &Shared, candidate: &Candidate) -> Result<bool, DiskError> {
+pub(super) fn evict(shared: &Shared, candidate: &Candidate) -> Result<bool, DiskError> {
     let digest = &candidate.digest;
     let Boarding::Lead(_reserved) = shared.flights.board(digest, &Origin::new("")) else {
         return Ok(false);

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::sync::locked;
 
@@ -16,8 +16,10 @@ pub enum Call {
     Create,
     /// Asking for a file's size.
     Stat,
-    /// A positional read.
+    /// A positional read that waits for the disk.
     Read,
+    /// A read of what the page cache has, which never waits.
+    Peek,
     /// A positional write.
     Write,
     /// Cutting a file to a length.
@@ -42,7 +44,7 @@ impl Call {
             Self::Open => "open",
             Self::Create => "create",
             Self::Stat => "inspect",
-            Self::Read => "read",
+            Self::Read | Self::Peek => "read",
             Self::Write => "write",
             Self::Truncate => "cut",
             Self::Sync | Self::SyncDir => "sync",
@@ -61,6 +63,9 @@ pub enum Fault {
     Errno(i32),
     /// A write takes half of its bytes and says so; other calls are left alone.
     ShortWrite,
+    /// It does not return before [`FaultPlan::release`]; then it is done. What is to be read from
+    /// a disk that hangs is not in the page cache.
+    Hang,
 }
 
 /// What the caller of [`FaultPlan::consult`] is to do.
@@ -68,18 +73,29 @@ pub enum Fault {
 pub(super) enum Effect {
     Proceed,
     Short,
+    /// The page cache has nothing.
+    Nothing,
 }
 
-/// Counts and records file calls and makes some of them fail. Calls are numbered from 1.
+/// Counts and records file calls and makes some of them fail or hang. Calls are numbered from 1.
 #[derive(Debug)]
 pub struct FaultPlan {
     fault: Fault,
     first: u64,
     last: u64,
     only: Option<Call>,
+    about: Option<PathBuf>,
+    hanging: Mutex<Hanging>,
+    changed: Condvar,
     counted: AtomicU64,
     fired: AtomicU64,
     log: Mutex<Vec<(Call, PathBuf)>>,
+}
+
+#[derive(Debug)]
+struct Hanging {
+    now: usize,
+    released: bool,
 }
 
 impl FaultPlan {
@@ -89,6 +105,9 @@ impl FaultPlan {
             first,
             last,
             only: None,
+            about: None,
+            hanging: Mutex::new(Hanging { now: 0, released: false }),
+            changed: Condvar::new(),
             counted: AtomicU64::new(0),
             fired: AtomicU64::new(0),
             log: Mutex::new(Vec::new()),
@@ -120,6 +139,25 @@ impl FaultPlan {
         self
     }
 
+    /// The same plan, counting only calls about `path`: the name that a file was opened by.
+    #[must_use]
+    pub fn about(mut self, path: impl Into<PathBuf>) -> Self {
+        self.about = Some(path.into());
+        self
+    }
+
+    /// Lets go of the calls that hang; none will hang any more.
+    pub fn release(&self) {
+        locked(&self.hanging).released = true;
+        self.changed.notify_all();
+    }
+
+    /// How many calls are hanging now.
+    #[must_use]
+    pub fn hanging(&self) -> usize {
+        locked(&self.hanging).now
+    }
+
     /// How many calls have met the fault.
     #[must_use]
     pub fn fired(&self) -> u64 {
@@ -134,6 +172,12 @@ impl FaultPlan {
 
     pub(super) fn consult(&self, call: Call, path: &Path) -> io::Result<Effect> {
         locked(&self.log).push((call, path.to_owned()));
+        if self.about.as_deref().is_some_and(|about| about != path) {
+            return Ok(Effect::Proceed);
+        }
+        if call == Call::Peek && self.is_read_hanging() {
+            return Ok(Effect::Nothing);
+        }
         if self.only.is_some_and(|only| only != call) {
             return Ok(Effect::Proceed);
         }
@@ -146,6 +190,24 @@ impl FaultPlan {
             Fault::Errno(errno) => Err(io::Error::from_raw_os_error(errno)),
             Fault::ShortWrite if call == Call::Write => Ok(Effect::Short),
             Fault::ShortWrite => Ok(Effect::Proceed),
+            Fault::Hang => {
+                self.hang();
+                Ok(Effect::Proceed)
+            }
         }
+    }
+
+    fn is_read_hanging(&self) -> bool {
+        self.fault == Fault::Hang
+            && self.only.is_none_or(|only| only == Call::Read)
+            && !locked(&self.hanging).released
+    }
+
+    fn hang(&self) {
+        let mut hanging = locked(&self.hanging);
+        hanging.now = hanging.now.saturating_add(1);
+        let held = self.changed.wait_while(hanging, |hanging| !hanging.released);
+        let mut hanging = held.unwrap_or_else(PoisonError::into_inner);
+        hanging.now = hanging.now.saturating_sub(1);
     }
 }

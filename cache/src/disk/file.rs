@@ -68,14 +68,15 @@ impl DiskFile {
         buffer: &mut [u8],
         offset: u64,
     ) -> Result<Option<usize>, DiskError> {
-        self.attempt(Call::Read, || {
-            let slice = &mut [IoSliceMut::new(buffer)];
-            match rustix::io::preadv2(&self.file, slice, offset, ReadWriteFlags::NOWAIT) {
-                Ok(count) => Ok(Some(count).filter(|count| *count > 0)),
-                Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
-                Err(error) => Err(error.into()),
-            }
-        })
+        if self.disk.gate(Call::Peek, &self.path)? == Effect::Nothing {
+            return Ok(None);
+        }
+        let slice = &mut [IoSliceMut::new(buffer)];
+        match rustix::io::preadv2(&self.file, slice, offset, ReadWriteFlags::NOWAIT) {
+            Ok(count) => Ok(Some(count).filter(|count| *count > 0)),
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
+            Err(error) => Err(self.error(Call::Peek, error.into())),
+        }
     }
 
     /// Fills `buffer` from `offset`, waiting for the disk. A file that ends before is an error.

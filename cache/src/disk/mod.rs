@@ -5,7 +5,7 @@
 //! blocking thread.
 //!
 //! [`Disk::real`] is the file system. [`Disk::with_faults`] is the same with a [`FaultPlan`]
-//! consulted before each call: recorded, made to fail, or cut short. It is compiled in always, so
+//! consulted before each call: recorded, made to fail, cut short, or held. It is compiled in always, so
 //! that what is tested is what runs.
 
 mod error;

@@ -30,6 +30,7 @@ use crate::tree::Tree;
 use crate::{Digest, Totals};
 use engine::Engine;
 use owner::Owner;
+pub(crate) use table::Proof;
 use table::Table;
 
 /// How the index is.
@@ -124,14 +125,14 @@ impl Index {
 
     /// An object of `size` bytes has been published.
     pub(crate) fn added(&self, digest: &Digest, size: u64) {
-        locked(&self.table).add(digest, size, now());
+        locked(&self.table).add(digest, size, now(), Proof::Sound);
     }
 
     /// A kept object of `size` bytes has been found on disk.
     pub(crate) fn found(&self, digest: &Digest, size: u64) {
         let mut table = locked(&self.table);
         if !table.knows(digest) {
-            table.add(digest, size, now());
+            table.add(digest, size, now(), Proof::None);
         }
     }
 
@@ -194,11 +195,29 @@ impl Index {
     /// What is known of an object, in one look.
     pub(crate) fn knowledge(&self, digest: &Digest) -> Knowledge {
         let table = locked(&self.table);
+        if table.proof(digest) == Proof::Damaged {
+            return Knowledge::NotKept;
+        }
         match (table.knows(digest), table.complete) {
             (true, _) => Knowledge::Kept,
             (false, true) => Knowledge::NotKept,
             (false, false) => Knowledge::NotYet,
         }
+    }
+
+    /// What this process itself knows of an object's bytes.
+    pub(crate) fn proof(&self, digest: &Digest) -> Proof {
+        locked(&self.table).proof(digest)
+    }
+
+    /// A kept object has been verified.
+    pub(crate) fn proved(&self, digest: &Digest) {
+        locked(&self.table).prove(digest, Proof::Sound);
+    }
+
+    /// A kept object is damaged and stays in place: it counts as absent from now on.
+    pub(crate) fn condemned(&self, digest: &Digest) {
+        locked(&self.table).prove(digest, Proof::Damaged);
     }
 
     /// The size that a kept object is known to have.

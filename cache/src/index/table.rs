@@ -31,6 +31,19 @@ struct Known {
     turn: u64,
     /// When it came in this run, 0 if it was there before.
     added: u64,
+    proof: Proof,
+}
+
+/// What this process itself knows of an object's bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// Nothing: it has to be verified before its end is shown.
+    #[default]
+    None,
+    /// It was published, or verified, in this run.
+    Sound,
+    /// It is damaged and can't be taken away.
+    Damaged,
 }
 
 impl Default for Table {
@@ -49,21 +62,23 @@ impl Default for Table {
 }
 
 impl Table {
-    pub(super) fn add(&mut self, digest: &Digest, size: u64, now: u64) {
+    pub(super) fn add(&mut self, digest: &Digest, size: u64, now: u64, proof: Proof) {
         let hits = self.hints.get(digest).map_or(0, |known| known.hint.hits);
         self.turn = self.turn.saturating_add(1);
         let hint = Hint { size, last_use: now, hits };
-        self.set(digest, Known { hint, turn: self.turn, added: self.turn });
+        self.set(digest, Known { hint, turn: self.turn, added: self.turn, proof });
         self.note(digest);
     }
 
     /// Notes a use of what is known; what is not has gone meanwhile.
     pub(super) fn touch(&mut self, digest: &Digest, size: u64, now: u64) {
-        let Some(Known { hint, added, .. }) = self.hints.get(digest).copied() else { return };
+        let Some(Known { hint, added, proof, .. }) = self.hints.get(digest).copied() else {
+            return;
+        };
         let hits = hint.hits.saturating_add(1);
         self.turn = self.turn.saturating_add(1);
         let hint = Hint { size, last_use: now, hits };
-        self.set(digest, Known { hint, turn: self.turn, added });
+        self.set(digest, Known { hint, turn: self.turn, added, proof });
         self.note(digest);
     }
 
@@ -75,7 +90,7 @@ impl Table {
     /// Takes over what was known before this run; what this run knows is newer.
     pub(super) fn merge(&mut self, digest: &Digest, hint: Hint) {
         if !self.hints.contains_key(digest) && !self.changed.contains(digest) {
-            self.set(digest, Known { hint, turn: 0, added: 0 });
+            self.set(digest, Known { hint, turn: 0, added: 0, proof: Proof::None });
         }
     }
 
@@ -103,6 +118,17 @@ impl Table {
 
     pub(super) fn size(&self, digest: &Digest) -> Option<u64> {
         self.hints.get(digest).map(|known| known.hint.size)
+    }
+
+    pub(super) fn proof(&self, digest: &Digest) -> Proof {
+        self.hints.get(digest).map_or(Proof::None, |known| known.proof)
+    }
+
+    /// Remembers what is known of an object's bytes as long as the object is kept.
+    pub(super) fn prove(&mut self, digest: &Digest, proof: Proof) {
+        if let Some(known) = self.hints.get_mut(digest) {
+            known.proof = proof;
+        }
     }
 
     pub(super) fn totals(&self) -> Totals {

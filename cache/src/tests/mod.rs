@@ -5,6 +5,7 @@ mod bounds;
 mod collapsed;
 mod digests;
 mod faults;
+mod hanging;
 mod hold_back;
 mod index;
 mod opening;
@@ -15,6 +16,7 @@ mod records;
 mod removal;
 mod restart;
 mod resume;
+mod rot;
 
 use std::path::Path;
 
