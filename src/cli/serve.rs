@@ -51,8 +51,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         external_url: settings.external_url.clone(),
     };
     let services = Services {
+        dialer: upstream.dialer(),
         gateway: Gateway::new(store.clone(), upstream, settings.gateway.clone(), tasks.clone()),
-        dialer: settings.upstream.dialer(),
         pages: Arc::new(pages),
         certificates: certificates.clone(),
         tasks: tasks.clone(),

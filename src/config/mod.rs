@@ -8,11 +8,13 @@
 //! - `keys`: the keys there are, with their words for `--help`
 //! - `value`: one value into one type
 //! - `reader`: entries by key, and the list of what is wrong with them
+//! - `proxies`: which proxy is on the way to which destination
 //! - `settings`: the settings, built from a reader
 //! - `error`: what is said of wrong configuration
 
 pub mod error;
 pub mod keys;
+mod proxies;
 mod reader;
 mod settings;
 pub mod source;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::{ConfigError, Place};
+use super::proxies::{self, Own};
 use super::reader::Reader;
 use super::source::Sources;
 use super::value::ByteSize;
@@ -12,6 +13,7 @@ use crate::admin::setup::ProxyAddress;
 use crate::listener::{self, Policy};
 use crate::log::Format;
 use crate::oci::{Host, HostPattern};
+use crate::upstream::proxy::{Proxies, ProxyChoice};
 use crate::upstream::reach::Exemptions;
 use crate::upstream::{self, Scheme};
 use crate::{gateway, listener::policy::Tunnels};
@@ -83,16 +85,20 @@ impl Settings {
 }
 
 fn build(reader: &mut Reader, sources: &Sources) -> Settings {
-    let registries = registries(reader);
+    let entries = registries(reader);
+    let registries: Vec<_> = entries.iter().map(|entry| entry.rule.clone()).collect();
     let intercepted = intercepted(reader, &registries);
     let tunnels: Tunnels = reader.get("tunnel").unwrap_or_default();
     let exemptions = exemptions(&intercepted.named, &registries, tunnels);
     let external_url: Option<ProxyAddress> = reader.get("external-url");
     let ca_constraints = constraints(reader, &intercepted.all);
+    let addresses = listen(reader);
+    let own = Own { listen: &addresses, external_url: external_url.as_ref() };
+    let proxies = proxies::read(reader, sources, &entries, &own);
     let (ca_dir, cache_dir) = directories(reader, sources);
     Settings {
         listener: listener::Options {
-            addresses: listen(reader),
+            addresses,
             policy: Policy { intercept: intercepted.all, tunnels },
             own_names: own_names(external_url.as_ref()),
         },
@@ -104,7 +110,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         ca_constraints,
         store: store(reader, cache_dir),
         gateway: gateway::Options { push: reader.get("push").unwrap_or_default(), registries },
-        upstream: upstream_options(reader, exemptions),
+        upstream: upstream_options(reader, exemptions, proxies),
         log: reader.get("log").unwrap_or_default(),
     }
 }
@@ -120,10 +126,23 @@ fn listen(reader: &mut Reader) -> Vec<SocketAddr> {
     addresses
 }
 
-fn registries(reader: &mut Reader) -> Vec<gateway::RegistryRule> {
+/// What a `[[registry]]` entry says.
+pub(super) struct RegistryEntry {
+    pub(super) rule: gateway::RegistryRule,
+    pub(super) proxy: Option<ProxyChoice>,
+    pub(super) proxy_place: Option<Place>,
+}
+
+fn registries(reader: &mut Reader) -> Vec<RegistryEntry> {
     reader.registries(|entry| {
         let scheme = entry.get("scheme").unwrap_or(Scheme::Https);
-        Some(gateway::RegistryRule { host: entry.get("host")?, scheme })
+        let proxy: Option<ProxyChoice> = entry.get("proxy");
+        let host: HostPattern = entry.get("host")?;
+        Some(RegistryEntry {
+            proxy: proxy.map(|choice| choice.named_by(format!("proxy of [[registry]] {host}"))),
+            proxy_place: entry.place("proxy"),
+            rule: gateway::RegistryRule { host, scheme },
+        })
     })
 }
 
@@ -178,7 +197,11 @@ fn constraints(reader: &mut Reader, intercept: &[HostPattern]) -> Option<Vec<Hos
     constraints
 }
 
-fn upstream_options(reader: &mut Reader, exemptions: Exemptions) -> upstream::Options {
+fn upstream_options(
+    reader: &mut Reader,
+    exemptions: Exemptions,
+    proxies: Proxies,
+) -> upstream::Options {
     let ca_files: Vec<PathBuf> = reader.get("upstream.ca-files").unwrap_or_default();
     let base = match reader.place("upstream.ca-files") {
         Some(Place::File(path, _)) => path.parent().map(Path::to_owned),
@@ -191,6 +214,7 @@ fn upstream_options(reader: &mut Reader, exemptions: Exemptions) -> upstream::Op
     upstream::Options {
         connect_to: reader.get("upstream.connect-to").unwrap_or_default(),
         ca_files: ca_files.into_iter().map(relative_to_file).collect(),
+        proxies,
         ipv6: reader.get("upstream.ipv6").unwrap_or(true),
         connect_timeout: timeout(reader, "upstream.connect-timeout", 10),
         header_timeout: timeout(reader, "upstream.header-timeout", 30),
@@ -343,6 +367,8 @@ log = 3
 [upstream]
 connect-timeout = "10"
 header-timeout = "0s"
+proxy = "socks5://user:secret@corp"
+no-proxy = ["http://corp"]
 [[registry]]
 scheme = "ftp"
 pasword = "x"

@@ -7,6 +7,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::connector::ConnectFailed;
 use super::redirect::RedirectError;
 use super::trust::RefusedCertificate;
@@ -57,6 +59,81 @@ pub enum DialError {
         /// `connect-timeout`.
         after: Duration,
     },
+    /// The proxy on the way did not let us through.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+}
+
+/// A forward proxy between us and the destinations did not let us through.
+#[derive(Debug, thiserror::Error)]
+#[error("the proxy {proxy} {failure}")]
+pub struct ProxyError {
+    /// Its host and port, and the setting that names it.
+    pub proxy: String,
+    /// What it did, or failed to do.
+    pub failure: ProxyFailure,
+}
+
+/// What a forward proxy did, or failed to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyFailure {
+    /// No TCP connection to it.
+    #[error("can't be reached: {0}")]
+    Unreachable(Box<DialError>),
+    /// It does not speak TLS.
+    #[error("speaks plain HTTP, not TLS: its URL must begin with http://")]
+    PlainHttp,
+    /// No TLS connection to it.
+    #[error("can't be spoken to: {0}")]
+    Tls(Box<TlsError>),
+    /// It took the question and did not answer.
+    #[error("did not open a tunnel within {} s", after.as_secs())]
+    Silent {
+        /// `connect-timeout`.
+        after: Duration,
+    },
+    /// The connection broke, or what came was not HTTP.
+    #[error("broke off: {0}")]
+    Broken(String),
+    /// It answered, but not with a tunnel.
+    #[error("answered {} for {authority}: {}", status.as_u16(), cure(*status))]
+    Refused {
+        /// Its answer.
+        status: StatusCode,
+        /// What was asked for.
+        authority: Authority,
+    },
+}
+
+fn cure(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            "its URL needs a user name and password that it accepts (http://USER:PASSWORD@HOST:PORT)"
+        }
+        StatusCode::FORBIDDEN => {
+            "it does not allow this destination: ask who runs it, or go past it (upstream.no-proxy, or proxy = \"direct\" in a [[registry]] entry)"
+        }
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            "it can't reach the destination itself"
+        }
+        _ => "no tunnel",
+    }
+}
+
+impl DialError {
+    /// Whether somebody was silent rather than wrong.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Proxy(ProxyError { failure, .. }) => match failure {
+                ProxyFailure::Silent { .. } => true,
+                ProxyFailure::Unreachable(error) => error.is_timeout(),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
 }
 
 /// No TLS connection came about.
@@ -135,12 +212,11 @@ impl UpstreamError {
     /// Whether the upstream was silent rather than wrong: a 504 rather than a 502.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        matches!(
-            self,
-            Self::HeaderTimeout { .. }
-                | Self::Dial(DialError::Timeout { .. })
-                | Self::Tls(TlsError::Timeout { .. })
-        )
+        match self {
+            Self::Dial(error) => error.is_timeout(),
+            Self::HeaderTimeout { .. } | Self::Tls(TlsError::Timeout { .. }) => true,
+            Self::Tls(_) | Self::Exchange { .. } | Self::Redirect { .. } => false,
+        }
     }
 
     /// Whether the proxy's own rules forbade the connection.

@@ -6,7 +6,10 @@
 //! - `reach`: which addresses may be dialled
 //! - `connect_to`: the operator's replacement of one destination by another
 //! - `dial`: names to addresses to a TCP connection
+//! - `proxy`: forward proxies on the way out, and which destinations are meant for them
+//! - `link`: connections to destinations, directly or through such a proxy
 //! - `trust`: whose certificates are believed, and what is said of those that are not
+//! - `tls`: a handshake, and why it failed
 //! - `connector`: TCP or TLS towards one authority, for the pooled client
 //! - `client`: requests, redirects, timeouts
 //! - `body`: bodies that do not wait for ever
@@ -19,12 +22,15 @@ pub mod connect_to;
 pub mod connector;
 pub mod dial;
 pub mod error;
+pub mod link;
 pub mod maybe_tls;
+pub mod proxy;
 pub mod reach;
 pub mod redirect;
+mod tls;
 pub mod trust;
 
 pub use client::{Options, Scheme, Target, Upstream};
 pub use connect_to::ConnectTo;
-pub use dial::Dialer;
 pub use error::{DialError, UpstreamError};
+pub use link::{Dialer, Link};

@@ -10,6 +10,7 @@
 //! - `http`: messages and their framing
 //! - `server`, `fault`: a server that misbehaves on demand
 //! - `registry`, `requests`: an OCI registry with its token server and CDN, and what they saw
+//! - `forward`: somebody else's forward proxy, on the way to the registries
 //! - `image`: images to put there
 //! - `client`, `pull`: a client of the proxy, and an engine's pull
 //! - `proxy`: the binary under test
@@ -28,6 +29,7 @@ pub mod ca;
 pub mod canary;
 pub mod client;
 pub mod fault;
+pub mod forward;
 pub mod http;
 pub mod image;
 pub mod proxy;
@@ -42,6 +44,7 @@ use std::time::Duration;
 pub use ca::TestCa;
 pub use client::Client;
 pub use fault::{Fault, Gate, Hangup, On};
+pub use forward::ForwardProxy;
 pub use http::{Headers, Request, Response};
 pub use image::{Blob, Image, Index};
 pub use proxy::Proxy;
