@@ -42,7 +42,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let store = Store::open(settings.store.clone())
         .await
         .with_context(|| format!("cache-dir {}", settings.store.dir.display()))?;
-    let upstream = Upstream::new(&settings.upstream).context("upstream.ca-files")?;
+    let upstream = Upstream::new(&settings.upstream).context("TLS towards upstreams")?;
     let tasks = TaskTracker::new();
     let shutdown = CancellationToken::new();
     let pages = ProxyPages {

@@ -51,6 +51,10 @@ pub const KEYS: &[Key] = &[
     ),
     many("upstream.ca-files", "PEM files of CAs to trust beside the system's"),
     one(
+        "upstream.certs-dir",
+        "Certificates per host, as in /etc/docker/certs.d: HOST[:PORT]/*.crt, NAME.cert, NAME.key",
+    ),
+    one(
         "upstream.proxy",
         "The proxy to reach upstreams through, or direct [default: HTTPS_PROXY, HTTP_PROXY]",
     ),

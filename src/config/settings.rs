@@ -13,6 +13,7 @@ use crate::admin::setup::ProxyAddress;
 use crate::listener::{self, Policy};
 use crate::log::Format;
 use crate::oci::{Host, HostPattern};
+use crate::upstream::certs::Certificates;
 use crate::upstream::proxy::{Proxies, ProxyChoice};
 use crate::upstream::reach::Exemptions;
 use crate::upstream::{self, Scheme};
@@ -202,24 +203,41 @@ fn upstream_options(
     exemptions: Exemptions,
     proxies: Proxies,
 ) -> upstream::Options {
-    let ca_files: Vec<PathBuf> = reader.get("upstream.ca-files").unwrap_or_default();
-    let base = match reader.place("upstream.ca-files") {
-        Some(Place::File(path, _)) => path.parent().map(Path::to_owned),
-        _ => None,
-    };
-    let relative_to_file = |path: PathBuf| match &base {
-        Some(base) => base.join(path),
-        None => path,
-    };
     upstream::Options {
         connect_to: reader.get("upstream.connect-to").unwrap_or_default(),
-        ca_files: ca_files.into_iter().map(relative_to_file).collect(),
+        certificates: certificates(reader),
         proxies,
         ipv6: reader.get("upstream.ipv6").unwrap_or(true),
         connect_timeout: timeout(reader, "upstream.connect-timeout", 10),
         header_timeout: timeout(reader, "upstream.header-timeout", 30),
         idle_timeout: timeout(reader, "upstream.idle-timeout", 60),
         exemptions,
+    }
+}
+
+/// Reads the files that are named: whatever is wrong with them is told with the rest.
+fn certificates(reader: &mut Reader) -> Certificates {
+    let mut certificates = Certificates::default();
+    let key = "upstream.ca-files";
+    for path in reader.get::<Vec<PathBuf>>(key).unwrap_or_default() {
+        if let Err(error) = certificates.add_ca_file(&beside(reader, key, path)) {
+            reader.problem(reader.place(key), format!("{key}: {error}"));
+        }
+    }
+    let key = "upstream.certs-dir";
+    if let Some(path) = reader.get::<PathBuf>(key) {
+        for error in certificates.add_directory(&beside(reader, key, path)) {
+            reader.problem(reader.place(key), format!("{key}: {error}"));
+        }
+    }
+    certificates
+}
+
+/// A path in the configuration file is relative to that file.
+fn beside(reader: &Reader, key: &str, path: PathBuf) -> PathBuf {
+    match reader.place(key) {
+        Some(Place::File(file, _)) => file.parent().map(|base| base.join(&path)).unwrap_or(path),
+        _ => path,
     }
 }
 
@@ -396,12 +414,21 @@ pasword = "x"
     }
 
     #[test]
-    fn ca_files_are_found_beside_the_configuration() {
-        let file = "data-dir = \"/d\"\n[upstream]\nca-files = [\"corp.pem\", \"/etc/x.pem\"]\n";
+    fn certificates_are_found_beside_the_configuration_and_told_with_the_rest() {
+        let file = "data-dir = \"/d\"\nlog = 3\n[upstream]\n\
+                    ca-files = [\"no-such.pem\", \"/nowhere/x.pem\"]\ncerts-dir = \"no-such.d\"\n";
         let sources = sources(file, &[], &[]);
-        let beside = sources.file.clone().unwrap().with_file_name("corp.pem");
-        let settings = load(&sources).unwrap();
-        assert_eq!(settings.upstream.ca_files, [beside, PathBuf::from("/etc/x.pem")]);
+        let beside = sources.file.clone().unwrap().with_file_name("no-such.");
+        let error = load(&sources).unwrap_err();
+        let beside = beside.display();
+        for part in [
+            "entrepot.toml:2: log".to_owned(),
+            format!("entrepot.toml:4: upstream.ca-files: {beside}pem: "),
+            "entrepot.toml:4: upstream.ca-files: /nowhere/x.pem: ".to_owned(),
+            format!("entrepot.toml:5: upstream.certs-dir: {beside}d: "),
+        ] {
+            assert!(error.contains(&part), "no {part:?} in {error}");
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Requests to upstreams: pooled connections, timeouts, redirects.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, Uri, header, request};
@@ -12,6 +11,7 @@ use tokio::time::Instant;
 
 use super::ConnectTo;
 use super::body::{IdleBody, Progress, RequestBody, SentBody};
+use super::certs::Certificates;
 use super::connector::Connector;
 use super::dial::{Resolver, TcpDialer};
 use super::error::UpstreamError;
@@ -19,7 +19,7 @@ use super::link::{Dialer, proxy_refusal};
 use super::proxy::{ForwardProxy, Proxies};
 use super::reach::Exemptions;
 use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
-use super::trust::{self, TrustError};
+use super::trust::{Trust, TrustError};
 use crate::oci::Authority;
 
 /// Idle connections kept to one host: a pull opens a handful at a time.
@@ -32,8 +32,8 @@ const KEEP_IDLE: Duration = Duration::from_secs(50);
 pub struct Options {
     /// `connect-to`.
     pub connect_to: Vec<ConnectTo>,
-    /// `ca-files`.
-    pub ca_files: Vec<PathBuf>,
+    /// `ca-files` and `certs-dir`.
+    pub certificates: Certificates,
     /// `proxy`, `no-proxy`, and the environment's.
     pub proxies: Proxies,
     /// `ipv6`.
@@ -144,9 +144,9 @@ pub struct Upstream {
 impl Upstream {
     /// A client by these options. Reads the trust store: blocking.
     pub fn new(options: &Options) -> Result<Self, TrustError> {
-        let tls = trust::client_config(&options.ca_files)?;
-        let dialer = Dialer::new(options.tcp_dialer(), options.proxies.clone(), tls.clone());
-        let connector = Connector::new(dialer.clone(), options.exemptions.clone(), tls);
+        let trust = Trust::new(options.certificates.clone())?;
+        let dialer = Dialer::new(options.tcp_dialer(), options.proxies.clone(), trust.clone());
+        let connector = Connector::new(dialer.clone(), options.exemptions.clone(), trust);
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(KEEP_IDLE)

@@ -1,7 +1,6 @@
 //! TCP or TLS towards one authority, for the pooled client.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -15,14 +14,15 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::error::{TlsError, UpstreamError};
+use super::error::{TlsError, UpstreamError, is_hangup};
 use super::link::{Dialer, Link, ProxyStream};
 use super::maybe_tls::MaybeTls;
 use super::reach::{AddressRule, Exemptions};
 use super::tls::handshake;
+use super::trust::Trust;
 use crate::oci::{Authority, Host};
 
-/// How long a server that hung up on a TLS hello may take to answer plain HTTP.
+/// How long a server that did not take a TLS hello may take to answer plain HTTP.
 const PLAIN_PROBE: Duration = Duration::from_secs(2);
 
 /// Makes the connections of the pooled client; cheap to clone.
@@ -34,16 +34,12 @@ pub(super) struct Connector {
 struct Parts {
     dialer: Dialer,
     exemptions: Exemptions,
-    tls: Arc<rustls::ClientConfig>,
+    trust: Trust,
 }
 
 impl Connector {
-    pub(super) fn new(
-        dialer: Dialer,
-        exemptions: Exemptions,
-        tls: Arc<rustls::ClientConfig>,
-    ) -> Self {
-        Self { parts: Arc::new(Parts { dialer, exemptions, tls }) }
+    pub(super) fn new(dialer: Dialer, exemptions: Exemptions, trust: Trust) -> Self {
+        Self { parts: Arc::new(Parts { dialer, exemptions, trust }) }
     }
 }
 
@@ -57,40 +53,33 @@ impl Parts {
             return Ok(TokioIo::new(UpstreamStream::Plain(stream)));
         }
         let link = self.dialer.connect(&authority, rule).await?;
-        match handshake(self.tls.clone(), &authority, link, self.dialer.timeout()).await {
+        match handshake(self.trust.config_for(&authority), &authority, link, self.dialer.timeout())
+            .await
+        {
             Ok(tls) => Ok(TokioIo::new(UpstreamStream::Tls(Box::new(tls)))),
-            Err(TlsError::Handshake { authority, source }) => {
-                Err(self.diagnosed(authority, source, rule).await.into())
-            }
-            Err(other) => Err(other.into()),
+            Err(error) => Err(self.diagnosed(error, rule).await.into()),
         }
     }
 
-    /// A server of plain HTTP often just hangs up on a TLS hello: one plain question tells.
-    async fn diagnosed(
-        &self,
-        authority: Authority,
-        source: io::Error,
-        rule: AddressRule,
-    ) -> TlsError {
-        let hung_up = matches!(
-            source.kind(),
-            io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::BrokenPipe
-        );
-        let asked = authority.clone();
-        let speaks_http = async move {
-            let mut plain = self.dialer.connect(&asked, rule).await.ok()?;
+    /// A server of plain HTTP answers a TLS hello in its own language, or just hangs up: one plain
+    /// question tells it from others.
+    async fn diagnosed(&self, error: TlsError, rule: AddressRule) -> TlsError {
+        let authority = match &error {
+            TlsError::SomethingElse { authority } => authority,
+            TlsError::Handshake { authority, source } if is_hangup(source) => authority,
+            _ => return error,
+        };
+        let speaks_http = async {
+            let mut plain = self.dialer.connect(authority, rule).await.ok()?;
             plain.write_all(b"HEAD / HTTP/1.0\r\n\r\n").await.ok()?;
             let mut answer = [0; 5];
             plain.read_exact(&mut answer).await.ok()?;
             (answer == *b"HTTP/").then_some(())
         };
-        if hung_up && matches!(tokio::time::timeout(PLAIN_PROBE, speaks_http).await, Ok(Some(()))) {
-            return TlsError::PlainHttp { authority };
+        if matches!(tokio::time::timeout(PLAIN_PROBE, speaks_http).await, Ok(Some(()))) {
+            return TlsError::PlainHttp { authority: authority.clone() };
         }
-        TlsError::Handshake { authority, source }
+        error
     }
 }
 

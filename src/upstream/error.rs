@@ -11,6 +11,7 @@ use http::StatusCode;
 
 use super::connector::ConnectFailed;
 use super::redirect::RedirectError;
+use super::tls::told;
 use super::trust::RefusedCertificate;
 use crate::oci::Authority;
 
@@ -81,8 +82,8 @@ pub enum ProxyFailure {
     #[error("can't be reached: {0}")]
     Unreachable(Box<DialError>),
     /// It does not speak TLS.
-    #[error("speaks plain HTTP, not TLS: its URL must begin with http://")]
-    PlainHttp,
+    #[error("does not speak TLS: its URL must begin with http://")]
+    NoTls,
     /// No TLS connection to it.
     #[error("can't be spoken to: {0}")]
     Tls(Box<TlsError>),
@@ -139,11 +140,17 @@ impl DialError {
 /// No TLS connection came about.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The other side does not speak TLS.
+    /// The other side speaks HTTP without TLS.
     #[error(
         "{authority} speaks plain HTTP, not TLS: set scheme = \"http\" in a [[registry]] entry for it"
     )]
     PlainHttp {
+        /// Who was asked.
+        authority: Authority,
+    },
+    /// The other side speaks neither TLS nor HTTP.
+    #[error("{authority} speaks something else than TLS: check the port")]
+    SomethingElse {
         /// Who was asked.
         authority: Authority,
     },
@@ -155,8 +162,28 @@ pub enum TlsError {
         /// Which certificate, and why.
         refused: Box<RefusedCertificate>,
     },
+    /// The other side does not accept who we are, or that we are nobody.
+    #[error(
+        "{authority} wants a client certificate that it accepts ({alert}): put NAME.cert and NAME.key into its directory in certs-dir"
+    )]
+    ClientCertificate {
+        /// Who was asked.
+        authority: Authority,
+        /// What it said.
+        alert: String,
+    },
+    /// No version or cipher suite that both sides know.
+    #[error(
+        "{authority} and this proxy have no safe way of speaking TLS in common ({reason}): it must offer TLS 1.2 or newer"
+    )]
+    NothingInCommon {
+        /// Who was asked.
+        authority: Authority,
+        /// rustls' own words.
+        reason: String,
+    },
     /// Anything else in the handshake.
-    #[error("no TLS connection to {authority}: {source}")]
+    #[error("no TLS connection to {authority}: {source}{}", handshake_cure(source))]
     Handshake {
         /// Who was asked.
         authority: Authority,
@@ -171,6 +198,22 @@ pub enum TlsError {
         /// `connect-timeout`.
         after: Duration,
     },
+}
+
+/// Whether the other side closed the connection rather than to say anything.
+pub(super) fn is_hangup(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
+fn handshake_cure(error: &io::Error) -> &'static str {
+    if is_hangup(error) {
+        "; it hung up: check that this is its TLS port, and what stands between"
+    } else {
+        ""
+    }
 }
 
 /// An upstream request failed.
@@ -230,7 +273,7 @@ impl UpstreamError {
         authority: &Authority,
         error: &hyper_util::client::legacy::Error,
     ) -> Self {
-        match connector_error(error) {
+        match connector_error(authority, error) {
             Ok(known) => known,
             Err(reason) => Self::Exchange { authority: authority.clone(), reason },
         }
@@ -238,13 +281,22 @@ impl UpstreamError {
 }
 
 /// The connector's own error if there is one in the chain, else the chain in words.
-fn connector_error(error: &(dyn std::error::Error + 'static)) -> Result<UpstreamError, String> {
+fn connector_error(
+    authority: &Authority,
+    error: &(dyn std::error::Error + 'static),
+) -> Result<UpstreamError, String> {
     let mut words = Vec::new();
     let mut current: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = current {
         let known = cause.downcast_ref::<ConnectFailed>().and_then(ConnectFailed::take);
         if let Some(known) = known {
             return Ok(known);
+        }
+        // An I/O error's source is that of the error within it.
+        let within = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = within.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(told) = tls.and_then(|error| told(authority, error)) {
+            return Ok(told.into());
         }
         words.push(cause.to_string());
         current = cause.source();

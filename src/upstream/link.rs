@@ -25,6 +25,7 @@ use super::maybe_tls::MaybeTls;
 use super::proxy::{ForwardProxy, Proxies};
 use super::reach::AddressRule;
 use super::tls::handshake;
+use super::trust::Trust;
 use crate::oci::{Authority, Host};
 
 /// The bytes of a destination itself, directly or through a tunnel.
@@ -42,14 +43,14 @@ pub struct Dialer {
 struct Parts {
     tcp: TcpDialer,
     proxies: Proxies,
-    tls: Arc<rustls::ClientConfig>,
+    trust: Trust,
 }
 
 impl Dialer {
-    /// A dialler by these rules; `tls` is for proxies that are spoken to by TLS.
+    /// A dialler by these rules; `trust` is for proxies that are spoken to by TLS.
     #[must_use]
-    pub fn new(tcp: TcpDialer, proxies: Proxies, tls: Arc<rustls::ClientConfig>) -> Self {
-        Self { parts: Arc::new(Parts { tcp, proxies, tls }) }
+    pub fn new(tcp: TcpDialer, proxies: Proxies, trust: Trust) -> Self {
+        Self { parts: Arc::new(Parts { tcp, proxies, trust }) }
     }
 
     /// For each half of the way: names and TCP, then whatever is spoken before the first request.
@@ -102,16 +103,18 @@ impl Dialer {
     }
 
     async fn reach(&self, proxy: &ForwardProxy) -> Result<ProxyStream, DialError> {
-        let Parts { tcp, tls, .. } = &*self.parts;
+        let Parts { tcp, trust, .. } = &*self.parts;
         let dialled = tcp.dial(proxy.authority(), AddressRule::Any).await;
         let stream =
             dialled.map_err(|error| through(proxy, ProxyFailure::Unreachable(Box::new(error))))?;
         if proxy.scheme() == Scheme::Http {
             return Ok(MaybeTls::Plain(stream));
         }
-        match handshake(tls.clone(), proxy.authority(), stream, tcp.timeout).await {
+        match handshake(trust.config_for(proxy.authority()), proxy.authority(), stream, tcp.timeout)
+            .await
+        {
             Ok(stream) => Ok(MaybeTls::Tls(Box::new(stream))),
-            Err(TlsError::PlainHttp { .. }) => Err(through(proxy, ProxyFailure::PlainHttp)),
+            Err(TlsError::SomethingElse { .. }) => Err(through(proxy, ProxyFailure::NoTls)),
             Err(error) => Err(through(proxy, ProxyFailure::Tls(Box::new(error)))),
         }
     }

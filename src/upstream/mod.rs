@@ -8,6 +8,7 @@
 //! - `dial`: names to addresses to a TCP connection
 //! - `proxy`: forward proxies on the way out, and which destinations are meant for them
 //! - `link`: connections to destinations, directly or through such a proxy
+//! - `certs`: certificates that an operator gives for upstreams
 //! - `trust`: whose certificates are believed, and what is said of those that are not
 //! - `tls`: a handshake, and why it failed
 //! - `connector`: TCP or TLS towards one authority, for the pooled client
@@ -17,6 +18,7 @@
 //! - `error`: what can go wrong, and whose fault it is
 
 pub mod body;
+pub mod certs;
 pub mod client;
 pub mod connect_to;
 pub mod connector;

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::AlertDescription;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -38,18 +39,50 @@ fn server_name(host: &Host) -> Option<ServerName<'static>> {
     }
 }
 
-/// Tells a plain-HTTP answer and a refused certificate from other failures.
+/// Tells what is no TLS at all and a refused certificate from other failures.
 fn tls_error(authority: &Authority, source: io::Error) -> TlsError {
     let authority = authority.clone();
     let cause = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match cause {
         Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
-            TlsError::PlainHttp { authority }
+            TlsError::SomethingElse { authority }
         }
-        Some(error) => match refused_certificate(error) {
-            Some(refused) => TlsError::Certificate { authority, refused: Box::new(refused) },
-            None => TlsError::Handshake { authority, source },
-        },
+        Some(error) => {
+            if let Some(refused) = refused_certificate(error) {
+                return TlsError::Certificate { authority, refused: Box::new(refused) };
+            }
+            told(&authority, error).unwrap_or(TlsError::Handshake { authority, source })
+        }
         None => TlsError::Handshake { authority, source },
+    }
+}
+
+/// What a server tells of why it wants no connection, where that is plain enough; with TLS 1.3 it
+/// may come after the client's side of the handshake is done.
+pub(super) fn told(authority: &Authority, error: &rustls::Error) -> Option<TlsError> {
+    let authority = authority.clone();
+    match error {
+        rustls::Error::AlertReceived(alert) => match alert {
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied => {
+                Some(TlsError::ClientCertificate { authority, alert: format!("{alert:?}") })
+            }
+            AlertDescription::ProtocolVersion
+            | AlertDescription::HandshakeFailure
+            | AlertDescription::InsufficientSecurity => {
+                Some(TlsError::NothingInCommon { authority, reason: error.to_string() })
+            }
+            _ => None,
+        },
+        rustls::Error::PeerIncompatible(_) => {
+            Some(TlsError::NothingInCommon { authority, reason: error.to_string() })
+        }
+        _ => None,
     }
 }

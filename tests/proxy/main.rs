@@ -26,6 +26,7 @@ mod shutdown;
 mod tunnels;
 mod upstream_proxy;
 mod upstream_trouble;
+mod upstream_trust;
 
 use entrepot_testkit::{Blob, Image, Proxy, Registry};
 

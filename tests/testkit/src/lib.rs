@@ -9,6 +9,7 @@
 //! - `ca`, `tls`: certificates for upstreams, right and wrong, and both ends of a handshake
 //! - `http`: messages and their framing
 //! - `server`, `fault`: a server that misbehaves on demand
+//! - `raw`: a server that speaks no HTTP
 //! - `registry`, `requests`: an OCI registry with its token server and CDN, and what they saw
 //! - `forward`: somebody else's forward proxy, on the way to the registries
 //! - `image`: images to put there
@@ -34,6 +35,7 @@ pub mod http;
 pub mod image;
 pub mod proxy;
 pub mod pull;
+pub mod raw;
 pub mod registry;
 pub mod requests;
 pub mod server;
@@ -41,7 +43,7 @@ pub mod tls;
 
 use std::time::Duration;
 
-pub use ca::TestCa;
+pub use ca::{Leaf, TestCa};
 pub use client::Client;
 pub use fault::{Fault, Gate, Hangup, On};
 pub use forward::ForwardProxy;
