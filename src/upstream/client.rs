@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, Uri, header, request};
 use hyper::body::Incoming;
-use hyper_util::client::legacy;
+use hyper_util::client::legacy::{self, connect::capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 
@@ -38,9 +38,10 @@ pub struct Options {
     pub proxies: Proxies,
     /// `ipv6`.
     pub ipv6: bool,
-    /// `connect-timeout`: from the name to the end of the TLS handshake, each half.
+    /// `connect-timeout`: for each step from the name to the end of the TLS handshake.
     pub connect_timeout: Duration,
-    /// `header-timeout`: from the end of the request to the answer's header.
+    /// `header-timeout`: from the connection, or the last piece of the request, to the answer's
+    /// header.
     pub header_timeout: Duration,
     /// `idle-timeout`: the longest silence within a body.
     pub idle_timeout: Duration,
@@ -197,18 +198,26 @@ impl Upstream {
         }
     }
 
-    /// Waits for the header; the clock starts anew with every piece of the request that is sent.
+    /// Waits for the header. The clock starts when there is a connection (making one has limits of
+    /// its own), and anew with every piece of the request that is sent.
     async fn answered(
         &self,
         authority: &Authority,
-        request: Request<SentBody>,
+        mut request: Request<SentBody>,
         progress: &Progress,
     ) -> Result<Response<Incoming>, UpstreamError> {
+        let mut connection = capture_connection(&mut request);
+        let failed = |error| UpstreamError::from_client(authority, &error);
         let mut exchange = std::pin::pin!(self.pool.request(request));
+        tokio::select! {
+            biased;
+            done = &mut exchange => return done.map_err(failed),
+            _ = connection.wait_for_connection_metadata() => progress.mark(),
+        }
         loop {
             let deadline = progress.last() + self.header_timeout;
             match tokio::time::timeout_at(deadline, &mut exchange).await {
-                Ok(done) => return done.map_err(|e| UpstreamError::from_client(authority, &e)),
+                Ok(done) => return done.map_err(failed),
                 Err(_) if progress.last() + self.header_timeout > Instant::now() => {}
                 Err(_) => {
                     let after = self.header_timeout;
