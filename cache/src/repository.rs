@@ -1,6 +1,7 @@
 //! What a registry has shown in one of its repositories.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -89,10 +90,7 @@ impl Repository {
     /// What is on record about `digest` here. Damage and disk errors are logged and count as
     /// nothing on record. Cancel safe.
     pub async fn content(&self, digest: &Digest) -> Option<ContentRecord> {
-        let (shared, path) = (Arc::clone(&self.shared), self.content_path(digest));
-        let (lanes, lane) = (Arc::clone(&shared.lanes), path.clone());
-        let read = move || records::read::<StoredContent>(&shared.tree, &path);
-        let stored = lanes.run(&lane, read).await.ok().flatten()?;
+        let stored = self.read::<StoredContent>(self.content_path(digest)).await?;
         let recorded = UNIX_EPOCH.checked_add(Duration::from_secs(stored.recorded))?;
         Some(ContentRecord { media_type: stored.media_type, recorded })
     }
@@ -106,13 +104,9 @@ impl Repository {
         digest: &Digest,
         media_type: Option<&str>,
     ) -> Result<(), RecordError> {
-        let (shared, path) = (Arc::clone(&self.shared), self.content_path(digest));
         let media_type = media_type.map(str::to_owned);
         let record = StoredContent { media_type, recorded: now() };
-        let (lanes, lane) = (Arc::clone(&shared.lanes), path.clone());
-        let write = move || records::write(&shared.tree, &path, &record);
-        let written = lanes.run(&lane, write).await;
-        written.unwrap_or_else(|error| Err(RecordError::Store(interrupted(error))))
+        self.write(self.content_path(digest), record).await
     }
 
     /// What is on record about `fact`, in the caller's own words. Damage, an unknown form and disk
@@ -121,9 +115,7 @@ impl Repository {
     where
         T: DeserializeOwned + Send + 'static,
     {
-        let (shared, path) = (Arc::clone(&self.shared), self.fact_path(fact).ok()?);
-        let read = blocking::run(move || records::read::<T>(&shared.tree, &path));
-        read.await.ok().flatten()
+        self.read(self.fact_path(fact).ok()?).await
     }
 
     /// Puts `value` on record, in place of what was there.
@@ -133,17 +125,43 @@ impl Repository {
     where
         T: Serialize + Send + 'static,
     {
-        let (shared, path) = (Arc::clone(&self.shared), self.fact_path(fact)?);
-        let written = blocking::run(move || records::write(&shared.tree, &path, &value)).await;
-        written.unwrap_or_else(|error| Err(RecordError::Store(interrupted(error))))
+        self.write(self.fact_path(fact)?, value).await
     }
 
     /// Takes a record away; without effect where there is none.
     pub async fn forget_fact(&self, fact: Fact<'_>) -> Result<(), RecordError> {
-        let (shared, path) = (Arc::clone(&self.shared), self.fact_path(fact)?);
-        let removed = blocking::run(move || shared.tree.disk().remove(&path)).await;
-        let removed = removed.unwrap_or_else(|error| Err(interrupted(error)));
+        let removed =
+            self.on_lane(self.fact_path(fact)?, |shared, path| shared.tree.disk().remove(path));
+        let removed = removed.await.unwrap_or_else(|error| Err(interrupted(error)));
         removed.map_err(RecordError::Store)
+    }
+
+    async fn read<T>(&self, path: PathBuf) -> Option<T>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        let read = self.on_lane(path, |shared, path| records::read::<T>(&shared.tree, path));
+        read.await.ok().flatten()
+    }
+
+    async fn write<T>(&self, path: PathBuf, record: T) -> Result<(), RecordError>
+    where
+        T: Serialize + Send + 'static,
+    {
+        let written =
+            self.on_lane(path, move |shared, path| records::write(&shared.tree, path, &record));
+        written.await.unwrap_or_else(|error| Err(RecordError::Store(interrupted(error))))
+    }
+
+    /// Does `work`, which blocks, where a disk that hangs on one record delays no other.
+    async fn on_lane<T: Send + 'static>(
+        &self,
+        path: PathBuf,
+        work: impl FnOnce(&Shared, &Path) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let (shared, lane) = (Arc::clone(&self.shared), path.clone());
+        let lanes = Arc::clone(&shared.lanes);
+        lanes.run(&lane, move || work(&shared, &path)).await
     }
 
     fn fact_path(&self, fact: Fact<'_>) -> Result<PathBuf, RecordError> {

@@ -42,7 +42,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let store = Store::open(settings.store.clone())
         .await
         .with_context(|| format!("cache-dir {}", settings.store.dir.display()))?;
-    let upstream = Upstream::new(&settings.upstream).context("upstream.ca-files")?;
+    let upstream = Upstream::new(&settings.upstream).context("TLS towards upstreams")?;
     let tasks = TaskTracker::new();
     let shutdown = CancellationToken::new();
     let pages = ProxyPages {
@@ -51,8 +51,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         external_url: settings.external_url.clone(),
     };
     let services = Services {
+        dialer: upstream.dialer(),
         gateway: Gateway::new(store.clone(), upstream, settings.gateway.clone(), tasks.clone()),
-        dialer: settings.upstream.dialer(),
         pages: Arc::new(pages),
         certificates: certificates.clone(),
         tasks: tasks.clone(),

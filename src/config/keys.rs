@@ -50,6 +50,15 @@ pub const KEYS: &[Key] = &[
         "HOST1:PORT1:HOST2:PORT2, as for curl; may lead to a private address",
     ),
     many("upstream.ca-files", "PEM files of CAs to trust beside the system's"),
+    one(
+        "upstream.certs-dir",
+        "Certificates per host, as in /etc/docker/certs.d: HOST[:PORT]/*.crt, NAME.cert, NAME.key",
+    ),
+    one(
+        "upstream.proxy",
+        "The proxy to reach upstreams through, or direct [default: HTTPS_PROXY, HTTP_PROXY]",
+    ),
+    many("upstream.no-proxy", "Hosts to reach without it [default: NO_PROXY]"),
     one("upstream.ipv6", "Whether IPv6 addresses of upstreams are used [default: true]"),
     one("upstream.connect-timeout", "For reaching an upstream [default: 10s]"),
     one("upstream.header-timeout", "For an upstream's answer to begin [default: 30s]"),
@@ -58,7 +67,7 @@ pub const KEYS: &[Key] = &[
 
 /// The keys of a `[[registry]]` entry.
 pub const REGISTRY_KEYS: &[&str] =
-    &["host", "scheme", "username", "password", "password-file", "credential-helper"];
+    &["host", "scheme", "username", "password", "password-file", "credential-helper", "proxy"];
 
 /// The environment variable of a key: `upstream.ca-files` is `ENTREPOT_UPSTREAM_CA_FILES`.
 #[must_use]

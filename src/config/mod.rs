@@ -9,11 +9,13 @@
 //! - `value`: one value into one type
 //! - `reader`: entries by key, and the list of what is wrong with them
 //! - `registry`: one `[[registry]]` entry
+//! - `proxies`: which proxy is on the way to which destination
 //! - `settings`: the settings, built from a reader
 //! - `error`: what is said of wrong configuration
 
 pub mod error;
 pub mod keys;
+mod proxies;
 mod reader;
 mod registry;
 mod settings;

@@ -47,6 +47,8 @@ impl Reader {
     pub(super) fn finish<T>(self, built: T) -> Result<T, ConfigError> {
         let mut problems = self.found.problems;
         problems.sort_by(|a, b| a.place.cmp(&b.place));
+        // One variable may serve two purposes, and is wrong once.
+        problems.dedup();
         if problems.is_empty() { Ok(built) } else { Err(ConfigError { problems }) }
     }
 }
@@ -75,14 +77,15 @@ impl RegistryReader<'_> {
 }
 
 fn parsed<T: FromValue>(entry: &Entry) -> Result<T, Problem> {
-    T::from_value(&entry.value).ok_or_else(|| Problem {
-        place: Some(entry.place.clone()),
-        text: format!("{}: found {}; expected {}", entry.key, found(entry), T::EXPECTED),
+    T::from_value(&entry.value).ok_or_else(|| {
+        let found = if T::IS_SECRET {
+            "something else (not shown: it may hold a password)".to_owned()
+        } else {
+            shown(&entry.value)
+        };
+        let text = format!("{}: found {found}; expected {}", entry.key, T::EXPECTED);
+        Problem { place: Some(entry.place.clone()), text }
     })
-}
-
-fn found(entry: &Entry) -> String {
-    if entry.key == "password" { "something else".to_owned() } else { shown(&entry.value) }
 }
 
 fn shown(value: &Value) -> String {

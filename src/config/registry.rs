@@ -6,11 +6,14 @@ use super::error::Place;
 use super::reader::RegistryReader;
 use super::value::FromValue;
 use crate::gateway::RegistryRule;
+use crate::oci::HostPattern;
 use crate::upstream::Scheme;
 use crate::upstream::credentials::{Credentials, Origin, Secret};
+use crate::upstream::proxy::ProxyChoice;
 
 impl FromValue for Secret {
     const EXPECTED: &'static str = "a text";
+    const IS_SECRET: bool = true;
 
     fn from_text(text: &str) -> Option<Self> {
         Some(Self::new(text))
@@ -40,11 +43,24 @@ impl FromValue for HelperName {
     }
 }
 
-/// Builds the rule that an entry describes.
-pub(super) fn rule(entry: &mut RegistryReader<'_>) -> Option<RegistryRule> {
+/// What an entry says.
+pub(super) struct RegistryEntry {
+    pub(super) rule: RegistryRule,
+    pub(super) proxy: Option<ProxyChoice>,
+    pub(super) proxy_place: Option<Place>,
+}
+
+/// Reads an entry.
+pub(super) fn entry(entry: &mut RegistryReader<'_>) -> Option<RegistryEntry> {
     let scheme = entry.get("scheme").unwrap_or(Scheme::Https);
     let credentials = credentials(entry).map(Credentials::new);
-    Some(RegistryRule { host: entry.get("host")?, scheme, credentials })
+    let proxy: Option<ProxyChoice> = entry.get("proxy");
+    let host: HostPattern = entry.get("host")?;
+    Some(RegistryEntry {
+        proxy: proxy.map(|choice| choice.named_by(format!("proxy of [[registry]] {host}"))),
+        proxy_place: entry.place("proxy"),
+        rule: RegistryRule { host, scheme, credentials },
+    })
 }
 
 /// A user name with one password, or a helper.

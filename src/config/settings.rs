@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::ConfigError;
+use super::proxies::{self, Own};
 use super::reader::Reader;
-use super::registry::beside;
+use super::registry::{RegistryEntry, beside};
 use super::source::Sources;
 use super::value::ByteSize;
 use crate::admin::setup::ProxyAddress;
@@ -14,6 +15,8 @@ use crate::listener::{self, Policy};
 use crate::log::Format;
 use crate::oci::{Host, HostPattern};
 use crate::upstream;
+use crate::upstream::certs::Certificates;
+use crate::upstream::proxy::Proxies;
 use crate::upstream::reach::Exemptions;
 use crate::{gateway, listener::policy::Tunnels};
 
@@ -84,16 +87,20 @@ impl Settings {
 }
 
 fn build(reader: &mut Reader, sources: &Sources) -> Settings {
-    let registries = registries(reader);
+    let entries = registries(reader);
+    let registries: Vec<_> = entries.iter().map(|entry| entry.rule.clone()).collect();
     let intercepted = intercepted(reader, &registries);
     let tunnels: Tunnels = reader.get("tunnel").unwrap_or_default();
     let exemptions = exemptions(&intercepted.named, &registries, tunnels);
     let external_url: Option<ProxyAddress> = reader.get("external-url");
     let ca_constraints = constraints(reader, &intercepted.all);
+    let addresses = listen(reader);
+    let own = Own { listen: &addresses, external_url: external_url.as_ref() };
+    let proxies = proxies::read(reader, sources, &entries, &own);
     let (ca_dir, cache_dir) = directories(reader, sources);
     Settings {
         listener: listener::Options {
-            addresses: listen(reader),
+            addresses,
             policy: Policy { intercept: intercepted.all, tunnels },
             own_names: own_names(external_url.as_ref()),
         },
@@ -105,7 +112,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         ca_constraints,
         store: store(reader, cache_dir),
         gateway: gateway::Options { push: reader.get("push").unwrap_or_default(), registries },
-        upstream: upstream_options(reader, exemptions),
+        upstream: upstream_options(reader, exemptions, proxies),
         log: reader.get("log").unwrap_or_default(),
     }
 }
@@ -121,8 +128,8 @@ fn listen(reader: &mut Reader) -> Vec<SocketAddr> {
     addresses
 }
 
-fn registries(reader: &mut Reader) -> Vec<gateway::RegistryRule> {
-    reader.registries(super::registry::rule)
+fn registries(reader: &mut Reader) -> Vec<RegistryEntry> {
+    reader.registries(super::registry::entry)
 }
 
 /// The registries that are intercepted.
@@ -176,19 +183,39 @@ fn constraints(reader: &mut Reader, intercept: &[HostPattern]) -> Option<Vec<Hos
     constraints
 }
 
-fn upstream_options(reader: &mut Reader, exemptions: Exemptions) -> upstream::Options {
-    let ca_files: Vec<PathBuf> = reader.get("upstream.ca-files").unwrap_or_default();
-    let place = reader.place("upstream.ca-files");
-    let relative_to_file = |path: PathBuf| beside(place.as_ref(), path);
+fn upstream_options(
+    reader: &mut Reader,
+    exemptions: Exemptions,
+    proxies: Proxies,
+) -> upstream::Options {
     upstream::Options {
         connect_to: reader.get("upstream.connect-to").unwrap_or_default(),
-        ca_files: ca_files.into_iter().map(relative_to_file).collect(),
+        certificates: certificates(reader),
+        proxies,
         ipv6: reader.get("upstream.ipv6").unwrap_or(true),
         connect_timeout: timeout(reader, "upstream.connect-timeout", 10),
         header_timeout: timeout(reader, "upstream.header-timeout", 30),
         idle_timeout: timeout(reader, "upstream.idle-timeout", 60),
         exemptions,
     }
+}
+
+/// Reads the files that are named: whatever is wrong with them is told with the rest.
+fn certificates(reader: &mut Reader) -> Certificates {
+    let mut certificates = Certificates::default();
+    let key = "upstream.ca-files";
+    for path in reader.get::<Vec<PathBuf>>(key).unwrap_or_default() {
+        if let Err(error) = certificates.add_ca_file(&beside(reader.place(key).as_ref(), path)) {
+            reader.problem(reader.place(key), format!("{key}: {error}"));
+        }
+    }
+    let key = "upstream.certs-dir";
+    if let Some(path) = reader.get::<PathBuf>(key) {
+        for error in certificates.add_directory(&beside(reader.place(key).as_ref(), path)) {
+            reader.problem(reader.place(key), format!("{key}: {error}"));
+        }
+    }
+    certificates
 }
 
 fn timeout(reader: &mut Reader, key: &str, default_secs: u64) -> Duration {
@@ -335,6 +362,8 @@ log = 3
 [upstream]
 connect-timeout = "10"
 header-timeout = "0s"
+proxy = "socks5://user:secret@corp"
+no-proxy = ["http://corp"]
 [[registry]]
 scheme = "ftp"
 pasword = "x"
@@ -391,12 +420,21 @@ credential-helper = "../evil"
     }
 
     #[test]
-    fn ca_files_are_found_beside_the_configuration() {
-        let file = "data-dir = \"/d\"\n[upstream]\nca-files = [\"corp.pem\", \"/etc/x.pem\"]\n";
+    fn certificates_are_found_beside_the_configuration_and_told_with_the_rest() {
+        let file = "data-dir = \"/d\"\nlog = 3\n[upstream]\n\
+                    ca-files = [\"no-such.pem\", \"/nowhere/x.pem\"]\ncerts-dir = \"no-such.d\"\n";
         let sources = sources(file, &[], &[]);
-        let beside = sources.file.clone().unwrap().with_file_name("corp.pem");
-        let settings = load(&sources).unwrap();
-        assert_eq!(settings.upstream.ca_files, [beside, PathBuf::from("/etc/x.pem")]);
+        let beside = sources.file.clone().unwrap().with_file_name("no-such.");
+        let error = load(&sources).unwrap_err();
+        let beside = beside.display();
+        for part in [
+            "entrepot.toml:2: log".to_owned(),
+            format!("entrepot.toml:4: upstream.ca-files: {beside}pem: "),
+            "entrepot.toml:4: upstream.ca-files: /nowhere/x.pem: ".to_owned(),
+            format!("entrepot.toml:5: upstream.certs-dir: {beside}d: "),
+        ] {
+            assert!(error.contains(&part), "no {part:?} in {error}");
+        }
     }
 
     #[test]

@@ -10,12 +10,16 @@ use crate::gateway::Push;
 use crate::listener::policy::Tunnels;
 use crate::log::Format;
 use crate::oci::HostPattern;
+use crate::upstream::proxy::ProxyChoice;
 use crate::upstream::{ConnectTo, Scheme};
 
 /// A type that configuration can hold.
 pub(super) trait FromValue: Sized {
     /// What would be right, after "expected".
     const EXPECTED: &'static str;
+
+    /// Whether a wrong value is not shown, since it may hold a password.
+    const IS_SECRET: bool = false;
 
     fn from_text(text: &str) -> Option<Self>;
 
@@ -29,6 +33,7 @@ pub(super) trait FromValue: Sized {
 
 impl<T: FromValue> FromValue for Vec<T> {
     const EXPECTED: &'static str = T::EXPECTED;
+    const IS_SECRET: bool = T::IS_SECRET;
 
     fn from_text(text: &str) -> Option<Self> {
         T::from_text(text).map(|one| vec![one])
@@ -132,6 +137,32 @@ impl FromValue for ConnectTo {
 
     fn from_text(text: &str) -> Option<Self> {
         text.parse().ok()
+    }
+}
+
+impl FromValue for ProxyChoice {
+    const EXPECTED: &'static str =
+        "a URL such as http://user:password@proxy.corp:8080 or https://proxy.corp, or \"direct\"";
+    const IS_SECRET: bool = true;
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// An entry of `no-proxy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NoProxyEntry(pub(super) String);
+
+impl FromValue for NoProxyEntry {
+    const EXPECTED: &'static str =
+        "hosts such as registry.corp, .corp, registry.corp:5000, 10.0.0.1, 10.0.0.0/8 or *";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let is_one = !text.is_empty()
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:*[]/".contains(&b))
+            && !text.contains("//");
+        is_one.then(|| Self(text.to_owned()))
     }
 }
 

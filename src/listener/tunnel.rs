@@ -11,7 +11,6 @@ use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Peer;
@@ -21,7 +20,7 @@ use super::idle::IdleStream;
 use crate::gateway::ResponseBody;
 use crate::log::{Outcome, RequestLine};
 use crate::oci::ErrorCode;
-use crate::upstream::DialError;
+use crate::upstream::{DialError, Link};
 
 /// How long nothing may come through a tunnel during the drain before it is taken for done.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -30,18 +29,16 @@ const SILENCE: Duration = Duration::from_secs(1);
 pub(super) fn failed(error: &DialError) -> (Outcome, Response<ResponseBody>) {
     let (outcome, status, code) = match error {
         DialError::NotPublic { .. } => (Outcome::Denied, StatusCode::FORBIDDEN, ErrorCode::Denied),
-        DialError::Timeout { .. } => {
+        error if error.is_timeout() => {
             (Outcome::Error, StatusCode::GATEWAY_TIMEOUT, ErrorCode::Upstream)
         }
-        DialError::Resolve { .. } | DialError::NoAddress { .. } | DialError::Connect { .. } => {
-            (Outcome::Error, StatusCode::BAD_GATEWAY, ErrorCode::Upstream)
-        }
+        _ => (Outcome::Error, StatusCode::BAD_GATEWAY, ErrorCode::Upstream),
     };
     (outcome, refusal(status, code, &error.to_string()))
 }
 
 /// Passes bytes both ways once the client has its 200, and writes the tunnel's line at its end.
-pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, far: TcpStream, line: RequestLine) {
+pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, far: Link, line: RequestLine) {
     let began = Instant::now();
     let peer = peer.clone();
     peer.shared.services.tasks.clone().spawn(async move {

@@ -67,7 +67,8 @@ impl Body for IdleBody {
     }
 }
 
-/// When a request's body last moved, so that the wait for the answer begins where it ends.
+/// When a request last moved: it got its connection, or a piece of its body went out. The wait for
+/// the answer begins where that ends.
 #[derive(Debug, Clone)]
 pub(super) struct Progress(Arc<(Instant, AtomicU64)>);
 
@@ -76,7 +77,7 @@ impl Progress {
         Self(Arc::new((Instant::now(), AtomicU64::new(0))))
     }
 
-    fn mark(&self) {
+    pub(super) fn mark(&self) {
         let millis = u64::try_from(self.0.0.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.1.store(millis, Ordering::Relaxed);
     }

@@ -1,24 +1,25 @@
 //! Requests to upstreams: pooled connections, timeouts, redirects.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, Uri, header, request};
 use hyper::body::Incoming;
-use hyper_util::client::legacy;
+use hyper_util::client::legacy::{self, connect::capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 
 use super::ConnectTo;
 use super::body::{IdleBody, Progress, RequestBody, SentBody};
+use super::certs::Certificates;
 use super::connector::Connector;
-use super::dial::{Dialer, Resolver};
+use super::dial::{Resolver, TcpDialer};
 use super::error::UpstreamError;
+use super::link::{Dialer, proxy_refusal};
+use super::proxy::{ForwardProxy, Proxies};
 use super::reach::Exemptions;
 use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
-use super::trust::{self, TrustError};
+use super::trust::{Trust, TrustError};
 use crate::oci::Authority;
 
 /// Registries that one request may be sent on to: registry.k8s.io and lscr.io need one hop.
@@ -33,13 +34,16 @@ const KEEP_IDLE: Duration = Duration::from_secs(50);
 pub struct Options {
     /// `connect-to`.
     pub connect_to: Vec<ConnectTo>,
-    /// `ca-files`.
-    pub ca_files: Vec<PathBuf>,
+    /// `ca-files` and `certs-dir`.
+    pub certificates: Certificates,
+    /// `proxy`, `no-proxy`, and the environment's.
+    pub proxies: Proxies,
     /// `ipv6`.
     pub ipv6: bool,
-    /// `connect-timeout`: from the name to the end of the TLS handshake, each half.
+    /// `connect-timeout`: for each step from the name to the end of the TLS handshake.
     pub connect_timeout: Duration,
-    /// `header-timeout`: from the end of the request to the answer's header.
+    /// `header-timeout`: from the connection, or the last piece of the request, to the answer's
+    /// header.
     pub header_timeout: Duration,
     /// `idle-timeout`: the longest silence within a body.
     pub idle_timeout: Duration,
@@ -48,10 +52,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The dialler of these options, for connections that are not HTTP requests (tunnels).
-    #[must_use]
-    pub fn dialer(&self) -> Dialer {
-        Dialer {
+    fn tcp_dialer(&self) -> TcpDialer {
+        TcpDialer {
             connect_to: self.connect_to.clone(),
             ipv6: self.ipv6,
             timeout: self.connect_timeout,
@@ -151,6 +153,7 @@ impl Followed {
 #[derive(Clone)]
 pub struct Upstream {
     pool: legacy::Client<Connector, SentBody>,
+    dialer: Dialer,
     header_timeout: Duration,
     idle_timeout: Duration,
 }
@@ -158,19 +161,22 @@ pub struct Upstream {
 impl Upstream {
     /// A client by these options. Reads the trust store: blocking.
     pub fn new(options: &Options) -> Result<Self, TrustError> {
-        let tls = trust::client_config(&options.ca_files)?;
-        Ok(Self::with_tls(options, options.dialer(), tls))
-    }
-
-    fn with_tls(options: &Options, dialer: Dialer, tls: Arc<rustls::ClientConfig>) -> Self {
-        let connector = Connector::new(dialer, options.exemptions.clone(), tls);
+        let trust = Trust::new(options.certificates.clone())?;
+        let dialer = Dialer::new(options.tcp_dialer(), options.proxies.clone(), trust.clone());
+        let connector = Connector::new(dialer.clone(), options.exemptions.clone(), trust);
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(KEEP_IDLE)
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
             .build(connector);
         let Options { header_timeout, idle_timeout, .. } = *options;
-        Self { pool, header_timeout, idle_timeout }
+        Ok(Self { pool, dialer, header_timeout, idle_timeout })
+    }
+
+    /// Who makes its connections, for what is no HTTP request (tunnels).
+    #[must_use]
+    pub fn dialer(&self) -> Dialer {
+        self.dialer.clone()
     }
 
     /// Sends one request to one host and waits for the answer's header.
@@ -180,28 +186,54 @@ impl Upstream {
         &self,
         method: Method,
         target: &Target,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         body: RequestBody,
     ) -> Result<Response<IdleBody>, UpstreamError> {
         let progress = Progress::new();
         let body = SentBody { body, progress: progress.clone() };
+        let proxy = self.proxy_that_reads(target);
+        // Whatever stood there was for us.
+        headers.remove(header::PROXY_AUTHORIZATION);
+        if let Some(value) = proxy.and_then(ForwardProxy::authorization) {
+            headers.insert(header::PROXY_AUTHORIZATION, value);
+        }
         let request = request(method, target, headers, body)?;
         let response = self.answered(&target.authority, request, &progress).await?;
+        let refusal = |proxy| proxy_refusal(proxy, &target.authority, response.status());
+        if let Some(refused) = proxy.and_then(refusal) {
+            return Err(refused.into());
+        }
         Ok(response.map(|body| IdleBody::new(body, self.idle_timeout)))
     }
 
-    /// Waits for the header; the clock starts anew with every piece of the request that is sent.
+    /// The proxy that sees a request to `target` as it is, rather than a tunnel.
+    fn proxy_that_reads(&self, target: &Target) -> Option<&ForwardProxy> {
+        match target.scheme {
+            Scheme::Https => None,
+            Scheme::Http => self.dialer.proxy_for(Scheme::Http, &target.authority),
+        }
+    }
+
+    /// Waits for the header. The clock starts when there is a connection (making one has limits of
+    /// its own), and anew with every piece of the request that is sent.
     async fn answered(
         &self,
         authority: &Authority,
-        request: Request<SentBody>,
+        mut request: Request<SentBody>,
         progress: &Progress,
     ) -> Result<Response<Incoming>, UpstreamError> {
+        let mut connection = capture_connection(&mut request);
+        let failed = |error| UpstreamError::from_client(authority, &error);
         let mut exchange = std::pin::pin!(self.pool.request(request));
+        tokio::select! {
+            biased;
+            done = &mut exchange => return done.map_err(failed),
+            _ = connection.wait_for_connection_metadata() => progress.mark(),
+        }
         loop {
             let deadline = progress.last() + self.header_timeout;
             match tokio::time::timeout_at(deadline, &mut exchange).await {
-                Ok(done) => return done.map_err(|e| UpstreamError::from_client(authority, &e)),
+                Ok(done) => return done.map_err(failed),
                 Err(_) if progress.last() + self.header_timeout > Instant::now() => {}
                 Err(_) => {
                     let after = self.header_timeout;

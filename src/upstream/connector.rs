@@ -1,7 +1,6 @@
 //! TCP or TLS towards one authority, for the pooled client.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -10,20 +9,20 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
-use super::dial::Dialer;
-use super::error::{TlsError, UpstreamError};
+use super::error::{TlsError, UpstreamError, is_hangup};
+use super::link::{Dialer, Link, ProxyStream};
 use super::maybe_tls::MaybeTls;
 use super::reach::{AddressRule, Exemptions};
-use super::trust::refused_certificate;
+use super::tls::handshake;
+use super::trust::Trust;
 use crate::oci::{Authority, Host};
 
-/// How long a server that hung up on a TLS hello may take to answer plain HTTP.
+/// How long a server that did not take a TLS hello may take to answer plain HTTP.
 const PLAIN_PROBE: Duration = Duration::from_secs(2);
 
 /// Makes the connections of the pooled client; cheap to clone.
@@ -35,16 +34,12 @@ pub(super) struct Connector {
 struct Parts {
     dialer: Dialer,
     exemptions: Exemptions,
-    tls: Arc<rustls::ClientConfig>,
+    trust: Trust,
 }
 
 impl Connector {
-    pub(super) fn new(
-        dialer: Dialer,
-        exemptions: Exemptions,
-        tls: Arc<rustls::ClientConfig>,
-    ) -> Self {
-        Self { parts: Arc::new(Parts { dialer, exemptions, tls }) }
+    pub(super) fn new(dialer: Dialer, exemptions: Exemptions, trust: Trust) -> Self {
+        Self { parts: Arc::new(Parts { dialer, exemptions, trust }) }
     }
 }
 
@@ -53,61 +48,38 @@ impl Parts {
         let secure = uri.scheme() != Some(&http::uri::Scheme::HTTP);
         let authority = authority_of(&uri, secure)?;
         let rule = self.exemptions.rule_for(&authority);
-        let tcp = self.dialer.connect(&authority, rule).await?;
         if !secure {
-            return Ok(TokioIo::new(UpstreamStream::Plain(tcp)));
+            let stream = self.dialer.connect_plain(&authority, rule).await?;
+            return Ok(TokioIo::new(UpstreamStream::Plain(stream)));
         }
-        match self.handshake(&authority, tcp).await {
+        let link = self.dialer.connect(&authority, rule).await?;
+        match handshake(self.trust.config_for(&authority), &authority, link, self.dialer.timeout())
+            .await
+        {
             Ok(tls) => Ok(TokioIo::new(UpstreamStream::Tls(Box::new(tls)))),
-            Err(TlsError::Handshake { authority, source }) => {
-                Err(self.diagnosed(authority, source, rule).await.into())
-            }
-            Err(other) => Err(other.into()),
+            Err(error) => Err(self.diagnosed(error, rule).await.into()),
         }
     }
 
-    /// A server of plain HTTP often just hangs up on a TLS hello: one plain question tells.
-    async fn diagnosed(
-        &self,
-        authority: Authority,
-        source: io::Error,
-        rule: AddressRule,
-    ) -> TlsError {
-        let hung_up = matches!(
-            source.kind(),
-            io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::BrokenPipe
-        );
-        let asked = authority.clone();
-        let speaks_http = async move {
-            let mut plain = self.dialer.connect(&asked, rule).await.ok()?;
+    /// A server of plain HTTP answers a TLS hello in its own language, or just hangs up: one plain
+    /// question tells it from others.
+    async fn diagnosed(&self, error: TlsError, rule: AddressRule) -> TlsError {
+        let authority = match &error {
+            TlsError::SomethingElse { authority } => authority,
+            TlsError::Handshake { authority, source } if is_hangup(source) => authority,
+            _ => return error,
+        };
+        let speaks_http = async {
+            let mut plain = self.dialer.connect(authority, rule).await.ok()?;
             plain.write_all(b"HEAD / HTTP/1.0\r\n\r\n").await.ok()?;
             let mut answer = [0; 5];
             plain.read_exact(&mut answer).await.ok()?;
             (answer == *b"HTTP/").then_some(())
         };
-        if hung_up && matches!(tokio::time::timeout(PLAIN_PROBE, speaks_http).await, Ok(Some(()))) {
-            return TlsError::PlainHttp { authority };
+        if matches!(tokio::time::timeout(PLAIN_PROBE, speaks_http).await, Ok(Some(()))) {
+            return TlsError::PlainHttp { authority: authority.clone() };
         }
-        TlsError::Handshake { authority, source }
-    }
-
-    async fn handshake(
-        &self,
-        authority: &Authority,
-        tcp: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, TlsError> {
-        let name = server_name(authority.host()).ok_or_else(|| TlsError::Handshake {
-            authority: authority.clone(),
-            source: io::Error::new(io::ErrorKind::InvalidInput, "not a name TLS can carry"),
-        })?;
-        let connecting = TlsConnector::from(self.tls.clone()).connect(name, tcp);
-        let after = self.dialer.timeout;
-        match tokio::time::timeout(after, connecting).await {
-            Ok(connected) => connected.map_err(|source| tls_error(authority, source)),
-            Err(_) => Err(TlsError::Timeout { authority: authority.clone(), after }),
-        }
+        error
     }
 }
 
@@ -118,29 +90,6 @@ fn authority_of(uri: &Uri, secure: bool) -> Result<Authority, UpstreamError> {
         authority: Authority::new(Host::Name("invalid".to_owned()), default_port),
         reason: error.to_string(),
     })
-}
-
-fn server_name(host: &Host) -> Option<ServerName<'static>> {
-    match host {
-        Host::Ip(ip) => Some(ServerName::from(*ip)),
-        Host::Name(name) => ServerName::try_from(name.clone()).ok(),
-    }
-}
-
-/// Tells a plain-HTTP answer and a refused certificate from other failures.
-fn tls_error(authority: &Authority, source: io::Error) -> TlsError {
-    let authority = authority.clone();
-    let cause = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match cause {
-        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
-            TlsError::PlainHttp { authority }
-        }
-        Some(error) => match refused_certificate(error) {
-            Some(refused) => TlsError::Certificate { authority, refused: Box::new(refused) },
-            None => TlsError::Handshake { authority, source },
-        },
-        None => TlsError::Handshake { authority, source },
-    }
 }
 
 /// Carries our error through the pooled client, which only hands out references to it.
@@ -180,10 +129,11 @@ impl tower_service::Service<Uri> for Connector {
 }
 
 /// A connection to an upstream.
-pub(super) type UpstreamStream = MaybeTls<TcpStream, TlsStream<TcpStream>>;
+pub(super) type UpstreamStream = MaybeTls<Either<TcpStream, ProxyStream>, TlsStream<Link>>;
 
 impl Connection for UpstreamStream {
     fn connected(&self) -> Connected {
-        Connected::new()
+        // A proxy gets the absolute form (RFC 9112 §3.2.2).
+        Connected::new().proxy(matches!(self, Self::Plain(Either::Right(_))))
     }
 }

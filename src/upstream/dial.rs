@@ -65,7 +65,7 @@ async fn looked_up(name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
 
 /// Makes TCP connections.
 #[derive(Debug, Clone)]
-pub struct Dialer {
+pub struct TcpDialer {
     /// Replacements, the first that fits wins.
     pub connect_to: Vec<ConnectTo>,
     /// Whether IPv6 addresses are used.
@@ -76,7 +76,7 @@ pub struct Dialer {
     pub resolver: Resolver,
 }
 
-impl Dialer {
+impl TcpDialer {
     /// Connects to `authority`, or to where `connect-to` leads it. `rule` is decided on the
     /// address that is dialled; what `connect-to` names may be any.
     pub async fn connect(
@@ -84,11 +84,32 @@ impl Dialer {
         authority: &Authority,
         rule: AddressRule,
     ) -> Result<TcpStream, DialError> {
-        let replaced = self.connect_to.iter().find_map(|entry| entry.apply(authority));
-        let (destination, rule) = match &replaced {
-            Some(destination) => (destination, AddressRule::Any),
-            None => (authority, rule),
-        };
+        match self.replacement(authority) {
+            Some(destination) => self.in_time(authority, &destination, AddressRule::Any).await,
+            None => self.dial(authority, rule).await,
+        }
+    }
+
+    /// Where `connect-to` leads a connection for `authority`, if anywhere.
+    pub(super) fn replacement(&self, authority: &Authority) -> Option<Authority> {
+        self.connect_to.iter().find_map(|entry| entry.apply(authority))
+    }
+
+    /// Connects to `authority`, whatever `connect-to` says.
+    pub(super) async fn dial(
+        &self,
+        authority: &Authority,
+        rule: AddressRule,
+    ) -> Result<TcpStream, DialError> {
+        self.in_time(authority, authority, rule).await
+    }
+
+    async fn in_time(
+        &self,
+        authority: &Authority,
+        destination: &Authority,
+        rule: AddressRule,
+    ) -> Result<TcpStream, DialError> {
         let connecting = self.connect_now(authority, destination, rule);
         tokio::time::timeout(self.timeout, connecting).await.unwrap_or_else(|_| {
             Err(DialError::Timeout { authority: authority.clone(), after: self.timeout })
@@ -180,14 +201,14 @@ mod tests {
     use super::*;
     use tokio::net::TcpListener;
 
-    fn dialer(table: Vec<(&str, Vec<&str>)>) -> Dialer {
+    fn dialer(table: Vec<(&str, Vec<&str>)>) -> TcpDialer {
         let table = table
             .into_iter()
             .map(|(name, ips)| {
                 (name.to_owned(), ips.iter().map(|ip| ip.parse().unwrap()).collect())
             })
             .collect();
-        Dialer {
+        TcpDialer {
             connect_to: Vec::new(),
             ipv6: true,
             timeout: Duration::from_secs(5),
@@ -234,7 +255,7 @@ mod tests {
         let dialer = dialer(vec![("v6.test", vec!["::1"])]);
         let nowhere = dialer.connect(&"none.test:443".parse().unwrap(), AddressRule::Any).await;
         assert!(nowhere.unwrap_err().to_string().contains("none.test does not resolve"));
-        let only_v4 = Dialer { ipv6: false, ..dialer };
+        let only_v4 = TcpDialer { ipv6: false, ..dialer };
         let no_v6 = only_v4.connect(&"v6.test:443".parse().unwrap(), AddressRule::Any).await;
         assert!(matches!(no_v6, Err(DialError::NoAddress { .. })));
     }

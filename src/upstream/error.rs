@@ -8,8 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::connector::ConnectFailed;
 use super::redirect::RedirectError;
+use super::tls::told;
 use super::trust::RefusedCertificate;
 use crate::oci::Authority;
 
@@ -58,16 +61,97 @@ pub enum DialError {
         /// `connect-timeout`.
         after: Duration,
     },
+    /// The proxy on the way did not let us through.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+}
+
+/// A forward proxy between us and the destinations did not let us through.
+#[derive(Debug, thiserror::Error)]
+#[error("the proxy {proxy} {failure}")]
+pub struct ProxyError {
+    /// Its host and port, and the setting that names it.
+    pub proxy: String,
+    /// What it did, or failed to do.
+    pub failure: ProxyFailure,
+}
+
+/// What a forward proxy did, or failed to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyFailure {
+    /// No TCP connection to it.
+    #[error("can't be reached: {0}")]
+    Unreachable(Box<DialError>),
+    /// It does not speak TLS.
+    #[error("does not speak TLS: its URL must begin with http://")]
+    NoTls,
+    /// No TLS connection to it.
+    #[error("can't be spoken to: {0}")]
+    Tls(Box<TlsError>),
+    /// It took the question and did not answer.
+    #[error("did not open a tunnel within {} s", after.as_secs())]
+    Silent {
+        /// `connect-timeout`.
+        after: Duration,
+    },
+    /// The connection broke, or what came was not HTTP.
+    #[error("broke off: {0}")]
+    Broken(String),
+    /// It answered, but not with a tunnel.
+    #[error("answered {} for {authority}: {}", status.as_u16(), cure(*status))]
+    Refused {
+        /// Its answer.
+        status: StatusCode,
+        /// What was asked for.
+        authority: Authority,
+    },
+}
+
+fn cure(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            "its URL needs a user name and password that it accepts (http://USER:PASSWORD@HOST:PORT)"
+        }
+        StatusCode::FORBIDDEN => {
+            "it does not allow this destination: ask who runs it, or go past it (upstream.no-proxy, or proxy = \"direct\" in a [[registry]] entry)"
+        }
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            "it can't reach the destination itself"
+        }
+        _ => "no tunnel",
+    }
+}
+
+impl DialError {
+    /// Whether somebody was silent rather than wrong.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Proxy(ProxyError { failure, .. }) => match failure {
+                ProxyFailure::Silent { .. } => true,
+                ProxyFailure::Unreachable(error) => error.is_timeout(),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
 }
 
 /// No TLS connection came about.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The other side does not speak TLS.
+    /// The other side speaks HTTP without TLS.
     #[error(
         "{authority} speaks plain HTTP, not TLS: set scheme = \"http\" in a [[registry]] entry for it"
     )]
     PlainHttp {
+        /// Who was asked.
+        authority: Authority,
+    },
+    /// The other side speaks neither TLS nor HTTP.
+    #[error("{authority} speaks something else than TLS: check the port")]
+    SomethingElse {
         /// Who was asked.
         authority: Authority,
     },
@@ -79,8 +163,28 @@ pub enum TlsError {
         /// Which certificate, and why.
         refused: Box<RefusedCertificate>,
     },
+    /// The other side does not accept who we are, or that we are nobody.
+    #[error(
+        "{authority} wants a client certificate that it accepts ({alert}): put NAME.cert and NAME.key into its directory in certs-dir"
+    )]
+    ClientCertificate {
+        /// Who was asked.
+        authority: Authority,
+        /// What it said.
+        alert: String,
+    },
+    /// No version or cipher suite that both sides know.
+    #[error(
+        "{authority} and this proxy have no safe way of speaking TLS in common ({reason}): it must offer TLS 1.2 or newer"
+    )]
+    NothingInCommon {
+        /// Who was asked.
+        authority: Authority,
+        /// rustls' own words.
+        reason: String,
+    },
     /// Anything else in the handshake.
-    #[error("no TLS connection to {authority}: {source}")]
+    #[error("no TLS connection to {authority}: {source}{}", handshake_cure(source))]
     Handshake {
         /// Who was asked.
         authority: Authority,
@@ -95,6 +199,22 @@ pub enum TlsError {
         /// `connect-timeout`.
         after: Duration,
     },
+}
+
+/// Whether the other side closed the connection rather than to say anything.
+pub(super) fn is_hangup(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
+fn handshake_cure(error: &io::Error) -> &'static str {
+    if is_hangup(error) {
+        "; it hung up: check that this is its TLS port, and what stands between"
+    } else {
+        ""
+    }
 }
 
 /// An upstream request failed.
@@ -149,12 +269,11 @@ impl UpstreamError {
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::Shared(shared) => shared.is_timeout(),
-            _ => matches!(
-                self,
-                Self::HeaderTimeout { .. }
-                    | Self::Dial(DialError::Timeout { .. })
-                    | Self::Tls(TlsError::Timeout { .. })
-            ),
+            Self::Dial(error) => error.is_timeout(),
+            Self::HeaderTimeout { .. } | Self::Tls(TlsError::Timeout { .. }) => true,
+            Self::Tls(_) | Self::Exchange { .. } | Self::Redirect { .. } | Self::Token { .. } => {
+                false
+            }
         }
     }
 
@@ -172,7 +291,7 @@ impl UpstreamError {
         authority: &Authority,
         error: &hyper_util::client::legacy::Error,
     ) -> Self {
-        match connector_error(error) {
+        match connector_error(authority, error) {
             Ok(known) => known,
             Err(reason) => Self::Exchange { authority: authority.clone(), reason },
         }
@@ -180,13 +299,22 @@ impl UpstreamError {
 }
 
 /// The connector's own error if there is one in the chain, else the chain in words.
-fn connector_error(error: &(dyn std::error::Error + 'static)) -> Result<UpstreamError, String> {
+fn connector_error(
+    authority: &Authority,
+    error: &(dyn std::error::Error + 'static),
+) -> Result<UpstreamError, String> {
     let mut words = Vec::new();
     let mut current: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = current {
         let known = cause.downcast_ref::<ConnectFailed>().and_then(ConnectFailed::take);
         if let Some(known) = known {
             return Ok(known);
+        }
+        // An I/O error's source is that of the error within it.
+        let within = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = within.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(told) = tls.and_then(|error| told(authority, error)) {
+            return Ok(told.into());
         }
         words.push(cause.to_string());
         current = cause.source();

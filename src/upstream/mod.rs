@@ -6,7 +6,11 @@
 //! - `reach`: which addresses may be dialled
 //! - `connect_to`: the operator's replacement of one destination by another
 //! - `dial`: names to addresses to a TCP connection
+//! - `proxy`: forward proxies on the way out, and which destinations are meant for them
+//! - `link`: connections to destinations, directly or through such a proxy
+//! - `certs`: certificates that an operator gives for upstreams
 //! - `trust`: whose certificates are believed, and what is said of those that are not
+//! - `tls`: a handshake, and why it failed
 //! - `connector`: TCP or TLS towards one authority, for the pooled client
 //! - `client`: requests, redirects, timeouts
 //! - `realm`: token servers
@@ -16,19 +20,23 @@
 //! - `error`: what can go wrong, and whose fault it is
 
 pub mod body;
+pub mod certs;
 pub mod client;
 pub mod connect_to;
 pub mod connector;
 pub mod credentials;
 pub mod dial;
 pub mod error;
+pub mod link;
 pub mod maybe_tls;
+pub mod proxy;
 pub mod reach;
 pub mod realm;
 pub mod redirect;
+mod tls;
 pub mod trust;
 
 pub use client::{Options, Scheme, Target, Upstream};
 pub use connect_to::ConnectTo;
-pub use dial::Dialer;
 pub use error::{DialError, UpstreamError};
+pub use link::{Dialer, Link};

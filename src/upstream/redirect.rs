@@ -10,11 +10,15 @@ use crate::oci::Authority;
 /// higher, but a longer chain than this has only ever been a loop.
 pub const MAX_HOPS: usize = 5;
 
+/// The longest `Location` that is followed: signed URLs with a session's token in them have some
+/// 2 KiB.
+const LONGEST_LOCATION: usize = 16 * 1024;
+
 /// A redirect that is not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RedirectError {
-    /// No `Location`, or one that is not a URL.
-    #[error("its Location is missing or not a URL")]
+    /// No `Location`, or one that is not a URL, or leads nowhere else.
+    #[error("its Location is missing, empty, too long, or not a URL")]
     Location,
     /// From `https` to `http`, or to another scheme altogether.
     #[error("it leads away from https")]
@@ -51,7 +55,8 @@ pub fn hop(
         return Ok(None);
     }
     let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
-    let location = location.ok_or(RedirectError::Location)?;
+    let is_usable = |location: &&str| (1..=LONGEST_LOCATION).contains(&location.len());
+    let location = location.filter(is_usable).ok_or(RedirectError::Location)?;
     let base = Url::parse(&from.to_string()).map_err(|_| RedirectError::Location)?;
     let url = base.join(location).map_err(|_| RedirectError::Location)?;
     let to = target(from, &url)?;
@@ -144,6 +149,9 @@ mod tests {
         assert_eq!(from("https://user@cdn.example/x"), Err(RedirectError::Credentials));
         assert_eq!(from("https://:pw@cdn.example/x"), Err(RedirectError::Credentials));
         assert_eq!(from("https://"), Err(RedirectError::Location));
+        assert_eq!(from(""), Err(RedirectError::Location), "the same again, for ever");
+        let long = format!("https://cdn.example/{}", "x".repeat(LONGEST_LOCATION));
+        assert_eq!(from(&long), Err(RedirectError::Location));
         assert_eq!(from("https://cdn.example:0/x"), Err(RedirectError::Host));
     }
 

@@ -1,34 +1,26 @@
 //! Whose certificates are believed, and what is said of those that are not.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
     SignatureScheme,
 };
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-/// The trust store could not be made.
+use super::certs::{Certificates, Identity};
+use crate::oci::Authority;
+
+/// No TLS settings could be made of these certificates.
 #[derive(Debug, thiserror::Error)]
-pub enum TrustError {
-    /// A file of `ca-files` can't be read or holds no certificate.
-    #[error("{}: {reason}", path.display())]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// rustls refuses the result.
-    #[error("no usable trust store: {0}")]
-    Unusable(String),
-}
+#[error("no usable trust store: {0}")]
+pub struct TrustError(String);
 
 /// A certificate that was refused: which one, and why, for the person who must act.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,23 +51,63 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Client settings that believe the system's roots (the bundled ones where there are none) and the
-/// certificates in `ca_files`. Verification can't be switched off. Reads files: blocking.
-pub fn client_config(ca_files: &[PathBuf]) -> Result<Arc<ClientConfig>, TrustError> {
-    let mut roots = system_roots();
-    for path in ca_files {
-        add_file(&mut roots, path)?;
+/// TLS settings for every authority, made once. Verification can't be switched off.
+#[derive(Clone)]
+pub struct Trust {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    certificates: Certificates,
+    usual: Arc<ClientConfig>,
+    /// By the name of their directory. Each has sessions of its own, so that none is resumed under
+    /// another's roots.
+    hosts: BTreeMap<String, Arc<ClientConfig>>,
+}
+
+impl Trust {
+    /// Believes the system's roots (the bundled ones where there are none) and these certificates.
+    /// Reads files: blocking.
+    pub fn new(certificates: Certificates) -> Result<Self, TrustError> {
+        for warning in certificates.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let mut roots = system_roots();
+        roots.add_parsable_certificates(certificates.roots.iter().cloned());
+        let mut hosts = BTreeMap::new();
+        for (name, host) in &certificates.hosts {
+            let mut roots = roots.clone();
+            roots.add_parsable_certificates(host.roots.iter().cloned());
+            hosts.insert(name.clone(), client_config(roots, host.identities.clone())?);
+        }
+        let usual = client_config(roots, Vec::new())?;
+        Ok(Self { parts: Arc::new(Parts { certificates, usual, hosts }) })
     }
+
+    /// The settings for connections to `authority`.
+    #[must_use]
+    pub fn config_for(&self, authority: &Authority) -> Arc<ClientConfig> {
+        let Parts { certificates, usual, hosts } = &*self.parts;
+        let own = certificates.directory_for(authority).and_then(|name| hosts.get(name));
+        own.unwrap_or(usual).clone()
+    }
+}
+
+fn client_config(
+    roots: RootCertStore,
+    identities: Vec<Identity>,
+) -> Result<Arc<ClientConfig>, TrustError> {
     let provider = provider();
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
-        .map_err(|error| TrustError::Unusable(error.to_string()))?;
+        .map_err(|error| TrustError(error.to_string()))?;
+    // TLS 1.2 and 1.3: rustls knows nothing older.
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| TrustError::Unusable(error.to_string()))?
+        .map_err(|error| TrustError(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Explaining(verifier)))
-        .with_no_client_auth();
+        .with_client_cert_resolver(Arc::new(Identities(identities)));
     // One stream of an HTTP/2 connection at a time would be slower, and many share one window.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
@@ -95,18 +127,29 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TrustError> {
-    let wrong = |reason: String| TrustError::File { path: path.to_owned(), reason };
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| wrong(format!("not readable as PEM certificates: {error}")))?;
-    if certificates.is_empty() {
-        return Err(wrong("holds no certificate".to_owned()));
+/// Client certificates, of which the first is shown that the server can accept: one of an issuer
+/// that it names (or names none), with a key of a kind that it knows. Engines choose likewise.
+struct Identities(Vec<Identity>);
+
+impl fmt::Debug for Identities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identities({})", self.0.len())
     }
-    for certificate in certificates {
-        roots.add(certificate).map_err(|error| wrong(format!("not a CA certificate: {error}")))?;
+}
+
+impl ResolvesClientCert for Identities {
+    fn resolve(&self, issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let fits = |identity: &&Identity| {
+            let is_known = |issuer: &Vec<u8>| issuers.contains(&issuer.as_slice());
+            (issuers.is_empty() || identity.issuers.iter().any(is_known))
+                && identity.key.key.choose_scheme(schemes).is_some()
+        };
+        self.0.iter().find(fits).map(|identity| identity.key.clone())
     }
-    Ok(())
+
+    fn has_certs(&self) -> bool {
+        !self.0.is_empty()
+    }
 }
 
 /// The usual verification, with a refusal that says which certificate it is about.
@@ -185,7 +228,8 @@ fn quoted(name: &str) -> String {
 fn reason(cause: &CertificateError, name: &ServerName<'_>) -> String {
     match cause {
         CertificateError::UnknownIssuer => {
-            "its issuer is not trusted here: add the issuer's certificate to ca-files".to_owned()
+            "its issuer is not trusted here: add the issuer's certificate to ca-files, or to the host's directory in certs-dir"
+                .to_owned()
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "it has expired: the registry must renew it, or this machine's clock is wrong"
@@ -194,11 +238,45 @@ fn reason(cause: &CertificateError, name: &ServerName<'_>) -> String {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "it is not valid yet: check this machine's clock".to_owned()
         }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            format!("it is not for {}", name.to_str())
+        CertificateError::NotValidForName => wrong_name(name, &[]),
+        CertificateError::NotValidForNameContext { presented, .. } => wrong_name(name, presented),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "it is not for servers: the registry needs one with the extended key usage serverAuth"
+                .to_owned()
         }
-        other => other.to_string(),
+        // webpki's words for what it found out about a chain, and has no name here for.
+        CertificateError::Other(cause) => match cause.to_string().as_str() {
+            "CaUsedAsEndEntity" => {
+                "it is a CA's: the registry needs one of its own, signed by that CA".to_owned()
+            }
+            "EndEntityUsedAsCa" => {
+                "it was issued by a certificate that is no CA's: the registry needs another issuer"
+                    .to_owned()
+            }
+            "NameConstraintViolation" => {
+                "its issuer may not vouch for its names: the registry needs another issuer".to_owned()
+            }
+            other => format!("{other}: the registry needs another one"),
+        },
+        other => format!("{other}: the registry needs another one"),
     }
+}
+
+/// RFC 9110 §4.3.4: a common name does not count, whatever it says.
+fn wrong_name(name: &ServerName<'_>, presented: &[String]) -> String {
+    const MOST: usize = 5;
+    let names: Vec<_> = presented.iter().take(MOST).map(|name| quoted(bare(name))).collect();
+    let names = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
+    format!(
+        "it is not for {0} but for {names}: the registry needs one with {0} as a subject alternative name",
+        name.to_str()
+    )
+}
+
+/// `other.example` of webpki's `DnsName("other.example")`.
+fn bare(presented: &str) -> &str {
+    let inner = presented.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(presented).trim_matches('"')
 }
 
 /// The refusal in a failed handshake's error, if it was about the certificate.
@@ -214,18 +292,6 @@ pub fn refused_certificate(error: &rustls::Error) -> Option<RefusedCertificate> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_file_without_certificates_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        let empty = directory.path().join("empty.pem");
-        std::fs::write(&empty, "nothing\n").unwrap();
-        let error = client_config(std::slice::from_ref(&empty)).unwrap_err().to_string();
-        assert!(error.contains("empty.pem") && error.contains("no certificate"), "{error}");
-        let missing = directory.path().join("missing.pem");
-        let error = client_config(std::slice::from_ref(&missing)).unwrap_err().to_string();
-        assert!(error.contains("missing.pem"), "{error}");
-    }
 
     #[test]
     fn names_from_upstream_stay_on_one_line() {

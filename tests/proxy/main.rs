@@ -28,7 +28,9 @@ mod secrets;
 mod shutdown;
 mod tokens;
 mod tunnels;
+mod upstream_proxy;
 mod upstream_trouble;
+mod upstream_trust;
 
 use entrepot_testkit::{Blob, Image, Proxy, Registry};
 

@@ -1,5 +1,7 @@
 //! What goes wrong at a registry is told in words that name the cause and the cure.
 
+use std::net::TcpListener;
+
 use entrepot_testkit::registry::{HUB, Transport};
 use entrepot_testkit::{Fault, Gate, Hangup, Image, On, Proxy, Registry, Request, Response};
 
@@ -89,6 +91,17 @@ fn a_registry_that_says_nothing_times_out() {
     registry.fault_always(On::path("/v2/"), Fault::SlowHead(gate.clone()));
     assert_explains(&ping(&proxy), 504, &["docker.io", "no answer"]);
     gate.open();
+}
+
+#[test]
+fn the_wait_for_an_answer_begins_with_the_connection() {
+    // Its backlog takes connections, and nobody ever looks at them.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = Proxy::builder(BINARY)
+        .connect_to(&format!("{HUB}:443:{}", silent.local_addr().unwrap()))
+        .upstream("header-timeout = \"100ms\"\nconnect-timeout = \"1s\"")
+        .start();
+    assert_explains(&ping(&proxy), 504, &["docker.io", "TLS handshake within 1 s"]);
 }
 
 #[test]

@@ -43,6 +43,12 @@ impl ProxyAddress {
     pub fn host(&self) -> &Host {
         self.authority.host()
     }
+
+    /// The host and the port.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
 }
 
 impl fmt::Display for ProxyAddress {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
@@ -20,8 +20,40 @@ pub struct TestCa {
 /// A server's certificate and its key.
 #[derive(Debug)]
 pub struct Leaf {
-    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
+    certificate_pem: String,
+    key_pem: String,
+}
+
+impl Leaf {
+    fn new(certificate: &Certificate, key: &KeyPair) -> Self {
+        Self {
+            chain: vec![certificate.der().clone()],
+            key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        }
+    }
+
+    /// One that nobody vouches for but itself.
+    #[must_use]
+    pub fn self_signed(names: &[&str]) -> Self {
+        let key = KeyPair::generate().unwrap();
+        Self::new(&params(names).self_signed(&key).unwrap(), &key)
+    }
+
+    /// The certificate as PEM.
+    #[must_use]
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The key as PEM.
+    #[must_use]
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
 }
 
 impl TestCa {
@@ -78,11 +110,37 @@ impl TestCa {
         self.sign(&params)
     }
 
+    /// A leaf with whatever a test changes about its parameters.
+    #[must_use]
+    pub fn odd_leaf(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Leaf {
+        let mut params = params(names);
+        change(&mut params);
+        self.sign(&params)
+    }
+
     fn sign(&self, params: &CertificateParams) -> Leaf {
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Leaf { certificate, key }
+        Leaf::new(&params.signed_by(&key, &self.issuer).unwrap(), &key)
+    }
+
+    /// Another authority, which this one vouches for, with whatever a test changes about it: its
+    /// leaves show its certificate as well.
+    #[must_use]
+    pub fn chained_leaf(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Leaf {
+        let mut between = CertificateParams::new(Vec::new()).unwrap();
+        between.distinguished_name.push(DnType::CommonName, "in between");
+        between.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut between);
+        let key = KeyPair::generate().unwrap();
+        let between = CertifiedIssuer::signed_by(between, key, &self.issuer).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut leaf = Leaf::new(&params(names).signed_by(&key, &between).unwrap(), &key);
+        leaf.chain.push(between.der().clone());
+        leaf
     }
 }
 

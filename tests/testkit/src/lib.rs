@@ -9,7 +9,9 @@
 //! - `ca`, `tls`: certificates for upstreams, right and wrong, and both ends of a handshake
 //! - `http`: messages and their framing
 //! - `server`, `fault`: a server that misbehaves on demand
+//! - `raw`: a server that speaks no HTTP
 //! - `registry`, `requests`: an OCI registry with its token server and CDN, and what they saw
+//! - `forward`: somebody else's forward proxy, on the way to the registries
 //! - `image`: images to put there
 //! - `client`, `pull`: a client of the proxy, and an engine's pull
 //! - `proxy`: the binary under test
@@ -28,10 +30,12 @@ pub mod ca;
 pub mod canary;
 pub mod client;
 pub mod fault;
+pub mod forward;
 pub mod http;
 pub mod image;
 pub mod proxy;
 pub mod pull;
+pub mod raw;
 pub mod registry;
 pub mod requests;
 pub mod server;
@@ -39,9 +43,10 @@ pub mod tls;
 
 use std::time::Duration;
 
-pub use ca::TestCa;
+pub use ca::{Leaf, TestCa};
 pub use client::Client;
 pub use fault::{Fault, Gate, Hangup, On};
+pub use forward::ForwardProxy;
 pub use http::{Headers, Request, Response};
 pub use image::{Blob, Image, Index};
 pub use proxy::Proxy;

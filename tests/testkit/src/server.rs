@@ -12,10 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustls::ServerConfig;
 
-use crate::ca::Leaf;
+use crate::ca::{Leaf, TestCa};
 use crate::fault::{Delivery, Framing, Hangup, Reply};
 use crate::http::{BodyReader, Head, Request, Response, chunk};
-use crate::tls::{self, Stream};
+use crate::tls::{self, Stream, Versions};
 
 /// How much of a body is written at a time.
 const PIECE: usize = 16 * 1024;
@@ -52,6 +52,17 @@ impl Server {
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
     ) -> Self {
         Self::start(Some(tls::server_config(leaf)), handler)
+    }
+
+    /// A server that speaks TLS with clients alone that show a certificate of `clients`.
+    #[must_use]
+    pub fn demanding<R: Into<Reply>>(
+        leaf: Leaf,
+        clients: &TestCa,
+        versions: Versions,
+        handler: impl Fn(&Request) -> R + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(Some(tls::demanding_config(leaf, clients, versions)), handler)
     }
 
     /// A server that speaks plain HTTP.

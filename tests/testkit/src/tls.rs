@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, ProtocolVersion, RootCertStore,
     ServerConfig, ServerConnection, SignatureScheme, StreamOwned, SupportedProtocolVersion,
@@ -14,7 +15,7 @@ use rustls::{
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::ca::Leaf;
+use crate::ca::{Leaf, TestCa};
 
 /// A connection, whatever it is made of.
 pub trait Stream: Read + Write + Send {
@@ -52,7 +53,23 @@ pub fn server_config(leaf: Leaf) -> Arc<ServerConfig> {
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![leaf.certificate], leaf.key)
+        .with_single_cert(leaf.chain, leaf.key)
+        .unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+/// As [`server_config`], for clients alone that show a certificate of `clients`.
+#[must_use]
+pub fn demanding_config(leaf: Leaf, clients: &TestCa, versions: Versions) -> Arc<ServerConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(clients.pem().as_bytes()).unwrap()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions.offered())
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(leaf.chain, leaf.key)
         .unwrap();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)

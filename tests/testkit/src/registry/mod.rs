@@ -13,6 +13,7 @@ mod content;
 mod routes;
 mod tokens;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use crate::ca::{Leaf, TestCa};
@@ -239,6 +240,11 @@ impl Registry {
         let entry =
             |role| format!("{}:443:{}", self.site.hosts.of(role), self.server(role).address());
         ROLES.map(entry).into()
+    }
+
+    /// The authorities of the three servers, each with the place where it really is.
+    pub(crate) fn addresses(&self) -> [(String, SocketAddr); 3] {
+        ROLES.map(|role| (format!("{}:443", self.site.hosts.of(role)), self.server(role).address()))
     }
 
     /// A client that goes straight to the three servers.

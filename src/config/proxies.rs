@@ -1,0 +1,113 @@
+//! Which proxy is on the way to which destination: the keys, then the process's environment.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::error::Place;
+use super::reader::Reader;
+use super::registry::RegistryEntry;
+use super::source::Sources;
+use super::value::NoProxyEntry;
+use crate::admin::setup::ProxyAddress;
+use crate::oci::{Authority, Host};
+use crate::upstream::proxy::{ForwardProxy, NoProxy, Proxies, ProxyChoice};
+
+/// Where this proxy itself can be reached, as far as the configuration tells.
+pub(super) struct Own<'a> {
+    pub(super) listen: &'a [SocketAddr],
+    pub(super) external_url: Option<&'a ProxyAddress>,
+}
+
+/// Reads every rule; a proxy that is this one is wrong.
+pub(super) fn read(
+    reader: &mut Reader,
+    sources: &Sources,
+    registries: &[RegistryEntry],
+    own: &Own<'_>,
+) -> Proxies {
+    let key = "upstream.proxy";
+    let configured: Option<ProxyChoice> = reader.get(key);
+    let (https, http) = match configured.map(|choice| choice.named_by(key)) {
+        Some(ProxyChoice::Direct) => (None, None),
+        Some(ProxyChoice::Through(proxy)) => {
+            own.refuse(reader, reader.place(key), &proxy);
+            (Some(proxy.clone()), Some(proxy))
+        }
+        // In the order in which Go's programs (so the engines) look.
+        None => {
+            let mut named = |names| from_environment(reader, sources, own, names);
+            let https = named(["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]);
+            (https, named(["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]))
+        }
+    };
+    for entry in registries {
+        if let Some(ProxyChoice::Through(proxy)) = &entry.proxy {
+            own.refuse(reader, entry.proxy_place.clone(), proxy);
+        }
+    }
+    Proxies {
+        registries: registries.iter().map(|e| (e.rule.host.clone(), e.proxy.clone())).collect(),
+        https,
+        http,
+        exempt: exempt(reader, sources),
+    }
+}
+
+fn exempt(reader: &mut Reader, sources: &Sources) -> NoProxy {
+    let listed: Option<Vec<NoProxyEntry>> = reader.get("upstream.no-proxy");
+    if let Some(listed) = listed {
+        return NoProxy::new(listed.iter().map(|entry| entry.0.as_str()));
+    }
+    let variable = ["NO_PROXY", "no_proxy"].into_iter().find_map(|name| sources.variable(name));
+    NoProxy::new(variable.unwrap_or_default().split(','))
+}
+
+fn from_environment(
+    reader: &mut Reader,
+    sources: &Sources,
+    own: &Own<'_>,
+    names: [&str; 4],
+) -> Option<ForwardProxy> {
+    let name = names.into_iter().find(|name| sources.variable(name).is_some())?;
+    let place = Place::Environment(name.to_owned());
+    match sources.variable(name)?.parse::<ForwardProxy>() {
+        Ok(proxy) => {
+            let proxy = proxy.named_by(name);
+            own.refuse(reader, Some(place), &proxy);
+            Some(proxy)
+        }
+        // Its value is not shown: it may hold a password.
+        Err(error) => {
+            reader.problem(Some(place), format!("not the URL of a proxy: {error}"));
+            None
+        }
+    }
+}
+
+impl Own<'_> {
+    /// Each request would come back here for ever. An environment for clients of this proxy is
+    /// easily handed on to the proxy itself.
+    fn refuse(&self, reader: &mut Reader, place: Option<Place>, proxy: &ForwardProxy) {
+        if self.is_at(proxy.authority()) {
+            let text = format!("the proxy {proxy} is this proxy itself: name another, or none");
+            reader.problem(place, text);
+        }
+    }
+
+    fn is_at(&self, authority: &Authority) -> bool {
+        let external = self.external_url.map(ProxyAddress::authority);
+        external == Some(authority)
+            || self.listen.iter().any(|listen| {
+                listen.port() == authority.port() && is_this_machine(authority.host(), listen.ip())
+            })
+    }
+}
+
+fn is_this_machine(host: &Host, listen: IpAddr) -> bool {
+    match host {
+        Host::Ip(ip) => *ip == listen || ip.is_loopback() || ip.is_unspecified(),
+        Host::Name(name) => {
+            let own = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+            name == "localhost" || name.ends_with(".localhost") || *name == own
+        }
+    }
+}
