@@ -38,7 +38,7 @@ use tokio_util::task::TaskTracker;
 
 pub use body::ResponseBody;
 pub use errors::error_response;
-pub use headers::PRODUCT;
+pub use headers::{PRODUCT, is_own_via};
 
 use crate::log::{Outcome, Subject};
 use crate::oci::{

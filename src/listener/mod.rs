@@ -9,6 +9,8 @@
 //! - `policy`: intercept, tunnel or refuse
 //! - `tls`: server settings per intercepted host
 //! - `http`: one HTTP/1.1 connection, with its limits and its drain
+//! - `framing`, `watched`: where requests begin and end, read strictly beside hyper
+//! - `request`: what makes a request unfit to be served, whoever it is for
 //! - `proxy`: requests to the proxy itself: CONNECT, absolute-form, origin-form
 //! - `intercept`: the inside of an intercepted tunnel
 //! - `tunnel`: bytes passed through unread
@@ -16,14 +18,17 @@
 
 mod accept;
 pub mod answer;
+pub mod framing;
 pub mod http;
 mod idle;
 mod intercept;
 pub mod policy;
 mod proxy;
+mod request;
 mod stream;
 mod tls;
 mod tunnel;
+mod watched;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,6 +41,7 @@ use tokio_util::task::TaskTracker;
 
 pub use accept::{BindError, Listener};
 pub use policy::Policy;
+pub use request::Unfit;
 pub use tls::TlsSettingsError;
 
 use crate::gateway::{Gateway, ResponseBody};

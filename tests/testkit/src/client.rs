@@ -254,6 +254,13 @@ impl Connection {
         stream.flush()
     }
 
+    /// The next line that the other side sends, without its end.
+    pub fn read_line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
     /// Whether the other side closes the connection, in whatever way, rather than to say more or
     /// to wait.
     pub fn is_closed(&mut self) -> bool {
