@@ -24,6 +24,7 @@ mod resume;
 mod secrets;
 mod shutdown;
 mod tunnels;
+mod upstream_framing;
 mod upstream_trouble;
 
 use entrepot_testkit::{Blob, Image, Proxy, Registry};
