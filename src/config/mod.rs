@@ -9,8 +9,10 @@
 //! - `value`: one value into one type
 //! - `reader`: entries by key, and the list of what is wrong with them
 //! - `settings`: the settings, built from a reader
+//! - `access`: `[access]`, with the file of users that it names
 //! - `error`: what is said of wrong configuration
 
+mod access;
 pub mod error;
 pub mod keys;
 mod reader;

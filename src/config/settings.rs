@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::error::{ConfigError, Place};
+use super::access;
+use super::error::ConfigError;
 use super::reader::Reader;
 use super::source::Sources;
 use super::value::ByteSize;
@@ -95,6 +96,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
             addresses: listen(reader),
             policy: Policy { intercept: intercepted.all, tunnels },
             own_names: own_names(external_url.as_ref()),
+            access: access::options(reader),
         },
         admin_listen: reader
             .get("admin-listen")
@@ -180,17 +182,11 @@ fn constraints(reader: &mut Reader, intercept: &[HostPattern]) -> Option<Vec<Hos
 
 fn upstream_options(reader: &mut Reader, exemptions: Exemptions) -> upstream::Options {
     let ca_files: Vec<PathBuf> = reader.get("upstream.ca-files").unwrap_or_default();
-    let base = match reader.place("upstream.ca-files") {
-        Some(Place::File(path, _)) => path.parent().map(Path::to_owned),
-        _ => None,
-    };
-    let relative_to_file = |path: PathBuf| match &base {
-        Some(base) => base.join(path),
-        None => path,
-    };
+    let beside = |path| reader.beside("upstream.ca-files", path);
+    let ca_files = ca_files.into_iter().map(beside).collect();
     upstream::Options {
         connect_to: reader.get("upstream.connect-to").unwrap_or_default(),
-        ca_files: ca_files.into_iter().map(relative_to_file).collect(),
+        ca_files,
         ipv6: reader.get("upstream.ipv6").unwrap_or(true),
         connect_timeout: timeout(reader, "upstream.connect-timeout", 10),
         header_timeout: timeout(reader, "upstream.header-timeout", 30),

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
+use super::access::{Access, Place, Places};
 use super::idle::IdleStream;
 use super::stream::{ClientStream, Opening, Rewound, TcpClient};
 use super::tls::TlsSettings;
@@ -29,14 +30,24 @@ const BACKLOG: i32 = 4096;
 /// The pause after a failed accept (too many open files): others end meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A listening socket could not be had.
+/// Answered to a client that has too many connections, before it has said anything.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 This address has too many connections\r\n\
+    Retry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// The listener could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("can't listen on {address}: {source}{}", hint(.source))]
-pub struct BindError {
-    /// Where.
-    pub address: SocketAddr,
-    /// The system's own words.
-    pub source: io::Error,
+pub enum BindError {
+    /// A listening socket could not be had.
+    #[error("can't listen on {address}: {source}{}", hint(.source))]
+    Socket {
+        /// Where.
+        address: SocketAddr,
+        /// The system's own words.
+        source: io::Error,
+    },
+    /// Passwords are remembered under a random key.
+    #[error("the system has no random numbers")]
+    Random,
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -72,12 +83,14 @@ impl Listener {
                     tracing::info!(%address, "this machine has no IPv6: not listening there");
                 }
                 Err(source) => {
-                    return Err(BindError { address: *address, source });
+                    return Err(BindError::Socket { address: *address, source });
                 }
             }
         }
         let tls = TlsSettings::new(services.certificates.clone(), options.own_names);
-        let shared = Arc::new(Shared { services, policy: options.policy, tls });
+        let access =
+            Access::new(options.access, services.tasks.clone()).map_err(|_| BindError::Random)?;
+        let shared = Arc::new(Shared { services, policy: options.policy, access, tls });
         Ok(Self { sockets, shared })
     }
 
@@ -90,9 +103,10 @@ impl Listener {
     /// Accepts clients until the shutdown begins. Connections run on, as tasks of the tracker.
     pub async fn run(self) {
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Places::default();
         let mut loops = tokio::task::JoinSet::new();
         for socket in self.sockets {
-            loops.spawn(accept_all(socket, self.shared.clone(), permits.clone()));
+            loops.spawn(accept_all(socket, self.shared.clone(), permits.clone(), places.clone()));
         }
         loops.join_all().await;
     }
@@ -118,7 +132,12 @@ fn is_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
     address.is_ipv6() && address.ip().is_unspecified() && unsupported
 }
 
-async fn accept_all(socket: TcpListener, shared: Arc<Shared>, permits: Arc<Semaphore>) {
+async fn accept_all(
+    socket: TcpListener,
+    shared: Arc<Shared>,
+    permits: Arc<Semaphore>,
+    places: Places,
+) {
     let shutdown = shared.services.shutdown.clone();
     loop {
         let accepted = tokio::select! {
@@ -133,9 +152,16 @@ async fn accept_all(socket: TcpListener, shared: Arc<Shared>, permits: Arc<Semap
                 continue;
             }
         };
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        let Some(place) = places.take(client.ip(), permit) else {
+            tracing::debug!(%client, "this address has too many connections");
+            // Whatever does not fit a new connection's buffer is lost; nobody waits for it.
+            let _ = stream.try_write(TOO_MANY);
+            continue;
+        };
         let shared = shared.clone();
         shared.services.tasks.clone().spawn(async move {
-            serve(shared, stream, client, permit).await;
+            serve(shared, stream, client, place).await;
         });
     }
 }
@@ -149,35 +175,42 @@ async fn accept(
     Ok((stream, client, permit))
 }
 
-async fn serve(
-    shared: Arc<Shared>,
-    stream: TcpStream,
-    client: SocketAddr,
-    place: OwnedSemaphorePermit,
-) {
-    let Ok((stream, secure)) = opened(&shared, stream).await.inspect_err(|error| {
+async fn serve(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, place: Place) {
+    let is_admitted = shared.access.admits(client.ip());
+    let Ok((stream, secure)) = opened(&shared, stream, is_admitted).await.inspect_err(|error| {
         tracing::debug!(%client, %error, "a connection came to nothing");
     }) else {
         return;
     };
-    let client = SocketAddr::new(client.ip().to_canonical(), client.port());
     let shutdown = shared.services.shutdown.clone();
     let peer = Peer { shared, client, secure, _place: Arc::new(place) };
-    http::serve(stream, &shutdown, |request| {
+    http::serve(stream, &shutdown, |received| {
         let peer = peer.clone();
-        async move { proxy::answer(&peer, request).await }
+        async move {
+            if is_admitted {
+                proxy::answer(&peer, received).await
+            } else {
+                proxy::turn_away(&peer, received)
+            }
+        }
     })
     .await;
 }
 
-/// The client's stream, with TLS ended if it spoke that.
-async fn opened(shared: &Shared, stream: TcpStream) -> io::Result<(ClientStream, bool)> {
+/// The client's stream, with TLS ended if it spoke that. No handshake is spent on a client that
+/// would be turned away.
+async fn opened(
+    shared: &Shared,
+    stream: TcpStream,
+    is_admitted: bool,
+) -> io::Result<(ClientStream, bool)> {
     stream.set_nodelay(true)?;
     let address = stream.local_addr()?.ip().to_canonical();
     let mut stream: TcpClient = Rewound::new(Bytes::new(), IdleStream::new(stream, IDLE));
     match within(HANDSHAKE_TIMEOUT, stream.opening()).await? {
         Opening::Nothing => Err(io::ErrorKind::UnexpectedEof.into()),
         Opening::Plain => Ok((ClientStream::Plain(stream), false)),
+        Opening::Tls if !is_admitted => Err(io::ErrorKind::PermissionDenied.into()),
         Opening::Tls => {
             let settings = shared.tls.for_proxy(&Host::Ip(address)).map_err(io::Error::other)?;
             let accepting = TlsAcceptor::from(settings).accept(stream);

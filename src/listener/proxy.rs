@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use http::{Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 
+use super::access::Denial;
 use super::answer::{Answer, LoggedBody, bad_request, refusal, refused};
 use super::http::Received;
 use super::policy::{Refusal, Verdict};
@@ -26,11 +27,77 @@ pub(super) async fn answer(peer: &Peer, received: Received) -> Response<LoggedBo
             let line = peer.line(Outcome::Denied, request.method().clone(), shown(request.uri()));
             Answer::new(refused(&unfit), line.because(Some(unfit.reason.into_owned())))
         }
-        Ok(request) if request.method() == Method::CONNECT => connect(peer, request).await,
-        Ok(request) if request.uri().scheme().is_some() => absolute(peer, request).await,
-        Ok(request) => origin(peer, &request),
+        Ok(request) => match denial(peer, &request).await {
+            Some(answer) => answer,
+            None if request.method() == Method::CONNECT => connect(peer, request).await,
+            None if is_forwarded(&request) => absolute(peer, request).await,
+            None => origin(peer, &request),
+        },
     };
     answer.logged(began)
+}
+
+fn is_forwarded(request: &Request<Incoming>) -> bool {
+    request.uri().scheme().is_some()
+}
+
+/// Answers a client that is in none of the networks of `access.clients`.
+pub(super) fn turn_away(peer: &Peer, received: Received) -> Response<LoggedBody> {
+    let began = Instant::now();
+    let request = received.unwrap_or_else(|unserved| unserved.0);
+    let line = peer.line(Outcome::Denied, request.method().clone(), shown(request.uri()));
+    let reason = format!("{} may not use this proxy (access.clients)", peer.client.ip());
+    let mut response = refusal(StatusCode::FORBIDDEN, ErrorCode::Denied, &reason);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Answer::new(response, line.because(Some(reason))).logged(began)
+}
+
+/// The answer to a request of somebody who is no user of the proxy's, where users are asked for.
+///
+/// The pages by which clients are set up are everybody's. Whatever else there is in origin form
+/// takes the proxy for an origin, which asks by 401 (RFC 9110 §11.6).
+async fn denial(peer: &Peer, request: &Request<Incoming>) -> Option<Answer> {
+    let access = &peer.shared.access;
+    let client = peer.client.ip();
+    let is_direct = request.method() != Method::CONNECT && !is_forwarded(request);
+    let checked = if !is_direct {
+        access.check(client, request.headers()).await
+    } else if is_page(request.uri().path()) {
+        Ok(())
+    } else {
+        access.check_direct(client, request.headers()).await
+    };
+    let denial = checked.err()?;
+    let line = peer.line(Outcome::Denied, request.method().clone(), shown(request.uri()));
+    let response = denied_user(denial, is_direct);
+    Some(Answer::new(response, line.because(Some(denial.to_string()))))
+}
+
+/// The pages that ask for no user.
+fn is_page(path: &str) -> bool {
+    matches!(path, "/" | "/ca.crt" | "/healthz") || path.starts_with("/setup/")
+}
+
+fn denied_user(denial: Denial, is_direct: bool) -> Response<ResponseBody> {
+    const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"entrepot\"");
+    let reason = denial.to_string();
+    let (status, challenge) = match denial {
+        Denial::Busy => {
+            let code = ErrorCode::TooManyRequests;
+            let mut response = refusal(StatusCode::TOO_MANY_REQUESTS, code, &reason);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            return response;
+        }
+        Denial::Missing | Denial::Wrong if is_direct => {
+            (StatusCode::UNAUTHORIZED, header::WWW_AUTHENTICATE)
+        }
+        Denial::Missing | Denial::Wrong => {
+            (StatusCode::PROXY_AUTHENTICATION_REQUIRED, header::PROXY_AUTHENTICATE)
+        }
+    };
+    let mut response = refusal(status, ErrorCode::Denied, &reason);
+    response.headers_mut().insert(challenge, BASIC);
+    response
 }
 
 async fn connect(peer: &Peer, request: Request<Incoming>) -> Answer {

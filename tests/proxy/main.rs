@@ -8,6 +8,7 @@
     reason = "the steps of a test are no product code: one that can't go on has failed"
 )]
 
+mod access;
 mod authorities;
 mod configuration;
 mod framing;
