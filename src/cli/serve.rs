@@ -60,6 +60,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let listener = Listener::bind(settings.listener.clone(), services)?;
     let admin = bind_admin(settings.admin_listen).await?;
+    settings.upstream.own.set([listener.addresses(), vec![admin.address()?]].concat());
     announce(&settings, &certificates, &listener.addresses());
     tokio::spawn(admin.run(tasks.clone(), shutdown.clone()));
     let mut accepting = tokio::spawn(listener.run());

@@ -13,7 +13,7 @@ use crate::admin::setup::ProxyAddress;
 use crate::listener::{self, Policy};
 use crate::log::Format;
 use crate::oci::{Host, HostPattern};
-use crate::upstream::reach::Exemptions;
+use crate::upstream::reach::{Exemptions, OwnListeners};
 use crate::upstream::{self, Scheme};
 use crate::{gateway, listener::policy::Tunnels};
 
@@ -192,6 +192,7 @@ fn upstream_options(reader: &mut Reader, exemptions: Exemptions) -> upstream::Op
         header_timeout: timeout(reader, "upstream.header-timeout", 30),
         idle_timeout: timeout(reader, "upstream.idle-timeout", 60),
         exemptions,
+        own: OwnListeners::default(),
     }
 }
 

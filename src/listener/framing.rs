@@ -22,6 +22,9 @@ pub enum FramingFault {
     /// "A bare CR or LF" where CRLF is due (RFC 9112 §2.2).
     #[error("a line does not end in CRLF")]
     LineEnd,
+    /// Nothing that a method begins with: the first byte of TLS, for one.
+    #[error("this is no request")]
+    NoRequest,
     /// A line that does not end.
     #[error("a line is too long")]
     LongLine,
@@ -142,6 +145,10 @@ impl Framing {
             self.end_partial();
             return rest;
         }
+        let begins_request = matches!(self.state, State::Start) && self.partial.is_empty();
+        if begins_request && !bytes.first().is_some_and(|byte| may_begin_request(*byte)) {
+            return self.lost(FramingFault::NoRequest);
+        }
         let Some((line, end)) =
             memchr2(b'\r', b'\n', bytes).and_then(|at| bytes.split_at_checked(at))
         else {
@@ -217,6 +224,11 @@ impl Framing {
 fn skipped(left: u64, bytes: &[u8]) -> (u64, &[u8]) {
     let count = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
     (left - count as u64, bytes.get(count..).unwrap_or_default())
+}
+
+/// A method's first byte, or an empty line's.
+fn may_begin_request(byte: u8) -> bool {
+    byte.is_ascii_graphic() || matches!(byte, b'\r' | b'\n')
 }
 
 fn request_line(line: &[u8]) -> Result<State, FramingFault> {

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -16,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::request::{self, Unfit};
+use super::stream::{ClientStream, Rewound};
 use super::watched::{Admissions, Watched};
 
 /// From the first wait for a request's head to its end, and so also how long a connection may lie
@@ -72,14 +72,11 @@ fn received(admissions: &Admissions, request: Request<Incoming>) -> Received {
     }
 }
 
-/// The stream that [`serve`] was given, behind an upgrade of one of its requests, and what had
-/// been read of it beyond that request.
-pub(super) fn unwrapped<T>(upgraded: Upgraded) -> Option<(Bytes, T)>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let parts = upgraded.downcast::<TokioIo<Watched<T>>>().ok()?;
-    Some((parts.read_buf, parts.io.into_inner().into_inner()))
+/// The client's stream behind a CONNECT, which [`serve`] was given, with what had been read of it
+/// beyond that request. What comes on it now is watched no more.
+pub(super) fn unwrapped(upgraded: Upgraded) -> Option<Rewound<ClientStream>> {
+    let parts = upgraded.downcast::<TokioIo<Watched<ClientStream>>>().ok()?;
+    Some(Rewound::new(parts.read_buf, parts.io.into_inner().into_inner()))
 }
 
 /// An error with its causes on one line.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -30,7 +30,7 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, authority: Authority, line:
             Ok(upgraded) => upgraded,
             Err(error) => return tunnel::never_opened(line, &error),
         };
-        let Some(stream) = client_stream(upgraded) else {
+        let Some(stream) = connection::unwrapped(upgraded) else {
             return;
         };
         match handshake(&peer, &authority, stream).await {
@@ -40,12 +40,6 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, authority: Authority, line:
             }
         }
     });
-}
-
-/// What hyper had wrapped, with the bytes that it had read ahead.
-fn client_stream(upgraded: Upgraded) -> Option<Inner> {
-    let (ahead, stream) = connection::unwrapped(upgraded)?;
-    Some(Rewound::new(ahead, stream))
 }
 
 async fn handshake(

@@ -13,9 +13,6 @@ use super::framing::{Framing, FramingFault};
 /// A stream that passes its bytes on as they are and follows the requests in them. One fails
 /// with [`io::ErrorKind::InvalidData`] within a request's malformed body, since hyper would take
 /// some of those for whole.
-///
-/// What leaves through a tunnel is no request: the first bytes of TLS end the count, after which
-/// this costs nothing.
 pub(super) struct Watched<T> {
     inner: T,
     framing: Framing,

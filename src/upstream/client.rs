@@ -16,7 +16,7 @@ use super::body::{IdleBody, Progress, RequestBody, SentBody};
 use super::connector::Connector;
 use super::dial::{Dialer, Resolver};
 use super::error::UpstreamError;
-use super::reach::Exemptions;
+use super::reach::{Exemptions, OwnListeners};
 use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
 use super::trust::{self, TrustError};
 use crate::oci::Authority;
@@ -43,6 +43,8 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// Who may have a private address.
     pub exemptions: Exemptions,
+    /// Where this process listens.
+    pub own: OwnListeners,
 }
 
 impl Options {
@@ -54,6 +56,7 @@ impl Options {
             ipv6: self.ipv6,
             timeout: self.connect_timeout,
             resolver: Resolver::System,
+            own: self.own.clone(),
         }
     }
 }

@@ -39,6 +39,14 @@ pub enum DialError {
         /// Where that leads.
         address: IpAddr,
     },
+    /// The name leads back to this proxy.
+    #[error("{authority} leads to {address}, where this proxy itself listens")]
+    Own {
+        /// What was asked for.
+        authority: Authority,
+        /// Where that leads.
+        address: SocketAddr,
+    },
     /// Every address failed; this is the last failure.
     #[error("no connection to {authority} (tried {address}): {source}")]
     Connect {
@@ -146,7 +154,7 @@ impl UpstreamError {
     /// Whether the proxy's own rules forbade the connection.
     #[must_use]
     pub fn is_refused_here(&self) -> bool {
-        matches!(self, Self::Dial(DialError::NotPublic { .. }))
+        matches!(self, Self::Dial(DialError::NotPublic { .. } | DialError::Own { .. }))
     }
 
     /// Reads a failure of the pooled client, whose causes are buried in a chain of sources.

@@ -20,6 +20,7 @@ mod pages;
 mod private_repositories;
 mod pulls;
 mod pushes;
+mod reach;
 mod redirects;
 mod resume;
 mod secrets;

@@ -43,7 +43,7 @@ fn requests_are_counted_one_after_the_other() {
 
 #[test]
 fn whatever_two_parsers_may_read_differently_ends_the_count() {
-    use FramingFault::{Chunk, Coding, Fragment, Length, LengthAndCoding, LineEnd};
+    use FramingFault::{Chunk, Coding, Fragment, Length, LengthAndCoding, LineEnd, NoRequest};
     let chunked = "PUT / HTTP/1.1|Transfer-Encoding: chunked||";
     let cases = [
         ("GET / HTTP/1.1\nHost: a||", 0, LineEnd),
@@ -52,6 +52,8 @@ fn whatever_two_parsers_may_read_differently_ends_the_count() {
         ("GET / HTTP/1.1|X: a\rb||", 0, LineEnd),
         ("\nGET / HTTP/1.1||", 0, LineEnd),
         ("GET / HTTP/1.1||\n", 1, LineEnd),
+        ("\x16\x03\x01", 0, NoRequest),
+        ("GET / HTTP/1.1|| GET / HTTP/1.1||", 1, NoRequest),
         ("GET /#a HTTP/1.1||", 0, Fragment),
         ("POST / HTTP/1.1|Content-Length: 3|Content-Length: 3||abc", 0, Length),
         ("POST / HTTP/1.1|Content-Length: 3, 3||abc", 0, Length),
@@ -109,6 +111,9 @@ fn slowly(mut bytes: &[u8]) -> (Vec<Message>, u64) {
         let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { break };
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
         let rest = &bytes[end + 4..];
+        if !bytes[0].is_ascii_graphic() {
+            break;
+        }
         let Some(chunked_or_length) = slow_head(&head) else { break };
         let body = match chunked_or_length {
             None => slow_chunks(rest),
