@@ -73,7 +73,12 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), Unfit> {
 
 /// "host:port" for CONNECT, a path or a URL for everything else (RFC 9112 §3.2).
 fn check_target(method: &Method, uri: &Uri) -> Result<(), Unfit> {
-    if uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
+    let resource = uri.path_and_query().map_or("", |resource| resource.as_str());
+    // A URI is ASCII (RFC 3986 §2); hyper takes any UTF-8.
+    if !resource.is_ascii() {
+        return Err(Unfit::bad("the request target is not ASCII"));
+    }
+    if resource.len() > MAX_TARGET {
         let reason = "the request target is longer than 8 KiB";
         return Err(Unfit::new(StatusCode::URI_TOO_LONG, reason));
     }

@@ -374,3 +374,50 @@ fn fields_for_this_hop_stay_on_this_hop() {
     assert_eq!(seen.get("x-kept"), Some("1"));
     assert!(seen.get("via").is_some_and(|via| via.contains("entrepot")));
 }
+
+/// What is no registry's resource by the letter reaches the registry by the letter, and is not kept.
+#[test]
+fn odd_targets_are_passed_on_untouched_or_refused() {
+    let (registry, proxy) = world();
+    let passed_on = [
+        "/v2/x/../y/manifests/1",
+        "/v2/x/%2e%2e/y/manifests/1",
+        "/v2/x%2fy/manifests/1",
+        "/v2//x/manifests/1",
+        "//v2/x/manifests/1",
+        "/v2/x/manifests/1;.css",
+        "/v2/x/manifests/1%0a",
+        "/v2/x/manifests/1%00",
+        "/v2/X/manifests/1",
+        "/v2/x/blobs/sha256:..%2f..%2fetc",
+        "/v2/?a=b?c=/../d",
+        "/V2/",
+        "/v2/x/manifests/%E9",
+    ];
+    for target in passed_on {
+        let mut connection = proxy.client().open(registry.host()).unwrap();
+        let request = wire("GET T HTTP/1.1|Host: H||", target, registry.host());
+        connection.send_raw(&request).unwrap();
+        assert_eq!(registry.requests().path(target).len(), 1, "{target}");
+    }
+    registry.forget_requests();
+    let host = registry.host();
+    for target in [
+        &b"/v2/\xe9"[..],
+        b"/v2/\xff",
+        b"/v2/\xc3\xa9",
+        b"/v2/?\xc3\xa9",
+        b"/v2/a\tb",
+        b"/v2/\x7f",
+        b"/v2/\x01",
+    ] {
+        let head = [b"GET ", target, b" HTTP/1.1\r\nHost: ", host.as_bytes(), b"\r\n\r\n"].concat();
+        assert_refused(
+            proxy.client().open(host).unwrap(),
+            400,
+            &format!("{}", target.escape_ascii()),
+            &head,
+        );
+    }
+    assert!(registry.requests().is_empty(), "{}", registry.requests().summary());
+}
