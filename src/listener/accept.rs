@@ -25,6 +25,9 @@ pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections at once: each may hold a file of the store and an upstream connection open beside
 /// its own, and the usual limit on open files in production is a multiple of this.
 const MAX_CONNECTIONS: usize = 16 * 1024;
+/// Connections of one client at once, half of all: a load balancer or a whole site behind one
+/// address works, and one that leaks them leaves room for others.
+const MAX_PER_CLIENT: usize = MAX_CONNECTIONS / 2;
 /// Connections that the kernel holds for us while we are busy.
 const BACKLOG: i32 = 4096;
 /// The pause after a failed accept (too many open files): others end meanwhile.
@@ -103,7 +106,7 @@ impl Listener {
     /// Accepts clients until the shutdown begins. Connections run on, as tasks of the tracker.
     pub async fn run(self) {
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let places = Places::default();
+        let places = Places::new(MAX_PER_CLIENT);
         let mut loops = tokio::task::JoinSet::new();
         for socket in self.sockets {
             loops.spawn(accept_all(socket, self.shared.clone(), permits.clone(), places.clone()));
@@ -153,12 +156,7 @@ async fn accept_all(
             }
         };
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-        let Some(place) = places.take(client.ip(), permit) else {
-            tracing::debug!(%client, "this address has too many connections");
-            // Whatever does not fit a new connection's buffer is lost; nobody waits for it.
-            let _ = stream.try_write(TOO_MANY);
-            continue;
-        };
+        let Some(place) = placed(&places, &stream, client, permit) else { continue };
         let shared = shared.clone();
         shared.services.tasks.clone().spawn(async move {
             serve(shared, stream, client, place).await;
@@ -173,6 +171,22 @@ async fn accept(
     let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
     let (stream, client) = socket.accept().await?;
     Ok((stream, client, permit))
+}
+
+/// A place for a new connection; one that finds none is told so.
+fn placed(
+    places: &Places,
+    stream: &TcpStream,
+    client: SocketAddr,
+    among_all: OwnedSemaphorePermit,
+) -> Option<Place> {
+    let place = places.take(client.ip(), among_all);
+    if place.is_none() {
+        tracing::debug!(%client, "this address has too many connections");
+        // It fits a new connection's buffer, and nobody waits for it to be read.
+        let _ = stream.try_write(TOO_MANY);
+    }
+    place
 }
 
 async fn serve(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, place: Place) {
@@ -222,4 +236,30 @@ async fn opened(
 
 async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt as _;
+
+    #[tokio::test]
+    async fn a_client_with_too_many_connections_is_told() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (places, permits) = (Places::new(1), Arc::new(Semaphore::new(2)));
+        let mut kept = Vec::new();
+        for is_first in [true, false] {
+            let mut far = TcpStream::connect(address).await.unwrap();
+            let (near, client, permit) = accept(&listener, &permits).await.unwrap();
+            let place = placed(&places, &near, client, permit);
+            assert_eq!(place.is_some(), is_first);
+            drop(near);
+            let mut answer = String::new();
+            far.read_to_string(&mut answer).await.unwrap();
+            assert_eq!(answer.starts_with("HTTP/1.1 503 "), !is_first, "{answer}");
+            kept.extend(place);
+        }
+        assert_eq!(permits.available_permits(), 1);
+    }
 }

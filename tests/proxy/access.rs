@@ -1,4 +1,4 @@
-//! Who may use the proxy: by address, by name and password, and by how many connections they have.
+//! Who may use the proxy: by address and by name and password.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use entrepot_testkit::canary::assert_no_canary;
 use entrepot_testkit::proxy::Builder;
 use entrepot_testkit::{Image, Proxy, Puller, Registry, Request, User};
-use rustix::process::{Resource, Rlimit};
 use tempfile::TempDir;
 
 use crate::{ALPINE, BINARY};
@@ -140,24 +139,4 @@ fn two_credentials_are_none() {
         .with_proxy_header("Proxy-Authorization", &alice.basic())
         .with_proxy_header("Proxy-Authorization", &alice.basic());
     assert_eq!(client.connect("ghcr.io:443").unwrap().0.status, 407);
-}
-
-#[test]
-fn a_client_with_too_many_connections_leaves_room_for_others() {
-    const MANY: usize = 1024;
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    rustix::process::setrlimit(Resource::Nofile, raised).unwrap();
-    let proxy = Proxy::builder(BINARY).start();
-    let greedy = proxy.client().from_address(SOMEBODY);
-    let open: Vec<_> = (0..MANY).map(|_| greedy.plain().unwrap()).collect();
-    let mut one_more = greedy.plain().unwrap();
-    assert!(one_more.read_line().unwrap().starts_with("HTTP/1.1 503"));
-    assert_eq!(proxy.client().get("/healthz").unwrap().status, 200);
-    drop(open);
-    // Only the proxy knows when it has noticed.
-    let deadline = Instant::now() + entrepot_testkit::PATIENCE;
-    while !greedy.get("/healthz").is_ok_and(|response| response.status == 200) {
-        assert!(Instant::now() < deadline, "the places are not given back");
-    }
 }

@@ -8,13 +8,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::one_client;
 
-/// Connections of one client at once, a sixteenth of all: a build server with a hundred pulls side
-/// by side has fewer, and one that leaks them leaves room for the others.
-const MAX_PER_CLIENT: usize = 1024;
-
 /// Who has how many connections. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Places {
+    /// The most that one client may have.
+    limit: usize,
     taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
@@ -27,12 +25,17 @@ pub(crate) struct Place {
 }
 
 impl Places {
+    /// Places for connections, so many for each client at once.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, taken: Arc::default() }
+    }
+
     /// A place for another connection of this client's; none when it has too many.
     pub(crate) fn take(&self, client: IpAddr, among_all: OwnedSemaphorePermit) -> Option<Place> {
         let client = one_client(client);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.entry(client).or_default();
-        if *count >= MAX_PER_CLIENT {
+        if *count >= self.limit {
             return None;
         }
         *count += 1;
@@ -58,20 +61,21 @@ mod tests {
 
     #[test]
     fn one_client_leaves_room_for_the_others() {
-        let all = Arc::new(Semaphore::new(2 * MAX_PER_CLIENT));
-        let places = Places::default();
+        const LIMIT: usize = 3;
+        let all = Arc::new(Semaphore::new(2 * LIMIT));
+        let places = Places::new(LIMIT);
         let take = |client: &str| {
             let among_all = all.clone().try_acquire_owned().unwrap();
             places.take(client.parse().unwrap(), among_all)
         };
-        let mut taken: Vec<_> = (0..MAX_PER_CLIENT).map(|_| take("10.0.0.1").unwrap()).collect();
+        let mut taken: Vec<_> = (0..LIMIT).map(|_| take("10.0.0.1").unwrap()).collect();
         assert!(take("10.0.0.1").is_none() && take("::ffff:10.0.0.1").is_none());
         assert!(take("10.0.0.2").is_some());
-        assert_eq!(all.available_permits(), MAX_PER_CLIENT, "what is refused holds no place");
+        assert_eq!(all.available_permits(), LIMIT, "what is refused holds no place");
         taken.pop();
         assert!(take("10.0.0.1").is_some());
         drop(taken);
         assert!(places.taken.lock().unwrap().is_empty());
-        assert_eq!(all.available_permits(), 2 * MAX_PER_CLIENT);
+        assert_eq!(all.available_permits(), 2 * LIMIT);
     }
 }
