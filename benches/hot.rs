@@ -7,14 +7,31 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use entrepot::gateway::ranges::ByteRanges;
+use entrepot::listener::framing::Framing;
 use entrepot::oci::{Algorithm, Authority, Digest, Route};
 use rustls_pki_types::ServerName;
 
 const BLOB: &str = "/v2/library/alpine/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
+/// A request as containerd sends it, with a token of usual length.
+fn request() -> String {
+    let token = "x".repeat(1500);
+    format!(
+        "GET {BLOB} HTTP/1.1\r\nHost: registry-1.docker.io\r\nUser-Agent: containerd/2.1.4\r\n\
+         Accept: application/vnd.docker.image.rootfs.diff.tar.gzip, */*\r\n\
+         Authorization: Bearer {token}\r\nAccept-Encoding: identity\r\n\r\n"
+    )
+}
+
 fn parsing(criterion: &mut Criterion) {
     criterion.bench_function("route of a blob", |bencher| {
         bencher.iter(|| Route::parse(black_box(BLOB), None));
+    });
+    criterion.bench_function("framing of a GET", |bencher| {
+        let request = request();
+        let mut framing = Framing::default();
+        bencher.iter(|| framing.observe(black_box(request.as_bytes())));
+        assert!(framing.loss().is_none(), "the request is sound");
     });
     criterion.bench_function("authority of a CONNECT", |bencher| {
         bencher.iter(|| Authority::parse_with_port(black_box("registry-1.docker.io:443")));

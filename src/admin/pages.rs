@@ -162,7 +162,7 @@ fn bad_request(reason: &str) -> Response<ResponseBody> {
     refused(StatusCode::BAD_REQUEST, reason)
 }
 
-fn refused(status: StatusCode, reason: &str) -> Response<ResponseBody> {
+pub(super) fn refused(status: StatusCode, reason: &str) -> Response<ResponseBody> {
     error_response(&ErrorDocument::new(status, ErrorCode::Unsupported, reason))
 }
 

@@ -4,15 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::{Method, Request, Response};
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, Response, header};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::pages::{not_found, only_get, text};
+use super::pages::{not_found, only_get, refused, text};
 use crate::gateway::ResponseBody;
-use crate::listener::http as connection;
+use crate::listener::http::{self as connection, Received};
 
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -47,14 +46,24 @@ impl AdminServer {
             };
             let shutdown = shutdown.clone();
             tasks.spawn(async move {
-                connection::serve(stream, &shutdown, |request| async move { answer(&request) })
+                connection::serve(stream, &shutdown, |received| async move { answer(received) })
                     .await;
             });
         }
     }
 }
 
-fn answer(request: &Request<Incoming>) -> Response<ResponseBody> {
+fn answer(received: Received) -> Response<ResponseBody> {
+    let request = match received {
+        Ok(request) => request,
+        Err(unserved) => {
+            let (_, unfit) = *unserved;
+            let mut response = refused(unfit.status, &unfit.reason);
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+            return response;
+        }
+    };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return only_get();
     }

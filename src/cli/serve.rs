@@ -60,6 +60,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let listener = Listener::bind(settings.listener.clone(), services)?;
     let admin = bind_admin(settings.admin_listen).await?;
+    settings.upstream.own.set([listener.addresses(), vec![admin.address()?]].concat());
     announce(&settings, &certificates, &listener.addresses());
     warn_of_credentials(&settings);
     tokio::spawn(admin.run(tasks.clone(), shutdown.clone()));

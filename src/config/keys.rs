@@ -45,6 +45,8 @@ pub const KEYS: &[Key] = &[
     one("tunnel", "Other hosts: public (addresses, usual port), any, none [default: public]"),
     one("push", "Pushes: client (relayed under the client's credential), deny [default: client]"),
     one("log", "Log format: text, json [default: text]"),
+    many("access.clients", "Networks whose clients may use the proxy [default: all]"),
+    one("access.htpasswd", "A file of users (bcrypt), who are asked for their passwords"),
     many(
         "upstream.connect-to",
         "HOST1:PORT1:HOST2:PORT2, as for curl; may lead to a private address",

@@ -11,8 +11,10 @@
 //! - `registry`: one `[[registry]]` entry
 //! - `proxies`: which proxy is on the way to which destination
 //! - `settings`: the settings, built from a reader
+//! - `access`: `[access]`, with the file of users that it names
 //! - `error`: what is said of wrong configuration
 
+mod access;
 pub mod error;
 pub mod keys;
 mod proxies;

@@ -1,5 +1,7 @@
 //! Entries by key, and the list of what is wrong with them.
 
+use std::path::PathBuf;
+
 use super::error::{ConfigError, Place, Problem};
 use super::source::{Entry, Found, Sources, Value};
 use super::value::FromValue;
@@ -25,6 +27,14 @@ impl Reader {
     /// Where the strongest value of `key` was given.
     pub(super) fn place(&self, key: &str) -> Option<Place> {
         self.found.entries.iter().rfind(|entry| entry.key == key).map(|entry| entry.place.clone())
+    }
+
+    /// A path that was given for `key`: relative ones begin beside the file that names them.
+    pub(super) fn beside(&self, key: &str, path: PathBuf) -> PathBuf {
+        match self.place(key) {
+            Some(Place::File(file, _)) => file.parent().map(|dir| dir.join(&path)).unwrap_or(path),
+            _ => path,
+        }
     }
 
     /// Each `[[registry]]` entry, built by `build` from its values.

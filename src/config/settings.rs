@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::access;
 use super::error::ConfigError;
 use super::proxies::{self, Own};
 use super::reader::Reader;
@@ -17,7 +18,7 @@ use crate::oci::{Host, HostPattern};
 use crate::upstream;
 use crate::upstream::certs::Certificates;
 use crate::upstream::proxy::Proxies;
-use crate::upstream::reach::Exemptions;
+use crate::upstream::reach::{Exemptions, OwnListeners};
 use crate::{gateway, listener::policy::Tunnels};
 
 /// The registries that are cached unless `intercept` says otherwise. CDNs are never among them:
@@ -103,6 +104,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
             addresses,
             policy: Policy { intercept: intercepted.all, tunnels },
             own_names: own_names(external_url.as_ref()),
+            access: access::options(reader),
         },
         admin_listen: reader
             .get("admin-listen")
@@ -197,6 +199,7 @@ fn upstream_options(
         header_timeout: timeout(reader, "upstream.header-timeout", 30),
         idle_timeout: timeout(reader, "upstream.idle-timeout", 60),
         exemptions,
+        own: OwnListeners::default(),
     }
 }
 

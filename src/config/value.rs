@@ -1,8 +1,10 @@
 //! One value into one type.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::source::Value;
 use crate::admin::setup::ProxyAddress;
@@ -121,6 +123,15 @@ impl FromValue for SocketAddr {
 
     fn from_text(text: &str) -> Option<Self> {
         text.parse().ok()
+    }
+}
+
+impl FromValue for IpNet {
+    const EXPECTED: &'static str = "a network or an address, such as 10.0.0.0/8, fd00::/8 or ::1";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let address = || text.parse::<IpAddr>().ok().map(Self::from);
+        text.parse().ok().or_else(address)
     }
 }
 

@@ -1,9 +1,25 @@
 //! Which header fields cross the proxy, and which are ours.
 
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::LazyLock;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-/// The name under which this proxy signs `Via` and `Cache-Status`.
+/// The name under which this proxy signs `Cache-Status`.
 pub const PRODUCT: &str = "entrepot";
+
+/// The name under which this process signs `Via`. Each has its own ("a pseudonym", RFC 9110
+/// §7.6.3), so that proxies of this kind can be chained while one that meets itself knows it.
+static PSEUDONYM: LazyLock<String> =
+    LazyLock::new(|| format!("{PRODUCT}-{:016x}", RandomState::new().hash_one(PRODUCT)));
+
+/// Whether a request has been through this process before: a loop.
+#[must_use]
+pub fn is_own_via(fields: &HeaderMap) -> bool {
+    let is_own = |part: &[u8]| part == PSEUDONYM.as_bytes();
+    let separates = |byte: &u8| matches!(byte, b' ' | b'\t' | b',');
+    fields.get_all(header::VIA).iter().any(|via| via.as_bytes().split(separates).any(is_own))
+}
 
 /// RFC 9110 §7.6.1: fields that are for the next hop alone, beside those that `Connection` names.
 const HOP_BY_HOP: [&str; 9] = [
@@ -26,7 +42,7 @@ pub(super) fn forwarded(from: &HeaderMap) -> HeaderMap {
     for name in [header::HOST, header::CONTENT_LENGTH, header::EXPECT] {
         fields.remove(name);
     }
-    append(&mut fields, header::VIA, "1.1 entrepot");
+    sign(&mut fields);
     fields
 }
 
@@ -58,8 +74,12 @@ pub(super) fn for_whole_content(from: &HeaderMap) -> HeaderMap {
 pub(super) fn returned(from: &HeaderMap) -> HeaderMap {
     let mut fields = end_to_end(from);
     fields.remove(header::ALT_SVC);
-    append(&mut fields, header::VIA, "1.1 entrepot");
+    sign(&mut fields);
     fields
+}
+
+fn sign(fields: &mut HeaderMap) {
+    append(fields, header::VIA, &format!("1.1 {}", *PSEUDONYM));
 }
 
 fn end_to_end(from: &HeaderMap) -> HeaderMap {
@@ -144,6 +164,17 @@ mod tests {
         assert_eq!(part["range"], "bytes=0-1");
         let whole = for_whole_content(&request);
         assert!(!whole.contains_key("range") && !whole.contains_key("if-none-match"));
+    }
+
+    #[test]
+    fn a_request_that_comes_back_is_known_by_its_via() {
+        let sent = forwarded(&map(&[("via", "1.0 fred, 1.1 entrepot (x)")]));
+        assert!(is_own_via(&sent));
+        let mut joined = HeaderMap::new();
+        let values: Vec<_> = sent.get_all("via").iter().map(|v| v.to_str().unwrap()).collect();
+        append(&mut joined, header::VIA, &values.join(","));
+        assert!(is_own_via(&joined), "{joined:?}");
+        assert!(!is_own_via(&map(&[("via", "1.1 entrepot, 1.1 entrepot-0123456789abcdef")])));
     }
 
     #[test]

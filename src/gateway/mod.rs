@@ -56,7 +56,7 @@ pub use body::ResponseBody;
 use caller::Caller;
 use challenges::{Challenges, TOKEN_PATH};
 pub use errors::error_response;
-pub use headers::PRODUCT;
+pub use headers::{PRODUCT, is_own_via};
 use identity::{Identifier, has_own_token};
 use shared::SharedTokens;
 

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
+use super::access::{Access, Place, Places};
 use super::idle::IdleStream;
 use super::stream::{ClientStream, Opening, Rewound, TcpClient};
 use super::tls::TlsSettings;
@@ -24,19 +25,32 @@ pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections at once: each may hold a file of the store and an upstream connection open beside
 /// its own, and the usual limit on open files in production is a multiple of this.
 const MAX_CONNECTIONS: usize = 16 * 1024;
+/// Connections of one client at once, half of all: a load balancer or a whole site behind one
+/// address works, and one that leaks them leaves room for others.
+const MAX_PER_CLIENT: usize = MAX_CONNECTIONS / 2;
 /// Connections that the kernel holds for us while we are busy.
 const BACKLOG: i32 = 4096;
 /// The pause after a failed accept (too many open files): others end meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A listening socket could not be had.
+/// Answered to a client that has too many connections, before it has said anything.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 This address has too many connections\r\n\
+    Retry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// The listener could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("can't listen on {address}: {source}{}", hint(.source))]
-pub struct BindError {
-    /// Where.
-    pub address: SocketAddr,
-    /// The system's own words.
-    pub source: io::Error,
+pub enum BindError {
+    /// A listening socket could not be had.
+    #[error("can't listen on {address}: {source}{}", hint(.source))]
+    Socket {
+        /// Where.
+        address: SocketAddr,
+        /// The system's own words.
+        source: io::Error,
+    },
+    /// Passwords are remembered under a random key.
+    #[error("the system has no random numbers")]
+    Random,
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -72,12 +86,14 @@ impl Listener {
                     tracing::info!(%address, "this machine has no IPv6: not listening there");
                 }
                 Err(source) => {
-                    return Err(BindError { address: *address, source });
+                    return Err(BindError::Socket { address: *address, source });
                 }
             }
         }
         let tls = TlsSettings::new(services.certificates.clone(), options.own_names);
-        let shared = Arc::new(Shared { services, policy: options.policy, tls });
+        let access =
+            Access::new(options.access, services.tasks.clone()).map_err(|_| BindError::Random)?;
+        let shared = Arc::new(Shared { services, policy: options.policy, access, tls });
         Ok(Self { sockets, shared })
     }
 
@@ -90,9 +106,10 @@ impl Listener {
     /// Accepts clients until the shutdown begins. Connections run on, as tasks of the tracker.
     pub async fn run(self) {
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Places::new(MAX_PER_CLIENT);
         let mut loops = tokio::task::JoinSet::new();
         for socket in self.sockets {
-            loops.spawn(accept_all(socket, self.shared.clone(), permits.clone()));
+            loops.spawn(accept_all(socket, self.shared.clone(), permits.clone(), places.clone()));
         }
         loops.join_all().await;
     }
@@ -118,7 +135,12 @@ fn is_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
     address.is_ipv6() && address.ip().is_unspecified() && unsupported
 }
 
-async fn accept_all(socket: TcpListener, shared: Arc<Shared>, permits: Arc<Semaphore>) {
+async fn accept_all(
+    socket: TcpListener,
+    shared: Arc<Shared>,
+    permits: Arc<Semaphore>,
+    places: Places,
+) {
     let shutdown = shared.services.shutdown.clone();
     loop {
         let accepted = tokio::select! {
@@ -133,9 +155,11 @@ async fn accept_all(socket: TcpListener, shared: Arc<Shared>, permits: Arc<Semap
                 continue;
             }
         };
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        let Some(place) = placed(&places, &stream, client, permit) else { continue };
         let shared = shared.clone();
         shared.services.tasks.clone().spawn(async move {
-            serve(shared, stream, client, permit).await;
+            serve(shared, stream, client, place).await;
         });
     }
 }
@@ -149,35 +173,58 @@ async fn accept(
     Ok((stream, client, permit))
 }
 
-async fn serve(
-    shared: Arc<Shared>,
-    stream: TcpStream,
+/// A place for a new connection; one that finds none is told so.
+fn placed(
+    places: &Places,
+    stream: &TcpStream,
     client: SocketAddr,
-    place: OwnedSemaphorePermit,
-) {
-    let Ok((stream, secure)) = opened(&shared, stream).await.inspect_err(|error| {
+    among_all: OwnedSemaphorePermit,
+) -> Option<Place> {
+    let place = places.take(client.ip(), among_all);
+    if place.is_none() {
+        tracing::debug!(%client, "this address has too many connections");
+        // It fits a new connection's buffer, and nobody waits for it to be read.
+        let _ = stream.try_write(TOO_MANY);
+    }
+    place
+}
+
+async fn serve(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, place: Place) {
+    let is_admitted = shared.access.admits(client.ip());
+    let Ok((stream, secure)) = opened(&shared, stream, is_admitted).await.inspect_err(|error| {
         tracing::debug!(%client, %error, "a connection came to nothing");
     }) else {
         return;
     };
-    let client = SocketAddr::new(client.ip().to_canonical(), client.port());
     let shutdown = shared.services.shutdown.clone();
     let peer = Peer { shared, client, secure, _place: Arc::new(place) };
-    http::serve(stream, &shutdown, |request| {
+    http::serve(stream, &shutdown, |received| {
         let peer = peer.clone();
-        async move { proxy::answer(&peer, request).await }
+        async move {
+            if is_admitted {
+                proxy::answer(&peer, received).await
+            } else {
+                proxy::turn_away(&peer, received)
+            }
+        }
     })
     .await;
 }
 
-/// The client's stream, with TLS ended if it spoke that.
-async fn opened(shared: &Shared, stream: TcpStream) -> io::Result<(ClientStream, bool)> {
+/// The client's stream, with TLS ended if it spoke that. No handshake is spent on a client that
+/// would be turned away.
+async fn opened(
+    shared: &Shared,
+    stream: TcpStream,
+    is_admitted: bool,
+) -> io::Result<(ClientStream, bool)> {
     stream.set_nodelay(true)?;
     let address = stream.local_addr()?.ip().to_canonical();
     let mut stream: TcpClient = Rewound::new(Bytes::new(), IdleStream::new(stream, IDLE));
     match within(HANDSHAKE_TIMEOUT, stream.opening()).await? {
         Opening::Nothing => Err(io::ErrorKind::UnexpectedEof.into()),
         Opening::Plain => Ok((ClientStream::Plain(stream), false)),
+        Opening::Tls if !is_admitted => Err(io::ErrorKind::PermissionDenied.into()),
         Opening::Tls => {
             let settings = shared.tls.for_proxy(&Host::Ip(address)).map_err(io::Error::other)?;
             let accepting = TlsAcceptor::from(settings).accept(stream);
@@ -189,4 +236,30 @@ async fn opened(shared: &Shared, stream: TcpStream) -> io::Result<(ClientStream,
 
 async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt as _;
+
+    #[tokio::test]
+    async fn a_client_with_too_many_connections_is_told() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (places, permits) = (Places::new(1), Arc::new(Semaphore::new(2)));
+        let mut kept = Vec::new();
+        for is_first in [true, false] {
+            let mut far = TcpStream::connect(address).await.unwrap();
+            let (near, client, permit) = accept(&listener, &permits).await.unwrap();
+            let place = placed(&places, &near, client, permit);
+            assert_eq!(place.is_some(), is_first);
+            drop(near);
+            let mut answer = String::new();
+            far.read_to_string(&mut answer).await.unwrap();
+            assert_eq!(answer.starts_with("HTTP/1.1 503 "), !is_first, "{answer}");
+            kept.extend(place);
+        }
+        assert_eq!(permits.available_permits(), 1);
+    }
 }

@@ -1,13 +1,14 @@
 //! Answers, with the line that each leaves in the log.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 
+use super::request::Unfit;
 use crate::gateway::body::ResponseError;
 use crate::gateway::{ResponseBody, error_response};
 use crate::log::{Outcome, RequestLine};
@@ -72,11 +73,18 @@ impl Body for LoggedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        if let Poll::Ready(result) = &polled {
-            self.note(result.as_ref());
+        loop {
+            let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+            // Trailers end here, as they do on the way to the registry: "a recipient MUST NOT
+            // merge" what it does not know to be safe (RFC 9110 §6.5.1).
+            if let Some(Ok(frame)) = &frame
+                && !frame.is_data()
+            {
+                continue;
+            }
+            self.note(frame.as_ref());
+            return Poll::Ready(frame);
         }
-        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -106,18 +114,17 @@ pub(super) fn refusal(status: StatusCode, code: ErrorCode, reason: &str) -> Resp
 
 /// A request that is not one; the connection is of no further use.
 pub(super) fn bad_request(reason: &str) -> Response<ResponseBody> {
-    let mut response = refusal(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, reason);
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
+    last(StatusCode::BAD_REQUEST, reason)
 }
 
-/// What is wrong with a request's framing that the HTTP library lets through: any coding but one
-/// plain `chunked` is one that two parsers may read differently (RFC 9112 §6.1).
-pub(super) fn framing_fault(fields: &HeaderMap) -> Option<&'static str> {
-    let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => None,
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => None,
-        _ => Some("the only Transfer-Encoding taken is a single chunked"),
-    }
+/// A request that is not served, whoever it is for.
+pub(super) fn refused(unfit: &Unfit) -> Response<ResponseBody> {
+    last(unfit.status, &unfit.reason)
+}
+
+/// The last answer on its connection.
+fn last(status: StatusCode, reason: &str) -> Response<ResponseBody> {
+    let mut response = refusal(status, ErrorCode::Unsupported, reason);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }

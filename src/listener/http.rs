@@ -9,9 +9,14 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
+
+use super::request::{self, Unfit};
+use super::stream::{ClientStream, Rewound};
+use super::watched::{Admissions, Watched};
 
 /// From the first wait for a request's head to its end, and so also how long a connection may lie
 /// idle between requests. Engines open their connections when they need them.
@@ -21,12 +26,16 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// The most header fields taken.
 const MAX_HEAD_FIELDS: usize = 100;
 
+/// A request as it came: one to be served, or one that must only be refused, after which its
+/// connection is of no further use.
+pub type Received = Result<Request<Incoming>, Box<(Request<Incoming>, Unfit)>>;
+
 /// Serves requests on `stream` until it closes, or until `shutdown` and the request under way
 /// have ended. Upgrades (CONNECT) are handed to whoever awaits them.
 pub async fn serve<T, S, F, B>(stream: T, shutdown: &CancellationToken, service: S)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Fn(Request<Incoming>) -> F,
+    S: Fn(Received) -> F,
     F: Future<Output = Response<B>>,
     B: Body + 'static,
     B::Error: std::error::Error + Send + Sync,
@@ -37,8 +46,9 @@ where
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEAD_FIELDS);
+    let (stream, admissions) = Watched::new(stream);
     let service = service_fn(move |request| {
-        let answer = service(request);
+        let answer = service(received(&admissions, request));
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -53,6 +63,20 @@ where
     if let Err(error) = ended {
         tracing::debug!(error = %chain(&error), "a client connection ended early");
     }
+}
+
+fn received(admissions: &Admissions, request: Request<Incoming>) -> Received {
+    match admissions.next().map_err(Unfit::from).and_then(|()| request::check(&request)) {
+        Ok(()) => Ok(request),
+        Err(unfit) => Err(Box::new((request, unfit))),
+    }
+}
+
+/// The client's stream behind a CONNECT, which [`serve`] was given, with what had been read of it
+/// beyond that request. What comes on it now is watched no more.
+pub(super) fn unwrapped(upgraded: Upgraded) -> Option<Rewound<ClientStream>> {
+    let parts = upgraded.downcast::<TokioIo<Watched<ClientStream>>>().ok()?;
+    Some(Rewound::new(parts.read_buf, parts.io.into_inner().into_inner()))
 }
 
 /// An error with its causes on one line.

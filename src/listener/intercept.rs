@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::OnUpgrade;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::accept::HANDSHAKE_TIMEOUT;
-use super::answer::{Answer, LoggedBody, bad_request, framing_fault, refusal};
+use super::answer::{Answer, LoggedBody, bad_request, refusal, refused};
+use super::http::Received;
 use super::stream::{ClientStream, Rewound};
 use super::{Peer, http as connection, is_same, tunnel};
 use crate::gateway::ResponseBody;
@@ -30,7 +30,7 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, authority: Authority, line:
             Ok(upgraded) => upgraded,
             Err(error) => return tunnel::never_opened(line, &error),
         };
-        let Some(stream) = client_stream(upgraded) else {
+        let Some(stream) = connection::unwrapped(upgraded) else {
             return;
         };
         match handshake(&peer, &authority, stream).await {
@@ -40,12 +40,6 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, authority: Authority, line:
             }
         }
     });
-}
-
-/// What hyper had wrapped, with the bytes that it had read ahead.
-fn client_stream(upgraded: Upgraded) -> Option<Inner> {
-    let parts = upgraded.downcast::<TokioIo<ClientStream>>().ok()?;
-    Some(Rewound::new(parts.read_buf, parts.io.into_inner()))
 }
 
 async fn handshake(
@@ -104,18 +98,29 @@ struct Context {
 }
 
 impl Context {
-    async fn answer(&self, request: Request<Incoming>) -> Response<LoggedBody> {
+    async fn answer(&self, received: Received) -> Response<LoggedBody> {
         let began = Instant::now();
-        let method = request.method().clone();
+        let request = match received {
+            Ok(request) => request,
+            Err(unserved) => {
+                let (request, unfit) = *unserved;
+                let line = self.denied(request.method()).because(Some(unfit.reason.to_string()));
+                return Answer::new(refused(&unfit), line).logged(began);
+            }
+        };
         if let Some(response) = self.refused(&request) {
-            let subject = Subject::Other(self.authority.to_string());
-            return Answer::new(response, self.peer.line(Outcome::Denied, method, subject))
-                .logged(began);
+            return Answer::new(response, self.denied(request.method())).logged(began);
         }
+        let method = request.method().clone();
         let gateway = &self.peer.shared.services.gateway;
         let (served, subject) = gateway.respond(&self.authority, request).await;
         let line = self.peer.line(served.outcome, method, subject).because(served.reason);
         Answer::new(served.response, line).logged(began)
+    }
+
+    fn denied(&self, method: &Method) -> RequestLine {
+        let subject = Subject::Other(self.authority.to_string());
+        self.peer.line(Outcome::Denied, method.clone(), subject)
     }
 
     /// 421: "the request was directed at a server that is unable or unwilling to produce an
@@ -127,9 +132,6 @@ impl Context {
         }
         if let Some(named) = &self.misdirected {
             return Some(self.misdirected(&format!("the TLS server name {named:?}")));
-        }
-        if let Some(reason) = framing_fault(request.headers()) {
-            return Some(bad_request(reason));
         }
         let mut hosts = request.headers().get_all(header::HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -144,6 +146,9 @@ impl Context {
         let uri = request.uri();
         if !uri.path().starts_with('/') {
             return Some(bad_request("the request target is no path"));
+        }
+        if uri.scheme().is_some_and(|scheme| *scheme != http::uri::Scheme::HTTPS) {
+            return Some(bad_request("the scheme inside TLS is https"));
         }
         let foreign = uri.authority().filter(|asked| !is_same(&self.authority, asked.as_str()));
         foreign.map(|asked| self.misdirected(&format!("the request target {:?}", asked.as_str())))

@@ -6,36 +6,43 @@
 //! - `accept`: listening sockets and the accept loop
 //! - `stream`: a client's byte stream, plain or TLS, with what was read ahead
 //! - `idle`: streams that are not held open for ever
+//! - `access`: who may use the proxy
 //! - `policy`: intercept, tunnel or refuse
 //! - `tls`: server settings per intercepted host
 //! - `http`: one HTTP/1.1 connection, with its limits and its drain
+//! - `framing`, `watched`: where requests begin and end, read strictly beside hyper
+//! - `request`: what makes a request unfit to be served, whoever it is for
 //! - `proxy`: requests to the proxy itself: CONNECT, absolute-form, origin-form
 //! - `intercept`: the inside of an intercepted tunnel
 //! - `tunnel`: bytes passed through unread
 //! - `answer`: answers, with the line that each leaves in the log
 
 mod accept;
+pub mod access;
 pub mod answer;
+pub mod framing;
 pub mod http;
 mod idle;
 mod intercept;
 pub mod policy;
 mod proxy;
+mod request;
 mod stream;
 mod tls;
 mod tunnel;
+mod watched;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::http::{Method, Response};
 use entrepot_ca::Authority as CertificateAuthority;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use accept::{BindError, Listener};
 pub use policy::Policy;
+pub use request::Unfit;
 pub use tls::TlsSettingsError;
 
 use crate::gateway::{Gateway, ResponseBody};
@@ -53,6 +60,8 @@ pub struct Options {
     pub policy: Policy,
     /// The names under which clients reach this proxy by TLS.
     pub own_names: Vec<Host>,
+    /// Who may use the proxy.
+    pub access: access::Options,
 }
 
 /// A request for one of the proxy's own pages.
@@ -96,6 +105,7 @@ pub struct Services {
 struct Shared {
     services: Services,
     policy: Policy,
+    access: access::Access,
     tls: tls::TlsSettings,
 }
 
@@ -106,7 +116,7 @@ struct Peer {
     client: SocketAddr,
     secure: bool,
     /// A place among the connections; a tunnel keeps it as long as it lasts.
-    _place: Arc<OwnedSemaphorePermit>,
+    _place: Arc<access::Place>,
 }
 
 impl Peer {

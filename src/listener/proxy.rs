@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
-use http::{Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 
-use super::answer::{Answer, LoggedBody, bad_request, framing_fault, refusal};
+use super::access::Denial;
+use super::answer::{Answer, LoggedBody, bad_request, refusal, refused};
+use super::http::Received;
 use super::policy::{Refusal, Verdict};
 use super::{PageRequest, Peer, intercept, tunnel};
 use crate::gateway::{ResponseBody, Served};
@@ -17,19 +19,85 @@ use crate::upstream::reach::AddressRule;
 const HTTP_PORT: u16 = 80;
 
 /// Answers one request on a connection to the proxy.
-pub(super) async fn answer(peer: &Peer, request: Request<Incoming>) -> Response<LoggedBody> {
+pub(super) async fn answer(peer: &Peer, received: Received) -> Response<LoggedBody> {
     let began = Instant::now();
-    let answer = if let Some(reason) = framing_fault(request.headers()) {
-        let line = peer.line(Outcome::Denied, request.method().clone(), shown(request.uri()));
-        Answer::new(bad_request(reason), line)
-    } else if request.method() == Method::CONNECT {
-        connect(peer, request).await
-    } else if request.uri().scheme().is_some() {
-        absolute(peer, request).await
-    } else {
-        origin(peer, &request)
+    let answer = match received {
+        Err(unserved) => {
+            let (request, unfit) = *unserved;
+            let line = peer.line(Outcome::Denied, request.method().clone(), shown(request.uri()));
+            Answer::new(refused(&unfit), line.because(Some(unfit.reason.into_owned())))
+        }
+        Ok(request) => match denial(peer, &request).await {
+            Some(answer) => answer,
+            None if request.method() == Method::CONNECT => connect(peer, request).await,
+            None if is_forwarded(&request) => absolute(peer, request).await,
+            None => origin(peer, &request),
+        },
     };
     answer.logged(began)
+}
+
+fn is_forwarded(request: &Request<Incoming>) -> bool {
+    request.uri().scheme().is_some()
+}
+
+/// Answers a client that is in none of the networks of `access.clients`.
+pub(super) fn turn_away(peer: &Peer, received: Received) -> Response<LoggedBody> {
+    let began = Instant::now();
+    let request = received.unwrap_or_else(|unserved| unserved.0);
+    let line = peer.line(Outcome::Denied, request.method().clone(), shown(request.uri()));
+    let reason = format!("{} may not use this proxy (access.clients)", peer.client.ip());
+    let mut response = refusal(StatusCode::FORBIDDEN, ErrorCode::Denied, &reason);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Answer::new(response, line.because(Some(reason))).logged(began)
+}
+
+/// The answer to a request of somebody who is no user of the proxy's, where users are asked for.
+///
+/// The pages by which clients are set up are everybody's. Whatever else there is in origin form
+/// takes the proxy for an origin, which asks by 401 (RFC 9110 §11.6).
+async fn denial(peer: &Peer, request: &Request<Incoming>) -> Option<Answer> {
+    let access = &peer.shared.access;
+    let client = peer.client.ip();
+    let is_direct = request.method() != Method::CONNECT && !is_forwarded(request);
+    let checked = if !is_direct {
+        access.check(client, request.headers()).await
+    } else if is_page(request.uri().path()) {
+        Ok(())
+    } else {
+        access.check_direct(client, request.headers()).await
+    };
+    let denial = checked.err()?;
+    let line = peer.line(Outcome::Denied, request.method().clone(), shown(request.uri()));
+    let response = denied_user(denial, is_direct);
+    Some(Answer::new(response, line.because(Some(denial.to_string()))))
+}
+
+/// The pages that ask for no user.
+fn is_page(path: &str) -> bool {
+    matches!(path, "/" | "/ca.crt" | "/healthz") || path.starts_with("/setup/")
+}
+
+fn denied_user(denial: Denial, is_direct: bool) -> Response<ResponseBody> {
+    const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"entrepot\"");
+    let reason = denial.to_string();
+    let (status, challenge) = match denial {
+        Denial::Busy => {
+            let code = ErrorCode::TooManyRequests;
+            let mut response = refusal(StatusCode::TOO_MANY_REQUESTS, code, &reason);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            return response;
+        }
+        Denial::Missing | Denial::Wrong if is_direct => {
+            (StatusCode::UNAUTHORIZED, header::WWW_AUTHENTICATE)
+        }
+        Denial::Missing | Denial::Wrong => {
+            (StatusCode::PROXY_AUTHENTICATION_REQUIRED, header::PROXY_AUTHENTICATE)
+        }
+    };
+    let mut response = refusal(status, ErrorCode::Denied, &reason);
+    response.headers_mut().insert(challenge, BASIC);
+    response
 }
 
 async fn connect(peer: &Peer, request: Request<Incoming>) -> Answer {
@@ -63,9 +131,8 @@ fn connect_authority(request: &Request<Incoming>) -> Result<Authority, String> {
     let Some(target) = target else {
         return Err("CONNECT needs a target of the form host:port".to_owned());
     };
-    if request.headers().contains_key(header::TRANSFER_ENCODING)
-        || request.headers().contains_key(header::CONTENT_LENGTH)
-    {
+    let of_a_body = [header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::EXPECT];
+    if of_a_body.iter().any(|name| request.headers().contains_key(name)) {
         return Err("CONNECT has no body".to_owned());
     }
     Authority::parse_with_port(target.as_str()).map_err(|error| format!("CONNECT: {error}"))
@@ -142,35 +209,19 @@ fn absolute_authority(uri: &Uri) -> Result<Authority, &'static str> {
 /// The proxy's own pages.
 fn origin(peer: &Peer, request: &Request<Incoming>) -> Answer {
     let uri = request.uri();
-    let response = match own_host(request) {
-        Err(reason) => bad_request(reason),
-        Ok(host) => peer.shared.services.pages.page(&PageRequest {
-            method: request.method(),
-            path: uri.path(),
-            query: uri.query(),
-            host,
-            secure: peer.secure,
-        }),
-    };
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let response = peer.shared.services.pages.page(&PageRequest {
+        method: request.method(),
+        path: uri.path(),
+        query: uri.query(),
+        host,
+        secure: peer.secure,
+    });
     if !response.status().is_client_error() {
         // Probes ask every few seconds; they would bury the requests that matter.
         return Answer::silent(response);
     }
     Answer::new(response, peer.line(Outcome::Denied, request.method().clone(), shown(uri)))
-}
-
-/// "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that lacks a Host
-/// header field and to any request message that contains more than one Host header field line or a
-/// Host header field with an invalid field value" (RFC 9112 §3.2).
-fn own_host(request: &Request<Incoming>) -> Result<Option<&str>, &'static str> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().map_err(|_| "the Host is not text")?,
-        (None, _) if request.version() == Version::HTTP_10 => return Ok(None),
-        _ => return Err("a request needs exactly one Host"),
-    };
-    Authority::parse(host, HTTP_PORT).map_err(|_| "the Host is not host[:port]")?;
-    Ok(Some(host))
 }
 
 /// A target for the log: without its query, which may be a secret.

@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use super::Peer;
 use super::accept::IDLE;
 use super::answer::refusal;
 use super::idle::IdleStream;
+use super::{Peer, http as connection};
 use crate::gateway::ResponseBody;
 use crate::log::{Outcome, RequestLine};
 use crate::oci::ErrorCode;
@@ -29,6 +28,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 pub(super) fn failed(error: &DialError) -> (Outcome, Response<ResponseBody>) {
     let (outcome, status, code) = match error {
         DialError::NotPublic { .. } => (Outcome::Denied, StatusCode::FORBIDDEN, ErrorCode::Denied),
+        DialError::Own { .. } => (Outcome::Denied, StatusCode::LOOP_DETECTED, ErrorCode::Denied),
         error if error.is_timeout() => {
             (Outcome::Error, StatusCode::GATEWAY_TIMEOUT, ErrorCode::Upstream)
         }
@@ -46,8 +46,10 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, far: Link, line: RequestLin
             Ok(near) => near,
             Err(error) => return never_opened(line, &error),
         };
+        let Some(mut near) = connection::unwrapped(near) else {
+            return;
+        };
         let passed = Arc::new(AtomicU64::new(0));
-        let mut near = TokioIo::new(near);
         let far = IdleStream::new(far, IDLE);
         let mut far = Counted { inner: far, passed: passed.clone() };
         tokio::select! {

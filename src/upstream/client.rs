@@ -17,7 +17,7 @@ use super::dial::{Resolver, TcpDialer};
 use super::error::UpstreamError;
 use super::link::{Dialer, proxy_refusal};
 use super::proxy::{ForwardProxy, Proxies};
-use super::reach::Exemptions;
+use super::reach::{Exemptions, OwnListeners};
 use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
 use super::trust::{Trust, TrustError};
 use crate::oci::Authority;
@@ -49,6 +49,8 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// Who may have a private address.
     pub exemptions: Exemptions,
+    /// Where this process listens.
+    pub own: OwnListeners,
 }
 
 impl Options {
@@ -58,6 +60,7 @@ impl Options {
             ipv6: self.ipv6,
             timeout: self.connect_timeout,
             resolver: Resolver::System,
+            own: self.own.clone(),
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::connect_to::ConnectTo;
 use super::error::DialError;
-use super::reach::AddressRule;
+use super::reach::{AddressRule, OwnListeners};
 use crate::oci::{Authority, Host};
 
 /// How long an address may be silent before the next is tried beside it (RFC 8305 §5 recommends
@@ -74,6 +74,8 @@ pub struct TcpDialer {
     pub timeout: Duration,
     /// Who turns names into addresses.
     pub resolver: Resolver,
+    /// Where nobody is led.
+    pub own: OwnListeners,
 }
 
 impl TcpDialer {
@@ -137,6 +139,9 @@ impl TcpDialer {
         if let Some(private) = usable.iter().find(|a| !rule.allows(a.ip())) {
             let address = private.ip();
             return Err(DialError::NotPublic { authority: authority.clone(), address });
+        }
+        if let Some(own) = usable.iter().find(|address| self.own.contain(**address)) {
+            return Err(DialError::Own { authority: authority.clone(), address: *own });
         }
         race(interleaved(usable)).await.map_err(|(address, source)| DialError::Connect {
             authority: authority.clone(),
@@ -213,6 +218,7 @@ mod tests {
             ipv6: true,
             timeout: Duration::from_secs(5),
             resolver: Resolver::Table(table),
+            own: OwnListeners::default(),
         }
     }
 
@@ -236,6 +242,24 @@ mod tests {
         let authority = Authority::new("rebind.test".parse().unwrap(), port);
         let refused = dialer.connect(&authority, AddressRule::Public).await;
         assert!(matches!(refused, Err(DialError::NotPublic { .. })));
+        let none = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+        assert!(none.is_err(), "nothing may have connected");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_led_to_our_own_listeners() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = listener.local_addr().unwrap();
+        let mut dialer = dialer(vec![("self.test", vec!["127.0.0.2", "127.0.0.1"])]);
+        dialer.connect_to = vec![format!("hub.test:443:{own}").parse().unwrap()];
+        dialer.own.set(vec![own]);
+        let by_name = Authority::new("self.test".parse().unwrap(), own.port());
+        for authority in
+            [by_name, own.to_string().parse().unwrap(), "hub.test:443".parse().unwrap()]
+        {
+            let refused = dialer.connect(&authority, AddressRule::Any).await;
+            assert!(matches!(refused, Err(DialError::Own { .. })), "{authority}");
+        }
         let none = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
         assert!(none.is_err(), "nothing may have connected");
     }

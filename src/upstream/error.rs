@@ -43,6 +43,14 @@ pub enum DialError {
         /// Where that leads.
         address: IpAddr,
     },
+    /// The name leads back to this proxy.
+    #[error("{authority} leads to {address}, where this proxy itself listens")]
+    Own {
+        /// What was asked for.
+        authority: Authority,
+        /// Where that leads.
+        address: SocketAddr,
+    },
     /// Every address failed; this is the last failure.
     #[error("no connection to {authority} (tried {address}): {source}")]
     Connect {
@@ -282,7 +290,7 @@ impl UpstreamError {
     pub fn is_refused_here(&self) -> bool {
         match self {
             Self::Shared(shared) => shared.is_refused_here(),
-            _ => matches!(self, Self::Dial(DialError::NotPublic { .. })),
+            _ => matches!(self, Self::Dial(DialError::NotPublic { .. } | DialError::Own { .. })),
         }
     }
 

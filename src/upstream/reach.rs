@@ -4,7 +4,9 @@
 //! in: cloud metadata, admin pages on loopback, neighbours. The rule is decided on the resolved
 //! address that is then dialled, so that neither a spelling nor a second DNS answer gets past it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, OnceLock};
 
 use crate::oci::{Authority, HostPattern};
 
@@ -40,6 +42,42 @@ impl Exemptions {
     pub fn rule_for(&self, authority: &Authority) -> AddressRule {
         let named = self.registries.iter().any(|pattern| pattern.matches(authority));
         if self.everything || named { AddressRule::Any } else { AddressRule::Public }
+    }
+}
+
+/// The sockets on which this process itself listens: nobody is led to them, whatever the operator
+/// has named. Cheap to clone; empty until they are bound.
+#[derive(Debug, Clone, Default)]
+pub struct OwnListeners {
+    bound: Arc<OnceLock<Vec<SocketAddr>>>,
+}
+
+impl OwnListeners {
+    /// Says which they are, once.
+    pub fn set(&self, bound: Vec<SocketAddr>) {
+        // A second time there would be nothing new: sockets are bound at the start alone.
+        let _ = self.bound.set(bound);
+    }
+
+    /// Whether a connection to `address` would end at one of them. Asks the system whether an
+    /// address is this machine's where one of them listens on all.
+    #[must_use]
+    pub fn contain(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        let mut same_port =
+            self.bound.get().into_iter().flatten().filter(|own| own.port() == address.port());
+        same_port.any(|own| {
+            // To connect to "any address" is to connect to this machine.
+            own.ip() == ip || ip.is_unspecified() || (own.ip().is_unspecified() && is_local(ip))
+        })
+    }
+}
+
+/// Whether an address is one of this machine's: then, and only then, something can be bound to it.
+fn is_local(ip: IpAddr) -> bool {
+    match UdpSocket::bind((ip, 0)) {
+        Ok(_) => true,
+        Err(error) => error.kind() != io::ErrorKind::AddrNotAvailable,
     }
 }
 
@@ -163,6 +201,25 @@ mod tests {
         for text in public {
             assert!(is_public(text.parse().unwrap()), "{text} must be public");
         }
+    }
+
+    #[test]
+    fn own_listeners_are_known_by_every_address() {
+        let contained = |bound: &str, address: &str| {
+            let own = OwnListeners::default();
+            own.set(vec![bound.parse().unwrap()]);
+            own.contain(address.parse().unwrap())
+        };
+        for address in ["127.0.0.1:3128", "0.0.0.0:3128", "[::ffff:127.0.0.1]:3128", "[::]:3128"] {
+            assert!(contained("127.0.0.1:3128", address), "{address}");
+            assert!(contained("0.0.0.0:3128", address), "{address}");
+        }
+        assert!(contained("0.0.0.0:3128", "127.8.9.10:3128"));
+        for address in ["127.0.0.1:3129", "127.0.0.2:3128", "8.8.8.8:3128"] {
+            assert!(!contained("127.0.0.1:3128", address), "{address}");
+        }
+        assert!(!contained("0.0.0.0:3128", "8.8.8.8:3128"));
+        assert!(!OwnListeners::default().contain("127.0.0.1:3128".parse().unwrap()));
     }
 
     #[test]

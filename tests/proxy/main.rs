@@ -8,6 +8,7 @@
     reason = "the steps of a test are no product code: one that can't go on has failed"
 )]
 
+mod access;
 mod authorisation_matrix;
 mod authorities;
 mod bad_disk;
@@ -22,12 +23,14 @@ mod pages;
 mod private_repositories;
 mod pulls;
 mod pushes;
+mod reach;
 mod redirects;
 mod resume;
 mod secrets;
 mod shutdown;
 mod tokens;
 mod tunnels;
+mod upstream_framing;
 mod upstream_proxy;
 mod upstream_trouble;
 mod upstream_trust;

@@ -49,51 +49,6 @@ fn a_private_address_is_refused_with_the_reason() {
 }
 
 #[test]
-fn no_spelling_of_a_private_address_gets_through() {
-    let spellings = [
-        "localhost:443",
-        "LOCALHOST:443",
-        "localhost.:443",
-        "127.1:443",
-        "127.0.1:443",
-        "127.255.255.254:443",
-        "2130706433:443",
-        "0x7f.0.0.1:443",
-        "0x7f000001:443",
-        "0177.0.0.1:443",
-        "017700000001:443",
-        "0.0.0.0:443",
-        "0:443",
-        "[::]:443",
-        "[::ffff:127.0.0.1]:443",
-        "[::ffff:a9fe:a9fe]:443",
-        "[0:0:0:0:0:ffff:7f00:1]:443",
-        "[::127.0.0.1]:443",
-        "[64:ff9b::7f00:1]:443",
-        "[64:ff9b::a9fe:a9fe]:443",
-        "[2002:7f00:1::]:443",
-        "[2001:0:7f00:1::]:443",
-        "[fe80::1]:443",
-        "[fe80::1%251]:443",
-        "[fc00::1]:443",
-        "[fd00:ec2::254]:443",
-        "100.64.0.1:443",
-        "172.16.0.1:443",
-        "192.168.1.1:443",
-        "224.0.0.1:443",
-        "255.255.255.255:443",
-        "127.0.0.1%00.example.com:443",
-        "\u{ff11}27.0.0.1:443",
-        "127\u{3002}0\u{3002}0\u{3002}1:443",
-    ];
-    let proxy = Proxy::builder(BINARY).start();
-    for authority in spellings {
-        let (response, _) = proxy.client().connect(authority).unwrap();
-        assert!(matches!(response.status, 400 | 403), "{authority}: {}", response.status);
-    }
-}
-
-#[test]
 fn ports_of_other_services_are_refused() {
     let proxy = Proxy::builder(BINARY).start();
     for port in [22, 25, 80, 3128, 5432, 8443] {
@@ -113,17 +68,6 @@ fn nothing_is_tunnelled_when_that_is_wanted() {
 }
 
 #[test]
-fn the_proxy_is_no_way_to_its_own_listeners() {
-    let proxy = Proxy::builder(BINARY).start();
-    for address in [proxy.address(), proxy.admin_address()] {
-        let (response, _) = proxy.client().connect(&address.to_string()).unwrap();
-        assert_eq!(response.status, 403);
-        let url = format!("http://{address}/healthz");
-        assert_eq!(proxy.client().get(&url).unwrap().status, 403, "{url}");
-    }
-}
-
-#[test]
 fn plain_http_is_forwarded_under_the_same_rules() {
     let web = Server::http(|request: &Request| {
         assert!(request.headers.get("proxy-authorization").is_none());
@@ -135,4 +79,19 @@ fn plain_http_is_forwarded_under_the_same_rules() {
     assert_eq!(web.connections(), 0);
     let response = tunnelling("any").client().get(&url).unwrap();
     assert_eq!((response.status, response.text().as_str()), (200, "/page?x=1"));
+}
+
+/// What goes through a tunnel is no request of the proxy's, even where it looks like one.
+#[test]
+fn nothing_in_a_tunnel_is_judged() {
+    let web = Server::http(|request: &Request| Response::new(200).body(request.target.clone()));
+    let proxy = tunnelling("any");
+    let (response, mut connection) = proxy.client().connect(&web.address().to_string()).unwrap();
+    assert_eq!(response.status, 200);
+    let lenient = "POST /a HTTP/1.1\nTransfer-Encoding: chunked\nContent-Length: 1\n\n1\nx\n0\n\n";
+    let chunked = "POST /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;a\nx\r\n0\r\n\r\n";
+    for request in [lenient, chunked, "GET /c HTTP/1.1\n\n"] {
+        let response = connection.send_raw(request.as_bytes()).unwrap();
+        assert_eq!(response.status, 200, "{request:?}");
+    }
 }

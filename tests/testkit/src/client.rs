@@ -1,7 +1,9 @@
 //! A client of the proxy: CONNECT, the TLS inside it, and every other form of request.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+
+use rustix::net;
 
 use crate::PATIENCE;
 use crate::http::{BodyReader, Head, Request, Response};
@@ -11,6 +13,7 @@ use crate::tls::{Handshake, Sni, Stream, TlsOptions, Versions};
 #[derive(Debug, Clone)]
 pub struct Client {
     way: Way,
+    own_address: Option<Ipv4Addr>,
     outer_tls: bool,
     tls: TlsOptions,
     proxy_headers: Vec<(String, String)>,
@@ -40,13 +43,20 @@ impl Client {
 
     fn going(way: Way) -> Self {
         let tls = TlsOptions { alpn: vec![b"http/1.1".to_vec()], ..TlsOptions::default() };
-        Self { way, outer_tls: false, tls, proxy_headers: Vec::new() }
+        Self { way, own_address: None, outer_tls: false, tls, proxy_headers: Vec::new() }
     }
 
     /// Trusts these certificates as well.
     #[must_use]
     pub fn trusting(mut self, pem: &str) -> Self {
         self.tls.trust(pem);
+        self
+    }
+
+    /// Comes from this address: every one of 127.0.0.0/8 is this machine's.
+    #[must_use]
+    pub fn from_address(mut self, address: Ipv4Addr) -> Self {
+        self.own_address = Some(address);
         self
     }
 
@@ -95,7 +105,7 @@ impl Client {
     /// A connection to the proxy itself.
     pub fn plain(&self) -> io::Result<Connection> {
         let Way::Proxy(proxy) = &self.way else { return Err(unknown_host("a proxy")) };
-        let (host, stream) = (proxy.to_string(), dial(*proxy)?);
+        let (host, stream) = (proxy.to_string(), self.dial(*proxy)?);
         if !self.outer_tls {
             return Ok(Connection::new(host, stream, None));
         }
@@ -125,11 +135,22 @@ impl Client {
             Way::Proxy(_) => self.tunnel(&authority)?,
             Way::Direct(hosts) => {
                 let known = hosts.iter().find(|(known, _)| known == name);
-                dial(known.ok_or_else(|| unknown_host(name))?.1)?
+                self.dial(known.ok_or_else(|| unknown_host(name))?.1)?
             }
         };
         let (stream, handshake) = self.tls.connect(name, stream)?;
         Ok(Connection::new(host.to_owned(), stream, Some(handshake)))
+    }
+
+    fn dial(&self, address: SocketAddr) -> io::Result<Box<dyn Stream>> {
+        let stream = match self.own_address {
+            Some(own) => connected_from(own, address)?,
+            None => TcpStream::connect_timeout(&address, PATIENCE)?,
+        };
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Box::new(stream))
     }
 
     fn tunnel(&self, authority: &str) -> io::Result<Box<dyn Stream>> {
@@ -165,12 +186,12 @@ impl Client {
     }
 }
 
-fn dial(address: SocketAddr) -> io::Result<Box<dyn Stream>> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    Ok(Box::new(stream))
+/// A connection from an address of one's own choice.
+fn connected_from(own: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None)?;
+    net::bind(&socket, &SocketAddr::from((own, 0)))?;
+    net::connect(&socket, &to)?;
+    Ok(TcpStream::from(socket))
 }
 
 fn unknown_host(name: &str) -> io::Error {
@@ -252,6 +273,13 @@ impl Connection {
         let stream = self.reader.get_mut();
         stream.write_all(bytes)?;
         stream.flush()
+    }
+
+    /// The next line that the other side sends, without its end.
+    pub fn read_line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
     }
 
     /// Whether the other side closes the connection, in whatever way, rather than to say more or

@@ -66,6 +66,7 @@ pub struct Builder {
     tables: String,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
+    everywhere: bool,
 }
 
 impl Builder {
@@ -122,6 +123,12 @@ impl Builder {
         self
     }
 
+    /// Lets it listen on every IPv4 address of this machine.
+    pub fn everywhere(mut self) -> Self {
+        self.everywhere = true;
+        self
+    }
+
     /// Starts it and waits until it answers.
     #[track_caller]
     #[must_use]
@@ -160,10 +167,12 @@ impl Builder {
     fn toml(&self, home: &Path, ports: Ports) -> String {
         let Self { connect_to, ca_files, top, upstream, tables, .. } = self;
         let data = home.join("data").display().to_string();
+        let own = if self.everywhere { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
         format!(
-            "listen = [\"{}\"]\nadmin-listen = \"{}\"\ndata-dir = {data:?}\n{top}\n\
+            "listen = [\"{own}:{}\"]\nadmin-listen = \"{}\"\ndata-dir = {data:?}\n{top}\n\
              [upstream]\nconnect-to = {connect_to:?}\nca-files = {ca_files:?}\n{upstream}\n{tables}",
-            ports.listen, ports.admin
+            ports.listen.port(),
+            ports.admin
         )
     }
 }
@@ -189,8 +198,8 @@ fn wait_until_ready(process: &Process, ports: Ports) -> Result<(), String> {
 /// Whether this process has the port: another test's proxy may have taken it meanwhile, and it
 /// would answer as well.
 fn says_that_it_listens(process: &Process, ports: Ports) -> bool {
-    let address = ports.listen.to_string();
-    process.lines().iter().any(|line| line.contains("listening") && line.contains(&address))
+    let port = format!(":{}", ports.listen.port());
+    process.lines().iter().any(|line| line.contains("listening") && line.contains(&port))
 }
 
 impl Proxy {
@@ -205,6 +214,7 @@ impl Proxy {
             tables: String::new(),
             environment: Vec::new(),
             arguments: Vec::new(),
+            everywhere: false,
         }
     }
 
