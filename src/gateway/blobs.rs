@@ -29,6 +29,9 @@ const FAR: u64 = 8 * 1024 * 1024;
 const RESERVED: Duration = Duration::from_secs(10);
 /// How long the record of a finished download may take to be written.
 const RECORDED: Duration = Duration::from_secs(2);
+/// How long an answer waits for the object to be hashed, the first time after a start: nothing is
+/// sent yet, and what is damaged can be fetched in its place.
+const PROVED: Duration = Duration::from_millis(250);
 /// What registries call every blob.
 const MEDIA_TYPE: &str = "application/octet-stream";
 
@@ -77,10 +80,8 @@ impl Request<'_> {
     }
 
     async fn get(self) -> Result<Served, UpstreamError> {
-        let registry = self.asked.registry.as_str();
-        let looking = self.gateway.parts.store.lookup(self.digest, registry);
-        // Another's reservation may be for a registry that does not answer.
-        let Ok(found) = tokio::time::timeout(RESERVED, looking).await else {
+        // Another's reservation may be for a registry that does not answer, and a disk may hang.
+        let Ok(found) = tokio::time::timeout(RESERVED, self.look_up()).await else {
             return self.pass_through().await;
         };
         let (reader, outcome) = match found {
@@ -100,6 +101,27 @@ impl Request<'_> {
         }
         let status = if outcome == Outcome::Hit { "hit" } else { "fwd=miss; collapsed" };
         Ok(self.kept_as(reader, outcome, status, record.map(|record| record.recorded)))
+    }
+
+    /// The object, as far as it is proved to be what its name says: one that the disk has damaged
+    /// is set aside, and absent.
+    async fn look_up(&self) -> Lookup {
+        loop {
+            let registry = self.asked.registry.as_str();
+            let found = self.gateway.parts.store.lookup(self.digest, registry).await;
+            let Lookup::Kept(reader) = &found else { return found };
+            if reader.is_verified() {
+                return found;
+            }
+            let is_part = self.asked.headers.contains_key(header::RANGE);
+            let patience = if is_part { RESERVED } else { PROVED };
+            match tokio::time::timeout(patience, reader.verified()).await {
+                // The end of the whole is held back until it is proved; a part has no such end.
+                Err(_) if !is_part => return found,
+                Ok(Ok(())) => return found,
+                Err(_) | Ok(Err(_)) => {}
+            }
+        }
     }
 
     /// The record of the object in this repository; of one that has just come, once it is written.

@@ -116,15 +116,15 @@ async fn whole(source: &Source, reader: &Reader, sent: u64) -> Result<ResponseBo
 
 /// Reads past the first `sent` bytes; returns what came along with the last of them.
 ///
-/// What was sent of a download that nobody had verified must be what comes now: else the end could
-/// be right and the whole wrong. What was kept is right.
+/// What was sent of an object that nobody had verified must be what comes now: else the end could
+/// be right and the whole wrong.
 async fn skip(
     body: &mut IdleBody,
     hasher: &mut Hasher,
     reader: &Reader,
     sent: u64,
 ) -> Result<Bytes, RescueError> {
-    let is_unverified = reader.origin().is_some();
+    let is_unverified = !reader.is_verified();
     let mut position = 0;
     while position < sent {
         let Some(frame) = body.frame().await else { return Err(RescueError::Changed) };

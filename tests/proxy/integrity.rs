@@ -193,6 +193,36 @@ fn verify_sets_damage_aside_and_the_next_pull_heals_it() {
 }
 
 #[test]
+fn damage_that_a_start_finds_is_healed_within_the_request() {
+    for size in [SIZE, 9_000_000] {
+        for range in [None, Some("bytes=100-199")] {
+            let (registry, mut proxy, blob) = one_layer(size);
+            let pulled = proxy.puller().pull(ALPINE, "1").unwrap();
+            proxy.wait_until_all_kept(&pulled);
+            proxy.signal(Signal::TERM);
+            proxy.wait_exit();
+            proxy.damage(&blob.digest);
+            proxy.start_again();
+            let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), blob.digest);
+            let mut request = Request::get(&url);
+            if let Some(range) = range {
+                request = request.header("Range", range);
+            }
+            let answer = proxy.client().send(&request).unwrap();
+            match answer.status {
+                206 => assert_eq!(answer.body, blob.bytes.slice(100..200)),
+                status => assert!(status == 200 && answer.body == blob.bytes, "{status}"),
+            }
+            proxy.wait_for_log(&["object quarantined"]);
+            proxy.wait_until_kept(&blob.digest);
+            proxy.assert_store_is_sound();
+            let gets = registry.requests().blob_gets().path(&blob.digest);
+            assert_eq!(gets.len(), 2, "{}", gets.summary());
+        }
+    }
+}
+
+#[test]
 fn what_is_kept_stays_within_its_bounds() {
     let registry = Registry::open();
     let proxy = Proxy::builder(crate::BINARY)

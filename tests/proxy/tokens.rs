@@ -172,7 +172,8 @@ fn a_password_grant_is_passed_to_the_token_server() {
 #[test]
 fn public_pulls_go_on_while_the_token_server_is_away() {
     let world = world();
-    world.proxy.puller().pull(ALPINE, "1").unwrap();
+    let pulled = world.proxy.puller().pull(ALPINE, "1").unwrap();
+    world.proxy.wait_until_all_kept(&pulled);
     world.registry.fault_always(On::path("/token").at(Role::Auth), Fault::NoAnswer(Hangup::Fin));
     let alice = Puller::new(world.proxy.client()).user(&world.alice);
     let pulled = alice.pull(ALPINE, "1").unwrap();
