@@ -25,6 +25,7 @@
 //! | `check` | verifying a kept object when it is first asked for |
 //! | `repository`, `records` | what a registry has shown where |
 //! | `index` | hints: sizes, last use, hits |
+//! | `references` | which other objects a document needs |
 //! | `bounds`, `pins` | eviction, and what is exempt from it |
 //! | `tree`, `lock`, `recovery` | the directory: layout, ownership, cleaning after a crash |
 //! | [`disk`] | every file call, with a seam for faults |
@@ -89,6 +90,7 @@ mod publish;
 mod reader;
 mod records;
 mod recovery;
+mod references;
 mod relay;
 mod repository;
 mod reservation;
@@ -110,6 +112,7 @@ pub use index::IndexState;
 pub use inspect::Verdict;
 pub use options::Options;
 pub use reader::Reader;
+pub use references::ReadReferences;
 pub use relay::Relay;
 pub use repository::{ContentRecord, Fact, Repository};
 pub use reservation::{Reservation, Start};

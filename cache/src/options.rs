@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::ReadReferences;
 use crate::disk::Disk;
 
 /// What [`Store::open`](crate::Store::open) needs to know.
@@ -22,13 +23,26 @@ pub struct Options {
     pub min_free: Option<u64>,
     /// After how long without use an object is evicted, to the second.
     pub max_idle: Option<Duration>,
+    /// Which other objects a document needs: an image's index its manifests, a manifest its
+    /// configuration and layers. Given the bytes of a kept object that looks like a JSON object and
+    /// has 8 MiB at most; what it can't read needs nothing. Called off the async threads.
+    ///
+    /// With it a document and what it needs are evicted together, and a pin holds all of them.
+    pub references: Option<ReadReferences>,
 }
 
 impl Options {
     /// A store in `dir`, on the real file system, without bounds.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), disk: Disk::real(), max_size: None, min_free: None, max_idle: None }
+        Self {
+            dir: dir.into(),
+            disk: Disk::real(),
+            max_size: None,
+            min_free: None,
+            max_idle: None,
+            references: None,
+        }
     }
 
     /// The same with another way to the files.

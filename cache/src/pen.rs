@@ -261,7 +261,9 @@ impl Pen {
         }
         publish(&self.shared, self.object.file(), &self.path(), &digest)
             .map_err(FinishError::Store)?;
-        self.shared.published(&self.object);
+        let file = self.object.file();
+        let references = self.shared.documents.read_file(&digest, file, self.position);
+        self.shared.published(&self.object, references.unwrap_or_default());
         Ok(Arc::clone(&self.object))
     }
 

@@ -16,6 +16,7 @@ use crate::lock::Lock;
 use crate::object::Object;
 use crate::opened::Opened;
 use crate::pins::Pins;
+use crate::references::{Interpreter, References};
 use crate::tree::Tree;
 use crate::{Digest, check};
 
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) buffers: Arc<Buffers>,
     pub(crate) index: Index,
     pub(crate) pins: Pins,
+    pub(crate) documents: Interpreter,
     pub(crate) keeper: Keeper,
     /// How many large objects may be hashed at a time.
     pub(crate) checks: Arc<Semaphore>,
@@ -83,15 +85,16 @@ impl Shared {
     }
 
     /// `object` has just been published.
-    pub(crate) fn published(&self, object: &Arc<Object>) {
-        self.index.added(object.digest(), object.size());
+    pub(crate) fn published(&self, object: &Arc<Object>, references: References) {
+        self.index.added(object.digest(), object.size(), references);
         self.opened.insert(object);
         self.keeper.wake();
     }
 
     /// Whether an object of `size` bytes is to be kept once it is verified.
     pub(crate) fn keeps(&self, digest: &Digest, size: u64) -> bool {
-        self.keeper.fits(size) || self.pins.has(digest)
+        let is_needed = || self.index.closure(self.pins.all()).contains(digest);
+        self.keeper.fits(size) || self.pins.has(digest) || is_needed()
     }
 
     /// `digest` is no longer kept.

@@ -15,6 +15,7 @@ use crate::origin::Origin;
 use crate::pins::Pins;
 use crate::publish::{publish, remove_quietly};
 use crate::recovery::recover;
+use crate::references::{Interpreter, References};
 use crate::reservation::{interrupted, usable};
 use crate::shared::Shared;
 use crate::tree::Tree;
@@ -151,7 +152,7 @@ impl Store {
     }
 
     fn kept(&self, object: Arc<Object>) -> Lookup {
-        self.shared.index.used(object.digest(), object.size());
+        self.shared.index.used(object.digest());
         check::start(&self.shared, &object);
         Lookup::Kept(Reader::new(object))
     }
@@ -255,8 +256,8 @@ impl Store {
         walked.await.unwrap_or_else(|error| Err(interrupted(error)))
     }
 
-    /// Keeps `digest` from being evicted, whether it is kept already or not; durable once this
-    /// returns. It can still be removed or quarantined.
+    /// Keeps `digest` and all that it needs from being evicted, whether it is kept already or not;
+    /// durable once this returns. It can still be removed or quarantined.
     ///
     /// To have an object for good, pin it and then look it up.
     pub async fn pin(&self, digest: &Digest) -> Result<(), DiskError> {
@@ -275,7 +276,14 @@ impl Store {
         unpinned.unwrap_or_else(|error| Err(interrupted(error)))
     }
 
-    /// Whether `digest` is pinned, from memory.
+    /// What `digest` needs, if it is a kept document: see [`Options::references`]. From memory, and
+    /// only a hint: empty also while the index is being read.
+    #[must_use]
+    pub fn references_of(&self, digest: &Digest) -> Vec<Digest> {
+        self.shared.index.references(digest).as_slice().to_vec()
+    }
+
+    /// Whether `digest` itself is pinned, from memory.
     #[must_use]
     pub fn is_pinned(&self, digest: &Digest) -> bool {
         self.shared.pins.has(digest)
@@ -303,10 +311,11 @@ impl Store {
 }
 
 /// How the index of an opened tree is started.
-type StartIndex = fn(Tree, Arc<Lock>) -> Index;
+type StartIndex = fn(Tree, Interpreter, Arc<Lock>) -> Index;
 
 fn open(options: Options, start: StartIndex) -> Result<Shared, OpenError> {
     let keeper = Keeper::new(Bounds::of(&options));
+    let documents = Interpreter::new(options.references);
     let tree = Tree::new(options.dir, options.disk);
     tree.claim()?;
     let lock = Arc::new(Lock::take(&tree)?);
@@ -314,7 +323,7 @@ fn open(options: Options, start: StartIndex) -> Result<Shared, OpenError> {
     let pins = prepared.and_then(|()| Pins::load(&tree));
     let pins = pins.map_err(|error| tree.failed(error))?;
     let walked = Tree::new(tree.dir().to_owned(), Disk::real());
-    let index = start(walked, Arc::clone(&lock));
+    let index = start(walked, documents, Arc::clone(&lock));
     Ok(Shared {
         tree,
         flights: Arc::new(Flights::default()),
@@ -323,6 +332,7 @@ fn open(options: Options, start: StartIndex) -> Result<Shared, OpenError> {
         buffers: Arc::default(),
         index,
         pins,
+        documents,
         keeper,
         checks: check::slots(),
         durable_shards: std::sync::Mutex::default(),
@@ -353,13 +363,22 @@ fn put(shared: &Shared, digest: &Digest, bytes: Bytes) -> Result<Arc<Object>, Pu
     if actual != *digest {
         return Err(PutError::DigestMismatch { expected: *digest, actual: Box::new(actual) });
     }
+    let references = shared.documents.read(digest, &bytes);
     match shared.open_kept(digest) {
-        Ok(Some(object)) if object.is_verified() => Ok(object),
-        _ => write_whole(shared, digest, bytes).map_err(PutError::Store),
+        Ok(Some(object)) if object.is_verified() => {
+            shared.index.learnt(digest, references);
+            Ok(object)
+        }
+        _ => write_whole(shared, digest, bytes, references).map_err(PutError::Store),
     }
 }
 
-fn write_whole(shared: &Shared, digest: &Digest, bytes: Bytes) -> Result<Arc<Object>, DiskError> {
+fn write_whole(
+    shared: &Shared,
+    digest: &Digest,
+    bytes: Bytes,
+    references: References,
+) -> Result<Arc<Object>, DiskError> {
     let draft = shared.tree.temporary();
     let size = bytes.len() as u64;
     let file = shared.tree.disk().create_new(&draft)?;
@@ -372,7 +391,7 @@ fn write_whole(shared: &Shared, digest: &Digest, bytes: Bytes) -> Result<Arc<Obj
     }
     let object = Arc::new(Object::kept(*digest, Arc::new(file), &shared.buffers, size));
     if keeps {
-        shared.published(&object);
+        shared.published(&object, references);
     }
     Ok(object)
 }

@@ -6,15 +6,15 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `choice` | which objects go: the least recently used ones |
+//! | `units` | what leaves together: least recently used images and objects |
 //! | `sweep` | the thread: measure, choose, remove |
 //! | `removal` | removing without being held up by a disk that hangs |
 //! | `steps` | telling time that passed from a clock that was set |
 
-mod choice;
 mod removal;
 mod steps;
 mod sweep;
+mod units;
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -24,8 +24,8 @@ use tokio::sync::oneshot;
 use crate::Options;
 use crate::shared::Shared;
 use crate::sync::locked;
-pub(crate) use choice::Candidate;
 use sweep::Sweeper;
+pub(crate) use units::{Candidate, Node};
 
 /// How long closing waits for a sweep to stop; it looks after every object.
 const PATIENCE: Duration = Duration::from_secs(10);

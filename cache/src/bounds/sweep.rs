@@ -5,16 +5,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::choice::least_used;
 use super::removal::{Hanging, Remover};
 use super::steps::Steps;
-use super::{Bell, Bounds, Candidate};
+use super::units::{self, Unit, enough};
+use super::{Bell, Bounds, Candidate, Node};
 use crate::Digest;
 use crate::disk::DiskError;
 use crate::flights::Boarding;
 use crate::index::now;
 use crate::inspect::walk;
 use crate::origin::Origin;
+use crate::references::References;
 use crate::shared::Shared;
 
 /// How often the thread looks without being woken.
@@ -127,14 +128,16 @@ impl Sweeper {
         if kept() <= max {
             return Ok(());
         }
-        // Which everything else would have to go for.
-        let oversized = |candidate: &Candidate| candidate.size > max;
-        self.evict(shared, &known(shared, u64::MAX, Mercy::SpareNone, oversized))?;
+        // What everything else would have to go for.
+        if shared.index.has_larger(max) {
+            let too_large = known(shared, Mercy::SpareNone, max).into_iter();
+            self.evict(shared, too_large.filter(Unit::is_too_large))?;
+        }
         let low = low_water(max);
         for mercy in [Mercy::SpareUsed, Mercy::SpareNone] {
             if kept() > max || (mercy == Mercy::SpareUsed && kept() > low) {
                 let need = kept().saturating_sub(low);
-                self.evict(shared, &known(shared, need, mercy, |_| true))?;
+                self.evict(shared, enough(known(shared, mercy, u64::MAX), need))?;
             }
         }
         if kept() > max { Err(Unheld::InUse) } else { Ok(()) }
@@ -153,10 +156,14 @@ impl Sweeper {
         // An index that had to be built anew does not know what was used.
         let known_since = if shared.index.is_rebuilt() { self.opened } else { 0 };
         let since = steady_since.max(known_since);
-        let is_idle = |candidate: &Candidate| {
-            wall.saturating_sub(candidate.last_use.max(since)) > idle.as_secs()
-        };
-        self.evict(shared, &known(shared, u64::MAX, Mercy::SpareUsed, is_idle))
+        let is_idle = |used: u64| wall.saturating_sub(used.max(since)) > idle.as_secs();
+        let mut units = known(shared, Mercy::SpareUsed, u64::MAX);
+        units.retain(|unit| is_idle(unit.last_use()));
+        for unit in &mut units {
+            // A layer that several idle images share, and somebody uses all the same.
+            unit.members.retain(|member| is_idle(member.last_use));
+        }
+        self.evict(shared, units)
     }
 
     fn hold_min_free(&mut self, shared: &Arc<Shared>, urgency: Urgency) -> Result<(), Unheld> {
@@ -172,36 +179,42 @@ impl Sweeper {
         let need = min.saturating_add(min / 20).saturating_sub(free);
         // An object that is being used frees nothing before it is read to its end.
         let chosen = if self.complete {
-            known(shared, need, Mercy::SpareUsed, |_| true)
+            known(shared, Mercy::SpareUsed, u64::MAX)
         } else {
-            found(shared, need).map_err(Unheld::Disk)?
+            found(shared).map_err(Unheld::Disk)?
         };
         if chosen.is_empty() {
             return Err(Unheld::InUse);
         }
         self.made_space = Some(Instant::now());
-        self.evict(shared, &chosen)
+        self.evict(shared, enough(chosen, need))
     }
 
-    fn evict(&mut self, shared: &Arc<Shared>, chosen: &[Candidate]) -> Result<(), Unheld> {
+    /// Removes `units` in their order, each with its documents first.
+    fn evict(
+        &mut self,
+        shared: &Arc<Shared>,
+        units: impl IntoIterator<Item = Unit>,
+    ) -> Result<(), Unheld> {
         let (mut objects, mut bytes) = (0_u64, 0_u64);
         let mut outcome = Ok(());
-        for candidate in chosen {
+        let mut needed = HashSet::new();
+        for candidate in units.into_iter().flat_map(|unit| unit.members) {
             if self.bell.is_closed() {
                 break;
             }
-            match self.remover.evict(shared, *candidate) {
-                Ok(Ok(true)) => {
+            if needed.contains(&candidate.digest) {
+                continue;
+            }
+            match self.remove(shared, candidate) {
+                Ok(true) => {
                     objects = objects.saturating_add(1);
                     bytes = bytes.saturating_add(candidate.size);
                 }
-                Ok(Ok(false)) => {}
-                Ok(Err(error)) => {
-                    outcome = Err(Unheld::Disk(error));
-                    break;
-                }
-                Err(Hanging) => {
-                    outcome = Err(Unheld::Hanging);
+                // It stays: then so does what it needs.
+                Ok(false) => needed.extend(shared.index.closure([candidate.digest].into())),
+                Err(unheld) => {
+                    outcome = Err(unheld);
                     break;
                 }
             }
@@ -210,6 +223,13 @@ impl Sweeper {
             tracing::info!(objects, bytes, "objects evicted");
         }
         outcome
+    }
+
+    fn remove(&mut self, shared: &Arc<Shared>, candidate: Candidate) -> Result<bool, Unheld> {
+        match self.remover.evict(shared, candidate) {
+            Ok(outcome) => outcome.map_err(Unheld::Disk),
+            Err(Hanging) => Err(Unheld::Hanging),
+        }
     }
 }
 
@@ -225,38 +245,48 @@ pub(super) const fn low_water(max: u64) -> u64 {
     max - max / 20
 }
 
-/// What goes of the objects that the index knows.
-fn known(
-    shared: &Shared,
-    need: u64,
-    mercy: Mercy,
-    may_go: impl Fn(&Candidate) -> bool,
-) -> Vec<Candidate> {
+/// What may go of the objects that the index knows.
+fn known(shared: &Shared, mercy: Mercy, largest: u64) -> Vec<Unit> {
     let exempt = exempt(shared, mercy);
-    shared.index.with_candidates(|candidates| {
-        let free = candidates.filter(|one| !exempt.contains(&one.digest) && may_go(one));
-        least_used(free, need)
-    })
+    units::units(&shared.index.nodes(), &exempt, largest)
 }
 
-/// What goes by what the tree itself says: for a disk that is full before the index is complete.
-fn found(shared: &Shared, need: u64) -> Result<Vec<Candidate>, DiskError> {
-    let exempt = exempt(shared, Mercy::SpareUsed);
-    let mut candidates = Vec::new();
-    walk(&shared.tree, |digest| {
-        if !exempt.contains(&digest) {
-            candidates.extend(look_at(shared, digest));
-        }
-    })?;
-    Ok(least_used(candidates.into_iter(), need))
+/// What may go by what the tree itself says: for a disk that is full before the index is complete.
+fn found(shared: &Shared) -> Result<Vec<Unit>, DiskError> {
+    let mut exempt = exempt(shared, Mercy::SpareUsed);
+    exempt.extend(pinned_closure(shared));
+    let mut nodes = Vec::new();
+    walk(&shared.tree, |digest| nodes.extend(look_at(shared, digest)))?;
+    Ok(units::units(&nodes, &exempt, u64::MAX))
 }
 
-fn look_at(shared: &Shared, digest: Digest) -> Option<Candidate> {
-    if let Some(known) = shared.index.candidate(&digest) {
+fn look_at(shared: &Shared, digest: Digest) -> Option<Node> {
+    if let Some(known) = shared.index.node(&digest) {
         return Some(known);
     }
     let seen = shared.tree.disk().file_size_and_age(&shared.tree.blob(&digest));
-    seen.ok().map(|(size, last_use)| Candidate { last_use, turn: 0, size, digest })
+    let (size, last_use) = seen.ok()?;
+    let candidate = Candidate { last_use, turn: 0, size, digest };
+    Some(Node { candidate, references: References::Unknown })
+}
+
+/// All that pinned objects need, read from the tree where the index does not know it yet.
+fn pinned_closure(shared: &Shared) -> HashSet<Digest> {
+    let mut closure = shared.pins.all();
+    let mut rest: Vec<Digest> = closure.iter().copied().collect();
+    while let Some(digest) = rest.pop() {
+        let references = match shared.index.references(&digest) {
+            References::Unknown => read(shared, &digest).unwrap_or_default(),
+            known @ References::Known(_) => known,
+        };
+        rest.extend(references.as_slice().iter().filter(|one| closure.insert(**one)));
+    }
+    closure
+}
+
+fn read(shared: &Shared, digest: &Digest) -> Result<References, DiskError> {
+    let file = shared.tree.disk().open(&shared.tree.blob(digest))?;
+    shared.documents.read_file(digest, &file, file.len()?)
 }
 
 fn exempt(shared: &Shared, mercy: Mercy) -> HashSet<Digest> {

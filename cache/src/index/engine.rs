@@ -1,15 +1,17 @@
 //! The seam between the index and whatever keeps it on disk.
 
 use crate::Digest;
+use crate::references::References;
 
 /// What is known about a kept object.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hint {
     /// Size in bytes.
     pub(crate) size: u64,
     /// Seconds since the epoch.
     pub(crate) last_use: u64,
     pub(crate) hits: u64,
+    pub(crate) references: References,
 }
 
 /// A hint to be kept, or one to be dropped.

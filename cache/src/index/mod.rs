@@ -19,12 +19,14 @@ mod owner;
 mod sled_engine;
 mod table;
 
+use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::bounds::Candidate;
+use crate::bounds::{Candidate, Node};
 use crate::lock::Lock;
+use crate::references::{Interpreter, References};
 use crate::sync::locked;
 use crate::tree::Tree;
 use crate::{Digest, Totals};
@@ -79,25 +81,30 @@ impl Index {
     /// Starts the owner on the index of `tree`; returns at once.
     ///
     /// `lock` is the store's: it is not given back before the owner has ended.
-    pub(crate) fn start(tree: Tree, lock: Arc<Lock>) -> Self {
-        Self::start_with(tree, Some(lock), Box::new(sled_engine::open))
+    pub(crate) fn start(tree: Tree, documents: Interpreter, lock: Arc<Lock>) -> Self {
+        Self::start_with(tree, documents, Some(lock), Box::new(sled_engine::open))
     }
 
     #[cfg(test)]
-    pub(crate) fn start_young(tree: Tree, _: Arc<Lock>) -> Self {
+    pub(crate) fn start_young(tree: Tree, documents: Interpreter, _: Arc<Lock>) -> Self {
         let never = |_: &Tree| {
             loop {
                 std::thread::park();
             }
         };
-        Self::start_with(tree, None, Box::new(never))
+        Self::start_with(tree, documents, None, Box::new(never))
     }
 
-    fn start_with(tree: Tree, lock: Option<Arc<Lock>>, opener: Opener) -> Self {
+    fn start_with(
+        tree: Tree,
+        documents: Interpreter,
+        lock: Option<Arc<Lock>>,
+        opener: Opener,
+    ) -> Self {
         let table = Arc::new(Mutex::new(Table::default()));
         let (alive, closed) = channel();
         let (at_work, ended) = channel();
-        let owner = Owner::new(Arc::clone(&table), tree, closed);
+        let owner = Owner::new(Arc::clone(&table), tree, documents, closed);
         let work = move || {
             let _at_work: Sender<()> = at_work;
             owner.run(opener);
@@ -124,8 +131,25 @@ impl Index {
     }
 
     /// An object of `size` bytes has been published.
-    pub(crate) fn added(&self, digest: &Digest, size: u64) {
-        locked(&self.table).add(digest, size, now(), Proof::Sound);
+    pub(crate) fn added(&self, digest: &Digest, size: u64, references: References) {
+        let mut table = locked(&self.table);
+        table.add(digest, size, now(), Proof::Sound);
+        table.learn(digest, references);
+    }
+
+    /// What a kept object needs has become known.
+    pub(crate) fn learnt(&self, digest: &Digest, references: References) {
+        locked(&self.table).learn(digest, references);
+    }
+
+    /// What an object needs, as far as that is known.
+    pub(crate) fn references(&self, digest: &Digest) -> References {
+        locked(&self.table).references(digest)
+    }
+
+    /// `roots` and all that they need, as far as that is known.
+    pub(crate) fn closure(&self, roots: HashSet<Digest>) -> HashSet<Digest> {
+        locked(&self.table).closure(roots)
     }
 
     /// A kept object of `size` bytes has been found on disk.
@@ -136,9 +160,9 @@ impl Index {
         }
     }
 
-    /// A kept object of `size` bytes, known already, has been asked for.
-    pub(crate) fn used(&self, digest: &Digest, size: u64) {
-        locked(&self.table).touch(digest, size, now());
+    /// A kept object, known already, has been asked for.
+    pub(crate) fn used(&self, digest: &Digest) {
+        locked(&self.table).touch(digest, now());
     }
 
     /// An object is no longer kept.
@@ -170,16 +194,18 @@ impl Index {
     }
 
     /// What eviction needs to know of an object.
-    pub(crate) fn candidate(&self, digest: &Digest) -> Option<Candidate> {
-        locked(&self.table).candidate(digest, now())
+    pub(crate) fn node(&self, digest: &Digest) -> Option<Node> {
+        locked(&self.table).node(digest, now())
     }
 
-    /// Calls `work` with everything that is known, in no order. Everybody else waits meanwhile.
-    pub(crate) fn with_candidates<T>(
-        &self,
-        work: impl FnOnce(&mut dyn Iterator<Item = Candidate>) -> T,
-    ) -> T {
-        work(&mut locked(&self.table).candidates(now()))
+    /// Everything that is known, in no order: a copy, so that nobody waits while it is looked at.
+    pub(crate) fn nodes(&self) -> Vec<Node> {
+        locked(&self.table).nodes(now())
+    }
+
+    /// Whether an object of more than `size` bytes is kept.
+    pub(crate) fn has_larger(&self, size: u64) -> bool {
+        locked(&self.table).has_larger(size)
     }
 
     /// Whether everything that is kept is known.

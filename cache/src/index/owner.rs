@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::sled_engine::move_aside;
 use super::table::Table;
 use super::{IndexState, Opener};
 use crate::inspect::walk;
+use crate::references::Interpreter;
 use crate::sync::locked;
 use crate::tree::Tree;
 
@@ -20,13 +21,19 @@ const GATHER: Duration = Duration::from_secs(5);
 pub(super) struct Owner {
     table: Arc<Mutex<Table>>,
     tree: Tree,
+    documents: Interpreter,
     /// Disconnected when the store is closed or gone.
     closed: Receiver<()>,
 }
 
 impl Owner {
-    pub(super) const fn new(table: Arc<Mutex<Table>>, tree: Tree, closed: Receiver<()>) -> Self {
-        Self { table, tree, closed }
+    pub(super) const fn new(
+        table: Arc<Mutex<Table>>,
+        tree: Tree,
+        documents: Interpreter,
+        closed: Receiver<()>,
+    ) -> Self {
+        Self { table, tree, documents, closed }
     }
 
     /// Reads, walks if need be, then writes batches until the store is closed.
@@ -38,6 +45,7 @@ impl Owner {
         if !loaded.clean {
             self.rebuild();
         }
+        self.read_documents();
         self.settle();
         while self.closed.recv_timeout(GATHER) == Err(RecvTimeoutError::Timeout) {
             self.write(engine.as_mut(), Last::No);
@@ -56,7 +64,7 @@ impl Owner {
 
     fn take_over(&self, loaded: &Loaded) {
         for (digest, hint) in &loaded.hints {
-            locked(&self.table).merge(digest, *hint);
+            locked(&self.table).merge(digest, hint.clone());
         }
     }
 
@@ -80,9 +88,28 @@ impl Owner {
         let path = self.tree.blob(&digest);
         if let Ok((size, last_use)) = self.tree.disk().file_size_and_age(&path) {
             let mut table = locked(&self.table);
-            table.merge(&digest, Hint { size, last_use, hits: 0 });
+            table.merge(&digest, Hint { size, last_use, ..Hint::default() });
             table.note(&digest);
         }
+    }
+
+    /// Learns from the files what needs what, where nobody has looked yet.
+    fn read_documents(&self) {
+        if !self.documents.is_there() {
+            return;
+        }
+        let unread = locked(&self.table).unread();
+        for (digest, size) in unread.into_iter().take_while(|_| !self.is_closed()) {
+            let file = self.tree.disk().open(&self.tree.blob(&digest));
+            let read = file.and_then(|file| self.documents.read_file(&digest, &file, size));
+            if let Ok(references) = read {
+                locked(&self.table).learn(&digest, references);
+            }
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.try_recv() == Err(TryRecvError::Disconnected)
     }
 
     fn settle(&self) {

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::IndexState;
 use super::engine::{Change, Hint};
-use crate::bounds::Candidate;
+use crate::bounds::{Candidate, Node};
+use crate::references::References;
 use crate::{Digest, Totals};
 
 /// Invariant: `bytes` is the sum of the hints' sizes.
@@ -24,7 +25,7 @@ pub(super) struct Table {
     pub(super) state: IndexState,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     hint: Hint,
     /// Its last use in this run, 0 if there was none.
@@ -63,22 +64,22 @@ impl Default for Table {
 
 impl Table {
     pub(super) fn add(&mut self, digest: &Digest, size: u64, now: u64, proof: Proof) {
-        let hits = self.hints.get(digest).map_or(0, |known| known.hint.hits);
+        let before = self.hints.get(digest).map(|known| &known.hint);
+        let (hits, references) =
+            before.map(|hint| (hint.hits, hint.references.clone())).unwrap_or_default();
         self.turn = self.turn.saturating_add(1);
-        let hint = Hint { size, last_use: now, hits };
+        let hint = Hint { size, last_use: now, hits, references };
         self.set(digest, Known { hint, turn: self.turn, added: self.turn, proof });
         self.note(digest);
     }
 
     /// Notes a use of what is known; what is not has gone meanwhile.
-    pub(super) fn touch(&mut self, digest: &Digest, size: u64, now: u64) {
-        let Some(Known { hint, added, proof, .. }) = self.hints.get(digest).copied() else {
-            return;
-        };
-        let hits = hint.hits.saturating_add(1);
+    pub(super) fn touch(&mut self, digest: &Digest, now: u64) {
+        let Some(known) = self.hints.get_mut(digest) else { return };
         self.turn = self.turn.saturating_add(1);
-        let hint = Hint { size, last_use: now, hits };
-        self.set(digest, Known { hint, turn: self.turn, added, proof });
+        known.turn = self.turn;
+        known.hint.last_use = now;
+        known.hint.hits = known.hint.hits.saturating_add(1);
         self.note(digest);
     }
 
@@ -89,9 +90,44 @@ impl Table {
 
     /// Takes over what was known before this run; what this run knows is newer.
     pub(super) fn merge(&mut self, digest: &Digest, hint: Hint) {
-        if !self.hints.contains_key(digest) && !self.changed.contains(digest) {
+        if self.hints.contains_key(digest) {
+            self.learn(digest, hint.references);
+        } else if !self.changed.contains(digest) {
             self.set(digest, Known { hint, turn: 0, added: 0, proof: Proof::None });
         }
+    }
+
+    /// What an object needs has become known; it never changes.
+    pub(super) fn learn(&mut self, digest: &Digest, references: References) {
+        let Some(known) = self.hints.get_mut(digest) else { return };
+        if known.hint.references == References::Unknown && references != References::Unknown {
+            known.hint.references = references;
+            self.note(digest);
+        }
+    }
+
+    /// The objects of which nobody knows what they need.
+    pub(super) fn unread(&self) -> Vec<(Digest, u64)> {
+        let unread =
+            self.hints.iter().filter(|(_, known)| known.hint.references == References::Unknown);
+        unread.map(|(digest, known)| (*digest, known.hint.size)).collect()
+    }
+
+    /// What an object needs.
+    pub(super) fn references(&self, digest: &Digest) -> References {
+        self.hints.get(digest).map(|known| known.hint.references.clone()).unwrap_or_default()
+    }
+
+    /// `roots` and all that they need.
+    pub(super) fn closure(&self, roots: HashSet<Digest>) -> HashSet<Digest> {
+        let mut rest: Vec<Digest> = roots.iter().copied().collect();
+        let mut closure = roots;
+        while let Some(digest) = rest.pop() {
+            let Some(known) = self.hints.get(&digest) else { continue };
+            let needed = known.hint.references.as_slice().iter();
+            rest.extend(needed.filter(|one| closure.insert(**one)));
+        }
+        closure
     }
 
     /// The tree has been walked: `found` and what changed meanwhile is all there is.
@@ -108,7 +144,7 @@ impl Table {
         let changed = std::mem::take(&mut self.changed);
         changed
             .into_iter()
-            .map(|digest| (digest, self.hints.get(&digest).map(|known| known.hint)))
+            .map(|digest| (digest, self.hints.get(&digest).map(|known| known.hint.clone())))
             .collect()
     }
 
@@ -129,6 +165,10 @@ impl Table {
         if let Some(known) = self.hints.get_mut(digest) {
             known.proof = proof;
         }
+    }
+
+    pub(super) fn has_larger(&self, size: u64) -> bool {
+        self.hints.values().any(|known| known.hint.size > size)
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -155,12 +195,12 @@ impl Table {
         self.hints.get(digest).map(|known| known.turn)
     }
 
-    pub(super) fn candidate(&self, digest: &Digest, now: u64) -> Option<Candidate> {
-        self.hints.get(digest).map(|known| known.candidate(digest, now))
+    pub(super) fn node(&self, digest: &Digest, now: u64) -> Option<Node> {
+        self.hints.get(digest).map(|known| known.node(digest, now))
     }
 
-    pub(super) fn candidates(&self, now: u64) -> impl Iterator<Item = Candidate> {
-        self.hints.iter().map(move |(digest, known)| known.candidate(digest, now))
+    pub(super) fn nodes(&self, now: u64) -> Vec<Node> {
+        self.hints.iter().map(|(digest, known)| known.node(digest, now)).collect()
     }
 
     /// Marks a hint that was found on the walk for writing.
@@ -171,8 +211,9 @@ impl Table {
     }
 
     fn set(&mut self, digest: &Digest, known: Known) {
+        let size = known.hint.size;
         let before = self.hints.insert(*digest, known).map_or(0, |known| known.hint.size);
-        self.bytes = self.bytes.saturating_sub(before).saturating_add(known.hint.size);
+        self.bytes = self.bytes.saturating_sub(before).saturating_add(size);
     }
 
     fn unset(&mut self, digest: &Digest) {
@@ -183,8 +224,10 @@ impl Table {
 
 impl Known {
     /// A use in the future is one of before the clock was set: it counts as now.
-    fn candidate(&self, digest: &Digest, now: u64) -> Candidate {
-        let Hint { size, last_use, .. } = self.hint;
-        Candidate { last_use: last_use.min(now), turn: self.turn, size, digest: *digest }
+    fn node(&self, digest: &Digest, now: u64) -> Node {
+        let Hint { size, last_use, references, .. } = &self.hint;
+        let (last_use, turn) = ((*last_use).min(now), self.turn);
+        let candidate = Candidate { last_use, turn, size: *size, digest: *digest };
+        Node { candidate, references: references.clone() }
     }
 }

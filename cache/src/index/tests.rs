@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use super::engine::{Change, Engine, EngineError, Hint, Last, Loaded};
 use super::{Index, IndexState, Knowledge, sled_engine};
 use crate::disk::Disk;
+use crate::references::{Interpreter, References};
 use crate::sync::locked;
 use crate::tree::Tree;
 use crate::{Algorithm, Digest, Totals};
@@ -76,7 +77,7 @@ fn digest(number: u8) -> Digest {
 }
 
 const fn hint(size: u64) -> Hint {
-    Hint { size, last_use: 1, hits: 1 }
+    Hint { size, last_use: 1, hits: 1, references: References::Unknown }
 }
 
 fn tree(dir: &TempDir) -> Tree {
@@ -95,9 +96,9 @@ fn well() -> Moody {
 /// An index on `engine` in which objects have come, been used and gone.
 fn busy(dir: &TempDir, engine: Moody) -> Index {
     let opener = move |_: &Tree| Ok(Box::new(Dropped(engine)) as Box<dyn Engine>);
-    let index = Index::start_with(tree(dir), None, Box::new(opener));
-    index.added(&digest(3), 300);
-    index.used(&digest(3), 300);
+    let index = Index::start_with(tree(dir), Interpreter::default(), None, Box::new(opener));
+    index.added(&digest(3), 300, References::Unknown);
+    index.used(&digest(3));
     index.removed(&digest(2));
     index
 }
@@ -111,8 +112,10 @@ fn what_is_known_now_beats_what_was_known() {
     index.close();
     assert_eq!(index.state(), IndexState::Ready);
     assert_eq!(index.totals(), Totals { objects: 2, bytes: 310, ..Totals::default() });
-    let mut sizes: Vec<_> =
-        locked(&applied).iter().map(|(_, hint)| hint.map(|hint| (hint.size, hint.hits))).collect();
+    let mut sizes: Vec<_> = locked(&applied)
+        .iter()
+        .map(|(_, hint)| hint.as_ref().map(|hint| (hint.size, hint.hits)))
+        .collect();
     sizes.sort_unstable();
     assert_eq!(sizes, [None, Some((300, 1))]);
 }
@@ -145,8 +148,8 @@ fn an_engine_that_does_not_open_is_done_without() {
     for bad in [Mood::Fails, Mood::Panics] {
         let dir = TempDir::new().unwrap();
         let opener = move |_: &Tree| bad.show().map(|()| Box::new(well()) as Box<dyn Engine>);
-        let index = Index::start_with(tree(&dir), None, Box::new(opener));
-        index.added(&digest(1), 5);
+        let index = Index::start_with(tree(&dir), Interpreter::default(), None, Box::new(opener));
+        index.added(&digest(1), 5, References::Unknown);
         index.close();
         assert_eq!((index.state(), index.totals().bytes), (IndexState::InMemory, 5));
     }
@@ -169,7 +172,9 @@ fn sled_gives_back_what_it_took_until_it_is_not_closed() {
     let loaded = engine.load().unwrap();
     assert!(loaded.clean);
     assert_eq!(loaded.hints.len(), 49);
-    assert!(loaded.hints.iter().all(|(digest, hint)| changes.contains(&(*digest, Some(*hint)))));
+    assert!(
+        loaded.hints.iter().all(|(digest, hint)| changes.contains(&(*digest, Some(hint.clone()))))
+    );
     drop(engine);
     assert!(!sled_engine::open(&tree).unwrap().load().unwrap().clean, "it was not closed");
 }

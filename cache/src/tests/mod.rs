@@ -7,6 +7,7 @@ mod digests;
 mod faults;
 mod hanging;
 mod hold_back;
+mod images;
 mod index;
 mod opening;
 mod origin;

@@ -1,0 +1,390 @@
+//! What leaves together: a document and all that it needs, so that what remains is whole images.
+//!
+//! A *top* is an object that no other needs: an index, a manifest, or something of its own. Every
+//! object belongs to the most recently used top that needs it, so an older one can leave without
+//! what a newer one shares with it.
+//!
+//! A top counts as used when anything was that leads to it alone: itself, a document that it needs,
+//! or an object that only one document needs. (A layer that two images share says nothing on which
+//! of them was used.)
+//!
+//! Everything here is linear in objects and references but for sorting; documents come from
+//! strangers and may form chains of any length, so nothing recurs.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+
+use crate::Digest;
+use crate::references::References;
+
+/// A kept object that may be evicted. In order of use, longest unused first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Candidate {
+    /// Seconds since the epoch, not in the future.
+    pub(crate) last_use: u64,
+    /// Which use of this run that was; 0: it has not been used in this run.
+    pub(crate) turn: u64,
+    /// In bytes.
+    pub(crate) size: u64,
+    pub(crate) digest: Digest,
+}
+
+/// A kept object and what it needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) candidate: Candidate,
+    pub(crate) references: References,
+}
+
+/// What decides which unit goes first: the least does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Standing {
+    /// Whether all of it is small enough to be kept.
+    fits: bool,
+    /// Seconds since the epoch, then the turn of this run.
+    used: (u64, u64),
+}
+
+/// Objects that leave together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unit {
+    standing: Standing,
+    /// A document comes before what it needs.
+    pub(super) members: Vec<Candidate>,
+}
+
+impl Unit {
+    /// In seconds since the epoch.
+    pub(super) const fn last_use(&self) -> u64 {
+        self.standing.used.0
+    }
+
+    /// Whether it has, or needs, an object that is too large to be kept.
+    pub(super) const fn is_too_large(&self) -> bool {
+        !self.standing.fits
+    }
+
+    fn bytes(&self) -> u64 {
+        self.members.iter().fold(0, |sum, member| sum.saturating_add(member.size))
+    }
+}
+
+/// The fewest first of `units` that have `need` bytes together, or all of them.
+pub(super) fn enough(units: Vec<Unit>, need: u64) -> impl Iterator<Item = Unit> {
+    let mut bytes = 0_u64;
+    units.into_iter().take_while(move |unit| {
+        let is_wanted = bytes < need;
+        bytes = bytes.saturating_add(unit.bytes());
+        is_wanted
+    })
+}
+
+/// Divides `nodes` into units: first those that are too large (above `largest` bytes), then the
+/// others, longest unused first. What is `spared`, and what that needs, is in none.
+pub(super) fn units(nodes: &[Node], spared: &HashSet<Digest>, largest: u64) -> Vec<Unit> {
+    let graph = Graph::new(nodes);
+    let order = graph.children_first();
+    let mut taken = Marks::new(nodes.len());
+    for root in graph.named(spared) {
+        graph.take(root, &mut taken);
+    }
+    let fits = |at: usize, size: u64| size <= largest || taken.has(at);
+    let standings = graph.standings(&order, fits);
+    let mut ranks = vec![0; nodes.len()];
+    for (rank, at) in order.iter().enumerate() {
+        ranks.get_mut(*at).into_iter().for_each(|slot| *slot = rank);
+    }
+    // Who takes first has what it shares. Tops before all: what is no top and not taken by one
+    // needs itself, which no honest document does.
+    let mut heads = order;
+    heads.sort_by_cached_key(|at| {
+        let standing = standings.get(*at).copied().unwrap_or_default();
+        Reverse((graph.needers(*at) == 0, standing, graph.candidate(*at)))
+    });
+    let unit = |head: usize| {
+        let mut members = graph.take(head, &mut taken);
+        members.sort_unstable_by_key(|at| Reverse(ranks.get(*at).copied()));
+        let members = members.into_iter().filter_map(|at| graph.candidate(at)).collect();
+        Unit { standing: standings.get(head).copied().unwrap_or_default(), members }
+    };
+    let units = heads.into_iter().map(unit).filter(|unit| !unit.members.is_empty());
+    let mut units: Vec<Unit> = units.collect();
+    units.reverse();
+    units
+}
+
+/// Who needs whom, by places in a list of nodes.
+struct Graph<'a> {
+    nodes: &'a [Node],
+    places: HashMap<Digest, usize>,
+    needs: Vec<Vec<usize>>,
+    needers: Vec<usize>,
+}
+
+impl<'a> Graph<'a> {
+    fn new(nodes: &'a [Node]) -> Self {
+        let places: HashMap<Digest, usize> =
+            nodes.iter().enumerate().map(|(at, node)| (node.candidate.digest, at)).collect();
+        let place = |digest: &Digest| places.get(digest).copied();
+        let needs = |node: &Node| node.references.as_slice().iter().filter_map(place).collect();
+        let needs: Vec<Vec<usize>> = nodes.iter().map(needs).collect();
+        let mut needers = vec![0_usize; nodes.len()];
+        for child in needs.iter().flatten() {
+            needers.get_mut(*child).into_iter().for_each(|count| *count = count.saturating_add(1));
+        }
+        Self { nodes, places, needs, needers }
+    }
+
+    fn needs(&self, at: usize) -> &[usize] {
+        self.needs.get(at).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn needers(&self, at: usize) -> usize {
+        self.needers.get(at).copied().unwrap_or_default()
+    }
+
+    fn candidate(&self, at: usize) -> Option<Candidate> {
+        self.nodes.get(at).map(|node| node.candidate)
+    }
+
+    fn is_document(&self, at: usize) -> bool {
+        self.nodes.get(at).is_some_and(|node| !node.references.as_slice().is_empty())
+    }
+
+    fn named(&self, digests: &HashSet<Digest>) -> Vec<usize> {
+        digests.iter().filter_map(|digest| self.places.get(digest).copied()).collect()
+    }
+
+    /// All places, each after those that it needs.
+    fn children_first(&self) -> Vec<usize> {
+        let mut order = Vec::with_capacity(self.nodes.len());
+        let mut seen = Marks::new(self.nodes.len());
+        let mut path: Vec<(usize, usize)> = Vec::new();
+        for root in 0..self.nodes.len() {
+            if seen.set(root) {
+                path.push((root, 0));
+            }
+            while let Some((at, next)) = path.last_mut() {
+                if let Some(child) = self.needs(*at).get(*next) {
+                    *next = next.saturating_add(1);
+                    if seen.set(*child) {
+                        path.push((*child, 0));
+                    }
+                } else {
+                    order.push(*at);
+                    path.pop();
+                }
+            }
+        }
+        order
+    }
+
+    /// How every place stands, by itself and by what it needs.
+    fn standings(
+        &self,
+        children_first: &[usize],
+        fits: impl Fn(usize, u64) -> bool,
+    ) -> Vec<Standing> {
+        let own = |(at, node): (usize, &Node)| {
+            let Candidate { last_use, turn, size, .. } = node.candidate;
+            Standing { fits: fits(at, size), used: (last_use, turn) }
+        };
+        let mut standings: Vec<Standing> = self.nodes.iter().enumerate().map(own).collect();
+        for at in children_first {
+            let Some(mut standing) = standings.get(*at).copied() else { continue };
+            for child in self.needs(*at) {
+                let Some(below) = standings.get(*child) else { continue };
+                standing.fits &= below.fits;
+                if self.is_document(*child) || self.needers(*child) == 1 {
+                    standing.used = standing.used.max(below.used);
+                }
+            }
+            standings.get_mut(*at).into_iter().for_each(|slot| *slot = standing);
+        }
+        standings
+    }
+
+    /// Takes `root` and all that it needs, but for what is taken already.
+    ///
+    /// Invariant of `taken`: what something that is taken needs is taken too.
+    fn take(&self, root: usize, taken: &mut Marks) -> Vec<usize> {
+        let mut found = Vec::new();
+        if taken.set(root) {
+            found.push(root);
+        }
+        let mut next = 0;
+        while let Some(at) = found.get(next).copied() {
+            next += 1;
+            found.extend(self.needs(at).iter().copied().filter(|child| taken.set(*child)));
+        }
+        found
+    }
+}
+
+/// One bit a place.
+struct Marks(Vec<bool>);
+
+impl Marks {
+    fn new(len: usize) -> Self {
+        Self(vec![false; len])
+    }
+
+    fn has(&self, at: usize) -> bool {
+        self.0.get(at).copied().unwrap_or_default()
+    }
+
+    /// Whether it was not set before.
+    fn set(&mut self, at: usize) -> bool {
+        self.0.get_mut(at).is_some_and(|mark| !std::mem::replace(mark, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::{Candidate, Node, Unit, enough, units};
+    use crate::references::References;
+    use crate::{Algorithm, Digest};
+
+    fn digest(number: usize) -> Digest {
+        Digest::of(Algorithm::Sha256, &number.to_be_bytes())
+    }
+
+    fn node(number: usize, last_use: u64, size: u64, needs: &[usize]) -> Node {
+        let candidate = Candidate { last_use, turn: 0, size, digest: digest(number) };
+        let references = References::Known(needs.iter().map(|one| digest(*one)).collect());
+        Node { candidate, references }
+    }
+
+    fn numbers(unit: &Unit) -> Vec<usize> {
+        let number = |one: &Candidate| (0..100).find(|n| digest(*n) == one.digest).unwrap();
+        unit.members.iter().map(number).collect()
+    }
+
+    fn divided(nodes: &[Node], spared: &[usize], largest: u64) -> Vec<Vec<usize>> {
+        let spared = spared.iter().map(|one| digest(*one)).collect();
+        let units = units(nodes, &spared, largest);
+        units
+            .iter()
+            .map(|unit| {
+                let mut numbers = numbers(unit);
+                numbers.sort_unstable();
+                numbers
+            })
+            .collect()
+    }
+
+    /// An old index with two manifests, a newer manifest that shares the layer 5, and a stray.
+    fn two_images() -> Vec<Node> {
+        vec![
+            node(0, 10, 1, &[1, 2]),
+            node(1, 10, 1, &[4, 5]),
+            node(2, 10, 1, &[6, 77]),
+            node(3, 20, 1, &[5, 7]),
+            node(4, 11, 100, &[]),
+            node(5, 21, 100, &[]),
+            node(6, 12, 100, &[]),
+            node(7, 22, 100, &[]),
+            node(8, 15, 100, &[]),
+        ]
+    }
+
+    #[test]
+    fn an_image_leaves_whole_but_for_what_a_newer_one_needs() {
+        let nodes = two_images();
+        assert_eq!(divided(&nodes, &[], u64::MAX), [vec![0, 1, 2, 4, 6], vec![8], vec![3, 5, 7]]);
+        let first = &units(&nodes, &HashSet::new(), u64::MAX)[0];
+        let members = numbers(first);
+        assert_eq!((members[0], first.last_use()), (0, 12));
+        let place = |number| members.iter().position(|one| *one == number).unwrap();
+        assert!(place(1) < place(4) && place(2) < place(6));
+    }
+
+    #[test]
+    fn what_is_spared_keeps_all_that_it_needs() {
+        let nodes = two_images();
+        assert_eq!(divided(&nodes, &[1], u64::MAX), [vec![0, 2, 6], vec![8], vec![3, 7]]);
+        assert_eq!(divided(&nodes, &[0], u64::MAX), [vec![8], vec![3, 7]]);
+        assert_eq!(divided(&nodes, &[6], u64::MAX)[0], [0, 1, 2, 4]);
+    }
+
+    #[test]
+    fn an_image_is_used_when_a_part_of_it_is() {
+        let mut nodes = two_images();
+        nodes[1].candidate.last_use = 30;
+        assert_eq!(divided(&nodes, &[], u64::MAX), [vec![8], vec![3, 7], vec![0, 1, 2, 4, 5, 6]]);
+        let mut nodes = two_images();
+        nodes[4].candidate.last_use = 30;
+        assert_eq!(divided(&nodes, &[], u64::MAX)[0], [8]);
+        let mut nodes = two_images();
+        nodes[5].candidate.last_use = 30;
+        assert_eq!(divided(&nodes, &[], u64::MAX)[0], [0, 1, 2, 4, 6], "whose layer is it?");
+    }
+
+    #[test]
+    fn what_can_not_be_whole_goes_first() {
+        let mut nodes = two_images();
+        nodes[7].candidate.size = 1_000;
+        let units = units(&nodes, &HashSet::new(), 500);
+        assert_eq!(units.iter().filter(|unit| unit.is_too_large()).count(), 1);
+        assert_eq!(divided(&nodes, &[], 500)[0], [3, 7]);
+        assert_eq!(divided(&nodes, &[3], 500)[0], [0, 1, 2, 4, 6]);
+    }
+
+    #[test]
+    fn documents_that_need_each_other_and_long_chains_end() {
+        let nodes = [node(0, 1, 1, &[1]), node(1, 2, 1, &[2]), node(2, 3, 1, &[0])];
+        assert_eq!(divided(&nodes, &[], u64::MAX), [[0, 1, 2]]);
+        let chain: Vec<Node> = (0..20_000).map(|n| node(n, 1, 1, &[n + 1])).collect();
+        assert_eq!(units(&chain, &HashSet::new(), u64::MAX)[0].members.len(), 20_000);
+    }
+
+    /// Objects as (last use, size, whom it needs): needs go to higher places only.
+    fn graphs() -> impl Strategy<Value = Vec<Node>> {
+        let one = (0_u64..8, 1_u64..50, prop::collection::vec(1_usize..12, 0..4));
+        prop::collection::vec(one, 1..40).prop_map(|all| {
+            let node = |(at, (used, size, steps)): (usize, (u64, u64, Vec<usize>))| {
+                node(at, used, size, &steps.iter().map(|step| at + step).collect::<Vec<_>>())
+            };
+            all.into_iter().enumerate().map(node).collect()
+        })
+    }
+
+    fn sum<'a>(units: impl IntoIterator<Item = &'a Unit>) -> u64 {
+        units.into_iter().flat_map(|unit| &unit.members).map(|one| one.size).sum()
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_goes_first_leaves_whole_documents(
+            nodes in graphs(),
+            spared in prop::collection::hash_set(0_usize..40, 0..4),
+            need in 0_u64..1_500,
+        ) {
+            let spared: HashSet<Digest> = spared.into_iter().map(digest).collect();
+            let units = units(&nodes, &spared, 45);
+            let mut seen = HashSet::new();
+            prop_assert!(units.iter().flat_map(|unit| &unit.members).all(|one| seen.insert(one.digest)));
+            prop_assert!(seen.is_disjoint(&spared));
+            prop_assert!(units.iter().map(|unit| unit.standing).is_sorted());
+
+            let goes: Vec<Unit> = enough(units.clone(), need).collect();
+            prop_assert!(sum(&goes) >= need || goes.len() == units.len());
+            if let Some((_, others)) = goes.split_last() {
+                prop_assert!(sum(others) < need);
+            }
+            let mut gone = HashSet::new();
+            for member in goes.iter().flat_map(|unit| &unit.members) {
+                gone.insert(member.digest);
+                // Also when it ends in the middle of a unit: documents go before what they need.
+                for kept in nodes.iter().filter(|node| !gone.contains(&node.candidate.digest)) {
+                    let needs = kept.references.as_slice();
+                    prop_assert!(needs.iter().all(|one| !gone.contains(one)));
+                }
+            }
+        }
+    }
+}
