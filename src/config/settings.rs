@@ -257,6 +257,7 @@ fn store(reader: &mut Reader, dir: PathBuf) -> entrepot_cache::Options {
     let mut options = entrepot_cache::Options::new(dir);
     options.max_size = Some(size("max-size", 32 * GIB));
     options.min_free = Some(size("min-free", GIB));
+    options.references = Some(crate::oci::manifest::references);
     options.max_idle = Some(reader.get("max-idle").unwrap_or(Duration::from_hours(60 * 24)));
     options
 }

@@ -8,6 +8,7 @@
 //! - `registry`: which registry an authority stands for
 //! - `name`, `reference`: repository names, tags, references
 //! - `route`: what a request path asks for
+//! - `manifest`: what a manifest refers to
 //! - `media_type`: which media types are manifests
 //! - `challenge`: what `WWW-Authenticate` asks for
 //! - `error`: the error document
@@ -15,6 +16,7 @@
 pub mod challenge;
 pub mod error;
 pub mod host;
+pub mod manifest;
 pub mod media_type;
 pub mod name;
 pub mod reference;

@@ -23,6 +23,7 @@ mod pages;
 mod private_repositories;
 mod pulls;
 mod pushes;
+mod ranges;
 mod reach;
 mod redirects;
 mod resume;

@@ -1,7 +1,7 @@
 //! Images come through whole, the second time without the registry's bytes.
 
 use entrepot_testkit::pull::Pulled;
-use entrepot_testkit::{Image, Index, Registry, Request};
+use entrepot_testkit::{Fault, Gate, Image, Index, On, Registry, Request};
 
 use crate::{ALPINE, in_front_of};
 
@@ -105,6 +105,35 @@ fn clients_that_ask_together_share_one_download() {
     });
     let requests = registry.requests();
     assert_eq!(requests.blob_gets().len(), 2, "{}", requests.summary());
+}
+
+#[test]
+fn a_thousand_clients_of_a_cold_blob_cost_one_download() {
+    const CLIENTS: usize = 1000;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    let (registry, proxy, layer) = crate::one_layer(200_000);
+    let gate = Gate::new();
+    registry.fault(On::get(&layer.digest), Fault::Stall(100_000, gate.clone()));
+    let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), layer.digest);
+    let all_ask = std::sync::Barrier::new(CLIENTS + 1);
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let mut connection = proxy.client().open(registry.host()).unwrap();
+                let mut download = connection.start(&Request::get(&url)).unwrap();
+                let first = download.read_exactly(1000).unwrap();
+                all_ask.wait();
+                assert!([first, download.finish().unwrap()].concat() == layer.bytes);
+            });
+        }
+        // Everybody has the first bytes while the last are not here yet.
+        all_ask.wait();
+        gate.open();
+    });
+    let requests = registry.requests();
+    assert_eq!(requests.path(&layer.digest).len(), 1, "{}", requests.summary());
 }
 
 #[test]

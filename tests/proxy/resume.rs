@@ -109,35 +109,6 @@ fn a_download_outlives_the_client_that_caused_it() {
 }
 
 #[test]
-fn several_ranges_come_in_one_answer() {
-    let (registry, proxy, blob) = world();
-    proxy.puller().blob(ALPINE, &blob.digest).unwrap();
-    proxy.wait_until_kept(&blob.digest);
-    let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), blob.digest);
-    let request = Request::get(&url).header("Range", "bytes=10-19,500000-500009,-5");
-    let response = proxy.client().send(&request).unwrap();
-    assert_eq!(response.status, 206);
-    let content_type = response.headers.get("content-type").unwrap();
-    let boundary = content_type.strip_prefix("multipart/byteranges; boundary=").unwrap();
-    let mut expected = Vec::new();
-    for (number, (first, last)) in
-        [(10, 19), (500_000, 500_009), (SIZE - 5, SIZE - 1)].iter().enumerate()
-    {
-        let before = if number == 0 { "" } else { "\r\n" };
-        expected.extend_from_slice(
-            format!(
-                "{before}--{boundary}\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes {first}-{last}/{SIZE}\r\n\r\n"
-            )
-            .as_bytes(),
-        );
-        expected.extend_from_slice(&blob.bytes[*first..=*last]);
-    }
-    expected.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-    assert_eq!(response.body, expected);
-    assert_eq!(registry.requests().blob_gets().len(), 1);
-}
-
-#[test]
 fn the_end_of_a_blob_that_is_not_here_does_not_wait_for_its_beginning() {
     let (registry, proxy, blob) = world();
     let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), blob.digest);
