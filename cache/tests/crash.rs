@@ -2,7 +2,7 @@
 //! store always opens again.
 //!
 //! The victim is this test binary itself, run once more for the test called `victim`. Environment:
-//! `ENTREPOT_KILL_CYCLES` (50) and `ENTREPOT_POWER_CYCLES` (5) say how often.
+//! `ENTREPOT_KILL_CYCLES` (50) and `ENTREPOT_POWER_CYCLES` (5, on each file system) say how often.
 
 #![expect(
     clippy::unwrap_used,
@@ -285,8 +285,16 @@ fn killed_at(dir: &Path, call: &str, number: u64) -> bool {
 }
 
 #[test]
-fn the_power_fails_under_load() {
-    let medium = Medium::new();
+fn the_power_fails_under_load_on_ext4() {
+    the_power_fails_under_load(&Medium::new("mkfs.ext4", "e2fsprogs"));
+}
+
+#[test]
+fn the_power_fails_under_load_on_xfs() {
+    the_power_fails_under_load(&Medium::new("mkfs.xfs", "xfsprogs"));
+}
+
+fn the_power_fails_under_load(medium: &Medium) {
     let mut kept = Vec::new();
     for cycle in 0..cycles("ENTREPOT_POWER_CYCLES", 5) {
         let mounted = medium.mount();
@@ -316,18 +324,19 @@ fn the_power_fails_under_load() {
     }
 }
 
-/// A file system that can lose its power: ext4 in a file.
+/// A file system in a file, that can lose its power.
 struct Medium(TempDir);
 
 /// Where it is mounted; dropping it unmounts it.
 struct Mounted(PathBuf);
 
 impl Medium {
-    fn new() -> Self {
+    /// Made by the program `mkfs` of a Debian package.
+    fn new(mkfs: &str, package: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let image = dir.path().join("image");
         fs::File::create(&image).unwrap().set_len(512 * 1024 * 1024).unwrap();
-        run(Command::new(tool("mkfs.ext4", "e2fsprogs")).arg("-q").arg(&image));
+        run(Command::new(tool(mkfs, package)).arg("-q").arg(&image));
         fs::create_dir(dir.path().join("mnt")).unwrap();
         Self(dir)
     }
