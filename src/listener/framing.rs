@@ -269,7 +269,15 @@ fn field(line: &[u8], declared: Declared) -> Result<Declared, FramingFault> {
 fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
     let value = rest.strip_prefix(b":")?;
-    start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+    start.eq_ignore_ascii_case(name).then(|| without_space(value))
+}
+
+/// "OWS = *( SP / HTAB )" (RFC 9110 §5.6.3), and no other white space.
+fn without_space(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 fn length(digits: &[u8]) -> Result<u64, FramingFault> {

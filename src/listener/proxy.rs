@@ -41,10 +41,17 @@ fn is_forwarded(request: &Request<Incoming>) -> bool {
     request.uri().scheme().is_some()
 }
 
-/// Answers a client that is in none of the networks of `access.clients`.
+/// Answers a client that is in none of the networks of `access.clients`. A probe is no use of the
+/// proxy: the one of the container itself comes from loopback, others from wherever.
 pub(super) fn turn_away(peer: &Peer, received: Received) -> Response<LoggedBody> {
     let began = Instant::now();
-    let request = received.unwrap_or_else(|unserved| unserved.0);
+    let request = match received {
+        Ok(request) if !is_forwarded(&request) && request.uri().path() == "/healthz" => {
+            return origin(peer, &request).logged(began);
+        }
+        Ok(request) => request,
+        Err(unserved) => unserved.0,
+    };
     let line = peer.line(Outcome::Denied, request.method().clone(), shown(request.uri()));
     let reason = format!("{} may not use this proxy (access.clients)", peer.client.ip());
     let mut response = refusal(StatusCode::FORBIDDEN, ErrorCode::Denied, &reason);

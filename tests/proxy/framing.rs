@@ -3,7 +3,7 @@
 use entrepot_testkit::client::Connection;
 use entrepot_testkit::{Proxy, Registry, Request};
 
-use crate::{BINARY, in_front_of};
+use crate::{ALPINE, BINARY, in_front_of, one_layer};
 
 /// What must be refused, and how: `|` stands for a line end, `T` for the request target.
 const REFUSED: &[(u16, &str, &str)] = &[
@@ -243,6 +243,33 @@ fn a_request_hidden_in_a_body_is_never_executed() {
     connection.send(&request.body(hidden)).unwrap();
     drop(connection);
     assert!(registry.requests().path("hidden").is_empty());
+}
+
+/// A hit needs nothing of the body: it is drained or the connection ends, in one piece or in two.
+#[test]
+fn a_body_that_a_hit_leaves_unread_is_no_request() {
+    let (registry, proxy, layer) = one_layer(10_000);
+    proxy.wait_until_all_kept(&proxy.puller().pull(ALPINE, "1").unwrap());
+    let hidden = wire("GET /v2/hidden HTTP/1.1|Host: H||", "", registry.host());
+    let path = format!("/v2/{ALPINE}/blobs/{}", layer.digest);
+    let head = format!("GET T HTTP/1.1|Host: H|Content-Length: {}||", hidden.len());
+    let head = wire(&head, &path, registry.host());
+    for in_one_piece in [true, false] {
+        let mut connection = proxy.client().open(registry.host()).unwrap();
+        let body_at_once = if in_one_piece { hidden.as_slice() } else { &[] };
+        let hit = connection.send_raw(&[head.as_slice(), body_at_once].concat()).unwrap();
+        assert_eq!(hit.body, layer.bytes);
+        if !in_one_piece {
+            // It may have been closed, and then there is nobody to send it to.
+            let _ = connection.write(&hidden);
+        }
+        if let Ok(next) = connection.send(&Request::get("/v2/")) {
+            assert_eq!(next.status, 200);
+            assert!(next.oci_error().is_empty(), "not the answer to what was hidden");
+        }
+    }
+    assert!(registry.requests().path("hidden").is_empty());
+    assert!(!proxy.log_contains("hidden"), "{:?}", proxy.log());
 }
 
 #[test]

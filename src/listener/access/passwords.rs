@@ -3,7 +3,7 @@
 //! bcrypt is slow on purpose, and an engine opens a connection for every layer: a right password
 //! is remembered for a while, by a keyed hash. Whatever is not remembered is checked one at a time
 //! for each client and few at a time for all, on blocking threads; a wrong one keeps its client
-//! waiting for [`DELAY`], whether it stays to hear of it or not.
+//! waiting for two seconds, whether it stays to hear of it or not.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,6 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use moka::sync::Cache;
 use tokio::sync::{Mutex as Turn, Semaphore};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::Htpasswd;
@@ -28,8 +29,9 @@ use super::Htpasswd;
 const REMEMBERED: Duration = Duration::from_mins(5);
 /// Right passwords remembered: a site's engines several times over.
 const MAX_REMEMBERED: u64 = 4096;
-/// How long a wrong password takes, beyond its check.
-const DELAY: Duration = Duration::from_secs(1);
+/// How long a wrong password takes from the beginning of its turn: longer than the slowest check,
+/// so that it does not tell how slow this one was.
+const DELAY: Duration = Duration::from_secs(2);
 /// Checks at once: each takes a processor whole, and pulls need those too.
 const MAX_CHECKS: usize = 2;
 /// Requests of one client that may wait for their check: an engine opens about so many connections
@@ -144,6 +146,7 @@ impl Passwords {
         if self.parts.remembered.contains_key(&mark) {
             return true;
         }
+        let began = Instant::now();
         let Ok(place) = self.parts.checks.acquire().await else { return false };
         let parts = self.parts.clone();
         let checking = move || credential.is_right_for(&parts.users);
@@ -152,7 +155,7 @@ impl Passwords {
         if right {
             self.parts.remembered.insert(mark, ());
         } else {
-            tokio::time::sleep(DELAY).await;
+            tokio::time::sleep_until(began + DELAY).await;
         }
         right
     }
@@ -181,7 +184,6 @@ impl Passwords {
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
-    use tokio::time::Instant;
 
     fn passwords() -> Passwords {
         let hash = bcrypt::hash("secret", 4).unwrap();

@@ -59,6 +59,8 @@ fn whatever_two_parsers_may_read_differently_ends_the_count() {
         ("POST / HTTP/1.1|Content-Length: 3, 3||abc", 0, Length),
         ("POST / HTTP/1.1|Content-Length: +3||abc", 0, Length),
         ("POST / HTTP/1.1|Content-Length: ||abc", 0, Length),
+        ("POST / HTTP/1.1|Content-Length:\x0b3||abc", 0, Length),
+        ("POST / HTTP/1.1|Content-Length:\x0c3||abc", 0, Length),
         ("POST / HTTP/1.1|Content-Length: 99999999999999999999||abc", 0, Length),
         ("POST / HTTP/1.1|Content-Length: 3|Transfer-Encoding: chunked||", 0, LengthAndCoding),
         ("POST / HTTP/1.1|Transfer-Encoding: chunked|Content-Length: 3||", 0, LengthAndCoding),
@@ -137,7 +139,9 @@ fn slow_head(head: &str) -> Option<Option<usize>> {
     }
     let fields: Vec<_> = lines
         .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_ascii_lowercase()))
+        .map(|(name, value)| {
+            (name.to_ascii_lowercase(), value.trim_matches([' ', '\t']).to_ascii_lowercase())
+        })
         .filter(|(name, _)| name == "content-length" || name == "transfer-encoding")
         .collect();
     match fields.as_slice() {
