@@ -6,17 +6,19 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::engine::{Engine, second_pulls_come_from_the_cache};
+use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::Image;
 use crate::process::{Daemon, command, run};
 use crate::site::{Access, Site};
 
 #[test]
 fn containerd_pulls_again_from_the_cache() -> Result<()> {
-    second_pulls_come_from_the_cache(Containerd::start)
+    second_pulls_come_from_the_cache(|site: &Site| {
+        Containerd::start(site.directory("containerd")?, site.access())
+    })
 }
 
-struct Containerd {
+pub(crate) struct Containerd {
     home: PathBuf,
     socket: PathBuf,
     proxy: Access,
@@ -25,8 +27,7 @@ struct Containerd {
 }
 
 impl Containerd {
-    fn start(site: &Site) -> Result<Self> {
-        let home = site.directory("containerd")?;
+    pub(crate) fn start(home: PathBuf, proxy: Access) -> Result<Self> {
         let socket = home.join("socket");
         let config = home.join("config.toml");
         fs::write(
@@ -43,7 +44,7 @@ impl Containerd {
         )?;
         let daemon = Daemon::start(command("containerd", &home)?.arg("--config").arg(config))?;
         daemon.line(0, "that it is up", |line| line.contains("containerd successfully booted"))?;
-        Ok(Self { home, socket, proxy: site.access(), _daemon: daemon })
+        Ok(Self { home, socket, proxy, _daemon: daemon })
     }
 
     fn ctr(&self) -> Result<Command> {
@@ -67,6 +68,15 @@ impl Engine for Containerd {
             ensure!(content.contains(layer), "{} lacks {layer}", image.name());
         }
         Ok(content)
+    }
+
+    fn pull_as(&self, name: &str, login: Option<&Login>) -> Result<()> {
+        let mut ctr = self.ctr()?;
+        ctr.args(["images", "pull", "--snapshotter", "native"]);
+        if let Some(login) = login {
+            ctr.args(["--user", &login.pair()]);
+        }
+        run(ctr.arg(name)).map(drop)
     }
 
     fn forget_everything(&self) -> Result<()> {

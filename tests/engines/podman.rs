@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::engine::{Engine, second_pulls_come_from_the_cache};
+use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::Image;
 use crate::process::{command, run};
 use crate::site::{Access, Site};
@@ -17,9 +17,9 @@ fn podman_pulls_again_from_the_cache() -> Result<()> {
     })
 }
 
-struct Podman {
-    home: PathBuf,
-    proxy: Access,
+pub(crate) struct Podman {
+    pub(crate) home: PathBuf,
+    pub(crate) proxy: Access,
 }
 
 impl Podman {
@@ -49,6 +49,15 @@ impl Engine for Podman {
             .split_whitespace()
             .map(|word| word.rsplit('@').next().unwrap_or(word).to_owned())
             .collect())
+    }
+
+    fn pull_as(&self, name: &str, login: Option<&Login>) -> Result<()> {
+        let mut podman = self.podman()?;
+        podman.args(["pull", "--quiet"]);
+        if let Some(login) = login {
+            podman.args(["--creds", &login.pair()]);
+        }
+        run(podman.arg(name)).map(drop)
     }
 
     fn forget_everything(&self) -> Result<()> {
