@@ -13,12 +13,13 @@ use super::ConnectTo;
 use super::body::{IdleBody, Progress, RequestBody, SentBody};
 use super::certs::Certificates;
 use super::connector::Connector;
-use super::dial::{Resolver, TcpDialer};
+use super::dial::TcpDialer;
 use super::error::UpstreamError;
 use super::link::{Dialer, proxy_refusal};
 use super::proxy::{ForwardProxy, Proxies};
 use super::reach::Exemptions;
 use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
+use super::resolve::Resolver;
 use super::trust::{Trust, TrustError};
 use crate::oci::Authority;
 
@@ -55,7 +56,7 @@ impl Options {
             connect_to: self.connect_to.clone(),
             ipv6: self.ipv6,
             timeout: self.connect_timeout,
-            resolver: Resolver::System,
+            resolver: Resolver::default(),
         }
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! - `reach`: which addresses may be dialled
 //! - `connect_to`: the operator's replacement of one destination by another
-//! - `dial`: names to addresses to a TCP connection
+//! - `resolve`: names to addresses
+//! - `dial`: addresses to a TCP connection
 //! - `proxy`: forward proxies on the way out, and which destinations are meant for them
 //! - `link`: connections to destinations, directly or through such a proxy
 //! - `certs`: certificates that an operator gives for upstreams
@@ -29,6 +30,7 @@ pub mod maybe_tls;
 pub mod proxy;
 pub mod reach;
 pub mod redirect;
+pub mod resolve;
 mod tls;
 pub mod trust;
 
