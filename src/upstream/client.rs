@@ -1,5 +1,6 @@
 //! Requests to upstreams: pooled connections, timeouts, redirects.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -147,6 +148,10 @@ impl Upstream {
     /// A client by these options. Reads the trust store: blocking.
     pub fn new(options: &Options) -> Result<Self, TrustError> {
         let trust = Trust::new(options.certificates.clone())?;
+        let named: BTreeSet<_> = options.proxies.all().map(ToString::to_string).collect();
+        for proxy in named {
+            tracing::info!(proxy, "upstreams are reached through a proxy");
+        }
         let dialer = Dialer::new(options.tcp_dialer(), options.proxies.clone(), trust.clone());
         let connector = Connector::new(dialer.clone(), options.exemptions.clone(), trust);
         let pool = legacy::Client::builder(TokioExecutor::new())
