@@ -11,6 +11,7 @@
 //! - `link`: connections to destinations, directly or through such a proxy
 //! - `certs`: certificates that an operator gives for upstreams
 //! - `trust`: whose certificates are believed, and what is said of those that are not
+//! - `pinned`: certificates that are their own root
 //! - `tls`: a handshake, and why it failed
 //! - `connector`: TCP or TLS towards one authority, for the pooled client
 //! - `client`: requests, redirects, timeouts
@@ -27,6 +28,7 @@ pub mod dial;
 pub mod error;
 pub mod link;
 pub mod maybe_tls;
+mod pinned;
 pub mod proxy;
 pub mod reach;
 pub mod redirect;
