@@ -32,7 +32,11 @@ pub(super) fn failed(error: &DialError) -> (Outcome, Response<ResponseBody>) {
         error if error.is_timeout() => {
             (Outcome::Error, StatusCode::GATEWAY_TIMEOUT, ErrorCode::Upstream)
         }
-        _ => (Outcome::Error, StatusCode::BAD_GATEWAY, ErrorCode::Upstream),
+        DialError::Resolve { .. }
+        | DialError::NoAddress { .. }
+        | DialError::Connect { .. }
+        | DialError::Timeout { .. }
+        | DialError::Proxy(_) => (Outcome::Error, StatusCode::BAD_GATEWAY, ErrorCode::Upstream),
     };
     (outcome, refusal(status, code, &error.to_string()))
 }

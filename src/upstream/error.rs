@@ -130,9 +130,15 @@ impl DialError {
             Self::Proxy(ProxyError { failure, .. }) => match failure {
                 ProxyFailure::Silent { .. } => true,
                 ProxyFailure::Unreachable(error) => error.is_timeout(),
-                _ => false,
+                ProxyFailure::Tls(error) => matches!(**error, TlsError::Timeout { .. }),
+                ProxyFailure::NoTls | ProxyFailure::Broken(_) | ProxyFailure::Refused { .. } => {
+                    false
+                }
             },
-            _ => false,
+            Self::Resolve { .. }
+            | Self::NoAddress { .. }
+            | Self::NotPublic { .. }
+            | Self::Connect { .. } => false,
         }
     }
 }
