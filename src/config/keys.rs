@@ -40,6 +40,10 @@ pub const KEYS: &[Key] = &[
         "ca-constrain",
         "Make a new CA that can only vouch for the intercepted hosts [default: false]",
     ),
+    one("tag-ttl", "How long a tag is served without asking the registry [default: 0s]"),
+    one("offline", "Never contact a registry [default: false]"),
+    one("keep-deleted", "Go on serving a tag that the registry has deleted [default: false]"),
+    one("quota-floor", "How many pulls of a registry's quota are left alone [default: 5]"),
     many("intercept", "Registries to cache, instead of the built-in list; * is allowed"),
     many("intercept-also", "Registries to cache beside that list"),
     one("tunnel", "Other hosts: public (addresses, usual port), any, none [default: public]"),
@@ -68,8 +72,16 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The keys of a `[[registry]]` entry.
-pub const REGISTRY_KEYS: &[&str] =
-    &["host", "scheme", "username", "password", "password-file", "credential-helper", "proxy"];
+pub const REGISTRY_KEYS: &[&str] = &[
+    "host",
+    "scheme",
+    "username",
+    "password",
+    "password-file",
+    "credential-helper",
+    "proxy",
+    "tag-ttl",
+];
 
 /// The environment variable of a key: `upstream.ca-files` is `ENTREPOT_UPSTREAM_CA_FILES`.
 #[must_use]

@@ -10,6 +10,7 @@
 //! - `reader`: entries by key, and the list of what is wrong with them
 //! - `registry`: one `[[registry]]` entry
 //! - `proxies`: which proxy is on the way to which destination
+//! - `tag_ttl`: how long tags are served without asking
 //! - `settings`: the settings, built from a reader
 //! - `access`: `[access]`, with the file of users that it names
 //! - `error`: what is said of wrong configuration
@@ -22,6 +23,7 @@ mod reader;
 mod registry;
 mod settings;
 pub mod source;
+mod tag_ttl;
 mod value;
 
 pub use error::ConfigError;

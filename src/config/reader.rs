@@ -107,5 +107,10 @@ fn shown(value: &Value) -> String {
             let items: Vec<_> = items.iter().map(shown).collect();
             format!("[{}]", items.join(", "))
         }
+        Value::Table(fields) => {
+            let fields: Vec<_> =
+                fields.iter().map(|(name, value)| format!("{name} = {}", shown(value))).collect();
+            format!("{{ {} }}", fields.join(", "))
+        }
     }
 }

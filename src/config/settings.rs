@@ -52,6 +52,9 @@ pub const BUILT_IN_REGISTRIES: &[&str] = &[
     "xpkg.upbound.io",
 ];
 
+/// Pulls that are left alone unless `quota-floor` says otherwise: enough for an image that is not
+/// held at all.
+const QUOTA_FLOOR: u64 = 5;
 /// Longer than this, a wait is none that anybody meant.
 const LONGEST_TIMEOUT: Duration = Duration::from_hours(24);
 
@@ -113,7 +116,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         ca_dir,
         ca_constraints,
         store: store(reader, cache_dir),
-        gateway: gateway::Options { push: reader.get("push").unwrap_or_default(), registries },
+        gateway: gateway_options(reader, registries),
         upstream: upstream_options(reader, exemptions, proxies),
         log: reader.get("log").unwrap_or_default(),
     }
@@ -200,6 +203,20 @@ fn upstream_options(
         idle_timeout: timeout(reader, "upstream.idle-timeout", 60),
         exemptions,
         own: OwnListeners::default(),
+        offline: reader.get("offline").unwrap_or(false),
+    }
+}
+
+fn gateway_options(
+    reader: &mut Reader,
+    registries: Vec<gateway::RegistryRule>,
+) -> gateway::Options {
+    gateway::Options {
+        push: reader.get("push").unwrap_or_default(),
+        registries,
+        tag_ttl: reader.get("tag-ttl").unwrap_or_default(),
+        keep_deleted: reader.get("keep-deleted").unwrap_or(false),
+        quota_floor: reader.get("quota-floor").unwrap_or(QUOTA_FLOOR),
     }
 }
 

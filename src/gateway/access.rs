@@ -98,6 +98,23 @@ impl Rights {
         &self.place
     }
 
+    /// The repository's records.
+    pub(super) fn records(&self) -> &Repository {
+        &self.records
+    }
+
+    /// *may pull*, while the registry can't be asked: what the shared identity could pull when it
+    /// last could ask stays open, until the registry says otherwise.
+    pub(super) async fn may_pull_unasked(&self, access: &Access) -> bool {
+        match self.identity {
+            Identity::Client(_) => self.may_pull(access).await,
+            Identity::Shared => {
+                self.may_pull(access).await
+                    || self.records.fact::<Served>(Fact::Access).await.is_some()
+            }
+        }
+    }
+
     /// Whether the registry would serve this identity that object here, as a question.
     pub(super) fn question(&self, digest: &Digest) -> Question {
         Question { place: self.place.clone(), identity: self.identity.clone(), digest: *digest }

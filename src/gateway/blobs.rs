@@ -93,8 +93,16 @@ impl Request<'_> {
             Lookup::InFlight(reader) => (reader, Outcome::Joined),
         };
         let record = self.recorded(&reader).await;
-        if !self.may_have(&reader, record.as_ref()).await? {
-            return self.pass_through().await;
+        match self.may_have(&reader, record.as_ref()).await {
+            Ok(true) => {}
+            Ok(false) => return self.pass_through().await,
+            Err(error) => {
+                let access = &self.gateway.parts.access;
+                let may = error.is_trouble() && record.is_some();
+                if !(may && self.rights.may_pull_unasked(access).await) {
+                    return Err(error);
+                }
+            }
         }
         if outcome == Outcome::Joined && self.is_far(reader.available()) {
             return self.pass_through().await;

@@ -172,16 +172,28 @@ impl Caller {
         headers: HeaderMap,
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
-        let upstream = &self.parts.upstream;
-        match redirects {
+        let Parts { upstream, pressure, quotas, .. } = &*self.parts;
+        let authority = &target.authority;
+        let admitted = pressure.admit(authority, &self.identity);
+        admitted.map_err(|retry_after| UpstreamError::Limited {
+            authority: authority.clone(),
+            retry_after,
+        })?;
+        let answer = match redirects {
             Redirects::Followed(object) => {
-                upstream.walk(method, target.clone(), headers, object).await
+                upstream.walk(method, target.clone(), headers, object).await?
             }
             Redirects::Returned => {
                 let sent = upstream.send(method, target, headers, RequestBody::Empty);
-                sent.await.map(Followed::at_once)
+                sent.await.map(Followed::at_once)?
             }
+        };
+        if answer.is_from_registry() {
+            let (status, fields) = (answer.response.status(), answer.response.headers());
+            pressure.note(authority, &self.identity, status, fields);
+            quotas.note(&Registry::at(authority), &self.identity, fields);
         }
+        Ok(answer)
     }
 
     /// Remembers how the registry wants to be authenticated to, if this says so.

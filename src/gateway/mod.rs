@@ -12,7 +12,11 @@
 //! - `shared`: what the proxy itself shows to them
 //! - `ping`, `tokens`: `/v2/` and the token endpoint
 //! - `blobs`: blobs, from the store or into it
-//! - `manifests`: manifests by digest and by tag
+//! - `manifests`, `tagged`: manifests by digest, and by tag
+//! - `tags`: what tags stand for, as their registries said last
+//! - `pressure`, `quota`: registries that have had enough, and what they say of that
+//! - `turns`: one fetch for all who want the same
+//! - `reason`: why an answer is what it is
 //! - `fill`: a download on its way into the store
 //! - `object`, `multipart`: an object of the store as a response, in one part or several
 //! - `rescue`: bodies that go on from the registry when the disk fails
@@ -36,12 +40,18 @@ mod manifests;
 mod multipart;
 mod object;
 mod ping;
+mod pressure;
+mod quota;
 pub mod ranges;
+pub mod reason;
 mod relay;
 mod rescue;
 mod shared;
+mod tagged;
+mod tags;
 mod tokens;
 mod trouble;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,11 +68,20 @@ use challenges::{Challenges, TOKEN_PATH};
 pub use errors::error_response;
 pub use headers::{PRODUCT, is_own_via};
 use identity::{Identifier, has_own_token};
+use manifests::Errand;
+use pressure::Pressure;
+pub use quota::Quota;
+use quota::Quotas;
+use reason::Reason;
 use shared::SharedTokens;
+use tagged::{HeadAnswer, HeadQuestion};
+pub use tags::TagTtl;
+use tags::Tags;
+use turns::Turns;
 
 use crate::log::{Outcome, Subject};
 use crate::oci::{
-    Authority, ErrorCode, ErrorDocument, HostPattern, Registry, RepositoryName, Route,
+    Authority, ErrorCode, ErrorDocument, HostPattern, Registry, RepositoryName, Route, Tag,
 };
 use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::credentials::Credentials;
@@ -92,6 +111,8 @@ pub struct RegistryRule {
     pub scheme: Scheme,
     /// What the proxy itself is there, for clients that bring no credential.
     pub credentials: Option<Credentials>,
+    /// `tag-ttl` there.
+    pub tag_ttl: TagTtl,
 }
 
 /// How requests are decided.
@@ -101,11 +122,23 @@ pub struct Options {
     pub push: Push,
     /// `[[registry]]`, the first that fits wins.
     pub registries: Vec<RegistryRule>,
+    /// `tag-ttl`.
+    pub tag_ttl: TagTtl,
+    /// `keep-deleted`.
+    pub keep_deleted: bool,
+    /// `quota-floor`.
+    pub quota_floor: u64,
 }
 
 impl Options {
     fn rule_for(&self, authority: &Authority) -> Option<&RegistryRule> {
         self.registries.iter().find(|rule| rule.host.matches(authority))
+    }
+
+    /// How long a tag of the registry at `authority` is served without asking.
+    fn tag_ttl(&self, authority: &Authority, tag: &Tag) -> Duration {
+        let there = self.rule_for(authority).and_then(|rule| rule.tag_ttl.of(tag));
+        there.or_else(|| self.tag_ttl.of(tag)).unwrap_or_default()
     }
 
     /// How the registry at `authority` is spoken to: by TLS unless the operator says otherwise,
@@ -130,8 +163,8 @@ impl Served {
         Self { response, outcome, reason: None }
     }
 
-    fn because(self, reason: impl Into<String>) -> Self {
-        Self { reason: Some(reason.into()), ..self }
+    fn why(self, reason: &Reason) -> Self {
+        Self { reason: Some(reason.to_string()), ..self }
     }
 }
 
@@ -151,8 +184,13 @@ struct Parts {
     access: Access,
     challenges: Challenges,
     shared: SharedTokens,
+    tags: Tags,
+    quotas: Quotas,
+    pressure: Pressure,
     /// Answers that several wait for.
     answers: moka::future::Cache<Question, bool>,
+    heads: moka::future::Cache<HeadQuestion, Arc<HeadAnswer>>,
+    errands: Turns<Errand>,
     tasks: TaskTracker,
 }
 
@@ -195,6 +233,7 @@ impl Gateway {
     ) -> Self {
         let identifier = Identifier::new();
         let (fills, trouble, access, challenges, shared) = Default::default();
+        let (tags, quotas, pressure, errands) = Default::default();
         let parts = Parts {
             store,
             upstream,
@@ -205,10 +244,12 @@ impl Gateway {
             access,
             challenges,
             shared,
-            answers: moka::future::Cache::builder()
-                .max_capacity(MOST_ANSWERS)
-                .time_to_live(ANSWER_LIFE)
-                .build(),
+            tags,
+            quotas,
+            pressure,
+            errands,
+            answers: shared_answers(),
+            heads: shared_answers(),
             tasks,
         };
         Self { parts: Arc::new(parts) }
@@ -237,6 +278,12 @@ impl Gateway {
             self.parts.challenges.rewrite(&registry, &own_realm, served.response.headers_mut());
         }
         (served, subject)
+    }
+
+    /// The proxy's own quota at each registry that counts pulls.
+    #[must_use]
+    pub fn quotas(&self) -> Vec<(Registry, Quota)> {
+        self.parts.quotas.shared()
     }
 
     /// Sends a plain-HTTP request to a host that is no registry, and its answer back, unread.
@@ -300,6 +347,14 @@ impl Gateway {
         let body = RequestBody::Client(asked.body);
         self.parts.upstream.send(asked.method, &asked.target, headers, body).await
     }
+}
+
+fn shared_answers<K, V>() -> moka::future::Cache<K, V>
+where
+    K: std::hash::Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    moka::future::Cache::builder().max_capacity(MOST_ANSWERS).time_to_live(ANSWER_LIFE).build()
 }
 
 /// The token endpoint as the client reaches it: on the host that it asked, the way it asked.

@@ -29,10 +29,17 @@ pub(super) fn failed(error: &DialError) -> (Outcome, Response<ResponseBody>) {
     let (outcome, status, code) = match error {
         DialError::NotPublic { .. } => (Outcome::Denied, StatusCode::FORBIDDEN, ErrorCode::Denied),
         DialError::Own { .. } => (Outcome::Denied, StatusCode::LOOP_DETECTED, ErrorCode::Denied),
+        DialError::Offline { .. } => {
+            (Outcome::Denied, StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Denied)
+        }
         error if error.is_timeout() => {
             (Outcome::Error, StatusCode::GATEWAY_TIMEOUT, ErrorCode::Upstream)
         }
-        _ => (Outcome::Error, StatusCode::BAD_GATEWAY, ErrorCode::Upstream),
+        DialError::Resolve { .. }
+        | DialError::NoAddress { .. }
+        | DialError::Connect { .. }
+        | DialError::Timeout { .. }
+        | DialError::Proxy(_) => (Outcome::Error, StatusCode::BAD_GATEWAY, ErrorCode::Upstream),
     };
     (outcome, refusal(status, code, &error.to_string()))
 }

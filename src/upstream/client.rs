@@ -1,5 +1,6 @@
 //! Requests to upstreams: pooled connections, timeouts, redirects.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,14 +12,16 @@ use tokio::time::Instant;
 
 use super::ConnectTo;
 use super::body::{IdleBody, Progress, RequestBody, SentBody};
+use super::breaker::{Breakers, Outage};
 use super::certs::Certificates;
 use super::connector::Connector;
-use super::dial::{Resolver, TcpDialer};
+use super::dial::TcpDialer;
 use super::error::UpstreamError;
 use super::link::{Dialer, proxy_refusal};
 use super::proxy::{ForwardProxy, Proxies};
 use super::reach::{Exemptions, OwnListeners};
 use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
+use super::resolve::Resolver;
 use super::trust::{Trust, TrustError};
 use crate::oci::Authority;
 
@@ -51,6 +54,8 @@ pub struct Options {
     pub exemptions: Exemptions,
     /// Where this process listens.
     pub own: OwnListeners,
+    /// `offline`: nothing is sent.
+    pub offline: bool,
 }
 
 impl Options {
@@ -59,8 +64,9 @@ impl Options {
             connect_to: self.connect_to.clone(),
             ipv6: self.ipv6,
             timeout: self.connect_timeout,
-            resolver: Resolver::System,
+            resolver: Resolver::default(),
             own: self.own.clone(),
+            offline: self.offline,
         }
     }
 }
@@ -157,6 +163,7 @@ impl Followed {
 pub struct Upstream {
     pool: legacy::Client<Connector, SentBody>,
     dialer: Dialer,
+    breakers: Breakers,
     header_timeout: Duration,
     idle_timeout: Duration,
 }
@@ -165,6 +172,10 @@ impl Upstream {
     /// A client by these options. Reads the trust store: blocking.
     pub fn new(options: &Options) -> Result<Self, TrustError> {
         let trust = Trust::new(options.certificates.clone())?;
+        let named: BTreeSet<_> = options.proxies.all().map(ToString::to_string).collect();
+        for proxy in named {
+            tracing::info!(proxy, "upstreams are reached through a proxy");
+        }
         let dialer = Dialer::new(options.tcp_dialer(), options.proxies.clone(), trust.clone());
         let connector = Connector::new(dialer.clone(), options.exemptions.clone(), trust);
         let pool = legacy::Client::builder(TokioExecutor::new())
@@ -173,7 +184,8 @@ impl Upstream {
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
             .build(connector);
         let Options { header_timeout, idle_timeout, .. } = *options;
-        Ok(Self { pool, dialer, header_timeout, idle_timeout })
+        let breakers = Breakers::default();
+        Ok(Self { pool, dialer, breakers, header_timeout, idle_timeout })
     }
 
     /// Who makes its connections, for what is no HTTP request (tunnels).
@@ -201,12 +213,21 @@ impl Upstream {
             headers.insert(header::PROXY_AUTHORIZATION, value);
         }
         let request = request(method, target, headers, body)?;
-        let response = self.answered(&target.authority, request, &progress).await?;
+        let admission = self.breakers.admit(&target.authority)?;
+        let answered = self.answered(&target.authority, request, &progress).await;
+        let response = admission.end(answered)?;
+        check_coding(&target.authority, response.headers())?;
         let refusal = |proxy| proxy_refusal(proxy, &target.authority, response.status());
         if let Some(refused) = proxy.and_then(refusal) {
             return Err(refused.into());
         }
         Ok(response.map(|body| IdleBody::new(body, self.idle_timeout)))
+    }
+
+    /// What can't be reached now.
+    #[must_use]
+    pub fn outages(&self) -> Vec<Outage> {
+        self.breakers.outages()
     }
 
     /// The proxy that sees a request to `target` as it is, rather than a tunnel.
@@ -309,6 +330,20 @@ fn for_storage(headers: &HeaderMap) -> HeaderMap {
         .filter(|(name, _)| kept.contains(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
+}
+
+/// A coding of the transfer other than `chunked` would end here without being undone: hyper takes
+/// what is before it for the body.
+fn check_coding(authority: &Authority, headers: &HeaderMap) -> Result<(), UpstreamError> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(UpstreamError::Exchange {
+            authority: authority.clone(),
+            reason: "its answer has a transfer coding that is not chunked alone".to_owned(),
+        }),
+    }
 }
 
 fn redirected(target: &Target, source: RedirectError) -> UpstreamError {
