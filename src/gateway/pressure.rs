@@ -1,4 +1,5 @@
-//! Registries that have had enough: after a 429 they are asked once a second, or when they said.
+//! Registries that have had enough: after a 429, or several errors of their own in a row, they are
+//! asked once a second, or when they said.
 //!
 //! A quota is somebody's: who was refused is held back, not the others. Where two were, it is the
 //! address that has had too much, and everybody is held back.
@@ -19,6 +20,8 @@ const PACE: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(5);
 /// Pairs kept at a time.
 const MOST: u64 = 10_000;
+/// Errors of its own in a row after which a registry is unwell: one may be a single request's.
+const UNWELL: u32 = 3;
 /// A registry that was not asked for so long is asked as any other.
 const FORGOTTEN: Duration = Duration::from_mins(10);
 
@@ -27,6 +30,8 @@ pub(super) struct Pressure {
     refused: Cache<(Authority, Option<Identity>), Instant>,
     /// The last to be refused at each.
     last: Cache<Authority, Identity>,
+    /// Errors in a row.
+    errors: Cache<Authority, u32>,
 }
 
 impl Default for Pressure {
@@ -34,6 +39,7 @@ impl Default for Pressure {
         Self {
             refused: Cache::builder().max_capacity(MOST).time_to_idle(FORGOTTEN).build(),
             last: Cache::builder().max_capacity(MOST).time_to_live(FORGOTTEN).build(),
+            errors: Cache::builder().max_capacity(MOST).time_to_live(FORGOTTEN).build(),
         }
     }
 }
@@ -67,6 +73,10 @@ impl Pressure {
         status: StatusCode,
         headers: &HeaderMap,
     ) {
+        if status.is_server_error() {
+            self.note_error(authority, identity);
+            return;
+        }
         if status != StatusCode::TOO_MANY_REQUESTS {
             self.relax(authority, identity);
             return;
@@ -82,7 +92,19 @@ impl Pressure {
         }
     }
 
+    fn note_error(&self, authority: &Authority, identity: &Identity) {
+        let errors = self.errors.get(authority).unwrap_or(0).saturating_add(1);
+        self.errors.insert(authority.clone(), errors);
+        if errors >= UNWELL {
+            self.last.insert(authority.clone(), identity.clone());
+            self.refused.insert((authority.clone(), None), Instant::now() + PACE);
+        }
+    }
+
     fn relax(&self, authority: &Authority, identity: &Identity) {
+        if self.errors.contains_key(authority) {
+            self.errors.invalidate(authority);
+        }
         if self.last.get(authority).is_some() {
             self.refused.invalidate(&(authority.clone(), Some(identity.clone())));
             self.refused.invalidate(&(authority.clone(), None));
@@ -126,6 +148,25 @@ mod tests {
         assert!(pressure.admit(&hub, &alice).is_err(), "now it is everybody's");
         pressure.note(&hub, &alice, StatusCode::OK, &HeaderMap::new());
         assert!(pressure.admit(&hub, &alice).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_in_a_row_are_the_registrys_state() {
+        let pressure = Pressure::default();
+        let hub: Authority = "registry-1.docker.io:443".parse().unwrap();
+        let note = |status| pressure.note(&hub, &Identity::Shared, status, &HeaderMap::new());
+        for _ in 1..UNWELL {
+            note(StatusCode::BAD_GATEWAY);
+            assert!(pressure.admit(&hub, &Identity::Shared).is_ok());
+        }
+        note(StatusCode::BAD_GATEWAY);
+        assert!(pressure.admit(&hub, &client("alice")).is_err());
+        tokio::time::advance(PACE).await;
+        assert!(pressure.admit(&hub, &client("alice")).is_ok());
+        note(StatusCode::OK);
+        assert!(pressure.admit(&hub, &client("alice")).is_ok());
+        note(StatusCode::BAD_GATEWAY);
+        assert!(pressure.admit(&hub, &client("alice")).is_ok(), "counted anew");
     }
 
     #[tokio::test(start_paused = true)]

@@ -159,7 +159,8 @@ fn refused(
             }
             Ok(())
         }
-        TokenError::Refused(..) | TokenError::Answer(_) | TokenError::Upstream(_) => {
+        TokenError::Upstream(error) => Err(error.clone().into()),
+        TokenError::Refused(..) | TokenError::Answer(_) => {
             Err(UpstreamError::Token { authority, reason: error.to_string() })
         }
     }

@@ -79,10 +79,8 @@ impl Tagged<'_> {
             },
             Err(error) => {
                 let reason = Reason::Unreachable(error.to_string());
-                let stale = match known {
-                    Some(known) if error.is_trouble() => self.stale(&known, &reason).await,
-                    _ => None,
-                };
+                let stale =
+                    if error.is_trouble() { self.stale(known, &reason).await } else { None };
                 stale.ok_or(error)
             }
         }
@@ -184,16 +182,13 @@ impl Tagged<'_> {
     ) -> Result<Served, UpstreamError> {
         if answer.is_trouble() {
             let reason = Reason::RegistryError(answer.status);
-            if let Some(known) = &known
-                && let Some(served) = self.stale(known, &reason).await
-            {
+            if let Some(served) = self.stale(known, &reason).await {
                 return Ok(served);
             }
         }
         if answer.status == StatusCode::NOT_FOUND {
             if self.request.gateway.parts.options.keep_deleted
-                && let Some(known) = &known
-                && let Some(served) = self.stale(known, &Reason::Deleted).await
+                && let Some(served) = self.stale(None, &Reason::Deleted).await
             {
                 return Ok(served);
             }
@@ -210,12 +205,19 @@ impl Tagged<'_> {
     }
 
     /// What is known of the tag, to those who may have it without the registry's word.
-    async fn stale(&self, known: &Known, reason: &Reason) -> Option<Served> {
+    async fn stale(&self, known: Option<Known>, reason: &Reason) -> Option<Served> {
         let request = &self.request;
         if !request.rights.may_pull_unasked(&request.gateway.parts.access).await {
             return None;
         }
-        let kept = self.kept(known).await?;
+        let known = match known {
+            Some(known) => known,
+            None => match self.entry.known().await {
+                Some(known) => known,
+                None => self.entry.known_to_others(&request.asked.headers).await?,
+            },
+        };
+        let kept = self.kept(&known).await?;
         Some(request.kept_as(&kept, Outcome::Stale).why(reason))
     }
 }

@@ -59,6 +59,21 @@ impl Accept {
     }
 }
 
+/// Whether a client takes this media type (RFC 9110 §12.5.1, without weights: none sends 0).
+fn accepts(headers: &HeaderMap, media_type: &MediaType) -> bool {
+    let fields = headers.get_all(header::ACCEPT).iter().filter_map(|field| field.to_str().ok());
+    let mut ranges = fields.flat_map(|field| field.split(',')).peekable();
+    if ranges.peek().is_none() {
+        return true;
+    }
+    ranges.any(|range| {
+        let range = range.split(';').next().unwrap_or_default().trim();
+        range == "*/*"
+            || range == "application/*"
+            || range.eq_ignore_ascii_case(media_type.as_str())
+    })
+}
+
 /// What a tag stands for, to a client that takes certain media types.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Resolution {
@@ -155,6 +170,17 @@ impl TagEntry<'_> {
         Some(known)
     }
 
+    /// What the tag stood for to other clients, if this one takes that as well: better than nothing
+    /// while the registry can't be asked.
+    pub(super) async fn known_to_others(&self, headers: &HeaderMap) -> Option<Known> {
+        let record: Record = self.records.fact(Fact::Tag(self.tag.as_str())).await?;
+        let known = record.variants.iter().filter_map(Variant::known);
+        known.into_iter().find(|known| {
+            let media_type = known.resolution.media_type.as_ref();
+            media_type.is_some_and(|media_type| accepts(headers, media_type))
+        })
+    }
+
     /// The registry has just said what it stands for.
     pub(super) async fn learn(&self, resolution: Resolution) {
         let before = self.known().await;
@@ -217,6 +243,26 @@ mod tests {
         assert_ne!(accept(&["a/b"]), accept(&["a/b, c/d"]));
         assert_ne!(accept(&["a/b;q=0.5"]), accept(&["a/b"]));
         assert_eq!(accept(&[]), accept(&[","]));
+    }
+
+    #[test]
+    fn a_media_type_is_accepted_as_the_client_says() {
+        let index = MediaType::of_manifest("application/vnd.oci.image.index.v1+json").unwrap();
+        let cases = [
+            (vec![], true),
+            (vec!["application/vnd.oci.image.index.v1+json"], true),
+            (vec!["text/html", "a/b, Application/vnd.oci.image.index.v1+json;q=0.5"], true),
+            (vec!["*/*"], true),
+            (vec!["application/*"], true),
+            (vec!["application/vnd.oci.image.manifest.v1+json"], false),
+        ];
+        for (fields, expected) in cases {
+            let headers = fields.iter().fold(HeaderMap::new(), |mut headers, field| {
+                headers.append(header::ACCEPT, HeaderValue::from_static(field));
+                headers
+            });
+            assert_eq!(accepts(&headers, &index), expected, "{fields:?}");
+        }
     }
 
     #[test]

@@ -291,7 +291,7 @@ pub enum UpstreamError {
         reason: Arc<UpstreamError>,
     },
     /// The registry has had enough of requests for now.
-    #[error("{authority} refuses further requests for now (429 Too Many Requests)")]
+    #[error("{authority} has refused requests (429, or errors of its own): it is asked again in {} s", retry_after.as_secs().saturating_add(1))]
     Limited {
         /// Who was asked.
         authority: Authority,

@@ -29,6 +29,8 @@ mod redirects;
 mod resume;
 mod secrets;
 mod shutdown;
+mod stale;
+mod tags;
 mod tokens;
 mod tunnels;
 mod upstream_framing;
