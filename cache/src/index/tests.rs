@@ -80,8 +80,13 @@ const fn hint(size: u64) -> Hint {
     Hint { size, last_use: 1, hits: 1, references: References::Unknown }
 }
 
+/// The tree in `dir` as it is.
+fn paths(dir: &TempDir) -> Tree {
+    Tree::new(dir.path().to_owned(), Disk::real())
+}
+
 fn tree(dir: &TempDir) -> Tree {
-    let tree = Tree::new(dir.path().to_owned(), Disk::real());
+    let tree = paths(dir);
     tree.create_directories().unwrap();
     tree.disk().make_dir(&tree.index()).unwrap();
     tree
@@ -101,7 +106,7 @@ fn reopened(tree: &Tree) -> Box<dyn Engine> {
 fn busy(dir: &TempDir, engine: Moody) -> Index {
     let opener = move |_: &Tree| Ok(Box::new(Dropped(engine)) as Box<dyn Engine>);
     let index = Index::start_with(tree(dir), Interpreter::default(), None, Box::new(opener));
-    index.added(&tree(dir), &digest(3), 300, References::Unknown);
+    index.added(&paths(dir), &digest(3), 300, References::Unknown);
     index.used(&digest(3));
     index.removed(&digest(2));
     index
@@ -153,7 +158,7 @@ fn an_engine_that_does_not_open_is_done_without() {
         let dir = TempDir::new().unwrap();
         let opener = move |_: &Tree| bad.show().map(|()| Box::new(well()) as Box<dyn Engine>);
         let index = Index::start_with(tree(&dir), Interpreter::default(), None, Box::new(opener));
-        index.added(&tree(&dir), &digest(1), 5, References::Unknown);
+        index.added(&paths(&dir), &digest(1), 5, References::Unknown);
         index.close();
         assert_eq!((index.state(), index.totals().bytes), (IndexState::InMemory, 5));
     }
