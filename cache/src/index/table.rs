@@ -23,6 +23,17 @@ pub(super) struct Table {
     /// Whether nothing at all was known before this run.
     pub(super) rebuilt: bool,
     pub(super) state: IndexState,
+    pub(super) end: End,
+}
+
+/// How far the last batch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    NotYet,
+    /// It has been taken: what comes now is in no batch.
+    Taken,
+    /// Something has come since.
+    Outdated,
 }
 
 #[derive(Clone, Debug)]
@@ -58,6 +69,7 @@ impl Default for Table {
             complete: false,
             rebuilt: false,
             state: IndexState::Loading,
+            end: End::NotYet,
         }
     }
 }
@@ -201,6 +213,15 @@ impl Table {
 
     pub(super) fn nodes(&self, now: u64) -> Vec<Node> {
         self.hints.iter().map(|(digest, known)| known.node(digest, now)).collect()
+    }
+
+    /// Whether something that came just now is in no batch any more.
+    pub(super) fn came_late(&mut self) -> bool {
+        let is_late = self.end != End::NotYet;
+        if is_late {
+            self.end = End::Outdated;
+        }
+        is_late
     }
 
     /// Marks a hint that was found on the walk for writing.
