@@ -3,8 +3,10 @@
 //! The Hub is the test kit's here: Debian's registry has no token server.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use entrepot_testkit::proxy::Signal;
 use entrepot_testkit::{Access as Rules, Proxy, Registry, Role, User};
 use tempfile::TempDir;
 
@@ -27,8 +29,7 @@ struct World {
     alice: Login,
     private: Image,
     public: Image,
-    // Stopped when dropped.
-    _proxy: Proxy,
+    proxy: Proxy,
 }
 
 impl World {
@@ -46,7 +47,7 @@ impl World {
         let native = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         let image = |name| images::create(&layouts, name, &[(native, &[9_000, 90_000])]);
         let (private, public) = (image(PRIVATE)?, image(PUBLIC)?);
-        let world = Self { home, hub, access, alice: login, private, public, _proxy: proxy };
+        let world = Self { home, hub, access, alice: login, private, public, proxy };
         let skopeo = Skopeo::with(world.directory("pusher")?, world.access.clone())?;
         for image in [&world.private, &world.public] {
             skopeo.push_as(image, &world.alice)?;
@@ -88,6 +89,52 @@ fn private_images_are_their_owners<E: Engine>(
     let tokens = world.hub.requests().to(Role::Auth);
     ensure!(tokens.len() <= 1, "each its own token: {}", tokens.summary());
     Ok(())
+}
+
+/// A pull by a new engine, of what another has pulled, with the Hub and its token server gone and
+/// the proxy started again.
+fn pulls_go_on_without_the_hub<E: Engine>(
+    start: impl Fn(PathBuf, Access) -> Result<E>,
+) -> Result<()> {
+    let mut world = World::start()?;
+    let first = start(world.directory("first")?, world.access.clone())?;
+    first.pull_as(&world.public.name(), None)?;
+    world.proxy.wait_until_kept(&world.public.native()?.layers[1]);
+    world.hub.stop();
+    world.proxy.restart(Signal::TERM);
+    let access = Access::to(world.proxy.address(), world.home.path(), || Ok(()))?;
+    let second = start(world.directory("second")?, access)?;
+    let began = Instant::now();
+    second.pull_as(&world.public.name(), None)?;
+    println!("without the Hub: {:?}", began.elapsed());
+    let gone = second.pull_as("docker.io/library/never-pulled:1", None);
+    ensure!(gone.is_err(), "an image that nobody has was pulled");
+    Ok(())
+}
+
+#[test]
+fn dockerd_pulls_without_the_hub() -> Result<()> {
+    pulls_go_on_without_the_hub(|home, access| Dockerd::start(home, Some(&access)))
+}
+
+#[test]
+fn containerd_pulls_without_the_hub() -> Result<()> {
+    pulls_go_on_without_the_hub(Containerd::start)
+}
+
+#[test]
+fn podman_pulls_without_the_hub() -> Result<()> {
+    pulls_go_on_without_the_hub(|home, proxy| Ok(Podman { home, proxy }))
+}
+
+#[test]
+fn buildah_pulls_without_the_hub() -> Result<()> {
+    pulls_go_on_without_the_hub(|home, proxy| Ok(Buildah { home, proxy }))
+}
+
+#[test]
+fn skopeo_pulls_without_the_hub() -> Result<()> {
+    pulls_go_on_without_the_hub(Skopeo::with)
 }
 
 #[test]

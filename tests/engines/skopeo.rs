@@ -71,7 +71,7 @@ impl Skopeo {
     /// Puts an image on the Hub, under somebody's name.
     pub(crate) fn push_as(&self, image: &Image, login: &Login) -> Result<()> {
         let mut skopeo = self.skopeo()?;
-        skopeo.args(["copy", "--quiet", "--dest-creds", &login.pair()]);
+        skopeo.args(["copy", "--quiet", "--preserve-digests", "--dest-creds", &login.pair()]);
         run(skopeo.args([in_layout(&image.layout, image), on_hub(image)])).map(drop)
     }
 }
