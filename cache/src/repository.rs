@@ -39,6 +39,8 @@ pub enum Fact<'a> {
     Challenge,
     /// `_tags/<tag>`: what a tag stands for.
     Tag(&'a str),
+    /// `_listings/<hex>`: what the registry listed, by the digest of the question.
+    Listing(&'a Digest),
 }
 
 /// The records of one repository of one registry, or of a registry as a whole. Cheap to clone.
@@ -168,6 +170,7 @@ impl Repository {
         match fact {
             Fact::Access => Ok(self.dir.join("_access")),
             Fact::Challenge => Ok(self.dir.join("_challenge")),
+            Fact::Listing(question) => Ok(self.dir.join("_listings").join(question.hex())),
             Fact::Tag(tag) if is_tag(tag) => Ok(self.dir.join("_tags").join(tag)),
             Fact::Tag(_) => Err(RecordNameError::Tag.into()),
         }

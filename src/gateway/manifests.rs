@@ -70,7 +70,15 @@ pub(super) struct Kept {
 pub(super) struct Errand {
     place: Place,
     identity: Identity,
-    path: String,
+    target: String,
+}
+
+impl Errand {
+    /// What `caller` wants at `target`.
+    pub(super) fn new(rights: &Rights, caller: &Caller, target: &str) -> Self {
+        let (place, identity) = (rights.place().clone(), caller.identity.clone());
+        Self { place, identity, target: target.to_owned() }
+    }
 }
 
 impl Request<'_> {
@@ -186,9 +194,7 @@ impl Request<'_> {
         target: Target,
         expected: Option<&Digest>,
     ) -> Result<Served, UpstreamError> {
-        let place = self.rights.place().clone();
-        let identity = self.caller.identity.clone();
-        let errand = Errand { place, identity, path: target.path().to_owned() };
+        let errand = Errand::new(&self.rights, &self.caller, target.path());
         let _turn = self.gateway.parts.errands.wait(errand).await;
         if let Some(digest) = expected
             && let Some(kept) = self.kept(digest).await

@@ -14,6 +14,7 @@
 //! - `blobs`: blobs, from the store or into it
 //! - `manifests`, `tagged`: manifests by digest, and by tag
 //! - `tags`: what tags stand for, as their registries said last
+//! - `listings`: tags and referrers
 //! - `pressure`, `quota`: registries that have had enough, and what they say of that
 //! - `turns`: one fetch for all who want the same
 //! - `reason`: why an answer is what it is
@@ -36,6 +37,7 @@ mod errors;
 mod fill;
 mod headers;
 mod identity;
+mod listings;
 mod manifests;
 mod multipart;
 mod object;
@@ -68,6 +70,7 @@ use challenges::{Challenges, TOKEN_PATH};
 pub use errors::error_response;
 pub use headers::{PRODUCT, is_own_via};
 use identity::{Identifier, has_own_token};
+use listings::Listings;
 use manifests::Errand;
 use pressure::Pressure;
 pub use quota::Quota;
@@ -185,6 +188,7 @@ struct Parts {
     challenges: Challenges,
     shared: SharedTokens,
     tags: Tags,
+    listings: Listings,
     quotas: Quotas,
     pressure: Pressure,
     /// Answers that several wait for.
@@ -233,7 +237,7 @@ impl Gateway {
     ) -> Self {
         let identifier = Identifier::new();
         let (fills, trouble, access, challenges, shared) = Default::default();
-        let (tags, quotas, pressure, errands) = Default::default();
+        let (tags, listings, quotas, pressure, errands) = Default::default();
         let parts = Parts {
             store,
             upstream,
@@ -245,6 +249,7 @@ impl Gateway {
             challenges,
             shared,
             tags,
+            listings,
             quotas,
             pressure,
             errands,
@@ -323,6 +328,9 @@ impl Gateway {
             }
             (Route::Manifest { repository, reference }, &Method::GET | &Method::HEAD) => {
                 manifests::serve(self, asked, repository, reference).await
+            }
+            (Route::Tags { repository } | Route::Referrers { repository, .. }, &Method::GET) => {
+                listings::serve(self, asked, route, repository).await
             }
             _ if self.parts.options.push == Push::Deny && is_write(&asked) => {
                 return push_denied(&registry);

@@ -17,6 +17,7 @@ mod credentials;
 mod framing;
 mod integrity;
 mod interception;
+mod listings;
 mod logging;
 mod other_registries;
 mod pages;
