@@ -202,11 +202,12 @@ impl Rights {
             media_type.is_none()
                 || record.media_type.as_deref() == media_type.map(MediaType::as_str)
         };
-        if !self.delivered(digest).await.as_ref().is_some_and(is_known) {
-            write(&self.of_registry, digest, media_type).await;
-        }
+        // Here first: who finds it delivered, and not here, asks the registry about it.
         if !self.content(access, digest).await.as_ref().is_some_and(is_known) {
             self.belongs(access, digest, media_type).await;
+        }
+        if !self.delivered(digest).await.as_ref().is_some_and(is_known) {
+            write(&self.of_registry, digest, media_type).await;
         }
     }
 

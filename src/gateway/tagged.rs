@@ -34,14 +34,23 @@ pub(super) struct HeadQuestion {
 pub(super) struct HeadAnswer {
     status: StatusCode,
     headers: HeaderMap,
+    /// What the tag stands for, if it says so.
+    resolution: Option<Resolution>,
 }
 
 impl HeadAnswer {
-    fn resolution(&self) -> Option<Resolution> {
-        let digest = named_digest(self.status, &self.headers)?;
-        let media_type = text(&self.headers, header::CONTENT_TYPE).and_then(MediaType::of_manifest);
-        let size = text(&self.headers, header::CONTENT_LENGTH).and_then(|size| size.parse().ok());
-        Some(Resolution { digest, media_type, size })
+    fn new(status: StatusCode, headers: HeaderMap) -> Self {
+        let resolution = named_digest(status, &headers).map(|digest| Resolution {
+            digest,
+            media_type: text(&headers, header::CONTENT_TYPE).and_then(MediaType::of_manifest),
+            size: text(&headers, header::CONTENT_LENGTH).and_then(|size| size.parse().ok()),
+        });
+        Self { status, headers, resolution }
+    }
+
+    fn told_before(resolution: Resolution) -> Self {
+        let headers = HeaderMap::new();
+        Self { status: StatusCode::OK, headers, resolution: Some(resolution) }
     }
 
     /// Whether the registry is unwell, rather than of another opinion.
@@ -72,8 +81,8 @@ impl Tagged<'_> {
         {
             return Ok(served);
         }
-        match self.ask().await {
-            Ok(answer) => match answer.resolution() {
+        match self.ask(known.as_ref()).await {
+            Ok(answer) => match &answer.resolution {
                 Some(resolution) => self.resolved(known, resolution, &answer).await,
                 None => self.unresolved(known, &answer).await,
             },
@@ -88,19 +97,23 @@ impl Tagged<'_> {
 
     /// The answer within the tag's `tag-ttl`.
     async fn while_fresh(&self, known: &Known) -> Option<Served> {
-        let request = &self.request;
-        let options = &request.gateway.parts.options;
-        let ttl = options.tag_ttl(&request.asked.target.authority, self.entry.tag);
-        let is_fresh = known.age() < ttl;
-        if !is_fresh || !request.rights.may_pull(&request.gateway.parts.access).await {
+        if !self.is_fresh_for_client(known).await {
             return None;
         }
+        let request = &self.request;
         let served = match self.kept(known).await {
             Some(kept) => request.kept_as(&kept, Outcome::Hit),
             None if request.asked.method == Method::HEAD => described(&known.resolution)?,
             None => return None,
         };
         Some(served.why(&Reason::FreshTag))
+    }
+
+    /// Whether the registry need not be asked again so soon, for somebody whom it has let in.
+    async fn is_fresh_for_client(&self, known: &Known) -> bool {
+        let Request { gateway, asked, rights, .. } = &self.request;
+        let ttl = gateway.parts.options.tag_ttl(&asked.target.authority, self.entry.tag);
+        known.age() < ttl && rights.may_pull(&gateway.parts.access).await
     }
 
     /// What the tag stood for, if it is kept and belongs here; as old as the registry's word on it.
@@ -110,8 +123,8 @@ impl Tagged<'_> {
     }
 
     /// Asks the registry, once for all who ask at this moment.
-    async fn ask(&self) -> Result<Arc<HeadAnswer>, UpstreamError> {
-        let Request { gateway, asked, caller, .. } = &self.request;
+    async fn ask(&self, known: Option<&Known>) -> Result<Arc<HeadAnswer>, UpstreamError> {
+        let Request { gateway, asked, caller, rights, .. } = &self.request;
         let question = HeadQuestion {
             place: self.entry.place.clone(),
             identity: caller.identity.clone(),
@@ -119,10 +132,24 @@ impl Tagged<'_> {
             accept: self.entry.accept.clone(),
         };
         let asking = async {
+            // It may have been told since this request looked.
+            if let Some(known) = self.entry.known().await
+                && self.is_fresh_for_client(&known).await
+            {
+                return Ok(Arc::new(HeadAnswer::told_before(known.resolution)));
+            }
             let headers = for_whole_content(&asked.headers);
             let answer = caller.inquire(&asked.target, &headers, None).await?;
             let (head, _) = answer.response.into_parts();
-            Ok(Arc::new(HeadAnswer { status: head.status, headers: head.headers }))
+            let answer = HeadAnswer::new(head.status, head.headers);
+            // Before anybody can ask again: who comes now finds it.
+            if let Some(resolution) = &answer.resolution {
+                rights.grant(&gateway.parts.access).await;
+                if !self.spares_quota(known, resolution).await {
+                    self.entry.learn(resolution.clone()).await;
+                }
+            }
+            Ok(Arc::new(answer))
         };
         let heads = &gateway.parts.heads;
         let answered: Result<_, Arc<UpstreamError>> =
@@ -136,42 +163,44 @@ impl Tagged<'_> {
     async fn resolved(
         self,
         known: Option<Known>,
-        resolution: Resolution,
+        resolution: &Resolution,
         answer: &HeadAnswer,
     ) -> Result<Served, UpstreamError> {
         let digest = resolution.digest;
-        let parts = &self.request.gateway.parts;
-        self.request.rights.grant(&parts.access).await;
         if let Some(kept) = self.request.kept(&digest).await {
-            self.entry.learn(resolution).await;
             self.request.confirmed(&kept, &digest).await;
             let kept = Kept { since: SystemTime::now(), ..kept };
             return Ok(self.request.kept_as(&kept, Outcome::Revalidated));
         }
-        if self.request.asked.method == Method::HEAD {
-            self.entry.learn(resolution).await;
-            return Ok(passed_head(answer));
-        }
-        if let Some(known) = &known
-            && let Some(served) = self.sparing_quota(known).await
+        if let Some(known) = known
+            && self.spares_quota(Some(&known), resolution).await
+            && let Some(kept) = self.kept(&known).await
         {
-            return Ok(served);
+            let left = self.pulls_left().unwrap_or_default();
+            return Ok(self.request.kept_as(&kept, Outcome::Stale).why(&Reason::QuotaFloor(left)));
         }
-        self.entry.learn(resolution).await;
+        if self.request.asked.method == Method::HEAD {
+            return Ok(described(resolution).unwrap_or_else(|| passed_head(answer)));
+        }
         let target = by_digest(&self.request.asked.target, &digest);
         self.request.fetch(target, Some(&digest)).await
     }
 
-    /// What the tag stood for before, where the few pulls that are left are better spent on what is
-    /// not held at all.
-    async fn sparing_quota(&self, known: &Known) -> Option<Served> {
+    /// Whether what the tag stood for before is served in place of what it stands for now: the few
+    /// pulls that are left are better spent on what is not held at all.
+    async fn spares_quota(&self, known: Option<&Known>, now: &Resolution) -> bool {
+        let floor = self.request.gateway.parts.options.quota_floor;
+        let is_low = self.pulls_left().is_some_and(|left| left <= floor);
+        let Some(known) = known.filter(|_| is_low) else { return false };
+        let is_news = known.resolution.digest != now.digest;
+        is_news
+            && self.request.kept(&now.digest).await.is_none()
+            && self.kept(known).await.is_some()
+    }
+
+    fn pulls_left(&self) -> Option<u64> {
         let Request { gateway, asked, caller, .. } = &self.request;
-        let left = gateway.parts.quotas.remaining(&asked.registry, &caller.identity)?;
-        if left > gateway.parts.options.quota_floor {
-            return None;
-        }
-        let kept = self.kept(known).await?;
-        Some(self.request.kept_as(&kept, Outcome::Stale).why(&Reason::QuotaFloor(left)))
+        gateway.parts.quotas.remaining(&asked.registry, &caller.identity)
     }
 
     /// The registry says something else.

@@ -13,6 +13,7 @@ mod authorisation_matrix;
 mod authorities;
 mod bad_disk;
 mod configuration;
+mod costs;
 mod credentials;
 mod framing;
 mod integrity;
