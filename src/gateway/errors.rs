@@ -37,11 +37,11 @@ fn phrase(message: &str) -> String {
 pub(super) fn upstream_failed(registry: &Registry, error: &UpstreamError) -> Served {
     let (status, code, outcome) = if error.is_refused_here() {
         (StatusCode::FORBIDDEN, ErrorCode::Denied, Outcome::Denied)
-    } else if error.retry_after().is_some() {
+    } else if error.limited_by() == Some(StatusCode::TOO_MANY_REQUESTS) {
         (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, Outcome::Error)
     } else if error.is_timeout() {
         (StatusCode::GATEWAY_TIMEOUT, ErrorCode::Upstream, Outcome::Error)
-    } else if error.is_known() {
+    } else if error.is_known() || error.retry_after().is_some() {
         (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Upstream, Outcome::Error)
     } else {
         (StatusCode::BAD_GATEWAY, ErrorCode::Upstream, Outcome::Error)

@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use entrepot_cache::{Fact, Presence};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, header};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use super::access::Rights;
-use super::blobs::{content_length, is_plain_content};
+use super::blobs::{content_length, is_plain_content, refuse_trouble};
 use super::body::ResponseBody;
 use super::caller::Caller;
 use super::errors::unusable;
@@ -110,31 +110,43 @@ impl Request<'_> {
         }
         let headers = for_content(&self.asked.headers);
         let trouble = match self.caller.follow(Method::GET, &self.asked.target, &headers).await {
-            Ok(answer) if answer.response.status().is_server_error() => {
-                Reason::RegistryError(answer.response.status())
-            }
-            Ok(answer) if answer.response.status() == StatusCode::TOO_MANY_REQUESTS => {
-                Reason::RegistryError(StatusCode::TOO_MANY_REQUESTS)
-            }
-            Ok(answer) => return self.keep(answer.response).await,
-            Err(error) if error.is_trouble() => {
-                let stale = self.stale(known, &Reason::Unreachable(error.to_string())).await;
-                return stale.ok_or(error);
-            }
-            Err(error) => return Err(error),
+            Ok(answer) => match refuse_trouble(&self.asked.target.authority, &answer) {
+                Ok(()) => return self.keep(answer.response).await,
+                Err(_) if !self.may_have_stale(known.as_ref()).await => {
+                    return Ok(passed_on(answer.response, "fwd=miss"));
+                }
+                Err(error) => error,
+            },
+            Err(error) => error,
         };
-        match self.stale(known, &trouble).await {
-            Some(served) => Ok(served),
-            None => super::relay::serve(self.gateway, self.asked).await,
-        }
+        let reason = Reason::Unreachable(trouble.to_string());
+        self.stale(known, &trouble, &reason).await.ok_or(trouble)
     }
 
     fn key(&self) -> (Registry, String) {
         (self.asked.registry.clone(), self.asked.target.path_and_query.clone())
     }
 
-    async fn stale(&self, known: Option<Listing>, reason: &Reason) -> Option<Served> {
-        if !self.rights.may_pull_unasked(&self.gateway.parts.access).await {
+    /// Whether there is something to serve in the registry's place, be it allowed or not.
+    async fn may_have_stale(&self, known: Option<&Listing>) -> bool {
+        let name = self.name();
+        known.is_some()
+            || match name {
+                Some(name) => {
+                    let fact = Fact::Listing(&name);
+                    self.rights.records().fact::<Listing>(fact).await.is_some()
+                }
+                None => false,
+            }
+    }
+
+    async fn stale(
+        &self,
+        known: Option<Listing>,
+        error: &UpstreamError,
+        reason: &Reason,
+    ) -> Option<Served> {
+        if !self.rights.may_pull_unasked(&self.gateway.parts.access, error).await {
             return None;
         }
         let known = match known {

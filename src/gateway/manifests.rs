@@ -10,15 +10,15 @@ use entrepot_cache::{Digest, Lookup, Presence, Reader};
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
 use super::access::{Place, Rights};
-use super::blobs::{consents, content_length, is_plain_content};
-use super::body::ResponseBody;
+use super::blobs::{consents, content_length, is_plain_content, refuse_trouble};
+use super::body::{ResponseBody, VerifiedBody};
 use super::caller::Caller;
 use super::errors::unusable;
 use super::headers::{cache_status, for_content, for_whole_content, returned, text};
 use super::identity::Identity;
 use super::object::{Presentation, respond};
 use super::reason::Reason;
-use super::relay::passed_on;
+use super::relay::{passed_on, returned_with};
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
 use crate::oci::{Algorithm, MediaType, Reference, RepositoryName};
@@ -90,7 +90,11 @@ impl Request<'_> {
             match self.is_confirmed(&kept, digest).await {
                 Ok(true) => return Ok(self.kept_as(&kept, Outcome::Hit)),
                 Ok(false) => {}
-                Err(error) => return self.without_registry(&kept, error).await,
+                Err(error) => match self.without_registry(&kept, &error).await {
+                    Some(served) => return Ok(served),
+                    None if error.is_known() => return Err(error),
+                    None => {}
+                },
             }
         }
         if self.asked.method == Method::HEAD {
@@ -104,6 +108,7 @@ impl Request<'_> {
     async fn is_confirmed(&self, kept: &Kept, digest: &Digest) -> Result<bool, UpstreamError> {
         let headers = for_whole_content(&self.asked.headers);
         let answer = self.caller.inquire(&self.asked.target, &headers, None).await?;
+        refuse_trouble(&self.asked.target.authority, &answer)?;
         let consents = consents(&answer, digest, kept.reader.size());
         if consents {
             self.confirmed(kept, digest).await;
@@ -121,18 +126,12 @@ impl Request<'_> {
     }
 
     /// What is served while the registry can't say whether it may be.
-    async fn without_registry(
-        &self,
-        kept: &Kept,
-        error: UpstreamError,
-    ) -> Result<Served, UpstreamError> {
-        let may = error.is_trouble()
-            && kept.belongs
-            && self.rights.may_pull_unasked(&self.gateway.parts.access).await;
-        if !may {
-            return Err(error);
+    async fn without_registry(&self, kept: &Kept, error: &UpstreamError) -> Option<Served> {
+        let access = &self.gateway.parts.access;
+        if !kept.belongs || !self.rights.may_pull_unasked(access, error).await {
+            return None;
         }
-        Ok(self.kept_as(kept, Outcome::Hit).why(&Reason::Unreachable(error.to_string())))
+        Some(self.kept_as(kept, Outcome::Hit).why(&Reason::Unreachable(error.to_string())))
     }
 
     /// The registry's own answer to a HEAD.
@@ -218,7 +217,7 @@ impl Request<'_> {
         let too_long = content_length(&response).is_some_and(|length| length > MAX_BYTES as u64);
         let media_type = match media_type {
             Some(media_type) if is_plain_content(&response) && !too_long => media_type,
-            _ => return Ok(passed_on(response, "fwd=miss")),
+            _ => return Ok(not_a_manifest(response, expected)),
         };
         let (head, body) = response.into_parts();
         let bytes = match read_whole(body, MAX_BYTES).await {
@@ -244,9 +243,24 @@ impl Request<'_> {
         let reader = kept
             .inspect_err(|error| tracing::warn!(%digest, %error, "a manifest could not be kept"))
             .ok()?;
-        self.rights.deliver(&self.gateway.parts.access, digest, Some(media_type)).await;
+        let parts = &self.gateway.parts;
+        self.rights.deliver(&parts.access, digest, Some(media_type)).await;
+        parts.tags.settle(self.rights.records(), self.rights.place(), digest).await;
         Some(reader)
     }
+}
+
+/// Something else than a manifest, as it came; under a digest's name only if it has that digest.
+fn not_a_manifest(response: Response<IdleBody>, expected: Option<&Digest>) -> Served {
+    let Some(digest) = expected.filter(|_| is_plain_content(&response)) else {
+        return passed_on(response, "fwd=miss");
+    };
+    let (head, body) = response.into_parts();
+    let verified = VerifiedBody::new(body, *digest, Box::new(|| {}));
+    let mut response = Response::new(ResponseBody::Verified(Box::new(verified)));
+    *response.headers_mut() = returned_with(&head.headers, response.body());
+    cache_status(response.headers_mut(), "fwd=miss");
+    Served::new(Outcome::Relay, response)
 }
 
 /// A manifest that could not be kept, as it came.

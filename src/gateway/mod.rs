@@ -61,6 +61,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use access::{Access, Place, Question, Rights};
@@ -90,6 +91,9 @@ use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::credentials::Credentials;
 use crate::upstream::{Scheme, Target, Upstream, UpstreamError};
 
+/// Downloads into the store at a time; what is beyond them is passed on. A client that asks for
+/// everything and hangs up must not have the whole line.
+const MOST_DOWNLOADS: usize = 256;
 /// Questions whose answers are kept at a time.
 const MOST_ANSWERS: u64 = 10_000;
 /// How long a registry's yes or no is an answer to those who ask the same at that moment.
@@ -195,6 +199,9 @@ struct Parts {
     answers: moka::future::Cache<Question, bool>,
     heads: moka::future::Cache<HeadQuestion, Arc<HeadAnswer>>,
     errands: Turns<Errand>,
+    pings: Turns<Registry>,
+    /// Room for downloads that outlive their clients.
+    downloads: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
@@ -214,12 +221,17 @@ impl Asked {
         scheme: Scheme,
         authority: Authority,
         registry: Registry,
+        route: &Route,
         request: Request<Incoming>,
         own_realm: String,
     ) -> Self {
         let (head, body) = request.into_parts();
-        let path_and_query =
+        let mut path_and_query =
             head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        if matches!(route, Route::Blob { .. } | Route::Manifest { .. }) {
+            // All that stands there is `ns`, and this is the registry that it names.
+            path_and_query.truncate(head.uri.path().len());
+        }
         let target = Target { scheme, authority, path_and_query };
         Self { method: head.method, target, registry, own_realm, headers: head.headers, body }
     }
@@ -237,7 +249,7 @@ impl Gateway {
     ) -> Self {
         let identifier = Identifier::new();
         let (fills, trouble, access, challenges, shared) = Default::default();
-        let (tags, listings, quotas, pressure, errands) = Default::default();
+        let (tags, listings, quotas, pressure, errands, pings) = Default::default();
         let parts = Parts {
             store,
             upstream,
@@ -253,6 +265,8 @@ impl Gateway {
             quotas,
             pressure,
             errands,
+            pings,
+            downloads: Arc::new(Semaphore::new(MOST_DOWNLOADS)),
             answers: shared_answers(),
             heads: shared_answers(),
             tasks,
@@ -277,9 +291,15 @@ impl Gateway {
         let upstream = registry.authority(authority);
         let scheme = self.parts.options.scheme_for(authority);
         let own_realm = own_realm(authority, uri);
-        let asked = Asked::new(scheme, upstream, registry.clone(), request, own_realm.clone());
+        let asked =
+            Asked::new(scheme, upstream, registry.clone(), &route, request, own_realm.clone());
+        if has_dot_segment(asked.target.path()) {
+            return (odd_path(&registry), subject);
+        }
+        let (authority, scheme) = (asked.target.authority.clone(), asked.target.scheme);
         let mut served = self.dispatch(&route, asked).await;
         if served.response.status() == StatusCode::UNAUTHORIZED {
+            self.know_challenge(&registry, scheme, authority).await;
             self.parts.challenges.rewrite(&registry, &own_realm, served.response.headers_mut());
         }
         (served, subject)
@@ -294,7 +314,8 @@ impl Gateway {
     /// Sends a plain-HTTP request to a host that is no registry, and its answer back, unread.
     pub async fn forward(&self, authority: Authority, request: Request<Incoming>) -> Served {
         let registry = Registry::at(&authority);
-        let asked = Asked::new(Scheme::Http, authority, registry, request, String::new());
+        let asked =
+            Asked::new(Scheme::Http, authority, registry, &Route::Other, request, String::new());
         let name = asked.registry.clone();
         relay::unseen(self, asked)
             .await
@@ -307,13 +328,27 @@ impl Gateway {
         let registry = asked.registry.clone();
         let rights = repository.and_then(|repository| {
             let place = Place { registry: registry.clone(), repository: repository.clone() };
-            Rights::new(&self.parts.store, place, identity.clone())
+            let rule = self.parts.options.rule_for(&asked.target.authority);
+            let credentials = rule.and_then(|rule| rule.credentials.as_ref());
+            let who = credentials.map(Credentials::label).unwrap_or_default();
+            Rights::new(&self.parts.store, place, identity.clone(), who)
         });
         Caller { parts: self.parts.clone(), registry, identity, rights }
     }
 
     fn has_credentials(&self, authority: &Authority) -> bool {
         self.parts.options.rule_for(authority).is_some_and(|rule| rule.credentials.is_some())
+    }
+
+    /// A client that is sent to the registry's own realm goes around us, for want of its challenge.
+    async fn know_challenge(&self, registry: &Registry, scheme: Scheme, authority: Authority) {
+        let Parts { challenges, store, .. } = &*self.parts;
+        if challenges.last(store, registry).await.is_none() {
+            let path_and_query = "/v2/".to_owned();
+            let target = Target { scheme, authority, path_and_query };
+            // Without it the client follows the challenge as it is.
+            let _ = ping::ask(self, registry, &target).await;
+        }
     }
 
     async fn dispatch(&self, route: &Route, asked: Asked) -> Served {
@@ -363,6 +398,19 @@ where
     V: Clone + Send + Sync + 'static,
 {
     moka::future::Cache::builder().max_capacity(MOST_ANSWERS).time_to_live(ANSWER_LIFE).build()
+}
+
+/// Whether a path has a segment that leads elsewhere, as it is or escaped: servers differ on what
+/// becomes of it, and ours has said which repository it is about.
+fn has_dot_segment(path: &str) -> bool {
+    let path = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/");
+    path.split(['/', '\\']).any(|segment| segment == "." || segment == "..")
+}
+
+fn odd_path(registry: &Registry) -> Served {
+    let message = format!("{registry}: a path with '.' or '..' in it is not passed on");
+    let document = ErrorDocument::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message);
+    Served::new(Outcome::Denied, error_response(&document))
 }
 
 /// The token endpoint as the client reaches it: on the host that it asked, the way it asked.

@@ -1,8 +1,9 @@
 //! Registries that have had enough: after a 429, or several errors of their own in a row, they are
 //! asked once a second, or when they said.
 //!
-//! A quota is somebody's: who was refused is held back, not the others. Where two were, it is the
-//! address that has had too much, and everybody is held back.
+//! A quota is somebody's: who was refused is held back, not the others. Where two were, and the
+//! registry does not say whose quota it is, it is the address that has had too much (the Hub calls
+//! that its abuse limit), and everybody is held back.
 
 use std::time::Duration;
 
@@ -25,10 +26,20 @@ const UNWELL: u32 = 3;
 /// A registry that was not asked for so long is asked as any other.
 const FORGOTTEN: Duration = Duration::from_mins(10);
 
+/// Who has been refused where, by whom nobody else is meant; `None` is everybody.
+type Key = (Authority, Option<Identity>);
+
+/// A refusal: when to ask again, and with what the registry has refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusal {
+    next: Instant,
+    pub(super) status: StatusCode,
+}
+
 /// Who has been refused where.
 pub(super) struct Pressure {
-    refused: Cache<(Authority, Option<Identity>), Instant>,
-    /// The last to be refused at each.
+    refused: Cache<Key, Refusal>,
+    /// The last to be refused, at each registry, without a word on whose quota it was.
     last: Cache<Authority, Identity>,
     /// Errors in a row.
     errors: Cache<Authority, u32>,
@@ -45,21 +56,24 @@ impl Default for Pressure {
 }
 
 impl Pressure {
-    /// A place in the queue, or how long until the next.
-    pub(super) fn admit(&self, authority: &Authority, identity: &Identity) -> Result<(), Duration> {
-        if self.last.get(authority).is_none() {
-            return Ok(());
-        }
+    /// A place in the queue, or how long until the next and why.
+    pub(super) fn admit(
+        &self,
+        authority: &Authority,
+        identity: &Identity,
+    ) -> Result<(), (Duration, StatusCode)> {
         let now = Instant::now();
         let keys = [Some(identity.clone()), None].map(|identity| (authority.clone(), identity));
-        let waits = keys.iter().filter_map(|key| self.refused.get(key));
-        match waits.filter_map(|next| next.checked_duration_since(now)).max() {
-            Some(wait) if !wait.is_zero() => return Err(wait),
-            _ => {}
+        let refusals = keys.each_ref().map(|key| self.refused.get(key));
+        for refusal in refusals.iter().flatten() {
+            match refusal.next.checked_duration_since(now) {
+                Some(wait) if !wait.is_zero() => return Err((wait, refusal.status)),
+                _ => {}
+            }
         }
-        for key in keys {
-            if self.refused.contains_key(&key) {
-                self.refused.insert(key, now + PACE);
+        for (key, refusal) in keys.into_iter().zip(refusals) {
+            if let Some(refusal) = refusal {
+                self.refused.insert(key, Refusal { next: now + PACE, ..refusal });
             }
         }
         Ok(())
@@ -74,7 +88,7 @@ impl Pressure {
         headers: &HeaderMap,
     ) {
         if status.is_server_error() {
-            self.note_error(authority, identity);
+            self.note_error(authority, status);
             return;
         }
         if status != StatusCode::TOO_MANY_REQUESTS {
@@ -83,31 +97,37 @@ impl Pressure {
         }
         let told = text(headers, header::RETRY_AFTER).and_then(|told| told.parse().ok());
         let wait = told.map_or(PACE, Duration::from_secs).clamp(PACE, LONGEST);
-        let next = Instant::now() + wait;
-        let is_everybodys = self.last.get(authority).is_some_and(|last| last != *identity);
-        self.last.insert(authority.clone(), identity.clone());
-        self.refused.insert((authority.clone(), Some(identity.clone())), next);
-        if is_everybodys {
-            self.refused.insert((authority.clone(), None), next);
+        let refusal = Refusal { next: Instant::now() + wait, status };
+        self.refused.insert((authority.clone(), Some(identity.clone())), refusal);
+        if headers.contains_key("ratelimit-remaining") {
+            return;
         }
+        if self.last.get(authority).is_some_and(|last| last != *identity) {
+            self.refused.insert((authority.clone(), None), refusal);
+        }
+        self.last.insert(authority.clone(), identity.clone());
     }
 
-    fn note_error(&self, authority: &Authority, identity: &Identity) {
+    fn note_error(&self, authority: &Authority, status: StatusCode) {
         let errors = self.errors.get(authority).unwrap_or(0).saturating_add(1);
         self.errors.insert(authority.clone(), errors);
         if errors >= UNWELL {
-            self.last.insert(authority.clone(), identity.clone());
-            self.refused.insert((authority.clone(), None), Instant::now() + PACE);
+            let refusal = Refusal { next: Instant::now() + PACE, status };
+            self.refused.insert((authority.clone(), None), refusal);
         }
     }
 
+    /// What was refused to others without a word on whose quota it was is over as well.
     fn relax(&self, authority: &Authority, identity: &Identity) {
+        for key in [Some(identity.clone()), None].map(|identity| (authority.clone(), identity)) {
+            if self.refused.contains_key(&key) {
+                self.refused.invalidate(&key);
+            }
+        }
         if self.errors.contains_key(authority) {
             self.errors.invalidate(authority);
         }
-        if self.last.get(authority).is_some() {
-            self.refused.invalidate(&(authority.clone(), Some(identity.clone())));
-            self.refused.invalidate(&(authority.clone(), None));
+        if self.last.contains_key(authority) {
             self.last.invalidate(authority);
         }
     }
@@ -170,6 +190,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_quota_that_the_registry_tells_of_is_nobody_elses() {
+        let pressure = Pressure::default();
+        let hub: Authority = "registry-1.docker.io:443".parse().unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("ratelimit-remaining", HeaderValue::from_static("0;w=21600"));
+        for who in [Identity::Shared, client("alice")] {
+            pressure.note(&hub, &who, StatusCode::TOO_MANY_REQUESTS, &headers);
+            assert!(pressure.admit(&hub, &who).is_err());
+        }
+        assert!(pressure.admit(&hub, &client("bob")).is_ok());
+        pressure.note(&hub, &client("bob"), StatusCode::OK, &HeaderMap::new());
+        assert!(pressure.admit(&hub, &Identity::Shared).is_err(), "his luck is not theirs");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn retry_after_is_kept_to() {
         let pressure = Pressure::default();
         let hub: Authority = "registry-1.docker.io:443".parse().unwrap();
@@ -177,7 +212,8 @@ mod tests {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
         pressure.note(&hub, &Identity::Shared, StatusCode::TOO_MANY_REQUESTS, &headers);
         tokio::time::advance(Duration::from_secs(29)).await;
-        assert_eq!(pressure.admit(&hub, &Identity::Shared), Err(Duration::from_secs(1)));
+        let told = Err((Duration::from_secs(1), StatusCode::TOO_MANY_REQUESTS));
+        assert_eq!(pressure.admit(&hub, &Identity::Shared), told);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(pressure.admit(&hub, &Identity::Shared).is_ok());
     }

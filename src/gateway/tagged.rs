@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use entrepot_cache::Presence;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::Served;
@@ -88,9 +89,7 @@ impl Tagged<'_> {
             },
             Err(error) => {
                 let reason = Reason::Unreachable(error.to_string());
-                let stale =
-                    if error.is_trouble() { self.stale(known, &reason).await } else { None };
-                stale.ok_or(error)
+                self.stale(known, &error, &reason).await.ok_or(error)
             }
         }
     }
@@ -146,7 +145,9 @@ impl Tagged<'_> {
             if let Some(resolution) = &answer.resolution {
                 rights.grant(&gateway.parts.access).await;
                 if !self.spares_quota(known, resolution).await {
-                    self.entry.learn(resolution.clone()).await;
+                    let store = &gateway.parts.store;
+                    let is_kept = store.contains(&resolution.digest) == Presence::Kept;
+                    self.entry.learn(resolution.clone(), is_kept).await;
                 }
             }
             Ok(Arc::new(answer))
@@ -209,19 +210,19 @@ impl Tagged<'_> {
         known: Option<Known>,
         answer: &HeadAnswer,
     ) -> Result<Served, UpstreamError> {
-        if answer.is_trouble() {
-            let reason = Reason::RegistryError(answer.status);
-            if let Some(served) = self.stale(known, &reason).await {
-                return Ok(served);
-            }
+        let status = answer.status;
+        let authority = self.request.asked.target.authority.clone();
+        let unwell = UpstreamError::Unwell { authority, status };
+        if answer.is_trouble()
+            && let Some(served) =
+                self.stale(known.clone(), &unwell, &Reason::RegistryError(status)).await
+        {
+            return Ok(served);
         }
-        if answer.status == StatusCode::NOT_FOUND {
-            if self.request.gateway.parts.options.keep_deleted
-                && let Some(served) = self.stale(None, &Reason::Deleted).await
-            {
-                return Ok(served);
-            }
-            self.entry.forget().await;
+        if status == StatusCode::NOT_FOUND
+            && let Some(served) = self.deleted(&unwell).await
+        {
+            return Ok(served);
         }
         if self.request.asked.method == Method::HEAD {
             return Ok(passed_head(answer));
@@ -233,10 +234,29 @@ impl Tagged<'_> {
         self.request.fetch(target, None).await
     }
 
+    /// The registry has not got the tag for this client, which it lets in: the tag is gone, unless
+    /// the operator wants it all the same. (To others a registry may say so of what it hides.)
+    async fn deleted(&self, unwell: &UpstreamError) -> Option<Served> {
+        let parts = &self.request.gateway.parts;
+        if parts.options.keep_deleted {
+            return self.stale(None, unwell, &Reason::Deleted).await;
+        }
+        if self.request.rights.may_pull(&parts.access).await {
+            self.entry.forget().await;
+        }
+        None
+    }
+
     /// What is known of the tag, to those who may have it without the registry's word.
-    async fn stale(&self, known: Option<Known>, reason: &Reason) -> Option<Served> {
+    async fn stale(
+        &self,
+        known: Option<Known>,
+        error: &UpstreamError,
+        reason: &Reason,
+    ) -> Option<Served> {
         let request = &self.request;
-        if !request.rights.may_pull_unasked(&request.gateway.parts.access).await {
+        let access = &request.gateway.parts.access;
+        if !request.rights.may_pull_unasked(access, error).await {
             return None;
         }
         let known = match known {
@@ -270,6 +290,8 @@ fn passed_head(answer: &HeadAnswer) -> Served {
     let mut response = Response::new(ResponseBody::Empty);
     *response.status_mut() = answer.status;
     *response.headers_mut() = returned(&answer.headers);
+    // It may be the answer to another client's question.
+    response.headers_mut().remove(header::SET_COOKIE);
     if !answer.status.is_client_error() {
         cache_status(response.headers_mut(), "fwd=request");
     }

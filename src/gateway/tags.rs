@@ -13,6 +13,9 @@ use crate::oci::{Digest, MediaType, Tag, TagPattern};
 
 /// Tags kept in memory; one that is dropped costs a small read.
 const MOST: u64 = 100_000;
+/// Tags whose objects may still come, and for how long they are waited for.
+const MOST_UNWRITTEN: u64 = 10_000;
+const SOON: Duration = Duration::from_mins(10);
 /// Variants of one tag kept on disk: engines send a handful of different `Accept` fields.
 const MOST_VARIANTS: usize = 16;
 /// A longer `Accept` is known by its digest.
@@ -89,6 +92,8 @@ pub(super) struct Known {
     pub(super) asked: SystemTime,
     /// The same, on the clock that nobody sets; unknown when it was in another run.
     seen: Option<Instant>,
+    /// Whether it is on record.
+    is_written: bool,
 }
 
 impl Known {
@@ -127,6 +132,7 @@ impl Variant {
             resolution: Resolution { digest, media_type, size: self.size },
             asked,
             seen: None,
+            is_written: true,
         })
     }
 }
@@ -136,11 +142,28 @@ type Key = (Place, Tag, Accept);
 /// All tags.
 pub(super) struct Tags {
     known: Cache<Key, Known>,
+    /// What is to be written down once its object is kept: engines ask for the tag first, and then
+    /// for what it stands for.
+    unwritten: Cache<(Place, Digest), (Tag, Accept)>,
 }
 
 impl Default for Tags {
     fn default() -> Self {
-        Self { known: Cache::new(MOST) }
+        let unwritten = Cache::builder().max_capacity(MOST_UNWRITTEN).time_to_live(SOON).build();
+        Self { known: Cache::new(MOST), unwritten }
+    }
+}
+
+impl Tags {
+    /// The object is kept now: writes down which tag has led to it.
+    pub(super) async fn settle(&self, records: &Repository, place: &Place, digest: &Digest) {
+        let Some((tag, accept)) = self.unwritten.remove(&(place.clone(), *digest)) else { return };
+        let entry = TagEntry { tags: self, records, place, tag: &tag, accept };
+        if let Some(known) = self.known.get(&entry.key()) {
+            entry.write(&known).await;
+            let known = Known { is_written: true, ..known };
+            self.known.insert(entry.key(), known);
+        }
     }
 }
 
@@ -181,16 +204,21 @@ impl TagEntry<'_> {
         })
     }
 
-    /// The registry has just said what it stands for.
-    pub(super) async fn learn(&self, resolution: Resolution) {
-        let before = self.known().await;
-        let known = Known { resolution, asked: SystemTime::now(), seen: Some(Instant::now()) };
+    /// The registry has just said what it stands for. That is written down once the object is kept:
+    /// without it nobody is served by it after a restart, and strangers can ask for any tag.
+    pub(super) async fn learn(&self, resolution: Resolution, is_kept: bool) {
+        let before = self.known().await.filter(|before| before.is_written);
+        let (asked, seen) = (SystemTime::now(), Some(Instant::now()));
+        let known = Known { resolution, asked, seen, is_written: is_kept };
         self.tags.known.insert(self.key(), known.clone());
         // What has not changed is written again only once in a while: it tells its age.
         let is_written = before.is_some_and(|before| {
             before.resolution == known.resolution && before.age() < Duration::from_secs(10)
         });
-        if !is_written {
+        if !is_kept {
+            let asked_for = (self.place.clone(), known.resolution.digest);
+            self.tags.unwritten.insert(asked_for, (self.tag.clone(), self.accept.clone()));
+        } else if !is_written {
             self.write(&known).await;
         }
     }
@@ -215,11 +243,19 @@ impl TagEntry<'_> {
         }
     }
 
-    /// The registry has it no more.
+    /// The registry has it no more, for clients that take these media types.
     pub(super) async fn forget(&self) {
         self.tags.known.invalidate(&self.key());
-        if let Err(error) = self.records.forget_fact(Fact::Tag(self.tag.as_str())).await {
-            tracing::warn!(tag = %self.tag, %error, "a tag's record could not be removed");
+        let fact = Fact::Tag(self.tag.as_str());
+        let Some(mut record) = self.records.fact::<Record>(fact).await else { return };
+        record.variants.retain(|variant| variant.accept != self.accept.0);
+        let changed = if record.variants.is_empty() {
+            self.records.forget_fact(fact).await
+        } else {
+            self.records.record_fact(fact, record).await
+        };
+        if let Err(error) = changed {
+            tracing::warn!(tag = %self.tag, %error, "a tag's record could not be changed");
         }
     }
 }
@@ -301,7 +337,7 @@ mod tests {
             size: Some(5),
         };
         for accepted in ["a/a", "b/b"] {
-            entry(&tags, Accept(accepted.to_owned())).learn(of(accepted.as_bytes())).await;
+            entry(&tags, Accept(accepted.to_owned())).learn(of(accepted.as_bytes()), true).await;
         }
         let again = Tags::default();
         for accepted in ["a/a", "b/b"] {
@@ -311,6 +347,10 @@ mod tests {
         }
         assert!(entry(&again, Accept("c/c".to_owned())).known().await.is_none());
         entry(&again, Accept("a/a".to_owned())).forget().await;
-        assert!(entry(&Tags::default(), Accept("b/b".to_owned())).known().await.is_none());
+        let (third, fourth) = (Tags::default(), Tags::default());
+        assert!(entry(&third, Accept("a/a".to_owned())).known().await.is_none());
+        assert!(entry(&third, Accept("b/b".to_owned())).known().await.is_some());
+        entry(&again, Accept("d/d".to_owned())).learn(of(b"d"), false).await;
+        assert!(entry(&fourth, Accept("d/d".to_owned())).known().await.is_none());
     }
 }

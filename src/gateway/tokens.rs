@@ -65,7 +65,7 @@ async fn realm(gateway: &Gateway, asked: &Asked) -> Result<Option<Realm>, Upstre
     let known = gateway.parts.challenges.last(&gateway.parts.store, &asked.registry).await;
     let known = match known {
         Some(known) => Some(known),
-        None => super::ping::ask(gateway, asked, &registry).await?.0,
+        None => super::ping::ask(gateway, &asked.registry, &registry).await?.0,
     };
     Ok(known.as_ref().and_then(|known| Authentication::realm(known, &registry)))
 }

@@ -101,7 +101,7 @@ impl Scheme {
 }
 
 /// Whom to ask for what.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
     /// How.
     pub scheme: Scheme,
@@ -212,10 +212,15 @@ impl Upstream {
         if let Some(value) = proxy.and_then(ForwardProxy::authorization) {
             headers.insert(header::PROXY_AUTHORIZATION, value);
         }
+        // What a client sends may take as long as the client likes: it tells nothing of the host.
+        let is_clients = matches!(body.body, RequestBody::Client(_));
         let request = request(method, target, headers, body)?;
-        let admission = self.breakers.admit(&target.authority)?;
-        let answered = self.answered(&target.authority, request, &progress).await;
-        let response = admission.end(answered)?;
+        let response = if is_clients {
+            self.answered(&target.authority, request, &progress).await?
+        } else {
+            let admission = self.breakers.admit(&target.authority)?;
+            admission.end(self.answered(&target.authority, request, &progress).await)?
+        };
         check_coding(&target.authority, response.headers())?;
         let refusal = |proxy| proxy_refusal(proxy, &target.authority, response.status());
         if let Some(refused) = proxy.and_then(refusal) {
@@ -301,7 +306,7 @@ impl Upstream {
                     if is_named {
                         return Ok(Followed { response, elsewhere: None, storage_path });
                     }
-                    headers = for_storage(&headers);
+                    headers = for_strangers(&headers);
                     next
                 }
             };
@@ -310,9 +315,10 @@ impl Upstream {
     }
 }
 
-/// What storage needs to know of a request. Credentials have many names; what is not known to be
+/// What storage, or anybody who does not know the client, needs to know of a request. Credentials have many names; what is not known to be
 /// none does not leave the registry's host.
-fn for_storage(headers: &HeaderMap) -> HeaderMap {
+#[must_use]
+pub fn for_strangers(headers: &HeaderMap) -> HeaderMap {
     let kept = [
         header::ACCEPT,
         header::ACCEPT_ENCODING,

@@ -290,11 +290,21 @@ pub enum UpstreamError {
         /// The last failure.
         reason: Arc<UpstreamError>,
     },
+    /// The registry answers with errors of its own.
+    #[error("{authority} answers {status}")]
+    Unwell {
+        /// Who was asked.
+        authority: Authority,
+        /// With what.
+        status: StatusCode,
+    },
     /// The registry has had enough of requests for now.
-    #[error("{authority} has refused requests (429, or errors of its own): it is asked again in {} s", retry_after.as_secs().saturating_add(1))]
+    #[error("{authority} has answered {status}: it is asked again in {} s", retry_after.as_secs().saturating_add(1))]
     Limited {
         /// Who was asked.
         authority: Authority,
+        /// With what it has refused.
+        status: StatusCode,
         /// When it may be asked again.
         retry_after: Duration,
     },
@@ -316,6 +326,7 @@ impl UpstreamError {
             | Self::Exchange { .. }
             | Self::Redirect { .. }
             | Self::Token { .. }
+            | Self::Unwell { .. }
             | Self::Limited { .. } => false,
         }
     }
@@ -331,6 +342,7 @@ impl UpstreamError {
             ),
             Self::Tls(_) | Self::HeaderTimeout { .. } => true,
             Self::Unreachable { .. }
+            | Self::Unwell { .. }
             | Self::Limited { .. }
             | Self::Exchange { .. }
             | Self::Redirect { .. }
@@ -345,6 +357,35 @@ impl UpstreamError {
             Self::Shared(shared) => shared.is_trouble(),
             Self::Redirect { .. } => false,
             other => !other.is_refused_here(),
+        }
+    }
+
+    /// Whether the registry is away, rather than unwell or too busy for us.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.is_away(),
+            Self::Unreachable { .. } | Self::Dial(DialError::Offline { .. }) => true,
+            other => other.is_unreachable(),
+        }
+    }
+
+    /// Whether this proxy works offline.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.is_offline(),
+            other => matches!(other, Self::Dial(DialError::Offline { .. })),
+        }
+    }
+
+    /// With what the registry has refused requests, where it is held back for that.
+    #[must_use]
+    pub fn limited_by(&self) -> Option<StatusCode> {
+        match self {
+            Self::Shared(shared) => shared.limited_by(),
+            Self::Limited { status, .. } => Some(*status),
+            _ => None,
         }
     }
 

@@ -91,7 +91,7 @@ fn content_is_asked_for_as_it_is_stored() {
         assert_eq!(proxy.client().send(&request).unwrap().status, 200);
     }
     let requests = registry.requests();
-    let content = requests.filter(|request| request.method == "GET");
+    let content = requests.method("GET").path(ALPINE);
     assert_eq!(content.len(), 2, "{}", requests.summary());
     for request in content.iter() {
         assert_eq!(request.headers.get("accept-encoding"), Some("identity"));

@@ -367,6 +367,14 @@ impl Proxy {
         fs::write(&path, bytes).expect("a writable object");
     }
 
+    /// Takes a kept object away, as an eviction does.
+    ///
+    /// # Panics
+    /// When it is not kept.
+    pub fn lose(&self, digest: &str) {
+        fs::remove_file(self.kept_file(digest).expect("a kept object")).expect("a removed object");
+    }
+
     fn kept_file(&self, digest: &str) -> Option<PathBuf> {
         let hex = digest.rsplit(':').next().unwrap_or_default();
         files_under(&self.data_dir()).into_iter().find(|path| {
