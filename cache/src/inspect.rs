@@ -72,6 +72,7 @@ pub(crate) fn pieces(len: u64) -> impl Iterator<Item = (u64, usize)> {
 pub(crate) fn quarantine(shared: &Shared, digest: &Digest) -> Result<(), QuarantineError> {
     let (from, to) = (shared.tree.blob(digest), shared.tree.quarantined(digest));
     take_out(shared, digest, || shared.tree.disk().rename(&from, &to))?;
+    shared.index.quarantined();
     tracing::warn!(%digest, "object quarantined");
     Ok(())
 }

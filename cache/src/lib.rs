@@ -116,7 +116,7 @@ pub use references::ReadReferences;
 pub use relay::Relay;
 pub use repository::{ContentRecord, Fact, Repository};
 pub use reservation::{Reservation, Start};
-pub use store::{Lookup, Presence, Store, Totals};
+pub use store::{Download, Lookup, Presence, Store, Totals};
 pub use writer::Writer;
 
 /// How many bytes at the end of an unfinished object no reader sees before the digest is verified.

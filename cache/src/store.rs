@@ -69,6 +69,22 @@ pub struct Totals {
     pub evicted_objects: u64,
     /// Their sizes' sum in bytes.
     pub evicted_bytes: u64,
+    /// Number of damaged objects set aside since the store was opened.
+    pub quarantined_objects: u64,
+}
+
+/// A download under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Download {
+    /// What is being downloaded.
+    pub digest: Digest,
+    /// The registry that it comes from.
+    pub origin: String,
+    /// How many bytes readers can see: nearly all that have come.
+    pub available: u64,
+    /// The size of the whole object in bytes, where the upstream has told it.
+    pub total: Option<u64>,
 }
 
 impl Store {
@@ -295,6 +311,12 @@ impl Store {
     /// the index is being read only `min_free` is held.
     pub async fn hold_bounds(&self) {
         let _ = self.shared.keeper.ask().await;
+    }
+
+    /// The downloads that are under way now, in no order.
+    #[must_use]
+    pub fn downloads(&self) -> Vec<Download> {
+        self.shared.flights.downloads()
     }
 
     /// How much is kept, from memory.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Response, header};
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::pages::{not_found, only_get, refused, text};
+use super::{Services, scrape};
 use crate::gateway::ResponseBody;
 use crate::listener::http::{self as connection, Received};
 
@@ -33,7 +35,12 @@ impl AdminServer {
     }
 
     /// Serves until the shutdown begins.
-    pub async fn run(self, tasks: TaskTracker, shutdown: CancellationToken) {
+    pub async fn run(
+        self,
+        services: Arc<Services>,
+        tasks: TaskTracker,
+        shutdown: CancellationToken,
+    ) {
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -44,16 +51,19 @@ impl AdminServer {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let shutdown = shutdown.clone();
+            let (services, shutdown) = (services.clone(), shutdown.clone());
             tasks.spawn(async move {
-                connection::serve(stream, &shutdown, |received| async move { answer(received) })
-                    .await;
+                connection::serve(stream, &shutdown, |received| {
+                    let response = answer(&services, received);
+                    async move { response }
+                })
+                .await;
             });
         }
     }
 }
 
-fn answer(received: Received) -> Response<ResponseBody> {
+fn answer(services: &Arc<Services>, received: Received) -> Response<ResponseBody> {
     let request = match received {
         Ok(request) => request,
         Err(unserved) => {
@@ -71,6 +81,10 @@ fn answer(received: Received) -> Response<ResponseBody> {
         "/healthz" => text("ok\n".to_owned()),
         // The process serves only once its store is open and its listeners are bound.
         "/readyz" => text("ready\n".to_owned()),
+        "/metrics" => {
+            let accept = request.headers().get(header::ACCEPT);
+            scrape::page(services, accept.and_then(|accept| accept.to_str().ok()))
+        }
         path => not_found(path),
     }
 }

@@ -59,6 +59,7 @@ pub use errors::error_response;
 pub use headers::{PRODUCT, is_own_via};
 use identity::{Identifier, has_own_token};
 use shared::SharedTokens;
+pub use trouble::StoreHealth;
 
 use crate::log::{Outcome, Subject};
 use crate::oci::{
@@ -212,6 +213,12 @@ impl Gateway {
             tasks,
         };
         Self { parts: Arc::new(parts) }
+    }
+
+    /// Whether the store takes downloads.
+    #[must_use]
+    pub fn store_health(&self) -> StoreHealth {
+        self.parts.trouble.health()
     }
 
     /// Answers a request that a client addressed to the registry at `authority`.

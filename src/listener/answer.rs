@@ -12,6 +12,7 @@ use super::request::Unfit;
 use crate::gateway::body::ResponseError;
 use crate::gateway::{ResponseBody, error_response};
 use crate::log::{Outcome, RequestLine};
+use crate::metrics::Metrics;
 use crate::oci::{ErrorCode, ErrorDocument};
 
 /// A response, and the line that it leaves; none where something else will write it.
@@ -30,13 +31,14 @@ impl Answer {
     }
 
     /// The response for hyper, whose end writes the line.
-    pub(super) fn logged(self, began: Instant) -> Response<LoggedBody> {
+    pub(super) fn logged(self, began: Instant, metrics: &Metrics) -> Response<LoggedBody> {
         let status = Some(self.response.status());
         let line = self.line.map(|line| RequestLine { status, ..line });
         // These have no body, whatever they describe; nobody will ask for its end.
         let ended = line.as_ref().is_some_and(|line| line.method == Method::HEAD)
             || matches!(status, Some(StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED));
-        self.response.map(|inner| LoggedBody { inner, line, began, ended })
+        let metrics = metrics.clone();
+        self.response.map(|inner| LoggedBody { inner, line, began, ended, metrics })
     }
 }
 
@@ -46,6 +48,7 @@ pub struct LoggedBody {
     line: Option<RequestLine>,
     began: Instant,
     ended: bool,
+    metrics: Metrics,
 }
 
 impl LoggedBody {
@@ -54,10 +57,15 @@ impl LoggedBody {
         match result {
             None => self.ended = true,
             Some(Ok(frame)) => {
-                line.body_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                line.body_bytes += bytes;
+                self.metrics.sent(line.outcome, bytes);
             }
             Some(Err(error)) => {
                 self.ended = true;
+                if matches!(error, ResponseError::Digest(_)) {
+                    self.metrics.mismatched();
+                }
                 line.outcome = Outcome::Error;
                 line.reason = Some(error.to_string());
             }
@@ -104,6 +112,7 @@ impl Drop for LoggedBody {
         }
         line.elapsed = self.began.elapsed();
         line.emit();
+        self.metrics.answered(line);
     }
 }
 

@@ -32,6 +32,44 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them, in their order.
+    pub const ALL: [Self; 9] = [
+        Self::Hit,
+        Self::Miss,
+        Self::Joined,
+        Self::Revalidated,
+        Self::Stale,
+        Self::Relay,
+        Self::Tunnel,
+        Self::Denied,
+        Self::Error,
+    ];
+
+    /// The word in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Joined => "joined",
+            Self::Revalidated => "revalidated",
+            Self::Stale => "stale",
+            Self::Relay => "relay",
+            Self::Tunnel => "tunnel",
+            Self::Denied => "denied",
+            Self::Error => "error",
+        }
+    }
+
+    /// Whether the body needed no transfer from an upstream of its own.
+    #[must_use]
+    pub fn is_from_store(self) -> bool {
+        match self {
+            Self::Hit | Self::Joined | Self::Revalidated | Self::Stale => true,
+            Self::Miss | Self::Relay | Self::Tunnel | Self::Denied | Self::Error => false,
+        }
+    }
+
     /// The word in the log.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -66,7 +104,9 @@ pub enum Subject {
 }
 
 impl Subject {
-    fn registry(&self) -> Option<&str> {
+    /// The registry's identity, if it is about one.
+    #[must_use]
+    pub fn registry(&self) -> Option<&str> {
         match self {
             Self::Registry { registry, .. } => Some(registry),
             Self::Other(_) => None,

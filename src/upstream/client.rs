@@ -20,7 +20,8 @@ use super::proxy::{ForwardProxy, Proxies};
 use super::reach::{Exemptions, OwnListeners};
 use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
 use super::trust::{Trust, TrustError};
-use crate::oci::Authority;
+use crate::metrics::Metrics;
+use crate::oci::{Authority, Registry};
 
 /// Registries that one request may be sent on to: registry.k8s.io and lscr.io need one hop.
 pub const MAX_REGISTRIES: usize = 3;
@@ -159,11 +160,12 @@ pub struct Upstream {
     dialer: Dialer,
     header_timeout: Duration,
     idle_timeout: Duration,
+    metrics: Metrics,
 }
 
 impl Upstream {
-    /// A client by these options. Reads the trust store: blocking.
-    pub fn new(options: &Options) -> Result<Self, TrustError> {
+    /// A client by these options, which counts what it does. Reads the trust store: blocking.
+    pub fn new(options: &Options, metrics: Metrics) -> Result<Self, TrustError> {
         let trust = Trust::new(options.certificates.clone())?;
         let dialer = Dialer::new(options.tcp_dialer(), options.proxies.clone(), trust.clone());
         let connector = Connector::new(dialer.clone(), options.exemptions.clone(), trust);
@@ -173,7 +175,7 @@ impl Upstream {
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
             .build(connector);
         let Options { header_timeout, idle_timeout, .. } = *options;
-        Ok(Self { pool, dialer, header_timeout, idle_timeout })
+        Ok(Self { pool, dialer, header_timeout, idle_timeout, metrics })
     }
 
     /// Who makes its connections, for what is no HTTP request (tunnels).
@@ -182,11 +184,30 @@ impl Upstream {
         self.dialer.clone()
     }
 
+    /// Where is counted what it does.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Sends one request to one host and waits for the answer's header.
     ///
     /// Cancel safe: dropping the future closes the connection or gives it back.
     pub async fn send(
         &self,
+        method: Method,
+        target: &Target,
+        headers: HeaderMap,
+        body: RequestBody,
+    ) -> Result<Response<IdleBody>, UpstreamError> {
+        let registry = Registry::at(&target.authority);
+        self.send_about(&registry, method, target, headers, body).await
+    }
+
+    /// The same on behalf of `registry`, whose storage or token server may be asked.
+    async fn send_about(
+        &self,
+        registry: &Registry,
         method: Method,
         target: &Target,
         mut headers: HeaderMap,
@@ -200,13 +221,17 @@ impl Upstream {
         if let Some(value) = proxy.and_then(ForwardProxy::authorization) {
             headers.insert(header::PROXY_AUTHORIZATION, value);
         }
-        let request = request(method, target, headers, body)?;
-        let response = self.answered(&target.authority, request, &progress).await?;
+        let request = request(method.clone(), target, headers, body)?;
+        let answered = self.answered(&target.authority, request, &progress).await;
+        let status = answered.as_ref().ok().map(Response::status);
+        self.metrics.asked(registry.as_str(), &method, status);
+        let response = answered?;
         let refusal = |proxy| proxy_refusal(proxy, &target.authority, response.status());
         if let Some(refused) = proxy.and_then(refusal) {
             return Err(refused.into());
         }
-        Ok(response.map(|body| IdleBody::new(body, self.idle_timeout)))
+        let counters = self.metrics.of_upstream(registry.as_str());
+        Ok(response.map(|body| IdleBody::new(body, self.idle_timeout, counters)))
     }
 
     /// The proxy that sees a request to `target` as it is, rather than a tunnel.
@@ -263,9 +288,11 @@ impl Upstream {
         object: Option<&str>,
     ) -> Result<Followed, UpstreamError> {
         let mut storage_path = None;
+        let registry = Registry::at(&target.authority);
         for _ in 0..=MAX_HOPS {
             let body = RequestBody::Empty;
-            let response = self.send(method.clone(), &target, headers.clone(), body).await?;
+            let asking = self.send_about(&registry, method.clone(), &target, headers.clone(), body);
+            let response = asking.await?;
             let hop = redirect::hop(&target, response.status(), response.headers())
                 .map_err(|source| redirected(&target, source))?;
             target = match hop {

@@ -18,6 +18,7 @@ mod framing;
 mod integrity;
 mod interception;
 mod logging;
+mod metrics;
 mod other_registries;
 mod pages;
 mod private_repositories;

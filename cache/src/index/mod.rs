@@ -165,6 +165,11 @@ impl Index {
         locked(&self.table).touch(digest, now());
     }
 
+    /// A damaged object was set aside.
+    pub(crate) fn quarantined(&self) {
+        locked(&self.table).count_quarantined();
+    }
+
     /// An object is no longer kept.
     pub(crate) fn removed(&self, digest: &Digest) {
         locked(&self.table).remove(digest);

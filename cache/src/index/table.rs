@@ -14,6 +14,7 @@ pub(super) struct Table {
     hints: HashMap<Digest, Known>,
     bytes: u64,
     evicted: (u64, u64),
+    quarantined: u64,
     /// Counts the uses of this run: the clock's seconds alone don't order them.
     turn: u64,
     /// What has changed in this run and is not written yet; bounded by what is kept.
@@ -53,6 +54,7 @@ impl Default for Table {
             hints: HashMap::new(),
             bytes: 0,
             evicted: (0, 0),
+            quarantined: 0,
             turn: 0,
             changed: HashSet::new(),
             complete: false,
@@ -174,7 +176,13 @@ impl Table {
     pub(super) fn totals(&self) -> Totals {
         let (evicted_objects, evicted_bytes) = self.evicted;
         let objects = self.hints.len() as u64;
-        Totals { objects, bytes: self.bytes, evicted_objects, evicted_bytes }
+        let quarantined_objects = self.quarantined;
+        Totals { objects, bytes: self.bytes, evicted_objects, evicted_bytes, quarantined_objects }
+    }
+
+    /// A damaged object was set aside.
+    pub(super) fn count_quarantined(&mut self) {
+        self.quarantined = self.quarantined.saturating_add(1);
     }
 
     /// `candidate`, which came at `added`, was evicted; if it came again since, it is there.
