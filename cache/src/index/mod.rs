@@ -29,7 +29,7 @@ use crate::lock::Lock;
 use crate::references::{Interpreter, References};
 use crate::sync::locked;
 use crate::tree::Tree;
-use crate::{Digest, Totals};
+use crate::{Digest, Kept, Totals};
 use engine::Engine;
 use owner::Owner;
 pub(crate) use table::Proof;
@@ -254,6 +254,11 @@ impl Index {
     /// The size that a kept object is known to have.
     pub(crate) fn size(&self, digest: &Digest) -> Option<u64> {
         locked(&self.table).size(digest)
+    }
+
+    /// What is known of at most `limit` objects behind `after`, in their order.
+    pub(crate) fn kept(&self, after: Option<&Digest>, limit: usize) -> Vec<Kept> {
+        locked(&self.table).kept(after, limit)
     }
 
     pub(crate) fn totals(&self) -> Totals {
