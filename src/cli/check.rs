@@ -1,13 +1,14 @@
 //! `entrepot check`: what is wrong, in words.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{Access, access};
 
+use super::api::reachable;
 use crate::config::Settings;
 
 /// How much is checked.
@@ -68,21 +69,12 @@ fn directory(path: &Path) -> anyhow::Result<String> {
 }
 
 fn alive(address: SocketAddr) -> anyhow::Result<String> {
-    let local = SocketAddr::new(reachable(address.ip()), address.port());
+    let local = reachable(address);
     let answer = ask(local).with_context(|| format!("no proxy answers on {local}"))?;
     if !answer.starts_with("HTTP/1.1 200") {
         bail!("{local} answers, but not as entrepot does");
     }
     Ok(format!("alive on {local}"))
-}
-
-/// A wildcard address is listened on, not connected to.
-fn reachable(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        other => other,
-    }
 }
 
 fn ask(address: SocketAddr) -> io::Result<String> {

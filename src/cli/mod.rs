@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod api;
 mod ca;
 mod check;
 mod serve;
@@ -13,6 +14,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::keys::KEYS;
 use crate::config::{Settings, Sources};
+
+/// The exit code of a check that could not be made.
+const CANNOT: u8 = 2;
 
 /// How a result is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +35,8 @@ impl Report {
 
 /// Runs the program with these arguments and this environment.
 ///
-/// Exit codes: 0 success, 1 failure (with a message on standard error), 2 wrong usage.
+/// Exit codes: 0 success, 1 failure (with a message on standard error), 2 wrong usage. Where 1 is a
+/// finding (`verify`), 2 is also a failure to find out.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Vec<(String, String)>,
@@ -47,8 +52,12 @@ pub fn run(
                 if given.get_flag("alive") { check::Depth::Alive } else { check::Depth::Full };
             settings(given, environment).and_then(|settings| check::run(&settings, depth))
         }
-        Some(("verify", given)) => settings(given, environment)
-            .and_then(|settings| verify::run(&settings, Report::of(given))),
+        Some(("verify", given)) => {
+            let server = given.get_one::<String>("server").map(String::as_str);
+            let verified = settings(given, environment)
+                .and_then(|settings| verify::run(&settings, server, Report::of(given)));
+            return verified.unwrap_or_else(|error| failed(&error, CANNOT));
+        }
         Some(("ca", given)) => match given.subcommand() {
             Some((_, given)) => settings(given, environment)
                 .and_then(|settings| ca::show(&settings, Report::of(given))),
@@ -59,11 +68,13 @@ pub fn run(
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("entrepot: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error, 1),
     }
+}
+
+fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("entrepot: {error:#}");
+    ExitCode::from(code)
 }
 
 /// Help goes to standard output and is a success; anything else is wrong usage.
@@ -91,7 +102,8 @@ fn command() -> Command {
                 Command::new("verify")
                     .about("Hash everything that is kept; set aside what is damaged"),
             )
-            .arg(json()),
+            .arg(json())
+            .arg(server()),
         )
         .subcommand(
             Command::new("ca")
@@ -108,6 +120,12 @@ fn command() -> Command {
 
 fn json() -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help("Tell it as JSON")
+}
+
+fn server() -> Arg {
+    Arg::new("server").long("server").value_name("URL").help(
+        "The admin listener of a running proxy, http://HOST:PORT [default: that of the configuration]",
+    )
 }
 
 /// A flag a top-level key, and `--config`.

@@ -62,6 +62,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         gateway: gateway.clone(),
         metrics: metrics.clone(),
         ca_expiry: certificates.not_after(),
+        config: settings.shown.clone(),
+        tasks: tasks.clone(),
+        shutdown: shutdown.clone(),
+        turn: admin::Turn::default(),
     };
     let services = Services {
         dialer,
@@ -73,11 +77,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         shutdown: shutdown.clone(),
     };
     let listener = Listener::bind(settings.listener.clone(), services)?;
-    let admin = bind_admin(settings.admin_listen).await?;
+    let admin = bind_admin(&settings).await?;
     settings.upstream.own.set([listener.addresses(), vec![admin.address()?]].concat());
     announce(&settings, &certificates, &listener.addresses());
     warn_of_credentials(&settings);
-    tokio::spawn(admin.run(Arc::new(operators), tasks.clone(), shutdown.clone()));
+    tokio::spawn(admin.run(Arc::new(operators)));
     let mut accepting = tokio::spawn(listener.run());
 
     tokio::select! {
@@ -150,8 +154,9 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-async fn bind_admin(address: SocketAddr) -> anyhow::Result<AdminServer> {
-    AdminServer::bind(address).await.with_context(|| {
+async fn bind_admin(settings: &Settings) -> anyhow::Result<AdminServer> {
+    let address = settings.admin_listen;
+    AdminServer::bind(address, settings.admin_token.clone()).await.with_context(|| {
         format!(
             "can't listen on {address} for the admin listener: choose another with --admin-listen"
         )

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod admin_api;
 mod authorisation_matrix;
 mod authorities;
 mod bad_disk;
