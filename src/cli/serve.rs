@@ -111,7 +111,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn certificates(settings: &Settings) -> anyhow::Result<Authority> {
+/// The CA in `ca-dir`, made if there is none.
+pub(super) fn certificates(settings: &Settings) -> anyhow::Result<Authority> {
     let constraints = settings.ca_constraints.as_deref().map(constraints).transpose()?;
     let options =
         entrepot_ca::Options { host_name: host_name(), constraints, ..Default::default() };

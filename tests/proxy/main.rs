@@ -13,6 +13,7 @@ mod admin_api;
 mod authorisation_matrix;
 mod authorities;
 mod bad_disk;
+mod command_line;
 mod configuration;
 mod credentials;
 mod framing;
