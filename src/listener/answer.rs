@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -14,6 +14,9 @@ use crate::gateway::{ResponseBody, error_response};
 use crate::log::{Outcome, RequestLine};
 use crate::metrics::Metrics;
 use crate::oci::{ErrorCode, ErrorDocument};
+
+/// A registry that takes this long to begin an answer is one that people notice.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// A response, and the line that it leaves; none where something else will write it.
 pub(super) struct Answer {
@@ -34,6 +37,10 @@ impl Answer {
     pub(super) fn logged(self, began: Instant, metrics: &Metrics) -> Response<LoggedBody> {
         let status = Some(self.response.status());
         let line = self.line.map(|line| RequestLine { status, ..line });
+        let waited = began.elapsed();
+        if let Some(line) = line.as_ref().filter(|_| waited >= SLOW) {
+            line.warn_of_wait(waited);
+        }
         // These have no body, whatever they describe; nobody will ask for its end.
         let ended = line.as_ref().is_some_and(|line| line.method == Method::HEAD)
             || matches!(status, Some(StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED));
@@ -136,4 +143,40 @@ fn last(status: StatusCode, reason: &str) -> Response<ResponseBody> {
     let mut response = refusal(status, ErrorCode::Unsupported, reason);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Subject;
+    use std::sync::{Arc, Mutex};
+    use tracing::{Event, Level, Subscriber};
+    use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt as _};
+
+    #[derive(Clone, Default)]
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl<S: Subscriber> Layer<S> for Levels {
+        fn on_event(&self, event: &Event<'_>, _: LayerContext<'_, S>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+    }
+
+    #[test]
+    fn only_an_answer_that_was_slow_to_begin_is_warned_of() {
+        for (waited, levels) in
+            [(Duration::ZERO, vec![Level::INFO]), (SLOW, vec![Level::WARN, Level::INFO])]
+        {
+            let seen = Levels::default();
+            let subscriber = tracing_subscriber::registry().with(seen.clone());
+            tracing::subscriber::with_default(subscriber, || {
+                let (subject, client) = (Subject::Other("/x".to_owned()), [10, 0, 0, 7].into());
+                let line = RequestLine::new(Outcome::Relay, Method::GET, subject, client);
+                let answer = Answer::new(Response::new(ResponseBody::Empty), line);
+                let began = Instant::now().checked_sub(waited).unwrap();
+                drop(answer.logged(began, &Metrics::default()));
+            });
+            assert_eq!(*seen.0.lock().unwrap(), levels);
+        }
+    }
 }
