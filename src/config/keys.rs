@@ -24,6 +24,10 @@ pub const KEYS: &[Key] = &[
     many("listen", "Addresses of the proxy [default: 0.0.0.0:3128, [::]:3128]"),
     one("admin-listen", "Address of the admin listener [default: 127.0.0.1:3129]"),
     one(
+        "admin-token-file",
+        "A file with the token that opens the admin API to other machines [default: none]",
+    ),
+    one(
         "external-url",
         "How clients reach the proxy, for set-up scripts, e.g. http://proxy.corp:3128",
     ),

@@ -4,13 +4,14 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::access;
 use super::error::ConfigError;
 use super::proxies::{self, Own};
 use super::reader::Reader;
 use super::registry::{RegistryEntry, beside};
 use super::source::Sources;
 use super::value::ByteSize;
+use super::{access, admin};
+use crate::admin::guard::Token;
 use crate::admin::setup::ProxyAddress;
 use crate::listener::{self, Policy};
 use crate::log::Format;
@@ -65,6 +66,12 @@ pub struct Settings {
     pub listener: listener::Options,
     /// `admin-listen`.
     pub admin_listen: SocketAddr,
+    /// `admin-token-file`, for who asks another proxy.
+    pub admin_token_file: Option<PathBuf>,
+    /// The token in it.
+    pub admin_token: Option<Token>,
+    /// What was configured, without secrets.
+    pub shown: serde_json::Value,
     /// `external-url`.
     pub external_url: Option<ProxyAddress>,
     /// `ca-dir`.
@@ -85,7 +92,8 @@ impl Settings {
     /// Reads every source. Reads the configuration file: blocking.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(sources);
-        let settings = build(&mut reader, sources);
+        let shown = reader.shown();
+        let settings = Self { shown, ..build(&mut reader, sources) };
         reader.finish(settings)
     }
 }
@@ -102,6 +110,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
     let own = Own { listen: &addresses, external_url: external_url.as_ref() };
     let proxies = proxies::read(reader, sources, &entries, &own);
     let (ca_dir, cache_dir) = directories(reader, sources);
+    let (admin_token_file, admin_token) = admin::token(reader);
     Settings {
         listener: listener::Options {
             addresses,
@@ -112,6 +121,9 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         admin_listen: reader
             .get("admin-listen")
             .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 3129))),
+        admin_token_file,
+        admin_token,
+        shown: serde_json::Value::Null,
         external_url,
         ca_dir,
         ca_constraints,

@@ -310,6 +310,9 @@ impl Request<'_> {
                     | FillError::Finish(FinishError::Store(_))),
                 ) => gateway.parts.trouble.note(&error),
                 Err(error) => {
+                    if matches!(error, FillError::Finish(FinishError::DigestMismatch { .. })) {
+                        gateway.parts.upstream.metrics().mismatched();
+                    }
                     tracing::warn!(%registry, %digest, %error, "a download failed");
                 }
             }

@@ -168,6 +168,7 @@ impl Source {
     async fn resume(&self, writer: &mut Writer) -> Result<IdleBody, FillError> {
         let offset = writer.offset();
         let response = self.ask(offset).await?.response;
+        self.caller.parts.upstream.metrics().resumed();
         match response.status() {
             StatusCode::PARTIAL_CONTENT if starts_at(&response, offset) => {}
             StatusCode::OK if is_plain_content(&response) => {

@@ -228,6 +228,7 @@ impl Request<'_> {
         let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
         let digest = Digest::of(algorithm, &bytes);
         if expected.is_some_and(|expected| expected != digest) {
+            self.gateway.parts.upstream.metrics().mismatched();
             let reason = "the manifest's bytes do not match its digest";
             return Ok(unusable(&self.asked.registry, reason));
         }

@@ -2,7 +2,7 @@
 //! what is only passed on.
 //!
 //! The rule that everything here serves: *cached bytes reach only those whom the registry would
-//! serve*. A request is parsed into [`Asked`], acts under an identity, and asks registries through
+//! serve*. A request is parsed into `Asked`, acts under an identity, and asks registries through
 //! a `caller::Caller`; `access` says what that identity may have from the store.
 //!
 //! - `identity`: who asks
@@ -81,6 +81,7 @@ use shared::SharedTokens;
 use tagged::{HeadAnswer, HeadQuestion};
 pub use tags::TagTtl;
 use tags::Tags;
+pub use trouble::StoreHealth;
 use turns::Turns;
 
 use crate::log::{Outcome, Subject};
@@ -272,6 +273,12 @@ impl Gateway {
             tasks,
         };
         Self { parts: Arc::new(parts) }
+    }
+
+    /// Whether the store takes downloads.
+    #[must_use]
+    pub fn store_health(&self) -> StoreHealth {
+        self.parts.trouble.health()
     }
 
     /// Answers a request that a client addressed to the registry at `authority`.

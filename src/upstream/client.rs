@@ -23,7 +23,8 @@ use super::reach::{Exemptions, OwnListeners};
 use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
 use super::resolve::Resolver;
 use super::trust::{Trust, TrustError};
-use crate::oci::Authority;
+use crate::metrics::Metrics;
+use crate::oci::{Authority, Registry};
 
 /// Registries that one request may be sent on to: registry.k8s.io and lscr.io need one hop.
 pub const MAX_REGISTRIES: usize = 3;
@@ -166,11 +167,12 @@ pub struct Upstream {
     breakers: Breakers,
     header_timeout: Duration,
     idle_timeout: Duration,
+    metrics: Metrics,
 }
 
 impl Upstream {
-    /// A client by these options. Reads the trust store: blocking.
-    pub fn new(options: &Options) -> Result<Self, TrustError> {
+    /// A client by these options, which counts what it does. Reads the trust store: blocking.
+    pub fn new(options: &Options, metrics: Metrics) -> Result<Self, TrustError> {
         let trust = Trust::new(options.certificates.clone())?;
         let named: BTreeSet<_> = options.proxies.all().map(ToString::to_string).collect();
         for proxy in named {
@@ -185,7 +187,7 @@ impl Upstream {
             .build(connector);
         let Options { header_timeout, idle_timeout, .. } = *options;
         let breakers = Breakers::default();
-        Ok(Self { pool, dialer, breakers, header_timeout, idle_timeout })
+        Ok(Self { pool, dialer, breakers, header_timeout, idle_timeout, metrics })
     }
 
     /// Who makes its connections, for what is no HTTP request (tunnels).
@@ -194,11 +196,30 @@ impl Upstream {
         self.dialer.clone()
     }
 
+    /// Where is counted what it does.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Sends one request to one host and waits for the answer's header.
     ///
     /// Cancel safe: dropping the future closes the connection or gives it back.
     pub async fn send(
         &self,
+        method: Method,
+        target: &Target,
+        headers: HeaderMap,
+        body: RequestBody,
+    ) -> Result<Response<IdleBody>, UpstreamError> {
+        let registry = Registry::at(&target.authority);
+        self.send_about(&registry, method, target, headers, body).await
+    }
+
+    /// The same on behalf of `registry`, whose storage or token server may be asked.
+    async fn send_about(
+        &self,
+        registry: &Registry,
         method: Method,
         target: &Target,
         mut headers: HeaderMap,
@@ -214,19 +235,23 @@ impl Upstream {
         }
         // What a client sends may take as long as the client likes: it tells nothing of the host.
         let is_clients = matches!(body.body, RequestBody::Client(_));
-        let request = request(method, target, headers, body)?;
-        let response = if is_clients {
-            self.answered(&target.authority, request, &progress).await?
-        } else {
-            let admission = self.breakers.admit(&target.authority)?;
-            admission.end(self.answered(&target.authority, request, &progress).await)?
+        let request = request(method.clone(), target, headers, body)?;
+        let admission =
+            if is_clients { None } else { Some(self.breakers.admit(&target.authority)?) };
+        let answered = self.answered(&target.authority, request, &progress).await;
+        let status = answered.as_ref().ok().map(Response::status);
+        self.metrics.asked(registry.as_str(), &method, status);
+        let response = match admission {
+            Some(admission) => admission.end(answered)?,
+            None => answered?,
         };
         check_coding(&target.authority, response.headers())?;
         let refusal = |proxy| proxy_refusal(proxy, &target.authority, response.status());
         if let Some(refused) = proxy.and_then(refusal) {
             return Err(refused.into());
         }
-        Ok(response.map(|body| IdleBody::new(body, self.idle_timeout)))
+        let counters = self.metrics.of_upstream(registry.as_str());
+        Ok(response.map(|body| IdleBody::new(body, self.idle_timeout, counters)))
     }
 
     /// What can't be reached now.
@@ -289,9 +314,11 @@ impl Upstream {
         object: Option<&str>,
     ) -> Result<Followed, UpstreamError> {
         let mut storage_path = None;
+        let registry = Registry::at(&target.authority);
         for _ in 0..=MAX_HOPS {
             let body = RequestBody::Empty;
-            let response = self.send(method.clone(), &target, headers.clone(), body).await?;
+            let asking = self.send_about(&registry, method.clone(), &target, headers.clone(), body);
+            let response = asking.await?;
             let hop = redirect::hop(&target, response.status(), response.headers())
                 .map_err(|source| redirected(&target, source))?;
             target = match hop {

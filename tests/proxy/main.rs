@@ -9,9 +9,11 @@
 )]
 
 mod access;
+mod admin_api;
 mod authorisation_matrix;
 mod authorities;
 mod bad_disk;
+mod command_line;
 mod configuration;
 mod costs;
 mod credentials;
@@ -20,6 +22,7 @@ mod integrity;
 mod interception;
 mod listings;
 mod logging;
+mod metrics;
 mod other_registries;
 mod pages;
 mod private_repositories;

@@ -29,7 +29,7 @@ use crate::lock::Lock;
 use crate::references::{Interpreter, References};
 use crate::sync::locked;
 use crate::tree::Tree;
-use crate::{Digest, Totals};
+use crate::{Digest, Kept, Totals};
 use engine::Engine;
 use owner::Owner;
 pub(crate) use table::Proof;
@@ -174,6 +174,11 @@ impl Index {
         locked(&self.table).touch(digest, now());
     }
 
+    /// A damaged object was set aside.
+    pub(crate) fn quarantined(&self) {
+        locked(&self.table).count_quarantined();
+    }
+
     /// An object is no longer kept.
     pub(crate) fn removed(&self, digest: &Digest) {
         locked(&self.table).remove(digest);
@@ -258,6 +263,11 @@ impl Index {
     /// The size that a kept object is known to have.
     pub(crate) fn size(&self, digest: &Digest) -> Option<u64> {
         locked(&self.table).size(digest)
+    }
+
+    /// What is known of at most `limit` objects behind `after`, in their order.
+    pub(crate) fn kept(&self, after: Option<&Digest>, limit: usize) -> Vec<Kept> {
+        locked(&self.table).kept(after, limit)
     }
 
     pub(crate) fn totals(&self) -> Totals {

@@ -16,7 +16,7 @@ fn content(number: u64) -> Bytes {
 
 const fn all() -> Totals {
     let bytes = 37 * (OBJECTS - 1) * OBJECTS / 2;
-    Totals { objects: OBJECTS, bytes, evicted_objects: 0, evicted_bytes: 0 }
+    Totals { objects: OBJECTS, bytes, evicted_objects: 0, evicted_bytes: 0, quarantined_objects: 0 }
 }
 
 /// A closed store with some objects.
