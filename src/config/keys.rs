@@ -40,6 +40,10 @@ pub const KEYS: &[Key] = &[
         "ca-constrain",
         "Make a new CA that can only vouch for the intercepted hosts [default: false]",
     ),
+    one(
+        "run-as",
+        "As root: the user to become, UID[:GID], unless cache-dir is somebody else's [default: root]",
+    ),
     many("intercept", "Registries to cache, instead of the built-in list; * is allowed"),
     many("intercept-also", "Registries to cache beside that list"),
     one("tunnel", "Other hosts: public (addresses, usual port), any, none [default: public]"),

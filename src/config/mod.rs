@@ -8,6 +8,7 @@
 //! - `keys`: the keys there are, with their words for `--help`
 //! - `value`: one value into one type
 //! - `reader`: entries by key, and the list of what is wrong with them
+//! - `drop_in`: the environment of docker-registry-proxy
 //! - `registry`: one `[[registry]]` entry
 //! - `proxies`: which proxy is on the way to which destination
 //! - `settings`: the settings, built from a reader
@@ -15,12 +16,13 @@
 //! - `error`: what is said of wrong configuration
 
 mod access;
+pub mod drop_in;
 pub mod error;
 pub mod keys;
 mod proxies;
 mod reader;
 mod registry;
-mod settings;
+pub mod settings;
 pub mod source;
 mod value;
 

@@ -1,5 +1,6 @@
 //! The settings, built from a reader.
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::source::Sources;
 use super::value::ByteSize;
 use crate::admin::setup::ProxyAddress;
 use crate::listener::{self, Policy};
-use crate::log::Format;
+use crate::log;
 use crate::oci::{Host, HostPattern};
 use crate::upstream;
 use crate::upstream::certs::Certificates;
@@ -75,7 +76,26 @@ pub struct Settings {
     /// How upstreams are reached.
     pub upstream: upstream::Options,
     /// `log`.
-    pub log: Format,
+    pub log: log::Options,
+    /// `run-as`.
+    pub run_as: Option<RunAs>,
+    /// What the operator should know although nothing is wrong, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// A user and a group, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunAs {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+impl fmt::Display for RunAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.uid, self.gid)
+    }
 }
 
 impl Settings {
@@ -115,7 +135,12 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         store: store(reader, cache_dir),
         gateway: gateway::Options { push: reader.get("push").unwrap_or_default(), registries },
         upstream: upstream_options(reader, exemptions, proxies),
-        log: reader.get("log").unwrap_or_default(),
+        log: log::Options {
+            format: reader.get("log").unwrap_or_default(),
+            level: if reader.is_debugging() { log::Level::Debug } else { log::Level::Info },
+        },
+        run_as: reader.get("run-as"),
+        notes: reader.notes(),
     }
 }
 
@@ -297,6 +322,7 @@ mod tests {
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect(),
             flags: flags.iter().map(|(k, v)| ((*k).to_owned(), vec![(*v).to_owned()])).collect(),
+            mirror_cache: None,
         }
     }
 
@@ -341,7 +367,7 @@ mod tests {
         let settings = load(&sources(file, &environment, &[("tunnel", "any")])).unwrap();
         assert_eq!(settings.listener.policy.tunnels, Tunnels::Any);
         assert_eq!(settings.gateway.push, gateway::Push::Client);
-        assert_eq!(settings.log, Format::Json);
+        assert_eq!(settings.log.format, log::Format::Json);
     }
 
     #[test]

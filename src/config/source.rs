@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::drop_in;
 use super::error::{Place, Problem};
 use super::keys::{KEYS, REGISTRY_KEYS, similar, variable};
 
@@ -44,6 +45,8 @@ pub struct Sources {
     pub environment: Vec<(String, String)>,
     /// Flags, by key.
     pub flags: Vec<(String, Vec<String>)>,
+    /// [`drop_in::CACHE_VOLUME`], if there is such a directory.
+    pub mirror_cache: Option<PathBuf>,
 }
 
 /// All entries, weakest first, and what could not be read.
@@ -52,6 +55,10 @@ pub(super) struct Found {
     pub(super) entries: Vec<Entry>,
     pub(super) registries: Vec<RegistryEntries>,
     pub(super) problems: Vec<Problem>,
+    /// What the operator should know although nothing is wrong.
+    pub(super) notes: Vec<String>,
+    /// Whether more is to be logged.
+    pub(super) debug: bool,
 }
 
 /// Where the file is looked for when none is named.
@@ -74,7 +81,14 @@ impl Sources {
     }
 
     pub(super) fn read(&self) -> Found {
-        let mut found = Found::default();
+        let drop_in = drop_in::read(self);
+        let mut found = Found {
+            entries: drop_in.implied,
+            registries: drop_in.with_credentials,
+            problems: drop_in.problems,
+            notes: drop_in.notes,
+            debug: drop_in.debug,
+        };
         if let Some(path) = self.file() {
             match std::fs::read_to_string(&path) {
                 Ok(text) => found.add_file(&path, &text),
@@ -84,6 +98,8 @@ impl Sources {
                 }
             }
         }
+        found.entries.extend(drop_in.entries);
+        found.registries.extend(drop_in.named);
         for (name, value) in &self.environment {
             found.add_variable(name, value);
         }

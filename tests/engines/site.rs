@@ -198,6 +198,11 @@ impl Access {
         Ok(Self { address, bundle })
     }
 
+    /// The proxy's authority, in PEM.
+    pub(crate) fn authority(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.bundle)?)
+    }
+
     /// `command`, as a client of the proxy.
     pub(crate) fn client<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command

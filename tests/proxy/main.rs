@@ -14,6 +14,7 @@ mod authorities;
 mod bad_disk;
 mod configuration;
 mod credentials;
+mod drop_in;
 mod framing;
 mod integrity;
 mod interception;
