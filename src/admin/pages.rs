@@ -151,7 +151,7 @@ pub(super) fn only_get() -> Response<ResponseBody> {
 /// What is answered for a path that is no page.
 pub(super) fn not_found(path: &str) -> Response<ResponseBody> {
     let message = if path.starts_with("/v2/") {
-        "entrepot is a forward proxy: set HTTPS_PROXY to it instead of using it as a registry"
+        "no registry answers here: it is the proxy's own listener that is a mirror"
     } else {
         "there is no such page; / says what there is"
     };

@@ -9,7 +9,7 @@ use super::access::Denial;
 use super::answer::{Answer, LoggedBody, bad_request, refusal, refused};
 use super::http::Received;
 use super::policy::{Refusal, Verdict};
-use super::{PageRequest, Peer, intercept, tunnel};
+use super::{PageRequest, Peer, intercept, mirror, tunnel};
 use crate::gateway::{ResponseBody, Served};
 use crate::log::{Outcome, RequestLine, Subject};
 use crate::oci::{Authority, ErrorCode};
@@ -31,6 +31,7 @@ pub(super) async fn answer(peer: &Peer, received: Received) -> Response<LoggedBo
             Some(answer) => answer,
             None if request.method() == Method::CONNECT => connect(peer, request).await,
             None if is_forwarded(&request) => absolute(peer, request).await,
+            None if mirror::is_for(request.uri().path()) => mirror::answer(peer, request).await,
             None => origin(peer, &request),
         },
     };

@@ -198,6 +198,11 @@ impl Access {
         Ok(Self { address, bundle })
     }
 
+    /// Where the proxy is a mirror.
+    pub(crate) fn mirror(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The proxy's authority, in PEM.
     pub(crate) fn authority(&self) -> Result<String> {
         Ok(fs::read_to_string(&self.bundle)?)

@@ -19,6 +19,7 @@ mod framing;
 mod integrity;
 mod interception;
 mod logging;
+mod mirror;
 mod other_registries;
 mod pages;
 mod private_repositories;
