@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
-use super::setup::{self, ProxyAddress, Script, SetupError};
+use super::setup::{self, Client, ProxyAddress, Script, SetupError};
 use crate::gateway::{ResponseBody, error_response};
 use crate::listener::{PageRequest, Pages};
 use crate::oci::{ErrorCode, ErrorDocument};
@@ -31,10 +31,12 @@ impl Pages for ProxyPages {
             "/" => self.with_address(request, |address| text(self.about(address))),
             "/ca.crt" => document(CA_MEDIA_TYPE, self.ca_pem.clone()),
             "/healthz" => text("ok\n".to_owned()),
-            "/setup/systemd" => {
-                self.with_address(request, |address| self.setup(address, request.query))
-            }
-            path => not_found(path),
+            path => match path.strip_prefix("/setup/").and_then(Client::named) {
+                Some(client) => {
+                    self.with_address(request, |address| self.setup(client, address, request.query))
+                }
+                None => not_found(path),
+            },
         }
     }
 }
@@ -75,7 +77,12 @@ impl ProxyPages {
         )
     }
 
-    fn setup(&self, address: &ProxyAddress, query: Option<&str>) -> Response<ResponseBody> {
+    fn setup(
+        &self,
+        client: Client,
+        address: &ProxyAddress,
+        query: Option<&str>,
+    ) -> Response<ResponseBody> {
         let query = match SetupQuery::parse(query) {
             Ok(query) => query,
             Err(reason) => return bad_request(&reason),
@@ -86,7 +93,7 @@ impl ProxyPages {
             undo: query.undo,
             expected_fingerprint: query.fingerprint,
         };
-        match setup::systemd(&script) {
+        match setup::script(client, &script) {
             Ok(script) => document("text/x-shellscript; charset=utf-8", script),
             Err(error @ SetupError::FingerprintMismatch { .. }) => {
                 refused(StatusCode::CONFLICT, &error.to_string())

@@ -36,6 +36,15 @@ fn podman_pulls_again_from_a_mirror() -> Result<()> {
     })
 }
 
+#[test]
+fn podman_finds_the_proxy_in_its_settings() -> Result<()> {
+    second_pulls_come_from_the_cache(|site: &Site| {
+        let home = site.directory("podman")?;
+        let settings = site.access().containers_conf(&home)?;
+        Ok(Podman { home, way: Way::Settings(site.access(), settings) })
+    })
+}
+
 struct Podman {
     home: PathBuf,
     way: Way,
@@ -44,6 +53,8 @@ struct Podman {
 /// How it comes to the registry.
 enum Way {
     Proxy(Access),
+    /// With this `containers.conf`, which names the proxy.
+    Settings(Access, PathBuf),
     /// With this `registries.conf`.
     Mirror(PathBuf),
 }
@@ -53,6 +64,9 @@ impl Podman {
         let mut podman = command("podman", &self.home)?;
         match &self.way {
             Way::Proxy(proxy) => proxy.client(&mut podman),
+            Way::Settings(proxy, settings) => {
+                proxy.trusting(&mut podman).env("CONTAINERS_CONF", settings)
+            }
             Way::Mirror(registries) => podman.env("CONTAINERS_REGISTRIES_CONF", registries),
         };
         podman
