@@ -77,6 +77,8 @@ pub struct PageRequest<'a> {
     pub query: Option<&'a str>,
     /// The `Host` field as it came.
     pub host: Option<&'a str>,
+    /// The `Accept` field as it came.
+    pub accept: Option<&'a str>,
     /// Whether the client spoke TLS to the proxy.
     pub secure: bool,
 }

@@ -217,12 +217,13 @@ fn absolute_authority(uri: &Uri) -> Result<Authority, &'static str> {
 /// The proxy's own pages.
 fn origin(peer: &Peer, request: &Request<Incoming>) -> Answer {
     let uri = request.uri();
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let field = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let response = peer.shared.services.pages.page(&PageRequest {
         method: request.method(),
         path: uri.path(),
         query: uri.query(),
-        host,
+        host: field(header::HOST),
+        accept: field(header::ACCEPT),
         secure: peer.secure,
     });
     if !response.status().is_client_error() {
