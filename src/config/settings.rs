@@ -383,6 +383,22 @@ mod tests {
     }
 
     #[test]
+    fn what_kubernetes_says_of_a_service_is_no_configuration() {
+        let links = [
+            ("ENTREPOT_SERVICE_HOST", "10.0.0.1"),
+            ("ENTREPOT_SERVICE_PORT", "3128"),
+            ("ENTREPOT_SERVICE_PORT_PROXY", "3128"),
+            ("ENTREPOT_PORT", "tcp://10.0.0.1:3128"),
+            ("ENTREPOT_PORT_3128_TCP", "tcp://10.0.0.1:3128"),
+            ("ENTREPOT_PORT_3128_TCP_PROTO", "tcp"),
+            ("ENTREPOT_PORT_3128_TCP_ADDR", "10.0.0.1"),
+        ];
+        assert!(load(&sources("data-dir = \"/d\"\n", &links, &[])).is_ok());
+        let error = load(&sources("data-dir = \"/d\"\n", &[("ENTREPOT_PORT", "1")], &[]));
+        assert!(error.unwrap_err().contains("ENTREPOT_PORT"));
+    }
+
+    #[test]
     fn everything_wrong_is_reported_at_once() {
         let file = r#"
 data-dir = "/d"

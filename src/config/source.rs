@@ -111,6 +111,14 @@ impl Sources {
     }
 }
 
+/// Kubernetes tells a pod of every service, in variables that begin with the service's name: one
+/// that is called `entrepot` must not keep entrepot from starting.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_of_port = name.contains("_PORT_") && (name.contains("_TCP") || name.contains("_UDP"));
+    let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || is_of_port || is_address
+}
+
 fn is_list(key: &str) -> bool {
     KEYS.iter().any(|known| known.name == key && known.is_list)
 }
@@ -138,6 +146,9 @@ impl Found {
     /// `ENTREPOT_*`; a variable that is no key is as wrong as an unknown key in the file.
     fn add_variable(&mut self, name: &str, text: &str) {
         if !name.starts_with("ENTREPOT_") || name == "ENTREPOT_CONFIG" {
+            return;
+        }
+        if is_service_link(name, text) {
             return;
         }
         let place = Place::Environment(name.to_owned());

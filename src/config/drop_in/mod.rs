@@ -254,6 +254,12 @@ impl Reading<'_> {
     }
 
     fn without_counterpart(&mut self) {
+        if self.flag("ENABLE_MANIFEST_CACHE") == Some(true) {
+            self.note(
+                "ENABLE_MANIFEST_CACHE and its times have no counterpart: a tag is asked for with a \
+                 HEAD each time, which the Hub does not count, and its manifest comes from the store",
+            );
+        }
         for (name, reason) in WITHOUT_COUNTERPART {
             if self.variable(name).is_some() {
                 self.note(format!("{name} has no counterpart: {reason}"));

@@ -93,7 +93,6 @@ fn it_stands_between_the_environment_and_the_file() {
 #[test]
 fn bounds_times_and_switches_have_their_meaning() {
     let settings = load(&[
-        SIGN,
         ("CACHE_MAX_SIZE", "500m"),
         ("CACHE_INACTIVE", "1d12h"),
         ("ALLOW_PUSH", "true"),
@@ -106,6 +105,7 @@ fn bounds_times_and_switches_have_their_meaning() {
         ("CA_CRT_FILE", "/certs/ca.crt"),
         ("DEBUG", "true"),
         ("KEEPALIVE_TIMEOUT", "300s"),
+        ("ENABLE_MANIFEST_CACHE", "true"),
         ("CA_SRL_FILE", "/certs/ca.srl"),
     ]);
     assert_eq!(settings.store.max_size, Some(500 << 20));
@@ -118,7 +118,12 @@ fn bounds_times_and_switches_have_their_meaning() {
     assert_eq!(settings.ca_dir.to_str(), Some("/certs"));
     assert_eq!(settings.log.level, Level::Debug);
     let told = settings.notes.join("\n");
-    for part in ["because there is ENABLE", "KEEPALIVE_TIMEOUT has no", "CA_SRL_FILE has no"] {
+    for part in [
+        "because there is ENABLE",
+        "ENABLE_MANIFEST_CACHE and its times",
+        "KEEPALIVE_TIMEOUT has no",
+        "CA_SRL_FILE has no",
+    ] {
         assert!(told.contains(part), "{part}: {told}");
     }
 }
