@@ -15,11 +15,12 @@ LABEL org.opencontainers.image.title="entrepot" \
       org.opencontainers.image.description="A caching HTTPS forward proxy for container-registry traffic" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /image/root/ /
-# Named volumes take over the owner; a directory of the host has to be given to this user.
+# Named volumes take over the owner. The program starts as root, gives a directory of the host that is
+# root's to this user, and goes on as this user, or as the directory's own.
 COPY --from=build --chown=65532:65532 /image/volumes/ /
-ENV ENTREPOT_CA_DIR=/ca \
-    ENTREPOT_CACHE_DIR=/cache
-USER 65532:65532
+# Below it lie ca and cache, unless the configuration says otherwise.
+ENV STATE_DIRECTORY=/ \
+    ENTREPOT_RUN_AS=65532:65532
 VOLUME ["/ca", "/cache"]
 EXPOSE 3128
 STOPSIGNAL SIGTERM

@@ -1,6 +1,6 @@
 //! The CA's directory: that only its owner can change it, and what its two files hold.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -24,6 +24,7 @@ const MODE_BITS: u32 = 0o7777;
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const OPEN_TO_OTHERS: u32 = 0o066;
+const READABLE_BY_GROUP: u32 = 0o040;
 
 /// A directory that others than its owner can't write in.
 #[derive(Debug)]
@@ -91,11 +92,26 @@ impl CaDirectory {
         let file = open(&path)?;
         let metadata = file.metadata().map_err(|source| unreadable(&path, source))?;
         let mode = metadata.mode() & MODE_BITS;
-        if mode & OPEN_TO_OTHERS != 0 {
+        if !is_ours_alone(&metadata) {
             return Err(AuthorityError::LooseKey { path, mode });
         }
         read(&path, file, KEY_LIMIT_BYTES)
     }
+}
+
+/// Whether nobody but this process can read or write a file, or nobody but its own group can read
+/// it: Kubernetes gives a pod the files of a secret by way of such a group (`fsGroup`).
+fn is_ours_alone(metadata: &Metadata) -> bool {
+    match metadata.mode() & OPEN_TO_OTHERS {
+        0 => true,
+        READABLE_BY_GROUP => is_own_group(metadata.gid()),
+        _ => false,
+    }
+}
+
+fn is_own_group(gid: u32) -> bool {
+    let others = rustix::process::getgroups().unwrap_or_default();
+    others.iter().chain([&rustix::process::getegid()]).any(|own| own.as_raw() == gid)
 }
 
 /// Like `mkdir -p`, 0700 whatever the umask takes away.
@@ -177,13 +193,31 @@ mod tests {
         }
     }
 
+    /// As root, whose groups are few, any other group will do.
+    #[test]
+    fn a_key_that_the_own_group_can_read_is_taken() {
+        let tmp = tempfile::tempdir().unwrap();
+        let directory = CaDirectory::prepare(tmp.path()).unwrap();
+        fs::write(directory.key(), "key").unwrap();
+        let own = fs::metadata(directory.key()).unwrap().gid();
+        for (mode, accepted) in
+            [(0o440, true), (0o640, true), (0o660, false), (0o444, false), (0o644, false)]
+        {
+            set_mode(&directory.key(), mode);
+            assert_eq!(directory.read_key().is_ok(), accepted, "{mode:o}");
+        }
+        set_mode(&directory.key(), 0o440);
+        assert!(is_own_group(own));
+        assert!(!is_own_group(own + 54_321), "nobody's here");
+    }
+
     #[test]
     fn a_key_that_others_can_reach_is_refused() {
         let tmp = tempfile::tempdir().unwrap();
         let directory = CaDirectory::prepare(tmp.path()).unwrap();
         fs::write(directory.key(), "key").unwrap();
         for (mode, accepted) in
-            [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)]
+            [(0o600, true), (0o400, true), (0o604, false), (0o620, false), (0o644, false)]
         {
             set_mode(&directory.key(), mode);
             let result = directory.read_key();

@@ -56,7 +56,7 @@ pub enum AuthorityError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Others than the owner can read or write the key.
+    /// Others than the owner, or than this process's own group, can read the key, or write it.
     #[error(
         "others than its owner can read or write the CA's key {key} (mode {mode:04o}); \
          run: chmod 600 {key}",

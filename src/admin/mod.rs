@@ -1,6 +1,7 @@
 //! What people and their tools ask of the proxy itself: its pages, the set-up scripts, health.
 //!
 //! - `pages`: origin-form requests on the proxy's listener; nothing there changes anything
+//! - `front`: the first of them, for people
 //! - `server`: the admin listener
 //! - `guard`: who may use its API
 //! - `api`: the API
@@ -11,6 +12,7 @@
 
 mod api;
 pub mod body;
+mod front;
 pub mod guard;
 pub mod pages;
 mod scrape;

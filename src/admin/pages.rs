@@ -2,7 +2,8 @@
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
-use super::setup::{self, ProxyAddress, Script, SetupError};
+use super::front::Front;
+use super::setup::{self, Client, ProxyAddress, Script, SetupError};
 use crate::gateway::{ResponseBody, error_response};
 use crate::listener::{PageRequest, Pages};
 use crate::oci::{ErrorCode, ErrorDocument};
@@ -10,6 +11,9 @@ use crate::oci::{ErrorCode, ErrorDocument};
 /// The media type of a CA certificate, by which browsers offer to install it.
 const CA_MEDIA_TYPE: &str = "application/x-x509-ca-cert";
 const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+/// What a browser may load for the page: nothing but the style that stands in it.
+const NO_SCRIPTS: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
 /// The pages, and what they show.
 #[derive(Debug, Clone)]
@@ -28,13 +32,15 @@ impl Pages for ProxyPages {
             return only_get();
         }
         match request.path {
-            "/" => self.with_address(request, |address| text(self.about(address))),
+            "/" => self.with_address(request, |address| self.front(address, request.accept)),
             "/ca.crt" => document(CA_MEDIA_TYPE, self.ca_pem.clone()),
             "/healthz" => text("ok\n".to_owned()),
-            "/setup/systemd" => {
-                self.with_address(request, |address| self.setup(address, request.query))
-            }
-            path => not_found(path),
+            path => match path.strip_prefix("/setup/").and_then(Client::named) {
+                Some(client) => {
+                    self.with_address(request, |address| self.setup(client, address, request.query))
+                }
+                None => not_found(path),
+            },
         }
     }
 }
@@ -54,28 +60,25 @@ impl ProxyPages {
         }
     }
 
-    fn about(&self, address: &ProxyAddress) -> String {
-        let fingerprint = &self.ca_fingerprint;
-        format!(
-            "entrepot: a caching proxy for container registries\n\
-             \n\
-             Set up a machine whose container engine is run by systemd (as root):\n\
-             \n\
-             \x20 curl -fsS '{address}/setup/systemd?fp={plain}' | sh\n\
-             \n\
-             Undo it:\n\
-             \n\
-             \x20 curl -fsS '{address}/setup/systemd?undo' | sh\n\
-             \n\
-             Any other client: trust {address}/ca.crt and set HTTPS_PROXY={address}\n\
-             \n\
-             SHA-256 of the CA certificate:\n\
-             {fingerprint}\n",
-            plain = fingerprint.replace(':', ""),
-        )
+    fn front(&self, address: &ProxyAddress, accept: Option<&str>) -> Response<ResponseBody> {
+        let front = Front { address, fingerprint: &self.ca_fingerprint };
+        let mut response = if accept.is_some_and(|accept| accept.contains("text/html")) {
+            document(HTML, front.html())
+        } else {
+            text(front.text())
+        };
+        let fields = response.headers_mut();
+        fields.insert(header::VARY, HeaderValue::from_static("Accept"));
+        fields.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(NO_SCRIPTS));
+        response
     }
 
-    fn setup(&self, address: &ProxyAddress, query: Option<&str>) -> Response<ResponseBody> {
+    fn setup(
+        &self,
+        client: Client,
+        address: &ProxyAddress,
+        query: Option<&str>,
+    ) -> Response<ResponseBody> {
         let query = match SetupQuery::parse(query) {
             Ok(query) => query,
             Err(reason) => return bad_request(&reason),
@@ -86,7 +89,7 @@ impl ProxyPages {
             undo: query.undo,
             expected_fingerprint: query.fingerprint,
         };
-        match setup::systemd(&script) {
+        match setup::script(client, &script) {
             Ok(script) => document("text/x-shellscript; charset=utf-8", script),
             Err(error @ SetupError::FingerprintMismatch { .. }) => {
                 refused(StatusCode::CONFLICT, &error.to_string())
@@ -151,7 +154,7 @@ pub(super) fn only_get() -> Response<ResponseBody> {
 /// What is answered for a path that is no page.
 pub(super) fn not_found(path: &str) -> Response<ResponseBody> {
     let message = if path.starts_with("/v2/") {
-        "entrepot is a forward proxy: set HTTPS_PROXY to it instead of using it as a registry"
+        "no registry answers here: it is the proxy's own listener that is a mirror"
     } else {
         "there is no such page; / says what there is"
     };
@@ -177,7 +180,7 @@ mod tests {
 
     fn get(path: &str, query: Option<&str>, host: Option<&str>) -> Response<ResponseBody> {
         let method = &Method::GET;
-        pages().page(&PageRequest { method, path, query, host, secure: false })
+        pages().page(&PageRequest { method, path, query, host, accept: None, secure: false })
     }
 
     fn body(response: Response<ResponseBody>) -> String {
@@ -188,8 +191,17 @@ mod tests {
     }
 
     #[test]
-    fn the_page_tells_a_person_what_to_do() {
-        insta::assert_snapshot!(body(get("/", None, Some("proxy.corp:3128"))));
+    fn the_page_is_html_for_those_who_ask_for_it() {
+        for (accept, expected) in
+            [(None, TEXT), (Some("*/*"), TEXT), (Some("text/html,*/*;q=0.8"), HTML)]
+        {
+            let host = Some("proxy.corp:3128");
+            let (method, path, query) = (&Method::GET, "/", None);
+            let asked = PageRequest { method, path, query, host, accept, secure: false };
+            let response = pages().page(&asked);
+            assert_eq!(response.headers()[header::CONTENT_TYPE], expected, "{accept:?}");
+            assert!(body(response).contains("http://proxy.corp:3128/setup/systemd?fp=abab"));
+        }
     }
 
     #[test]
@@ -222,8 +234,14 @@ mod tests {
     #[test]
     fn nothing_can_be_changed_here() {
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
-            let request =
-                PageRequest { method: &method, path: "/", query: None, host: None, secure: false };
+            let request = PageRequest {
+                method: &method,
+                path: "/",
+                query: None,
+                host: None,
+                accept: None,
+                secure: false,
+            };
             let response = pages().page(&request);
             assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
             assert_eq!(response.headers()[header::ALLOW], "GET, HEAD");

@@ -5,15 +5,17 @@ mod ca;
 mod check;
 mod config;
 mod documents;
+mod privileges;
 mod serve;
 mod verify;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use crate::config::drop_in::CACHE_VOLUME;
 use crate::config::keys::KEYS;
 use crate::config::{Settings, Sources};
 
@@ -43,7 +45,13 @@ pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Vec<(String, String)>,
 ) -> ExitCode {
-    let matches = match command().try_get_matches_from(arguments) {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let settings = |given: &ArgMatches, environment| {
+        let settings = settings(given, environment)?;
+        privileges::give_up(&settings, &arguments);
+        anyhow::Ok(settings)
+    };
+    let matches = match command().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
@@ -213,7 +221,8 @@ fn settings(given: &ArgMatches, environment: Vec<(String, String)>) -> anyhow::R
         })
         .collect();
     let file = given.get_one::<PathBuf>("config").cloned();
-    Ok(Settings::load(&Sources { file, environment, flags })?)
+    let mirror_cache = Path::new(CACHE_VOLUME).is_dir().then(|| CACHE_VOLUME.into());
+    Ok(Settings::load(&Sources { file, environment, flags, mirror_cache })?)
 }
 
 #[cfg(test)]

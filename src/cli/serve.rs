@@ -29,6 +29,9 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Runs the proxy until SIGTERM or SIGINT, and drains it; a second signal ends it at once.
 pub(super) fn run(settings: Settings) -> anyhow::Result<()> {
     crate::log::start(settings.log);
+    for note in &settings.notes {
+        tracing::warn!("{note}");
+    }
     protect_memory();
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

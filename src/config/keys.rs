@@ -48,6 +48,10 @@ pub const KEYS: &[Key] = &[
     one("offline", "Never contact a registry [default: false]"),
     one("keep-deleted", "Go on serving a tag that the registry has deleted [default: false]"),
     one("quota-floor", "How many pulls of a registry's quota are left alone [default: 5]"),
+    one(
+        "run-as",
+        "As root: the user to become, UID[:GID], unless cache-dir is somebody else's [default: root]",
+    ),
     many("intercept", "Registries to cache, instead of the built-in list; * is allowed"),
     many("intercept-also", "Registries to cache beside that list"),
     one("tunnel", "Other hosts: public (addresses, usual port), any, none [default: public]"),

@@ -8,6 +8,7 @@
 //! - `keys`: the keys there are, with their words for `--help`
 //! - `value`: one value into one type
 //! - `reader`: entries by key, and the list of what is wrong with them
+//! - `drop_in`: the environment of docker-registry-proxy
 //! - `registry`: one `[[registry]]` entry
 //! - `proxies`: which proxy is on the way to which destination
 //! - `tag_ttl`: how long tags are served without asking
@@ -19,12 +20,13 @@
 
 mod access;
 mod admin;
+pub mod drop_in;
 pub mod error;
 pub mod keys;
 mod proxies;
 mod reader;
 mod registry;
-mod settings;
+pub mod settings;
 mod show;
 pub mod source;
 mod tag_ttl;

@@ -59,6 +59,16 @@ impl Reader {
         self.found.problems.push(Problem { place, text: text.into() });
     }
 
+    /// What the operator should know although nothing is wrong, a sentence each.
+    pub(super) fn notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.found.notes)
+    }
+
+    /// Whether more is to be logged.
+    pub(super) fn is_debugging(&self) -> bool {
+        self.found.debug
+    }
+
     /// What was built, unless something was wrong.
     pub(super) fn finish<T>(self, built: T) -> Result<T, ConfigError> {
         let mut problems = self.found.problems;

@@ -53,7 +53,12 @@ pub(super) struct RegistryEntry {
 /// Reads an entry.
 pub(super) fn entry(entry: &mut RegistryReader<'_>) -> Option<RegistryEntry> {
     let scheme = entry.get("scheme").unwrap_or(Scheme::Https);
-    let credentials = credentials(entry).map(Credentials::new);
+    let credentials = credentials(entry).map(Credentials::new).map(|credentials| {
+        match entry.get("token-server") {
+            Some(host) => credentials.for_token_server(host),
+            None => credentials,
+        }
+    });
     let proxy: Option<ProxyChoice> = entry.get("proxy");
     let tag_ttl = entry.get("tag-ttl").unwrap_or_default();
     let host: HostPattern = entry.get("host")?;

@@ -1,5 +1,6 @@
 //! The settings, built from a reader.
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::{access, admin};
 use crate::admin::guard::Token;
 use crate::admin::setup::ProxyAddress;
 use crate::listener::{self, Policy};
-use crate::log::Format;
+use crate::log;
 use crate::oci::{Host, HostPattern};
 use crate::upstream;
 use crate::upstream::certs::Certificates;
@@ -85,7 +86,26 @@ pub struct Settings {
     /// How upstreams are reached.
     pub upstream: upstream::Options,
     /// `log`.
-    pub log: Format,
+    pub log: log::Options,
+    /// `run-as`.
+    pub run_as: Option<RunAs>,
+    /// What the operator should know although nothing is wrong, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// A user and a group, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunAs {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+impl fmt::Display for RunAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.uid, self.gid)
+    }
 }
 
 impl Settings {
@@ -130,7 +150,12 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         store: store(reader, cache_dir),
         gateway: gateway_options(reader, registries),
         upstream: upstream_options(reader, exemptions, proxies),
-        log: reader.get("log").unwrap_or_default(),
+        log: log::Options {
+            format: reader.get("log").unwrap_or_default(),
+            level: if reader.is_debugging() { log::Level::Debug } else { log::Level::Info },
+        },
+        run_as: reader.get("run-as"),
+        notes: reader.notes(),
     }
 }
 
@@ -326,6 +351,7 @@ mod tests {
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect(),
             flags: flags.iter().map(|(k, v)| ((*k).to_owned(), vec![(*v).to_owned()])).collect(),
+            mirror_cache: None,
         }
     }
 
@@ -370,7 +396,7 @@ mod tests {
         let settings = load(&sources(file, &environment, &[("tunnel", "any")])).unwrap();
         assert_eq!(settings.listener.policy.tunnels, Tunnels::Any);
         assert_eq!(settings.gateway.push, gateway::Push::Client);
-        assert_eq!(settings.log, Format::Json);
+        assert_eq!(settings.log.format, log::Format::Json);
     }
 
     #[test]
@@ -383,6 +409,22 @@ mod tests {
         let settings = load(&sources("", &environment, &[])).unwrap();
         assert_eq!(settings.listener.addresses.len(), 2);
         assert_eq!(settings.upstream.connect_to.len(), 2);
+    }
+
+    #[test]
+    fn what_kubernetes_says_of_a_service_is_no_configuration() {
+        let links = [
+            ("ENTREPOT_SERVICE_HOST", "10.0.0.1"),
+            ("ENTREPOT_SERVICE_PORT", "3128"),
+            ("ENTREPOT_SERVICE_PORT_PROXY", "3128"),
+            ("ENTREPOT_PORT", "tcp://10.0.0.1:3128"),
+            ("ENTREPOT_PORT_3128_TCP", "tcp://10.0.0.1:3128"),
+            ("ENTREPOT_PORT_3128_TCP_PROTO", "tcp"),
+            ("ENTREPOT_PORT_3128_TCP_ADDR", "10.0.0.1"),
+        ];
+        assert!(load(&sources("data-dir = \"/d\"\n", &links, &[])).is_ok());
+        let error = load(&sources("data-dir = \"/d\"\n", &[("ENTREPOT_PORT", "1")], &[]));
+        assert!(error.unwrap_err().contains("ENTREPOT_PORT"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::drop_in;
 use super::error::{Place, Problem};
 use super::keys::{KEYS, REGISTRY_KEYS, similar, variable};
 
@@ -46,6 +47,8 @@ pub struct Sources {
     pub environment: Vec<(String, String)>,
     /// Flags, by key.
     pub flags: Vec<(String, Vec<String>)>,
+    /// [`drop_in::CACHE_VOLUME`], if there is such a directory.
+    pub mirror_cache: Option<PathBuf>,
 }
 
 /// All entries, weakest first, and what could not be read.
@@ -54,6 +57,10 @@ pub(super) struct Found {
     pub(super) entries: Vec<Entry>,
     pub(super) registries: Vec<RegistryEntries>,
     pub(super) problems: Vec<Problem>,
+    /// What the operator should know although nothing is wrong.
+    pub(super) notes: Vec<String>,
+    /// Whether more is to be logged.
+    pub(super) debug: bool,
 }
 
 /// Where the file is looked for when none is named.
@@ -76,7 +83,14 @@ impl Sources {
     }
 
     pub(super) fn read(&self) -> Found {
-        let mut found = Found::default();
+        let drop_in = drop_in::read(self);
+        let mut found = Found {
+            entries: drop_in.implied,
+            registries: drop_in.with_credentials,
+            problems: drop_in.problems,
+            notes: drop_in.notes,
+            debug: drop_in.debug,
+        };
         if let Some(path) = self.file() {
             match std::fs::read_to_string(&path) {
                 Ok(text) => found.add_file(&path, &text),
@@ -86,6 +100,8 @@ impl Sources {
                 }
             }
         }
+        found.entries.extend(drop_in.entries);
+        found.registries.extend(drop_in.named);
         for (name, value) in &self.environment {
             found.add_variable(name, value);
         }
@@ -95,6 +111,14 @@ impl Sources {
         }
         found
     }
+}
+
+/// Kubernetes tells a pod of every service, in variables that begin with the service's name: one
+/// that is called `entrepot` must not keep entrepot from starting.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_of_port = name.contains("_PORT_") && (name.contains("_TCP") || name.contains("_UDP"));
+    let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || is_of_port || is_address
 }
 
 fn is_list(key: &str) -> bool {
@@ -124,6 +148,9 @@ impl Found {
     /// `ENTREPOT_*`; a variable that is no key is as wrong as an unknown key in the file.
     fn add_variable(&mut self, name: &str, text: &str) {
         if !name.starts_with("ENTREPOT_") || name == "ENTREPOT_CONFIG" {
+            return;
+        }
+        if is_service_link(name, text) {
             return;
         }
         let place = Place::Environment(name.to_owned());

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::settings::RunAs;
 use super::source::Value;
 use crate::admin::setup::ProxyAddress;
 use crate::gateway::Push;
 use crate::listener::policy::Tunnels;
 use crate::log::Format;
-use crate::oci::HostPattern;
+use crate::oci::{Host, HostPattern};
 use crate::upstream::proxy::ProxyChoice;
 use crate::upstream::{ConnectTo, Scheme};
 
@@ -110,6 +111,20 @@ impl FromValue for ByteSize {
     }
 }
 
+impl FromValue for RunAs {
+    const EXPECTED: &'static str = "UID or UID:GID, as numbers";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+        let id = |text: &str| {
+            let is_number = text.bytes().all(|b| b.is_ascii_digit());
+            // The highest means "no change" to the system.
+            text.parse().ok().filter(|id| is_number && *id != u32::MAX)
+        };
+        Some(Self { uid: id(uid)?, gid: id(gid)? })
+    }
+}
+
 impl FromValue for PathBuf {
     const EXPECTED: &'static str = "a path";
 
@@ -132,6 +147,14 @@ impl FromValue for IpNet {
     fn from_text(text: &str) -> Option<Self> {
         let address = || text.parse::<IpAddr>().ok().map(Self::from);
         text.parse().ok().or_else(address)
+    }
+}
+
+impl FromValue for Host {
+    const EXPECTED: &'static str = "a host such as auth.corp.example";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
     }
 }
 
@@ -257,6 +280,16 @@ mod tests {
         assert_eq!(read("500MB"), Some(500_000_000));
         assert_eq!(read("32GiB"), Some(32 << 30));
         for wrong in ["", "32", "GiB", "32 GiB", "1.5GiB", "32gib", "-1B", "99999999999TiB"] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn users_are_numbers() {
+        let read = |text| RunAs::from_text(text).map(|user| (user.uid, user.gid));
+        assert_eq!(read("65532"), Some((65532, 65532)));
+        assert_eq!(read("1000:100"), Some((1000, 100)));
+        for wrong in ["", "root", "1000:", ":1", "-1", "+1", "4294967295", "1:2:3"] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
     }

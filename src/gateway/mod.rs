@@ -344,7 +344,9 @@ impl Gateway {
     }
 
     fn has_credentials(&self, authority: &Authority) -> bool {
-        self.parts.options.rule_for(authority).is_some_and(|rule| rule.credentials.is_some())
+        let credentials =
+            self.parts.options.rule_for(authority).and_then(|rule| rule.credentials.as_ref());
+        credentials.is_some_and(|credentials| credentials.may_go_to(authority.host()))
     }
 
     /// A client that is sent to the registry's own realm goes around us, for want of its challenge.

@@ -12,7 +12,7 @@ use moka::future::Cache;
 
 use super::RegistryRule;
 use super::challenges::Authentication;
-use crate::oci::{Authority, Registry};
+use crate::oci::{Authority, Host, Registry};
 use crate::upstream::credentials::Login;
 use crate::upstream::realm::{Token, TokenError};
 use crate::upstream::{Target, Upstream, UpstreamError};
@@ -80,13 +80,17 @@ impl SharedTokens {
         match &errand.authentication {
             None | Some(Authentication::None) => Ok(None),
             Some(Authentication::Basic { .. }) => {
-                Ok(errand.login().await.as_ref().and_then(Login::basic))
+                let registry = errand.target.authority.host();
+                Ok(errand.login(registry).await.as_ref().and_then(Login::basic))
             }
             Some(bearer @ Authentication::Bearer { .. }) => {
                 let Some(realm) = bearer.realm(errand.target) else { return Ok(None) };
                 let authority = &errand.target.authority;
-                let login =
-                    if realm.is_trusted_by(authority) { errand.login().await } else { None };
+                let login = if realm.is_trusted_by(authority) {
+                    errand.login(realm.host()).await
+                } else {
+                    None
+                };
                 let Some(key) = errand.key() else { return Ok(None) };
                 let scope = errand.scope.clone();
                 let getting = async {
@@ -120,8 +124,12 @@ impl Errand<'_> {
         Some(Key { registry: self.registry.clone(), realm, scope: self.scope.clone() })
     }
 
-    async fn login(&self) -> Option<Login> {
+    /// The operator's credentials, if they may be shown to `host`.
+    async fn login(&self, host: &Host) -> Option<Login> {
         let credentials = self.rule?.credentials.as_ref()?;
+        if !credentials.may_go_to(host) {
+            return None;
+        }
         let login = credentials.login(&helper_name(self.registry, &self.target.authority)).await;
         login.inspect_err(|error| no_credentials(self.registry, error)).ok()
     }

@@ -13,6 +13,7 @@
 //! - `framing`, `watched`: where requests begin and end, read strictly beside hyper
 //! - `request`: what makes a request unfit to be served, whoever it is for
 //! - `proxy`: requests to the proxy itself: CONNECT, absolute-form, origin-form
+//! - `mirror`: registries in origin form, for clients that prefer a mirror
 //! - `intercept`: the inside of an intercepted tunnel
 //! - `tunnel`: bytes passed through unread
 //! - `answer`: answers, with the line that each leaves in the log
@@ -24,6 +25,7 @@ pub mod framing;
 pub mod http;
 mod idle;
 mod intercept;
+mod mirror;
 pub mod policy;
 mod proxy;
 mod request;
@@ -76,6 +78,8 @@ pub struct PageRequest<'a> {
     pub query: Option<&'a str>,
     /// The `Host` field as it came.
     pub host: Option<&'a str>,
+    /// The `Accept` field as it came.
+    pub accept: Option<&'a str>,
     /// Whether the client spoke TLS to the proxy.
     pub secure: bool,
 }

@@ -61,10 +61,22 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Whether `authority` is a registry.
+    #[must_use]
+    pub fn intercepts(&self, authority: &Authority) -> bool {
+        self.intercept.iter().any(|pattern| pattern.matches(authority))
+    }
+
+    /// Whether `authority` is a registry that was named one by one.
+    #[must_use]
+    pub fn names(&self, authority: &Authority) -> bool {
+        self.intercept.iter().any(|pattern| pattern.is_exact() && pattern.matches(authority))
+    }
+
     /// The verdict on `authority`, where clients of no registry would use `usual_port`.
     #[must_use]
     pub fn verdict(&self, authority: &Authority, usual_port: u16) -> Verdict {
-        if self.intercept.iter().any(|pattern| pattern.matches(authority)) {
+        if self.intercepts(authority) {
             return Verdict::Intercept;
         }
         match self.tunnels {

@@ -9,7 +9,7 @@ use super::access::Denial;
 use super::answer::{Answer, LoggedBody, bad_request, refusal, refused};
 use super::http::Received;
 use super::policy::{Refusal, Verdict};
-use super::{PageRequest, Peer, intercept, tunnel};
+use super::{PageRequest, Peer, intercept, mirror, tunnel};
 use crate::gateway::{ResponseBody, Served};
 use crate::log::{Outcome, RequestLine, Subject};
 use crate::oci::{Authority, ErrorCode};
@@ -31,6 +31,7 @@ pub(super) async fn answer(peer: &Peer, received: Received) -> Response<LoggedBo
             Some(answer) => answer,
             None if request.method() == Method::CONNECT => connect(peer, request).await,
             None if is_forwarded(&request) => absolute(peer, request).await,
+            None if mirror::is_for(request.uri().path()) => mirror::answer(peer, request).await,
             None => origin(peer, &request),
         },
     };
@@ -216,12 +217,13 @@ fn absolute_authority(uri: &Uri) -> Result<Authority, &'static str> {
 /// The proxy's own pages.
 fn origin(peer: &Peer, request: &Request<Incoming>) -> Answer {
     let uri = request.uri();
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let field = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let response = peer.shared.services.pages.page(&PageRequest {
         method: request.method(),
         path: uri.path(),
         query: uri.query(),
-        host,
+        host: field(header::HOST),
+        accept: field(header::ACCEPT),
         secure: peer.secure,
     });
     if !response.status().is_client_error() {

@@ -25,11 +25,35 @@ pub enum Format {
     Json,
 }
 
-/// Starts logging to standard output. `RUST_LOG` selects what is logged (default: `info`).
+/// How much is logged where `RUST_LOG` does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Level {
+    /// One line a request, and what happens beside them.
+    #[default]
+    Info,
+    /// The decisions as well, with their reasons.
+    Debug,
+}
+
+/// How, and how much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// `log`.
+    pub format: Format,
+    /// The default of `RUST_LOG`.
+    pub level: Level,
+}
+
+/// Starts logging to standard output. `RUST_LOG` selects what is logged (default: the level).
 ///
 /// Call once; a second call has no effect.
-pub fn start(format: Format) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+pub fn start(options: Options) {
+    let Options { format, level } = options;
+    let level = match level {
+        Level::Info => "info",
+        Level::Debug => "info,entrepot=debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let shows_ids = filter.max_level_hint().is_some_and(|level| level >= LevelFilter::DEBUG);
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {

@@ -14,6 +14,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
+use crate::oci::Host;
+
 /// How long a helper may take: some ask a cloud's metadata service first.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer taken from a helper, and the longest password file.
@@ -139,6 +141,8 @@ pub enum CredentialError {
 #[derive(Clone, Debug)]
 pub struct Credentials {
     origin: Origin,
+    /// The only host that they go to, if it is not the registry's matter.
+    token_server: Option<Host>,
     last: Arc<Mutex<Option<Fresh>>>,
     /// Held by whoever asks the file or the helper.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -160,13 +164,25 @@ impl Credentials {
     /// Credentials from there.
     #[must_use]
     pub fn new(origin: Origin) -> Self {
-        Self { origin, last: Arc::default(), turn: Arc::default() }
+        Self { origin, token_server: None, last: Arc::default(), turn: Arc::default() }
     }
 
     /// What tells this identity from another.
     #[must_use]
     pub fn label(&self) -> String {
         self.origin.label()
+    }
+
+    /// As those of a token server: they go to that host alone.
+    #[must_use]
+    pub fn for_token_server(self, host: Host) -> Self {
+        Self { token_server: Some(host), ..self }
+    }
+
+    /// Whether they may be shown to this host, if their registry trusts it.
+    #[must_use]
+    pub fn may_go_to(&self, host: &Host) -> bool {
+        self.token_server.as_ref().is_none_or(|only| only == host)
     }
 
     /// What to log in to `server` with, as helpers know it. A file or helper is asked anew every

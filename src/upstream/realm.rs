@@ -82,14 +82,25 @@ impl Realm {
     #[must_use]
     pub fn is_trusted_by(&self, registry: &Authority) -> bool {
         let (own, asked) = (registry.host(), self.target.authority.host());
-        let same_site = match (own, asked) {
-            (Host::Name(own), Host::Name(asked)) => {
-                let domain = psl::domain_str(own);
-                domain.is_some() && domain == psl::domain_str(asked)
-            }
-            _ => false,
-        };
-        own == asked || (same_site && self.target.scheme == Scheme::Https)
+        own == asked || (is_same_site(own, asked) && self.target.scheme == Scheme::Https)
+    }
+
+    /// The token server's host.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        self.target.authority.host()
+    }
+}
+
+/// Whether two hosts are under the same registrable domain (public suffix list).
+#[must_use]
+pub fn is_same_site(one: &Host, other: &Host) -> bool {
+    match (one, other) {
+        (Host::Name(one), Host::Name(other)) => {
+            let domain = psl::domain_str(one);
+            domain.is_some() && domain == psl::domain_str(other)
+        }
+        _ => false,
     }
 }
 

@@ -14,19 +14,33 @@ use crate::site::{Access, Site};
 #[test]
 fn buildah_pulls_again_from_the_cache() -> Result<()> {
     second_pulls_come_from_the_cache(|site: &Site| {
-        Ok(Buildah { home: site.directory("buildah")?, proxy: site.access() })
+        Ok(Buildah { home: site.directory("buildah")?, proxy: site.access(), settings: None })
+    })
+}
+
+#[test]
+fn buildah_finds_the_proxy_in_its_settings() -> Result<()> {
+    second_pulls_come_from_the_cache(|site: &Site| {
+        let home = site.directory("buildah")?;
+        let settings = Some(site.access().containers_conf(&home)?);
+        Ok(Buildah { home, proxy: site.access(), settings })
     })
 }
 
 pub(crate) struct Buildah {
     pub(crate) home: PathBuf,
     pub(crate) proxy: Access,
+    /// A `containers.conf` that names the proxy, if its environment does not.
+    pub(crate) settings: Option<PathBuf>,
 }
 
 impl Buildah {
     fn buildah(&self) -> Result<Command> {
         let mut buildah = command("buildah", &self.home)?;
-        self.proxy.client(&mut buildah);
+        match &self.settings {
+            Some(settings) => self.proxy.trusting(&mut buildah).env("CONTAINERS_CONF", settings),
+            None => self.proxy.client(&mut buildah),
+        };
         buildah
             .args(["--storage-driver", "vfs"])
             .arg("--root")

@@ -39,7 +39,11 @@ fn image_serves_as_nobody_from_a_read_only_root_and_reports_its_health() -> Resu
     build(&dockerd, home.path())?;
 
     let mut events = Daemon::start(dockerd.docker()?.arg("events"))?;
-    let container = Container::run(&dockerd, &registry)?;
+    let container = Container::run(
+        &dockerd,
+        &registry,
+        &["--user=65532:65532", "--cap-drop=ALL", "--security-opt=no-new-privileges"],
+    )?;
     let clients = directory(home.path(), "clients")?;
     let access = Access::to(container.listen, &clients, || {
         events.still_runs()?;
@@ -54,6 +58,65 @@ fn image_serves_as_nobody_from_a_read_only_root_and_reports_its_health() -> Resu
     ensure!(health.contains("health_status: healthy"), "{health}\n{}", container.log()?);
     container.runs_as(USER)?;
     container.stops()
+}
+
+/// The line that starts docker-registry-proxy, with the image's name changed: directories that the
+/// engine makes as root, or that the other tool's nginx has used, and a CA from then.
+#[test]
+fn image_takes_the_place_of_docker_registry_proxy() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let registry = Registry::start(home.path().join("registry"))?;
+    let image = images::create(
+        &home.path().join("layouts"),
+        "library/small",
+        &[("amd64", &[30_000, 300_000])],
+    )?;
+    registry.store(&image)?;
+    let dockerd = Dockerd::start(directory(home.path(), "dockerd")?, None)?;
+    build(&dockerd, home.path())?;
+    for (name, nginx) in [("fresh", None), ("used", Some(101))] {
+        let place = directory(home.path(), name)?;
+        let cache = directory(&place, "docker_mirror_cache")?;
+        let certificates = directory(&place, "docker_mirror_certs")?;
+        if nginx.is_some() {
+            leave_as_the_other_tool(&cache, &certificates)?;
+            std::os::unix::fs::chown(&cache, nginx, nginx)?;
+        }
+        let container = Container::run(
+            &dockerd,
+            &registry,
+            &[
+                "--env=ENABLE_MANIFEST_CACHE=true",
+                &format!("--volume={}:/docker_mirror_cache", cache.display()),
+                &format!("--volume={}:/ca", certificates.display()),
+            ],
+        )?;
+        let clients = directory(&place, "clients")?;
+        let access = Access::to(container.listen, &clients, || container.still_runs())?;
+        if nginx.is_some() {
+            let own = fs::read_to_string(certificates.join("ca.crt"))?;
+            ensure!(access.authority()?.trim() == own.trim(), "it has a CA of its own");
+        }
+        let pulled = Skopeo::with(directory(&place, "skopeo")?, access)?.pull(&image)?;
+        ensure!(pulled.contains(&image.digest), "{pulled:?}");
+        container.runs_as(nginx.map_or(USER.to_owned(), |user| user.to_string()).as_str())?;
+        ensure!(cache.join("entrepot/blobs").is_dir(), "{}", container.log()?);
+        let warned = container.log()?.contains("delete everything there but entrepot/");
+        ensure!(warned == nginx.is_some(), "{}", container.log()?);
+        container.stops()?;
+    }
+    Ok(())
+}
+
+/// A CA with an encrypted key, and a file where nginx keeps those of its cache.
+fn leave_as_the_other_tool(cache: &Path, certificates: &Path) -> Result<()> {
+    fs::create_dir_all(cache.join("ab/cd"))?;
+    fs::write(cache.join("ab/cd/0123456789abcdef0123456789abcdef"), "KEY: /v2/x")?;
+    let mut openssl = crate::process::command("openssl", certificates)?;
+    openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-days", "1300", "-passout"]);
+    openssl.args(["pass:foobar", "-subj", "/CN=DockerMirrorBox CA Root"]);
+    run(openssl.args(["-keyout", "ca.key", "-out", "ca.crt"]))?;
+    Ok(())
 }
 
 fn directory(home: &Path, name: &str) -> Result<std::path::PathBuf> {
@@ -121,27 +184,26 @@ struct Container<'d> {
 }
 
 impl<'d> Container<'d> {
-    fn run(dockerd: &'d Dockerd, registry: &Registry) -> Result<Self> {
+    fn run(dockerd: &'d Dockerd, registry: &Registry, options: &[&str]) -> Result<Self> {
         let [listen, admin] = free_addresses()?;
         let authority = format!("{}:/authority.pem:ro", registry.authority.display());
         // By name, so that the image has to resolve one.
         let connect_to = connect_to(registry).replace("127.0.0.1", "registry.test");
-        let id = dockerd.run([
+        let site = [
             "run",
             "--detach",
             "--network=host",
             "--add-host=registry.test:127.0.0.1",
             "--read-only",
-            "--cap-drop=ALL",
-            "--security-opt=no-new-privileges",
             "--health-interval=1s",
             &format!("--volume={authority}"),
             &format!("--env=ENTREPOT_LISTEN={listen}"),
             &format!("--env=ENTREPOT_ADMIN_LISTEN={admin}"),
             &format!("--env=ENTREPOT_UPSTREAM_CONNECT_TO={connect_to}"),
             "--env=ENTREPOT_UPSTREAM_CA_FILES=/authority.pem",
-            "entrepot",
-        ])?;
+        ];
+        let id =
+            dockerd.run(site.into_iter().chain(options.iter().copied()).chain(["entrepot"]))?;
         Ok(Self { dockerd, id, listen })
     }
 

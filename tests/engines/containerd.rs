@@ -18,10 +18,28 @@ fn containerd_pulls_again_from_the_cache() -> Result<()> {
     })
 }
 
+/// `_default` is for every registry: containerd says by `ns` which one it means.
+#[test]
+fn containerd_pulls_again_from_a_mirror() -> Result<()> {
+    second_pulls_come_from_the_cache(|site: &Site| {
+        let containerd = Containerd::start(site.directory("containerd")?, site.access())?;
+        let hosts = containerd.home.join("hosts");
+        fs::create_dir_all(hosts.join("_default"))?;
+        let mirror = format!(
+            "[host.\"http://{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n",
+            containerd.proxy.mirror()
+        );
+        fs::write(hosts.join("_default/hosts.toml"), mirror)?;
+        Ok(Containerd { hosts: Some(hosts), ..containerd })
+    })
+}
+
 pub(crate) struct Containerd {
     home: PathBuf,
     socket: PathBuf,
     proxy: Access,
+    /// Where it reads how registries are reached, if that is not by a proxy.
+    hosts: Option<PathBuf>,
     // Stopped when dropped.
     _daemon: Daemon,
 }
@@ -44,12 +62,14 @@ impl Containerd {
         )?;
         let daemon = Daemon::start(command("containerd", &home)?.arg("--config").arg(config))?;
         daemon.line(0, "that it is up", |line| line.contains("containerd successfully booted"))?;
-        Ok(Self { home, socket, proxy, _daemon: daemon })
+        Ok(Self { home, socket, proxy, hosts: None, _daemon: daemon })
     }
 
     fn ctr(&self) -> Result<Command> {
         let mut ctr = command("ctr", &self.home)?;
-        self.proxy.client(&mut ctr);
+        if self.hosts.is_none() {
+            self.proxy.client(&mut ctr);
+        }
         ctr.arg("--address").arg(&self.socket);
         Ok(ctr)
     }
@@ -62,7 +82,12 @@ impl Containerd {
 
 impl Engine for Containerd {
     fn pull(&self, image: &Image) -> Result<Vec<String>> {
-        run(self.ctr()?.args(["images", "pull", "--snapshotter", "native", &image.name()]))?;
+        let mut pull = self.ctr()?;
+        pull.args(["images", "pull", "--snapshotter", "native"]);
+        if let Some(hosts) = &self.hosts {
+            pull.arg("--hosts-dir").arg(hosts);
+        }
+        run(pull.arg(image.name()))?;
         let content = self.content()?;
         for layer in &image.native()?.layers {
             ensure!(content.contains(layer), "{} lacks {layer}", image.name());

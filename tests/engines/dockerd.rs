@@ -1,9 +1,10 @@
 //! Docker Engine: a private `dockerd`, whose environment names the proxy.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::Image;
@@ -14,6 +15,16 @@ use crate::site::{Access, Site};
 fn dockerd_pulls_again_from_the_cache() -> Result<()> {
     second_pulls_come_from_the_cache(|site: &Site| {
         Dockerd::start(site.directory("dockerd")?, Some(&site.access()))
+    })
+}
+
+#[test]
+fn dockerd_pulls_again_from_a_mirror() -> Result<()> {
+    second_pulls_come_from_the_cache(|site: &Site| {
+        let mirrors = serde_json::json!({
+            "registry-mirrors": [format!("http://{}", site.access().mirror())],
+        });
+        Dockerd::start_with(site.directory("dockerd")?, None, &mirrors)
     })
 }
 
@@ -28,6 +39,13 @@ pub(crate) struct Dockerd {
 impl Dockerd {
     /// With a proxy, its pulls go through it.
     pub(crate) fn start(home: PathBuf, proxy: Option<&Access>) -> Result<Self> {
+        Self::start_with(home, proxy, &serde_json::json!({}))
+    }
+
+    /// With what stands in its `daemon.json`, lest the machine's own is read.
+    fn start_with(home: PathBuf, proxy: Option<&Access>, settings: &Value) -> Result<Self> {
+        let file = home.join("daemon.json");
+        std::fs::write(&file, settings.to_string())?;
         let socket = format!("unix://{}", home.join("socket").display());
         // What it mounts goes away with it.
         let mut dockerd = command("unshare", &home)?;
@@ -44,7 +62,7 @@ impl Dockerd {
             .arg("--pidfile")
             .arg(home.join("pid"))
             .arg("--config-file")
-            .arg(no_configuration(&home)?);
+            .arg(file);
         let daemon = Daemon::start(&mut dockerd)?;
         daemon.line(0, "that it listens", |line| line.contains("API listen on"))?;
         Ok(Self { home, socket, _daemon: daemon })
@@ -61,13 +79,6 @@ impl Dockerd {
     pub(crate) fn run<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<String> {
         run(self.docker()?.args(arguments))
     }
-}
-
-/// An empty configuration file, lest the machine's own is read.
-fn no_configuration(home: &Path) -> Result<PathBuf> {
-    let path = home.join("daemon.json");
-    std::fs::write(&path, "{}")?;
-    Ok(path)
 }
 
 impl Engine for Dockerd {

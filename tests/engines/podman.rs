@@ -1,5 +1,6 @@
 //! Podman, with storage of its own and the proxy in its environment.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -13,19 +14,61 @@ use crate::site::{Access, Site};
 #[test]
 fn podman_pulls_again_from_the_cache() -> Result<()> {
     second_pulls_come_from_the_cache(|site: &Site| {
-        Ok(Podman { home: site.directory("podman")?, proxy: site.access() })
+        Ok(Podman { home: site.directory("podman")?, way: Way::Proxy(site.access()) })
+    })
+}
+
+/// A mirror is found under the name of its registry.
+#[test]
+fn podman_pulls_again_from_a_mirror() -> Result<()> {
+    second_pulls_come_from_the_cache(|site: &Site| {
+        let home = site.directory("podman")?;
+        let registries = home.join("registries.conf");
+        let mirror = site.access().mirror();
+        fs::write(
+            &registries,
+            format!(
+                "[[registry]]\nlocation = \"docker.io\"\n\
+                 [[registry.mirror]]\nlocation = \"{mirror}/docker.io\"\ninsecure = true\n"
+            ),
+        )?;
+        Ok(Podman { home, way: Way::Mirror(registries) })
+    })
+}
+
+#[test]
+fn podman_finds_the_proxy_in_its_settings() -> Result<()> {
+    second_pulls_come_from_the_cache(|site: &Site| {
+        let home = site.directory("podman")?;
+        let settings = site.access().containers_conf(&home)?;
+        Ok(Podman { home, way: Way::Settings(site.access(), settings) })
     })
 }
 
 pub(crate) struct Podman {
     pub(crate) home: PathBuf,
-    pub(crate) proxy: Access,
+    pub(crate) way: Way,
+}
+
+/// How it comes to the registry.
+pub(crate) enum Way {
+    Proxy(Access),
+    /// With this `containers.conf`, which names the proxy.
+    Settings(Access, PathBuf),
+    /// With this `registries.conf`.
+    Mirror(PathBuf),
 }
 
 impl Podman {
     fn podman(&self) -> Result<Command> {
         let mut podman = command("podman", &self.home)?;
-        self.proxy.client(&mut podman);
+        match &self.way {
+            Way::Proxy(proxy) => proxy.client(&mut podman),
+            Way::Settings(proxy, settings) => {
+                proxy.trusting(&mut podman).env("CONTAINERS_CONF", settings)
+            }
+            Way::Mirror(registries) => podman.env("CONTAINERS_REGISTRIES_CONF", registries),
+        };
         podman
             .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"])
             .args(["--events-backend", "none"])

@@ -15,7 +15,7 @@ use crate::containerd::Containerd;
 use crate::dockerd::Dockerd;
 use crate::engine::{Engine, Login};
 use crate::images::{self, Image};
-use crate::podman::Podman;
+use crate::podman::{Podman, Way};
 use crate::process::PATIENCE;
 use crate::site::Access;
 use crate::skopeo::Skopeo;
@@ -127,12 +127,12 @@ fn containerd_pulls_without_the_hub() -> Result<()> {
 
 #[test]
 fn podman_pulls_without_the_hub() -> Result<()> {
-    pulls_go_on_without_the_hub(|home, proxy| Ok(Podman { home, proxy }))
+    pulls_go_on_without_the_hub(|home, proxy| Ok(Podman { home, way: Way::Proxy(proxy) }))
 }
 
 #[test]
 fn buildah_pulls_without_the_hub() -> Result<()> {
-    pulls_go_on_without_the_hub(|home, proxy| Ok(Buildah { home, proxy }))
+    pulls_go_on_without_the_hub(|home, proxy| Ok(Buildah { home, proxy, settings: None }))
 }
 
 #[test]
@@ -152,12 +152,12 @@ fn containerd_logs_in_through_the_proxy() -> Result<()> {
 
 #[test]
 fn podman_logs_in_through_the_proxy() -> Result<()> {
-    private_images_are_their_owners(|home, proxy| Ok(Podman { home, proxy }))
+    private_images_are_their_owners(|home, proxy| Ok(Podman { home, way: Way::Proxy(proxy) }))
 }
 
 #[test]
 fn buildah_logs_in_through_the_proxy() -> Result<()> {
-    private_images_are_their_owners(|home, proxy| Ok(Buildah { home, proxy }))
+    private_images_are_their_owners(|home, proxy| Ok(Buildah { home, proxy, settings: None }))
 }
 
 #[test]

@@ -17,13 +17,14 @@ use rustix::process::{Pid, Signal, kill_process};
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Where Debian keeps each program that is needed here.
-const PACKAGES: [(&str, &str); 9] = [
+const PACKAGES: [(&str, &str); 10] = [
     ("buildah", "buildah"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
     ("docker", "docker.io"),
     ("docker-registry", "docker-registry"),
     ("dockerd", "docker.io"),
+    ("openssl", "openssl"),
     ("podman", "podman"),
     ("skopeo", "skopeo"),
     ("unshare", "util-linux"),

@@ -198,6 +198,32 @@ impl Access {
         Ok(Self { address, bundle })
     }
 
+    /// Where the proxy is a mirror.
+    pub(crate) fn mirror(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The proxy's authority, in PEM.
+    pub(crate) fn authority(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.bundle)?)
+    }
+
+    /// As `/setup/podman` writes it to `containers.conf.d`.
+    pub(crate) fn containers_conf(&self, home: &Path) -> Result<PathBuf> {
+        let path = home.join("containers.conf");
+        let proxy = format!("HTTPS_PROXY=http://{}", self.address);
+        let settings = format!(
+            "[engine]\nenv = [\"{proxy}\", \"NO_PROXY=localhost\"]\n[containers]\nhttp_proxy = false\n"
+        );
+        fs::write(&path, settings)?;
+        Ok(path)
+    }
+
+    /// `command`, as a client that trusts the proxy, and knows of it from somewhere else.
+    pub(crate) fn trusting<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        self.client(command).env_remove("HTTPS_PROXY")
+    }
+
     /// `command`, as a client of the proxy.
     pub(crate) fn client<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command

@@ -67,6 +67,22 @@ fn the_setup_script_names_the_address_that_the_client_used() {
     assert!(script.text().contains("http://proxy.example:3128"), "{}", script.text());
 }
 
+const SCRIPTS: [&str; 8] =
+    ["systemd", "containerd", "podman", "k3s", "kind", "buildkit", "docker-mirror", "ca"];
+
+#[test]
+fn every_client_has_its_script() {
+    let proxy = Proxy::builder(BINARY).start();
+    for client in SCRIPTS {
+        let script = get(&proxy, &format!("/setup/{client}"), "proxy.example:3128");
+        assert_eq!(script.status, 200, "{client}");
+        assert!(script.text().contains("proxy_url='http://proxy.example:3128'"), "{client}");
+        assert!(script.text().contains(&format!("/setup/{client}?undo")), "{client}");
+        let answer = get(&proxy, &format!("/setup/{client}"), "$(id)");
+        assert_eq!(answer.status, 400, "{client}");
+    }
+}
+
 #[test]
 fn nothing_of_a_bad_host_reaches_the_setup_script() {
     let proxy = Proxy::builder(BINARY).start();

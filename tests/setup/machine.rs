@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use entrepot::admin::setup::{ProxyAddress, Script, systemd};
+use entrepot::admin::setup::{Client, ProxyAddress, Script, script};
 
 use crate::proxy::{Proxy, certificate_authority};
 
@@ -55,11 +55,19 @@ impl Step {
     }
 
     pub(crate) fn set_up(proxy: &Proxy) -> Self {
-        Self::shell(&rendered(&proxy.url(), &proxy.fingerprint, false))
+        Self::set_up_of(Client::Systemd, proxy)
     }
 
     pub(crate) fn undo(proxy: &Proxy) -> Self {
-        Self::shell(&rendered(&proxy.url(), &proxy.fingerprint, true))
+        Self::undo_of(Client::Systemd, proxy)
+    }
+
+    pub(crate) fn set_up_of(client: Client, proxy: &Proxy) -> Self {
+        Self::shell(&rendered(client, &proxy.url(), &proxy.fingerprint, false))
+    }
+
+    pub(crate) fn undo_of(client: Client, proxy: &Proxy) -> Self {
+        Self::shell(&rendered(client, &proxy.url(), &proxy.fingerprint, true))
     }
 
     /// Shell code that changes the machine before the step.
@@ -185,8 +193,8 @@ pub(crate) fn run(family: Family, steps: &[Step]) -> Vec<Outcome> {
 }
 
 /// The script as the proxy at `url` serves it.
-pub(crate) fn rendered(url: &str, fingerprint: &str, undo: bool) -> String {
+pub(crate) fn rendered(client: Client, url: &str, fingerprint: &str, undo: bool) -> String {
     let address = ProxyAddress::from_url(url).unwrap();
-    let script = Script { address: &address, fingerprint, undo, expected_fingerprint: None };
-    systemd(&script).unwrap()
+    let asked = Script { address: &address, fingerprint, undo, expected_fingerprint: None };
+    script(client, &asked).unwrap()
 }

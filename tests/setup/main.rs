@@ -7,12 +7,14 @@
     reason = "the stages of a test are no product code: one that can't go on has failed"
 )]
 
+mod clients;
 mod machine;
 mod proxy;
 
 use std::fs;
 use std::process::Command;
 
+use entrepot::admin::setup::Client;
 use machine::{Family, Outcome, Step, assert_same_tree, rendered, run};
 use proxy::{Proxy, Registry};
 
@@ -146,7 +148,7 @@ fn renewed_ca_at_another_address_replaces_the_first() {
 #[test]
 fn other_certificate_than_the_fingerprint_names_changes_nothing() {
     let proxy = proxy();
-    let script = rendered(&proxy.url(), &"ab".repeat(32), false);
+    let script = rendered(Client::Systemd, &proxy.url(), &"ab".repeat(32), false);
     let outcomes = run(Family::Debian, &[Step::shell(&script)]);
     assert_refused(&outcomes[0], "nothing was changed");
     assert_eq!(outcomes[0].commands, "");
@@ -184,8 +186,9 @@ fn text_around_the_certificate_does_not_reach_the_trust_store() {
 #[test]
 fn truncated_download_does_nothing() {
     let proxy = proxy();
-    for undo in [false, true] {
-        let script = rendered(&proxy.url(), &proxy.fingerprint, undo);
+    for (client, undo) in [(Client::Systemd, false), (Client::Systemd, true), (Client::Kind, false)]
+    {
+        let script = rendered(client, &proxy.url(), &proxy.fingerprint, undo);
         let line_ends = script.match_indices('\n').map(|(at, _)| at);
         let last_bytes = script.len() - 80..script.len() - 1;
         let cuts = line_ends.chain(last_bytes).filter(|&at| at < script.len() - 1);
@@ -459,21 +462,27 @@ fn check_can_be_left_out() {
 #[test]
 fn scripts_please_shellcheck_and_every_shell() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, undo) in [("setup.sh", false), ("undo.sh", true)] {
-        let path = dir.path().join(name);
-        fs::write(&path, rendered("http://proxy.corp:3128", &"ab".repeat(32), undo)).unwrap();
-        for (command, arguments) in [
-            ("shellcheck", ["--shell=sh", "--severity=style"]),
-            ("shellcheck", ["--shell=dash", "--severity=style"]),
-            ("dash", ["-n", "-e"]),
-            ("bash", ["--posix", "-n"]),
-        ] {
+    for client in Client::ALL {
+        for undo in [false, true] {
+            let path = dir.path().join(format!("{}-{undo}.sh", client.name()));
+            let script = rendered(client, "http://proxy.corp:3128", &"ab".repeat(32), undo);
+            fs::write(&path, script).unwrap();
+        }
+    }
+    let scripts = || fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    for (command, arguments) in [
+        ("shellcheck", ["--shell=sh", "--severity=style"]),
+        ("shellcheck", ["--shell=dash", "--severity=style"]),
+        ("dash", ["-n", "-e"]),
+        ("bash", ["--posix", "-n"]),
+    ] {
+        for path in scripts() {
             let output =
                 Command::new(command).args(arguments).arg(&path).output().unwrap_or_else(|error| {
                     panic!("{command}: {error}: apt-get install {command}")
                 });
             let report = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success(), "{command} {name}: {report}");
+            assert!(output.status.success(), "{command} {}: {report}", path.display());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! As much of a proxy as a client's set-up sees: `/ca.crt`, and a registry behind CONNECT.
+//! As much of a proxy as a client's set-up sees: `/ca.crt`, a registry behind CONNECT, a mirror.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -115,6 +115,9 @@ impl Server {
             }
         } else if request.starts_with("GET /ca.crt ") {
             answer(&mut stream, 200, &self.ca_crt);
+        } else if request.starts_with("HEAD /v2/library/hello-world/manifests/latest ") {
+            let status = if matches!(self.registry, Registry::Answers(401)) { 200 } else { 502 };
+            answer(&mut stream, status, "");
         } else {
             answer(&mut stream, 404, "");
         }

@@ -7,9 +7,12 @@
 //!
 //! - `address`: where the client finds the proxy
 //! - `fingerprint`: which CA certificate the client is to trust
-//! - `head.sh`: what the script says of itself
-//! - `common.sh`: what every client needs (trust store, record for the undo, check)
-//! - `systemd.sh`: an engine that systemd runs
+//! - `clients`: what each client needs, and what its script says of itself
+//! - `common.sh`: changing files so that it can be taken back, the trust store, a check
+//! - `steps.sh`: setting up and undoing
+//! - `options.sh`: arguments and environment
+//! - `unit.sh`: an engine that systemd runs
+//! - `last.sh`: the line that runs it all
 
 mod address;
 mod fingerprint;
@@ -20,9 +23,95 @@ pub use address::ProxyAddress;
 
 use fingerprint::Fingerprint;
 
-const HEAD: &str = include_str!("head.sh");
 const COMMON: &str = include_str!("common.sh");
-const SYSTEMD: &str = include_str!("systemd.sh");
+const STEPS: &str = include_str!("steps.sh");
+const OPTIONS: &str = include_str!("options.sh");
+const UNIT: &str = include_str!("unit.sh");
+const LAST: &str = include_str!("last.sh");
+
+/// Where kind's script ends that of its nodes.
+const END_OF_NODE_SCRIPT: &str = "END_OF_NODE_SCRIPT";
+
+/// What there is a script for: `/setup/<name>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// An engine that systemd runs, dockerd unless told otherwise.
+    Systemd,
+    /// dockerd's mirror of the Hub.
+    DockerMirror,
+    /// containerd, by proxy or mirror.
+    Containerd,
+    /// Podman, Buildah, Skopeo and CRI-O.
+    Podman,
+    /// k3s and RKE2.
+    K3s,
+    /// The nodes of a kind cluster.
+    Kind,
+    /// `BuildKit`.
+    Buildkit,
+    /// Trust alone.
+    Ca,
+}
+
+impl Client {
+    /// All of them, in the order in which people are told of them.
+    pub const ALL: [Self; 8] = [
+        Self::Systemd,
+        Self::Containerd,
+        Self::Podman,
+        Self::K3s,
+        Self::Kind,
+        Self::Buildkit,
+        Self::DockerMirror,
+        Self::Ca,
+    ];
+
+    /// The one of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|client| client.name() == name)
+    }
+
+    /// Its name in a URL.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Systemd => "systemd",
+            Self::DockerMirror => "docker-mirror",
+            Self::Containerd => "containerd",
+            Self::Podman => "podman",
+            Self::K3s => "k3s",
+            Self::Kind => "kind",
+            Self::Buildkit => "buildkit",
+            Self::Ca => "ca",
+        }
+    }
+
+    /// What its script says of itself, and what it does.
+    fn parts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Systemd => {
+                (include_str!("clients/systemd.head.sh"), include_str!("clients/systemd.sh"))
+            }
+            Self::DockerMirror => (
+                include_str!("clients/docker-mirror.head.sh"),
+                include_str!("clients/docker-mirror.sh"),
+            ),
+            Self::Containerd => {
+                (include_str!("clients/containerd.head.sh"), include_str!("clients/containerd.sh"))
+            }
+            Self::Podman => {
+                (include_str!("clients/podman.head.sh"), include_str!("clients/podman.sh"))
+            }
+            Self::K3s => (include_str!("clients/k3s.head.sh"), include_str!("clients/k3s.sh")),
+            Self::Kind => (include_str!("clients/kind.head.sh"), include_str!("clients/kind.sh")),
+            Self::Buildkit => {
+                (include_str!("clients/buildkit.head.sh"), include_str!("clients/buildkit.sh"))
+            }
+            Self::Ca => (include_str!("clients/ca.head.sh"), include_str!("clients/ca.sh")),
+        }
+    }
+}
 
 /// What a set-up script is made from.
 #[derive(Debug, Clone, Copy)]
@@ -65,18 +154,26 @@ pub enum SetupError {
     CaFingerprint,
 }
 
-/// The script for a container engine that systemd runs, whole, as POSIX shell.
-pub fn systemd(script: &Script<'_>) -> Result<String, SetupError> {
-    render(script, SYSTEMD)
-}
-
-fn render(script: &Script<'_>, client: &str) -> Result<String, SetupError> {
+/// The script for a client, whole, as POSIX shell.
+pub fn script(client: Client, script: &Script<'_>) -> Result<String, SetupError> {
     let fingerprint = agreed_fingerprint(script)?;
     let address = script.address;
     let mode = if script.undo { "undo" } else { "setup" };
-    Ok(format!(
-        "{HEAD}proxy_url='{address}'\nca_fingerprint='{fingerprint}'\nmode='{mode}'\n{COMMON}{client}"
-    ))
+    let assignments =
+        format!("proxy_url='{address}'\nca_fingerprint='{fingerprint}'\nmode='{mode}'\n");
+    Ok(assembled(client, &assignments))
+}
+
+fn assembled(client: Client, assignments: &str) -> String {
+    let (head, body) = client.parts();
+    let node = match client {
+        Client::Kind => format!(
+            "\nnode_script() {{\n    cat <<'{END_OF_NODE_SCRIPT}'\n{}{END_OF_NODE_SCRIPT}\n}}\n",
+            assembled(Client::Containerd, assignments)
+        ),
+        _ => String::new(),
+    };
+    [head, assignments, COMMON, STEPS, OPTIONS, UNIT, body, &node, LAST].concat()
 }
 
 fn agreed_fingerprint(script: &Script<'_>) -> Result<Fingerprint, SetupError> {

@@ -13,12 +13,24 @@ fn ca_fingerprint() -> String {
 }
 
 fn render_for(url: &str, undo: bool, expected: Option<&str>) -> Result<String, SetupError> {
-    systemd(&Script {
-        address: &address(url),
-        fingerprint: &ca_fingerprint(),
-        undo,
-        expected_fingerprint: expected,
-    })
+    render(Client::Systemd, url, undo, expected)
+}
+
+fn render(
+    client: Client,
+    url: &str,
+    undo: bool,
+    expected: Option<&str>,
+) -> Result<String, SetupError> {
+    script(
+        client,
+        &Script {
+            address: &address(url),
+            fingerprint: &ca_fingerprint(),
+            undo,
+            expected_fingerprint: expected,
+        },
+    )
 }
 
 /// The only lines in which two scripts may differ.
@@ -30,6 +42,25 @@ fn assignments(script: &str) -> Vec<&str> {
 #[test]
 fn script_for_systemd() {
     insta::assert_snapshot!(render_for("http://proxy.corp:3128", false, None).unwrap());
+}
+
+#[test]
+fn every_client_has_a_script_of_its_own() {
+    for client in Client::ALL {
+        assert_eq!(Client::named(client.name()), Some(client));
+        let plain = render(client, "http://proxy.corp:3128", false, None).unwrap();
+        let page = format!("/setup/{}", client.name());
+        assert!(plain.contains(&page), "{page} is not in its own script");
+        assert!(plain.is_ascii());
+        assert!(plain.ends_with("\n{ main \"$@\" </dev/null; }\n"));
+        // A node's script stands within that of kind.
+        let copies = if client == Client::Kind { 2 } else { 1 };
+        assert_eq!(assignments(&plain).len(), 3 * copies, "{page}");
+        assert_eq!(plain.matches(END_OF_NODE_SCRIPT).count(), 2 * (copies - 1), "{page}");
+    }
+    for none in ["", "Systemd", "x", "systemd/"] {
+        assert_eq!(Client::named(none), None, "{none}");
+    }
 }
 
 #[test]
@@ -81,13 +112,13 @@ fn expected_fingerprint_decides() {
 
 #[test]
 fn fingerprint_that_is_none_is_our_own_fault() {
-    let script = Script {
+    let asked = Script {
         address: &address("http://proxy.corp:3128"),
         fingerprint: "'; id; '",
         undo: false,
         expected_fingerprint: None,
     };
-    assert_eq!(systemd(&script), Err(SetupError::CaFingerprint));
+    assert_eq!(script(Client::Systemd, &asked), Err(SetupError::CaFingerprint));
 }
 
 proptest! {

@@ -1,0 +1,17 @@
+#!/bin/sh
+# Makes an entrepot cache the mirror of this machine's BuildKit, or undoes that. Run it as root.
+# A mirror, since what a builder is told of proxies it tells its builds, which lack the CA.
+#
+#   curl -fsS http://PROXY:3128/setup/buildkit | sh
+#   curl -fsS 'http://PROXY:3128/setup/buildkit?undo' | sh
+#
+# Options (as arguments, or in the environment):
+#   --unit NAME   ENTREPOT_UNIT    buildkitd's systemd unit; buildkit.service unless given
+#   --check no    ENTREPOT_CHECK   no request to the mirror before anything is restarted
+#   --undo                         remove what this script made
+#
+# This script and the certificate come from the same place: compare the fingerprint below with what
+# `entrepot ca show` prints on the proxy's own machine.
+
+set -eu
+

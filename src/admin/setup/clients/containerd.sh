@@ -1,0 +1,65 @@
+
+# ---- containerd ---------------------------------------------------------------------------------
+
+takes='unit mirror'
+unit=containerd.service
+hosts=/etc/containerd/certs.d/_default/hosts.toml
+settings=/etc/containerd/config.toml
+
+prepare() {
+    use_unit
+    begin
+    need_systemd
+    if [ "$mirror" = yes ]; then owner=containerd-mirror; fi
+}
+
+# Without config_path the CRI plugin reads no hosts.toml; from containerd 2.2 on it has one.
+need_config_path() {
+    if [ ! -e "$settings" ]; then
+        {
+            say "$own_mark"
+            say 'version = 2'
+            say '[plugins."io.containerd.grpc.v1.cri".registry]'
+            say '  config_path = "/etc/containerd/certs.d"'
+        } >"$work/config"
+        own "$work/config" "$settings"
+    elif ! grep -qxF -e "$own_mark" "$settings" &&
+        ! grep -q '^[[:space:]]*config_path[[:space:]]*=.*/etc/containerd/certs\.d' "$settings"; then
+        fail "$settings names no config_path, without which Kubernetes' part of containerd reads no" \
+            "mirrors. Add these lines (in a file of version 3 the plugin is" \
+            "\"io.containerd.cri.v1.images\") and run this again:
+[plugins.\"io.containerd.grpc.v1.cri\".registry]
+  config_path = \"/etc/containerd/certs.d\""
+    fi
+}
+
+set_up() {
+    if [ "$mirror" = no ]; then
+        set_up_unit
+        return 0
+    fi
+    trust_if_tls
+    check_mirror
+    need_config_path
+    {
+        say "$own_mark"
+        say "[host.\"$proxy_url\"]"
+        say '  capabilities = ["pull", "resolve"]'
+    } >"$work/hosts"
+    own "$work/hosts" "$hosts"
+    finish_set_up
+}
+
+undo() {
+    owner=$unit
+    claim "$dropin"
+    undo_owner
+    owner=containerd-mirror
+    claim "$hosts"
+    claim "$settings"
+    undo_owner
+    owner=containerd-mirror-tls
+    undo_owner
+    owner=$unit
+    finish_undo
+}

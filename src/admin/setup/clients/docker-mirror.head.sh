@@ -1,0 +1,16 @@
+#!/bin/sh
+# Makes an entrepot cache the Docker Hub mirror of this machine's dockerd. Run it as root.
+# It needs no CA, and is for the Hub's public images; /setup/systemd is for all registries.
+#
+#   curl -fsS http://PROXY:3128/setup/docker-mirror | sh
+#   curl -fsS 'http://PROXY:3128/setup/docker-mirror?undo' | sh
+#
+# Options (as arguments, or in the environment):
+#   --check no    ENTREPOT_CHECK   no request to the mirror before anything is restarted
+#   --undo                         remove what this script made
+#
+# This script and the certificate come from the same place: compare the fingerprint below with what
+# `entrepot ca show` prints on the proxy's own machine.
+
+set -eu
+

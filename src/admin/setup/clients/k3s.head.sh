@@ -1,0 +1,22 @@
+#!/bin/sh
+# Points the containerd of this machine's k3s or RKE2 at an entrepot cache, or undoes that.
+# Run it as root, on every node.
+#
+#   curl -fsS http://PROXY:3128/setup/k3s | sh
+#   curl -fsS http://PROXY:3128/setup/k3s | sh -s -- --mirror
+#   curl -fsS 'http://PROXY:3128/setup/k3s?undo' | sh
+#
+# Options (as arguments, or in the environment):
+#   --unit NAME   ENTREPOT_UNIT    the systemd unit; the one that is installed unless given
+#   --mirror      ENTREPOT_MIRROR=yes
+#                                  as a mirror of every registry: no CA, but public images alone
+#   --check URL   ENTREPOT_CHECK   what to ask for through the proxy before anything is restarted;
+#                                  https://registry-1.docker.io/v2/ unless given, "no" for no check
+#   --undo                         remove what this script made
+#                 NO_PROXY         added to the list of what the engine reaches without the proxy
+#
+# This script and the certificate come from the same place: compare the fingerprint below with what
+# `entrepot ca show` prints on the proxy's own machine.
+
+set -eu
+

@@ -1,0 +1,81 @@
+
+# ---- Options ------------------------------------------------------------------------------------
+
+# What a script takes beside --undo and --check is in $takes; its defaults are set beside that.
+takes=
+check=https://registry-1.docker.io/v2/
+mirror=no
+unit=
+cluster=
+
+# Private networks, the machine itself, the cloud's metadata service, and names inside a cluster.
+direct=localhost,127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,169.254.169.254,.svc,.cluster.local,.local
+
+accepts() {
+    case " $takes " in
+    *" $1 "*) return 0 ;;
+    *) return 1 ;;
+    esac
+}
+
+read_options() {
+    check=${ENTREPOT_CHECK:-$check}
+    if accepts unit; then unit=${ENTREPOT_UNIT:-$unit}; fi
+    if accepts mirror; then mirror=${ENTREPOT_MIRROR:-$mirror}; fi
+    if accepts name; then cluster=${ENTREPOT_NAME:-$cluster}; fi
+    extra_direct=${NO_PROXY:-${no_proxy:-}}
+    unset NO_PROXY no_proxy
+    known='--undo, --check URL'
+    if accepts unit; then known="$known, --unit NAME"; fi
+    if accepts name; then known="$known, --name CLUSTER"; fi
+    if accepts mirror; then known="$known, --mirror"; fi
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --undo) mode=undo ;;
+        --mirror)
+            accepts mirror || unknown "$1"
+            mirror=yes
+            ;;
+        --check | --unit | --name)
+            [ "$1" = --check ] || accepts "${1#--}" || unknown "$1"
+            [ $# -ge 2 ] || fail "$1 wants a value"
+            case $1 in
+            --check) check=$2 ;;
+            --unit) unit=$2 ;;
+            --name) cluster=$2 ;;
+            esac
+            shift
+            ;;
+        *) unknown "$1" ;;
+        esac
+        shift
+    done
+    case $mirror in
+    yes | no) ;;
+    *) fail "ENTREPOT_MIRROR is neither yes nor no: $mirror" ;;
+    esac
+    check_url_valid "$check"
+}
+
+unknown() {
+    fail "unknown argument: $1 (there are $known)"
+}
+
+# Adds the caller's list to ours, each entry once.
+join_direct() {
+    rest=$(printf '%s' "$extra_direct" | tr -d ' '),
+    case $rest in
+    *[!]A-Za-z0-9.,:*/_%[-]*) fail "NO_PROXY holds a character that has no place there: $rest" ;;
+    esac
+    case ,$rest in
+    *,\*,*) fail "NO_PROXY holds '*': the engine would never use the proxy" ;;
+    esac
+    while [ -n "$rest" ]; do
+        entry=${rest%%,*}
+        rest=${rest#*,}
+        case ,$direct, in
+        *",$entry,"*) ;;
+        *) direct=$direct${entry:+,$entry} ;;
+        esac
+    done
+}

@@ -1,0 +1,147 @@
+
+# ---- Setting up and undoing ---------------------------------------------------------------------
+
+own_mark="# Made by the set-up script of entrepot, whose undo removes it."
+engine=     # the unit that has to read its settings anew; none where nothing runs
+how=restart # or "reload", where that will do
+undone=no
+
+trust() {
+    find_trust_store
+    download_ca
+    verify_ca
+    trust_ca
+}
+
+# A mirror that speaks plain HTTP needs no trust.
+trust_if_tls() {
+    case $proxy_url in
+    https:*)
+        owner=$owner-tls
+        trust
+        ;;
+    esac
+}
+
+make_dirs() {
+    if [ -d "$1" ]; then return 0; fi
+    make_dirs "${1%/*}"
+    make_dir "$1"
+}
+
+# own FROM TO: as place, for a file that this script alone makes.
+own() {
+    if [ -e "$2" ] && ! grep -qxF -e "$own_mark" "$2"; then
+        fail "$2 is there already, and was not made by this script: put this into it, or move it away:
+$(grep -v '^#' "$1")"
+    fi
+    make_dirs "${2%/*}"
+    place "$1" "$2" "$owner"
+}
+
+restart_engine() {
+    if [ -z "$engine" ]; then
+        :
+    elif [ ! -d /run/systemd/system ]; then
+        say "not ${how}ed: $engine (systemd is not running here)"
+    else
+        systemctl daemon-reload || fail "'systemctl daemon-reload' failed: run this script again"
+        if ! systemctl cat "$engine" >/dev/null 2>&1; then
+            say "not ${how}ed: $engine (it is not installed)"
+        elif ! systemctl is-active --quiet "$engine"; then
+            say "not ${how}ed: $engine (it is not running)"
+        else
+            systemctl "$how" "$engine" ||
+                fail "$engine did not $how: see 'journalctl -u $engine', then run this script again"
+            say "${how}ed: $engine"
+        fi
+    fi
+    forget "$owner" restart pending
+}
+
+# Everything is in its place: from here on nothing is put back.
+finish_set_up() {
+    committed=yes
+    if recorded "$owner" restart pending; then
+        restart_engine
+    fi
+    if [ "$trust_altered" = yes ]; then
+        mention_others "note: the certificate is new, restart these too:"
+    fi
+    if [ "$altered" = yes ]; then
+        say "$owner is set up to use $proxy_url"
+    else
+        say "nothing to change: $owner was set up to use $proxy_url before"
+    fi
+}
+
+# claim PATH: what has our mark is ours, whatever became of the record.
+claim() {
+    if [ -f "$1" ] && grep -qxF -e "$own_mark" "$1"; then
+        remember "$owner" file "$1"
+    fi
+}
+
+# What is already undone stays so if this fails: the record holds the rest for the next run.
+undo_owner() {
+    committed=yes
+    if ! owns_something "$owner"; then return 0; fi
+    undone=yes
+    remember "$owner" restart pending
+    remove_made_by "$owner"
+    case $owner in
+    *-mirror) ;;
+    *)
+        if [ -z "$(users_of_trust "$owner")" ]; then
+            distrust_ca
+        else
+            mention_others "kept: the CA certificate, used by"
+        fi
+        ;;
+    esac
+    restart_engine
+    say "$owner no longer uses the proxy"
+}
+
+finish_undo() {
+    if [ "$undone" = yes ]; then return 0; fi
+    say "nothing to undo for $owner"
+    mention_others "note: set up on this machine:"
+}
+
+# The owners in the record that need the certificate, but for the one given.
+users_of_trust() {
+    other_owners "$1" | sed '/-mirror$/d'
+}
+
+mention_others() {
+    others=$(users_of_trust "$owner")
+    if [ -n "$others" ]; then
+        # shellcheck disable=SC2086 # one line for all of them
+        say "$1" $others
+    fi
+}
+
+# A mirror is asked for a manifest, as an engine would.
+check_mirror() {
+    if [ "$check" = no ]; then
+        say "not checked: the mirror"
+        return 0
+    fi
+    url=$proxy_url/v2/library/hello-world/manifests/latest
+    find_bundle
+    if ! has curl; then
+        say "not checked: the mirror (that needs curl)"
+        return 0
+    fi
+    code=$(curl -q --globoff --silent --show-error --connect-timeout 10 --max-time 60 --head \
+        --cacert "$bundle" --noproxy '*' --output "$work/answer" --write-out '%{http_code}' \
+        --header 'Accept: application/vnd.oci.image.index.v1+json' \
+        --header 'Accept: application/vnd.docker.distribution.manifest.list.v2+json' \
+        "$url" 2>"$work/check.log") || code=none
+    case $code in
+    200) say "checked: $url is there" ;;
+    none) fail "$url could not be had: $(cat "$work/check.log")" ;;
+    *) fail "$url could not be had: HTTP status $code, where 200 was expected" ;;
+    esac
+}

@@ -1,0 +1,158 @@
+//! What docs/deploy holds is what the programs that read it take, and fits what entrepot reads.
+
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the steps of a test are no product code: one that can't go on has failed"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use entrepot::config::{Settings, Sources};
+use yaml_rust2::{Yaml, YamlLoader};
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deploy").join(name)
+}
+
+fn documents(name: &str) -> Vec<Yaml> {
+    let text = fs::read_to_string(path(name)).unwrap();
+    YamlLoader::load_from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn of_kind<'d>(documents: &'d [Yaml], kind: &str) -> &'d Yaml {
+    documents
+        .iter()
+        .find(|document| document["kind"].as_str() == Some(kind))
+        .unwrap_or_else(|| panic!("there is no {kind}"))
+}
+
+fn run(command: &mut Command, package: &str) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{error}: apt-get install {package}"))
+}
+
+fn load(file: Option<PathBuf>, environment: Vec<(String, String)>) -> Settings {
+    let sources = Sources { file, environment, ..Sources::default() };
+    Settings::load(&sources).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Everything that restricts the service counts, from 0 to 10: see systemd-analyze(1).
+#[test]
+fn the_unit_is_hardened_and_systemd_takes_it() {
+    let unit = path("entrepot.service");
+    let mut analyze = Command::new("systemd-analyze");
+    analyze.args(["security", "--offline=true", "--threshold=20", "--no-pager"]).arg(&unit);
+    let output = run(&mut analyze, "systemd");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "more than 2.0: {told}");
+    let directory = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(&unit).unwrap();
+    // The program has to be there for the unit to be right.
+    let binary = env!("CARGO_BIN_EXE_entrepot");
+    let installed = directory.path().join("entrepot.service");
+    fs::write(&installed, text.replace("/usr/local/bin/entrepot", binary)).unwrap();
+    let mut verify = Command::new("systemd-analyze");
+    let output = run(verify.args(["verify", "--man=no"]).arg(&installed), "systemd");
+    let told = String::from_utf8_lossy(&output.stderr);
+    let ours: Vec<_> = told.lines().filter(|line| line.contains("entrepot.service")).collect();
+    assert!(ours.is_empty(), "{ours:#?}");
+}
+
+#[test]
+fn compose_configures_what_there_is() {
+    let documents = documents("compose.yaml");
+    let service = &documents[0]["services"]["entrepot"];
+    let environment = service["environment"].as_hash().unwrap();
+    let environment = environment.iter().map(|(name, value)| {
+        let value = value.as_str().unwrap().replace("${ENTREPOT_HOST:-localhost}", "proxy.corp");
+        (name.as_str().unwrap().to_owned(), value)
+    });
+    let state = ("STATE_DIRECTORY".to_owned(), "/".to_owned());
+    let settings = load(None, environment.chain([state]).collect());
+    let volumes = service["volumes"].as_vec().unwrap();
+    let mounted = |directory: &Path| {
+        let end = format!(":{}", directory.display());
+        volumes.iter().any(|volume| volume.as_str().unwrap().ends_with(&end))
+    };
+    assert!(mounted(&settings.ca_dir) && mounted(&settings.store.dir));
+    let ports = service["ports"].as_vec().unwrap();
+    assert_eq!(ports[0].as_str(), Some("3128:3128"));
+    assert_eq!(settings.listener.addresses[0].port(), 3128);
+}
+
+#[test]
+fn the_manifests_fit_together_and_what_entrepot_reads() {
+    let documents = documents("kubernetes.yaml");
+    let deployment = of_kind(&documents, "Deployment");
+    let pod = &deployment["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let text = of_kind(&documents, "ConfigMap")["data"]["entrepot.toml"].as_str().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("entrepot.toml");
+    fs::write(&file, text).unwrap();
+    let settings = load(Some(file), Vec::new());
+
+    let mounts = container["volumeMounts"].as_vec().unwrap();
+    let volumes = pod["volumes"].as_vec().unwrap();
+    let has = |directory: &Path| {
+        mounts.iter().any(|mount| directory.starts_with(mount["mountPath"].as_str().unwrap()))
+    };
+    assert!(has(&settings.ca_dir) && has(&settings.store.dir));
+    assert!(has(Path::new("/etc/entrepot/entrepot.toml")));
+    for mount in mounts {
+        assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{mount:?}");
+    }
+    let claim = of_kind(&documents, "PersistentVolumeClaim");
+    let claimed = volumes.iter().find(|volume| !volume["persistentVolumeClaim"].is_badvalue());
+    assert_eq!(claimed.unwrap()["persistentVolumeClaim"]["claimName"], claim["metadata"]["name"]);
+
+    let port = i64::from(settings.listener.addresses[0].port());
+    assert_eq!(container["ports"][0]["containerPort"].as_i64(), Some(port));
+    let service = of_kind(&documents, "Service");
+    let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(&service["spec"]["selector"], labels);
+    assert_eq!(&deployment["spec"]["selector"]["matchLabels"], labels);
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        assert_eq!(container[probe]["httpGet"]["path"].as_str(), Some("/healthz"), "{probe}");
+        assert_eq!(container[probe]["httpGet"]["port"], container["ports"][0]["name"], "{probe}");
+    }
+    // A key that others can read is refused.
+    let secret = volumes.iter().find(|volume| !volume["secret"].is_badvalue()).unwrap();
+    assert_eq!(secret["secret"]["defaultMode"].as_i64(), Some(0o440));
+}
+
+#[test]
+fn the_nodes_reach_the_service_and_run_a_script_that_is_there() {
+    let nodes = documents("kubernetes-nodes.yaml");
+    let set_up = &of_kind(&nodes, "DaemonSet")["spec"]["template"]["spec"]["initContainers"][0];
+    let command = set_up["command"].as_vec().unwrap();
+    let line = command.last().unwrap().as_str().unwrap();
+    let service = documents("kubernetes.yaml");
+    let port = of_kind(&service, "Service")["spec"]["ports"][0]["nodePort"].as_i64().unwrap();
+    assert!(line.contains(&format!("$NODE_IP:{port}/setup/containerd?fp=$FINGERPRINT")), "{line}");
+    assert!(entrepot::admin::setup::Client::named("containerd").is_some());
+    let names: Vec<_> =
+        set_up["env"].as_vec().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["NODE_IP", "FINGERPRINT"]);
+}
+
+/// The lines that make a CA by hand, as they stand in the README.
+#[test]
+fn the_ca_made_by_hand_is_one_that_entrepot_takes() {
+    let readme = fs::read_to_string(path("README.md")).unwrap();
+    let begin = readme.find("openssl req").unwrap();
+    let script = readme[begin..].split("\n```").next().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca");
+    fs::create_dir(&ca).unwrap();
+    let made = run(Command::new("sh").args(["-ec", script]).current_dir(&ca), "openssl");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let fingerprint = String::from_utf8_lossy(&made.stdout).split(' ').next().unwrap().to_owned();
+    let mut show = Command::new(env!("CARGO_BIN_EXE_entrepot"));
+    show.args(["ca", "show", "--json", "--ca-dir"]).arg(&ca).arg("--data-dir").arg(&ca);
+    let shown = run(show.env_clear().current_dir(directory.path()), "nothing");
+    let shown = String::from_utf8_lossy(&shown.stdout).to_lowercase().replace(':', "");
+    assert!(fingerprint.len() == 64 && shown.contains(&fingerprint), "{fingerprint}: {shown}");
+}
