@@ -46,6 +46,7 @@ impl Collector for Asked {
         let mut families = Families::new(&mut encoder);
         kept(&self.0, &mut families)?;
         health(&self.0, &mut families)?;
+        upstreams(&self.0, &mut families)?;
         let downloads = self.0.store.downloads().len() as u64;
         let help = "Downloads into the store that are under way.";
         families.gauge("entrepot_downloads_in_flight", help, downloads)?;
@@ -78,6 +79,28 @@ fn health(services: &Services, families: &mut Families<'_, '_>) -> fmt::Result {
     let states = states.map(|state| ([("state", state)], u64::from(state == now)));
     let help = "How the store's index is: 1 for what applies.";
     families.gauges("entrepot_index_state", help, states.into_iter())
+}
+
+/// Most registries that are told of one by one.
+const MOST_REGISTRIES: usize = 100;
+
+/// What is known of the registries: their quotas, and which can't be reached.
+fn upstreams(services: &Services, families: &mut Families<'_, '_>) -> fmt::Result {
+    let mut quotas = services.gateway.quotas();
+    quotas.sort_by(|a, b| a.0.cmp(&b.0));
+    quotas.truncate(MOST_REGISTRIES);
+    let left =
+        quotas.iter().map(|(registry, quota)| ([("registry", registry.as_str())], quota.remaining));
+    let help = "Pulls that are left of the proxy's own quota, as the registry told last.";
+    families.gauges("entrepot_quota_remaining", help, left)?;
+    let limits = quotas
+        .iter()
+        .filter_map(|(registry, quota)| Some(([("registry", registry.as_str())], quota.limit?)));
+    let help = "Pulls of the proxy's own quota in a window.";
+    families.gauges("entrepot_quota_limit", help, limits)?;
+    let outages = services.gateway.outages();
+    let help = "Hosts that could not be reached and are left alone for now.";
+    families.gauge("entrepot_unreachable_hosts", help, outages.len() as u64)
 }
 
 /// The index's state as a word.

@@ -90,7 +90,7 @@ use crate::oci::{
 };
 use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::credentials::Credentials;
-use crate::upstream::{Scheme, Target, Upstream, UpstreamError};
+use crate::upstream::{Outage, Scheme, Target, Upstream, UpstreamError};
 
 /// Downloads into the store at a time; what is beyond them is passed on. A client that asks for
 /// everything and hangs up must not have the whole line.
@@ -310,6 +310,12 @@ impl Gateway {
             self.parts.challenges.rewrite(&registry, &own_realm, served.response.headers_mut());
         }
         (served, subject)
+    }
+
+    /// What can't be reached now.
+    #[must_use]
+    pub fn outages(&self) -> Vec<Outage> {
+        self.parts.upstream.outages()
     }
 
     /// The proxy's own quota at each registry that counts pulls.
