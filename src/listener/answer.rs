@@ -118,8 +118,8 @@ impl Drop for LoggedBody {
             line.reason.get_or_insert_with(|| "the client left".to_owned());
         }
         line.elapsed = self.began.elapsed();
-        line.emit();
         self.metrics.answered(line);
+        line.emit();
     }
 }
 

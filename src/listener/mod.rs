@@ -136,10 +136,10 @@ impl Peer {
         &self.shared.services.metrics
     }
 
-    /// Writes and counts the line of a request whose answer had no body of ours.
+    /// Counts and writes the line of a request whose answer had no body of ours.
     fn finish(&self, line: &RequestLine) {
-        line.emit();
         self.metrics().answered(line);
+        line.emit();
     }
 }
 

@@ -33,11 +33,11 @@ fn what_happens_is_counted() {
     assert_sample(&before, "entrepot_store_objects", 0.0);
     let pulled = proxy.puller().pull(ALPINE, "1").unwrap();
     proxy.wait_until_all_kept(&pulled);
-    for _ in 0..2 {
-        proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    crate::admin_api::pull_until_hit(&proxy, &blob.digest);
+    // The line follows the count, which follows the last byte.
+    for line in [["HIT", "blob"], ["MISS", "blob"], ["MISS", "manifest"]] {
+        proxy.wait_for_log(&line);
     }
-    // The count follows the line, which follows the last byte.
-    proxy.wait_for_log(&["HIT", "blob"]);
     let mut open = proxy.client().plain().unwrap();
     open.send(&Request::get("/healthz").header("Host", "proxy")).unwrap();
     let page = scrape(&proxy);

@@ -39,12 +39,16 @@ pub(super) fn start(services: &Arc<Services>) -> Response<AdminBody> {
     let services = services.clone();
     services.tasks.clone().spawn(async move {
         tracing::info!("verifying what is kept");
-        tokio::select! {
-            () = run(&services, &lines) => {}
-            () = lines.closed() => tracing::info!("nobody listens: the verification ends early"),
-            () = services.shutdown.cancelled() => {}
-        }
+        let is_deserted = tokio::select! {
+            () = run(&services, &lines) => false,
+            () = lines.closed() => true,
+            () = services.shutdown.cancelled() => false,
+        };
+        // Before it is told: who reads that may begin another.
         drop(turn);
+        if is_deserted {
+            tracing::info!("nobody listens: the verification ends early");
+        }
     });
     let mut response = Response::new(AdminBody::Lines(body));
     let media_type = HeaderValue::from_static("application/jsonl");
