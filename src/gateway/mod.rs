@@ -2,7 +2,7 @@
 //! what is only passed on.
 //!
 //! The rule that everything here serves: *cached bytes reach only those whom the registry would
-//! serve*. A request is parsed into [`Asked`], acts under an identity, and asks registries through
+//! serve*. A request is parsed into `Asked`, acts under an identity, and asks registries through
 //! a `caller::Caller`; `access` says what that identity may have from the store.
 //!
 //! - `identity`: who asks
