@@ -1,5 +1,6 @@
 # The image of entrepot: the program, the libraries that it links to, and the roots that it trusts
-# upstream. Nothing else is in it, no shell either. `make image` builds it.
+# upstream. Nothing else is in it, no shell either. `make image` builds it for this machine,
+# `make images` for amd64 and arm64: nothing below names a platform, and Debian's images have both.
 
 # The place to build at: Debian with a Rust toolchain.
 ARG BUILD_IMAGE=docker.io/library/rust:1.95-bookworm

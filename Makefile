@@ -4,7 +4,7 @@ CARGO ?= cargo
 IMAGE ?= entrepot
 TOOLS := target/tools
 
-.PHONY: run test lint bench image
+.PHONY: run test lint bench image images
 
 # Runs the proxy, with its data where the configuration or the defaults say.
 run:
@@ -29,3 +29,7 @@ lint:
 # Builds the container image.
 image:
 	docker build --tag $(IMAGE) .
+
+# Builds it for both platforms, the other one in emulation, and pushes it: IMAGE=registry.corp/entrepot.
+images:
+	docker buildx build --platform linux/amd64,linux/arm64 --tag $(IMAGE) --push .

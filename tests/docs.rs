@@ -1,0 +1,86 @@
+//! The documentation leads somewhere, and names what there is.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "the steps of a test are no product code: one that can't go on has failed"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use entrepot::admin::setup::Client;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn pages_in(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            pages_in(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+}
+
+fn pages() -> Vec<PathBuf> {
+    let mut found =
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root().join(name)).to_vec();
+    pages_in(&root().join("docs"), &mut found);
+    found
+}
+
+/// What stands between `](` and `)`.
+fn links(text: &str) -> Vec<&str> {
+    text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut seen = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in links(&text) {
+            let target = link.split('#').next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            seen += 1;
+            let path = page.parent().unwrap().join(target);
+            assert!(path.exists(), "{}: {link} leads nowhere", page.display());
+        }
+    }
+    assert!(seen > 30, "the links were not found: {seen}");
+}
+
+#[test]
+fn every_script_is_in_the_list_of_clients() {
+    let list = fs::read_to_string(root().join("docs/clients/README.md")).unwrap();
+    for client in Client::ALL {
+        let page = format!("`/setup/{}`", client.name());
+        assert!(list.contains(&page), "{page} is not in docs/clients/README.md");
+    }
+}
+
+/// A page says what an engine prints, which is what the program says.
+#[test]
+fn what_the_program_prints_is_explained_in_its_own_words() {
+    let page = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    let said = [
+        ("src/listener/mirror.rs", "is not mirrored here: add it to intercept-also"),
+        ("src/listener/policy.rs", "not a registry that this proxy knows (tunnel = "),
+        ("src/listener/policy.rs", "of a host that is no known registry"),
+        ("src/listener/proxy.rs", "may not use this proxy (access.clients)"),
+        ("src/config/source.rs", "is no variable of entrepot's"),
+        ("cache/src/errors.rs", "is not a store and not empty"),
+        ("src/upstream/error.rs", "speaks plain HTTP, not TLS"),
+        ("ca/src/error.rs", "others than its owner can read"),
+    ];
+    for (file, words) in said {
+        let source = fs::read_to_string(root().join(file)).unwrap().replace("\\\"", "\"");
+        assert!(source.contains(words), "{file} does not say {words:?} any more");
+        assert!(page.contains(words), "docs/troubleshooting.md does not explain {words:?}");
+    }
+}
