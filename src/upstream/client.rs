@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, Uri, header, request};
@@ -9,6 +10,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, connect::capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::ConnectTo;
 use super::body::{IdleBody, Progress, RequestBody, SentBody};
@@ -28,6 +30,8 @@ use crate::oci::{Authority, Registry};
 
 /// Registries that one request may be sent on to: registry.k8s.io and lscr.io need one hop.
 pub const MAX_REGISTRIES: usize = 3;
+/// Interim responses (1xx) taken before an answer.
+const MAX_INTERIM: usize = 16;
 /// Idle connections kept to one host: a pull opens a handful at a time.
 const MAX_IDLE_PER_HOST: usize = 32;
 /// How long one is kept: registries and CDNs close theirs after 60 s or more.
@@ -276,6 +280,20 @@ impl Upstream {
         mut request: Request<SentBody>,
         progress: &Progress,
     ) -> Result<Response<Incoming>, UpstreamError> {
+        let interim = bound_interim(&mut request);
+        let answer = tokio::select! {
+            answer = self.answered_at_all(authority, request, progress) => answer,
+            () = interim.cancelled() => Err(too_many_interim(authority)),
+        };
+        if interim.is_cancelled() { Err(too_many_interim(authority)) } else { answer }
+    }
+
+    async fn answered_at_all(
+        &self,
+        authority: &Authority,
+        mut request: Request<SentBody>,
+        progress: &Progress,
+    ) -> Result<Response<Incoming>, UpstreamError> {
         let mut connection = capture_connection(&mut request);
         let failed = |error| UpstreamError::from_client(authority, &error);
         let mut exchange = std::pin::pin!(self.pool.request(request));
@@ -363,6 +381,23 @@ pub fn for_strangers(headers: &HeaderMap) -> HeaderMap {
         .filter(|(name, _)| kept.contains(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
+}
+
+/// Cancelled once more interim responses have come than any server has a use for.
+fn bound_interim(request: &mut Request<SentBody>) -> CancellationToken {
+    let (count, too_many) = (AtomicUsize::new(0), CancellationToken::new());
+    let cancel = too_many.clone();
+    hyper::ext::on_informational(request, move |_| {
+        if count.fetch_add(1, Ordering::Relaxed) >= MAX_INTERIM {
+            cancel.cancel();
+        }
+    });
+    too_many
+}
+
+fn too_many_interim(authority: &Authority) -> UpstreamError {
+    let reason = format!("more than {MAX_INTERIM} interim responses");
+    UpstreamError::Exchange { authority: authority.clone(), reason }
 }
 
 /// A coding of the transfer other than `chunked` would end here without being undone: hyper takes

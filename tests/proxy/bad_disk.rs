@@ -115,8 +115,16 @@ pub(crate) struct FailingCalls(Child);
 impl FailingCalls {
     /// Needs strace (`apt install strace`).
     pub(crate) fn new(proxy: &Proxy, inject: &[&str]) -> Self {
+        Self::about(proxy, None, inject)
+    }
+
+    /// Those about one file alone.
+    fn about(proxy: &Proxy, file: Option<&Path>, inject: &[&str]) -> Self {
         let mut strace = Command::new("strace");
         strace.args(["-f", "-o", "/dev/null", "-p", &proxy.pid().to_string()]);
+        if let Some(file) = file {
+            strace.arg("-P").arg(file);
+        }
         for inject in inject {
             strace.args(["-e", &format!("inject={inject}")]);
         }
@@ -174,6 +182,40 @@ fn a_disk_that_fails_to_read_stops_no_hit() {
     drop(failing);
     let hit = proxy.puller().blob(ALPINE, &layer.digest).unwrap();
     assert_eq!((hit.cache_status(), &hit.response.body), ("entrepot; hit", &layer.bytes));
+}
+
+#[test]
+fn a_disk_that_hangs_on_one_file_stops_no_hit() {
+    let (registry, proxy, layer) = one_layer(SIZE);
+    let other = blob(&registry);
+    for blob in [&layer, &other] {
+        proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+        proxy.wait_until_kept(&blob.digest);
+        proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    }
+    let path = proxy.data_dir().join("cache/blobs/sha256").join(&layer.digest[7..9]);
+    let path = path.join(&layer.digest[7..]);
+    let hang = ["preadv2:error=EAGAIN", "pread64:delay_enter=20000000"];
+    let hang = FailingCalls::about(&proxy, Some(&path), &hang);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let began = Instant::now();
+            let got = proxy.puller().blob(ALPINE, &layer.digest).unwrap();
+            (got, began.elapsed())
+        });
+        for _ in 0..20 {
+            let began = Instant::now();
+            let hit = proxy.puller().blob(ALPINE, &other.digest).unwrap();
+            assert_eq!(hit.cache_status(), "entrepot; hit");
+            assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        }
+        // From the registry, long before the disk is done.
+        let (got, took) = waiting.join().unwrap();
+        assert_eq!(got.response.body, layer.bytes);
+        assert!(took < Duration::from_secs(15), "{took:?}");
+    });
+    proxy.wait_for_log(&["the store does not deliver an object"]);
+    drop(hang);
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use entrepot_testkit::{Access, Fault, Image, Index, On, Proxy, Registry, Role};
+use entrepot_testkit::{Access, Fault, Image, Index, On, Proxy, Registry, Role, User};
 
-use crate::{ALPINE, BINARY};
+use crate::{ALPINE, BINARY, PRIVATE};
 
 /// Requests by method and kind.
 #[derive(PartialEq, Eq)]
@@ -77,6 +77,23 @@ fn a_first_and_a_second_pull() {
     assert_eq!(cost(&world.registry), of(1, 1, 1, 2, 4));
     world.pull();
     assert_eq!(cost(&world.registry), of(0, 0, 1, 0, 0));
+}
+
+#[test]
+fn a_second_pull_of_a_private_image() {
+    let alice = User::new("alice").pulls(PRIVATE);
+    let registry = Registry::builder().access(Access::bearer([alice.clone()])).start();
+    registry.push_index(PRIVATE, "1", &Index::random(&["amd64", "arm64"], 3, 10_000));
+    let proxy = Proxy::builder(BINARY).in_front_of(&registry).start();
+    let pull = || {
+        let pulled = proxy.puller().user(&alice).pull(PRIVATE, "1").unwrap();
+        proxy.wait_until_all_kept(&pulled);
+    };
+    pull();
+    assert_eq!(cost(&registry), of(1, 1, 1, 2, 4));
+    // Her new token is her own to get; the rest is as for everybody.
+    pull();
+    assert_eq!(cost(&registry), of(0, 1, 1, 0, 0));
 }
 
 #[test]

@@ -29,6 +29,9 @@ const NO_ANSWERS: &[(&str, &str)] = &[
         "a switch of protocols",
         "HTTP/1.1 101 Switching Protocols|Connection: upgrade|Upgrade: x||abc",
     ),
+    ("a coding beside chunked", "HTTP/1.1 200 OK|Transfer-Encoding: gzip, chunked||3|abc|0||"),
+    ("another coding", "HTTP/1.1 200 OK|Transfer-Encoding: gzip|Connection: close||abc"),
+    ("chunked twice", "HTTP/1.1 200 OK|Transfer-Encoding: chunked, chunked||3|abc|0||"),
     ("an end within the head", "HTTP/1.1 200 OK|Content-Len"),
 ];
 
@@ -169,5 +172,21 @@ fn fields_for_one_hop_and_trailers_stay_behind() {
     assert!(wire.contains("x-kept: 1"), "{wire}");
     for gone in ["x-secret", "keep-alive:", "proxy-authenticate", "upgrade", "x-late", "alt-svc"] {
         assert!(!wire.contains(gone), "{gone}: {wire}");
+    }
+}
+
+#[test]
+fn interim_responses_have_a_bound() {
+    let many = |count: usize| {
+        wire(&format!(
+            "{}HTTP/1.1 200 OK|Content-Length: 3||abc",
+            "HTTP/1.1 103 Early Hints|Link: </a>||".repeat(count)
+        ))
+    };
+    let proxy = in_front_of([many(16), many(17), many(1000)].into_iter());
+    for (number, status) in [200, 502, 502].into_iter().enumerate() {
+        let url = format!("https://{number}.test/v2/x/blobs/uploads/1");
+        let answer = open(&proxy, number).send(&Request::get(url)).unwrap();
+        assert_eq!(answer.status, status, "{number}: {}", answer.text());
     }
 }
