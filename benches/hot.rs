@@ -8,6 +8,8 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use entrepot::gateway::ranges::ByteRanges;
 use entrepot::listener::framing::Framing;
+use entrepot::log::{Outcome, RequestLine, Subject};
+use entrepot::metrics::Metrics;
 use entrepot::oci::{Algorithm, Authority, Digest, Route};
 use rustls_pki_types::ServerName;
 
@@ -42,6 +44,25 @@ fn parsing(criterion: &mut Criterion) {
     });
 }
 
+fn counting(criterion: &mut Criterion) {
+    let metrics = Metrics::new((0..20).map(|number| format!("registry{number}.example")));
+    let (registry, path) = ("registry19.example".to_owned(), BLOB.to_owned());
+    let subject = Subject::Registry { registry, route: Route::parse(BLOB, None), path };
+    let client = std::net::Ipv4Addr::LOCALHOST.into();
+    let mut line = RequestLine::new(Outcome::Hit, http::Method::GET, subject, client);
+    line.elapsed = std::time::Duration::from_millis(2);
+    criterion.bench_function("count of a request, 20 registries", |bencher| {
+        bencher.iter(|| metrics.answered(black_box(&line)));
+    });
+    criterion.bench_function("count of a body's piece", |bencher| {
+        bencher.iter(|| metrics.sent(black_box(Outcome::Hit), 256 * 1024));
+    });
+    let full = Metrics::new((0..200).map(|number| format!("registry{number:03}.example")));
+    criterion.bench_function("count of a request, too many registries", |bencher| {
+        bencher.iter(|| full.answered(black_box(&line)));
+    });
+}
+
 fn hashing(criterion: &mut Criterion) {
     let bytes = vec![7u8; 1 << 20];
     let mut group = criterion.benchmark_group("digest");
@@ -71,5 +92,5 @@ fn leaves(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(hot, parsing, hashing, leaves);
+criterion_group!(hot, parsing, counting, hashing, leaves);
 criterion_main!(hot);

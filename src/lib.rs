@@ -12,6 +12,7 @@
 //! - `listener`: accepting, sniffing, CONNECT, interception, tunnels, drain
 //! - `gateway`: the decisions on a registry request
 //! - `upstream`: everything that leaves
+//! - `metrics`: what is counted
 //! - `log`: what a person watches
 //! - `oci`: the protocol's vocabulary
 //! - the crates `entrepot-cache` and `entrepot-ca`
@@ -22,5 +23,6 @@ pub mod config;
 pub mod gateway;
 pub mod listener;
 pub mod log;
+pub mod metrics;
 pub mod oci;
 pub mod upstream;

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use crate::Digest;
 use crate::disk::DiskFile;
 use crate::object::Object;
 use crate::origin::Origin;
 use crate::sync::locked;
+use crate::{Digest, Download};
 
 /// The digests that are reserved or being downloaded.
 #[derive(Debug, Default)]
@@ -74,6 +74,23 @@ impl Flights {
             Some(Slot::Filling(object)) => Some(Arc::clone(object)),
             Some(Slot::Reserved(..)) | None => None,
         }
+    }
+
+    /// Every download that has begun.
+    pub(crate) fn downloads(&self) -> Vec<Download> {
+        let table = locked(&self.table);
+        let begun = table.iter().filter_map(|(digest, slot)| match slot {
+            Slot::Filling(object) => Some((digest, object)),
+            Slot::Reserved(..) => None,
+        });
+        begun
+            .map(|(digest, object)| Download {
+                digest: *digest,
+                origin: object.origin().unwrap_or_default().to_owned(),
+                available: object.visible(),
+                total: object.total(),
+            })
+            .collect()
     }
 
     /// Whether `digest` is reserved for, or being downloaded from, the registry called `origin`.

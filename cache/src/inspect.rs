@@ -1,11 +1,23 @@
 //! Looking at kept objects: verification, quarantine, removal, listing.
 
+use std::time::Instant;
+
 use crate::disk::{DiskError, DiskFile, Kind};
 use crate::shared::Shared;
 use crate::{Algorithm, Digest, Hasher, QuarantineError};
 
 /// How much is read and hashed at a time.
 const PIECE: u64 = 1024 * 1024;
+
+/// How hard the disk and the processor are used for hashing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As hard as can be: nobody else is there.
+    Full,
+    /// At most half of a processor and of the disk's time, and what others have in the page cache
+    /// stays there.
+    Gentle,
+}
 
 /// What a kept object turned out to be.
 #[derive(Debug)]
@@ -28,8 +40,8 @@ pub enum Verdict {
 }
 
 /// Hashes a kept object from the disk. Blocks.
-pub(crate) fn verify(shared: &Shared, digest: &Digest) -> Verdict {
-    match hash(shared, digest) {
+pub(crate) fn verify(shared: &Shared, digest: &Digest, pace: Pace) -> Verdict {
+    match hash(shared, digest, pace) {
         Ok((actual, size)) if actual == *digest => {
             shared.index.proved(digest);
             Verdict::Sound { size }
@@ -40,11 +52,37 @@ pub(crate) fn verify(shared: &Shared, digest: &Digest) -> Verdict {
     }
 }
 
-fn hash(shared: &Shared, digest: &Digest) -> Result<(Digest, u64), DiskError> {
+fn hash(shared: &Shared, digest: &Digest, pace: Pace) -> Result<(Digest, u64), DiskError> {
     let file = shared.tree.disk().open(&shared.tree.blob(digest))?;
     let size = file.len()?;
-    let hasher = hash_file(&file, digest.algorithm(), size)?;
+    let hasher = match pace {
+        Pace::Full => hash_file(&file, digest.algorithm(), size)?,
+        Pace::Gentle => hash_gently(&file, digest.algorithm(), size)?,
+    };
     Ok((hasher.finish(), size))
+}
+
+/// A hasher that has seen the first `len` bytes of `file`, in twice the time. Blocks.
+///
+/// What was not in the page cache is not left there: it would drive out what clients ask for.
+fn hash_gently(file: &DiskFile, algorithm: Algorithm, len: u64) -> Result<Hasher, DiskError> {
+    let mut hasher = Hasher::new(algorithm);
+    // What is read ahead would look like what others had there.
+    file.expect_no_sequence();
+    for (at, piece) in pieces(len) {
+        let began = Instant::now();
+        let mut bytes = vec![0; piece];
+        let cached = file.read_cached_at(&mut bytes, at)?;
+        if cached != Some(piece) {
+            file.fill_from(&mut bytes, at)?;
+        }
+        hasher.update(&bytes);
+        if cached.is_none() {
+            file.drop_cached(at, piece);
+        }
+        std::thread::sleep(began.elapsed());
+    }
+    Ok(hasher)
 }
 
 /// A hasher that has seen the first `len` bytes of `file`. Blocks.
@@ -72,6 +110,7 @@ pub(crate) fn pieces(len: u64) -> impl Iterator<Item = (u64, usize)> {
 pub(crate) fn quarantine(shared: &Shared, digest: &Digest) -> Result<(), QuarantineError> {
     let (from, to) = (shared.tree.blob(digest), shared.tree.quarantined(digest));
     take_out(shared, digest, || shared.tree.disk().rename(&from, &to))?;
+    shared.index.quarantined();
     tracing::warn!(%digest, "object quarantined");
     Ok(())
 }

@@ -109,14 +109,14 @@ pub use errors::{
 };
 pub use hasher::Hasher;
 pub use index::IndexState;
-pub use inspect::Verdict;
+pub use inspect::{Pace, Verdict};
 pub use options::Options;
 pub use reader::Reader;
 pub use references::ReadReferences;
 pub use relay::Relay;
 pub use repository::{ContentRecord, Fact, Repository};
 pub use reservation::{Reservation, Start};
-pub use store::{Lookup, Presence, Store, Totals};
+pub use store::{Download, Kept, Lookup, Presence, Store, Totals};
 pub use writer::Writer;
 
 /// How many bytes at the end of an unfinished object no reader sees before the digest is verified.

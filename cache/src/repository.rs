@@ -17,6 +17,8 @@ use crate::{Digest, RecordError, RecordNameError, records};
 const LONGEST_REPOSITORY: usize = 255;
 /// The longest host name is 253 bytes; a port adds six.
 const LONGEST_REGISTRY: usize = 259;
+/// How long a record is waited for: what it says can be learnt again.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest tag, by the OCI distribution spec.
 const LONGEST_TAG: usize = 128;
 
@@ -39,6 +41,8 @@ pub enum Fact<'a> {
     Challenge,
     /// `_tags/<tag>`: what a tag stands for.
     Tag(&'a str),
+    /// `_listings/<hex>`: what the registry listed, by the digest of the question.
+    Listing(&'a Digest),
 }
 
 /// The records of one repository of one registry, or of a registry as a whole. Cheap to clone.
@@ -141,7 +145,7 @@ impl Repository {
         T: DeserializeOwned + Send + 'static,
     {
         let read = self.on_lane(path, |shared, path| records::read::<T>(&shared.tree, path));
-        read.await.ok().flatten()
+        tokio::time::timeout(PATIENCE, read).await.ok()?.ok().flatten()
     }
 
     async fn write<T>(&self, path: PathBuf, record: T) -> Result<(), RecordError>
@@ -150,7 +154,11 @@ impl Repository {
     {
         let written =
             self.on_lane(path, move |shared, path| records::write(&shared.tree, path, &record));
-        written.await.unwrap_or_else(|error| Err(RecordError::Store(interrupted(error))))
+        // A disk that hangs is left to it.
+        let written = tokio::time::timeout(PATIENCE, written).await;
+        written
+            .unwrap_or_else(|late| Err(io::Error::new(io::ErrorKind::TimedOut, late)))
+            .unwrap_or_else(|error| Err(RecordError::Store(interrupted(error))))
     }
 
     /// Does `work`, which blocks, where a disk that hangs on one record delays no other.
@@ -168,6 +176,7 @@ impl Repository {
         match fact {
             Fact::Access => Ok(self.dir.join("_access")),
             Fact::Challenge => Ok(self.dir.join("_challenge")),
+            Fact::Listing(question) => Ok(self.dir.join("_listings").join(question.hex())),
             Fact::Tag(tag) if is_tag(tag) => Ok(self.dir.join("_tags").join(tag)),
             Fact::Tag(_) => Err(RecordNameError::Tag.into()),
         }

@@ -86,7 +86,7 @@ impl Shared {
 
     /// `object` has just been published.
     pub(crate) fn published(&self, object: &Arc<Object>, references: References) {
-        self.index.added(object.digest(), object.size(), references);
+        self.index.added(&self.tree, object.digest(), object.size(), references);
         self.opened.insert(object);
         self.keeper.wake();
     }

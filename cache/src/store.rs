@@ -1,6 +1,7 @@
 //! The store: opening it, and asking it for objects.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
@@ -20,8 +21,8 @@ use crate::reservation::{interrupted, usable};
 use crate::shared::Shared;
 use crate::tree::Tree;
 use crate::{
-    Digest, IndexState, OpenError, Options, PutError, QuarantineError, Reader, RecordNameError,
-    Repository, Reservation, Verdict, blocking, check, inspect,
+    Digest, IndexState, OpenError, Options, Pace, PutError, QuarantineError, Reader,
+    RecordNameError, Repository, Reservation, Verdict, blocking, check, inspect,
 };
 
 /// An open store. Cheap to clone; all clones are the same store.
@@ -69,6 +70,38 @@ pub struct Totals {
     pub evicted_objects: u64,
     /// Their sizes' sum in bytes.
     pub evicted_bytes: u64,
+    /// Number of damaged objects set aside since the store was opened.
+    pub quarantined_objects: u64,
+}
+
+/// A kept object, as far as is known from memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Kept {
+    /// Its name.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was last asked for, or came; to the second.
+    pub last_use: SystemTime,
+    /// How often it was asked for.
+    pub hits: u64,
+    /// Whether it is pinned itself.
+    pub is_pinned: bool,
+}
+
+/// A download under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Download {
+    /// What is being downloaded.
+    pub digest: Digest,
+    /// The registry that it comes from.
+    pub origin: String,
+    /// How many bytes readers can see: nearly all that have come.
+    pub available: u64,
+    /// The size of the whole object in bytes, where the upstream has told it.
+    pub total: Option<u64>,
 }
 
 impl Store {
@@ -242,7 +275,13 @@ impl Store {
 
     /// Hashes a kept object from the disk, about 2 GB/s of one core. Changes nothing.
     pub async fn verify_object(&self, digest: &Digest) -> Verdict {
-        let verdict = self.off_thread(digest, inspect::verify).await;
+        self.verify_at(digest, Pace::Full).await
+    }
+
+    /// [`verify_object`](Self::verify_object) at that pace.
+    pub async fn verify_at(&self, digest: &Digest, pace: Pace) -> Verdict {
+        let verify = move |shared: &Shared, digest: &Digest| inspect::verify(shared, digest, pace);
+        let verdict = self.off_thread(digest, verify).await;
         verdict.unwrap_or_else(|error| Verdict::Unreadable(interrupted(error)))
     }
 
@@ -295,6 +334,23 @@ impl Store {
     /// the index is being read only `min_free` is held.
     pub async fn hold_bounds(&self) {
         let _ = self.shared.keeper.ask().await;
+    }
+
+    /// What is kept, in the order of the digests' text: at most `limit` of them behind `after`. From
+    /// memory, and complete as far as the index is.
+    #[must_use]
+    pub fn list(&self, after: Option<&Digest>, limit: usize) -> Vec<Kept> {
+        let mut kept = self.shared.index.kept(after, limit);
+        for one in &mut kept {
+            one.is_pinned = self.shared.pins.has(&one.digest);
+        }
+        kept
+    }
+
+    /// The downloads that are under way now, in no order.
+    #[must_use]
+    pub fn downloads(&self) -> Vec<Download> {
+        self.shared.flights.downloads()
     }
 
     /// How much is kept, from memory.

@@ -2,14 +2,19 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Response, header};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
 
+use super::body::AdminBody;
+use super::guard::{Ends, Guard, Token};
 use super::pages::{not_found, only_get, refused, text};
+use super::{Services, api, scrape};
 use crate::gateway::ResponseBody;
 use crate::listener::http::{self as connection, Received};
 
@@ -19,12 +24,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The admin listener's socket.
 pub struct AdminServer {
     socket: TcpListener,
+    guard: Guard,
 }
 
 impl AdminServer {
-    /// Binds `address`.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address).await? })
+    /// Binds `address`; with `token` the API is heard from other machines.
+    pub async fn bind(address: SocketAddr, token: Option<Token>) -> io::Result<Self> {
+        let guard = Guard::new(address.ip(), token);
+        Ok(Self { socket: TcpListener::bind(address).await?, guard })
     }
 
     /// The address really bound.
@@ -33,44 +40,123 @@ impl AdminServer {
     }
 
     /// Serves until the shutdown begins.
-    pub async fn run(self, tasks: TaskTracker, shutdown: CancellationToken) {
+    pub async fn run(self, services: Arc<Services>) {
+        let guard = Arc::new(self.guard);
         loop {
             let accepted = tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = services.shutdown.cancelled() => return,
                 accepted = self.socket.accept() => accepted,
             };
-            let Ok((stream, _)) = accepted else {
+            let Ok((stream, client)) = accepted else {
                 // Out of files: others end meanwhile.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let shutdown = shutdown.clone();
-            tasks.spawn(async move {
-                connection::serve(stream, &shutdown, |received| async move { answer(received) })
-                    .await;
-            });
+            let Ok(own) = stream.local_addr() else { continue };
+            let visitor = Visitor {
+                services: services.clone(),
+                guard: guard.clone(),
+                ends: Ends { client, own },
+            };
+            services.tasks.spawn(visitor.serve(stream));
         }
     }
 }
 
-fn answer(received: Received) -> Response<ResponseBody> {
-    let request = match received {
-        Ok(request) => request,
-        Err(unserved) => {
-            let (_, unfit) = *unserved;
-            let mut response = refused(unfit.status, &unfit.reason);
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
-            return response;
+/// One connection.
+struct Visitor {
+    services: Arc<Services>,
+    guard: Arc<Guard>,
+    ends: Ends,
+}
+
+impl Visitor {
+    async fn serve(self, stream: TcpStream) {
+        let shutdown = self.services.shutdown.clone();
+        connection::serve(stream, &shutdown, |received| {
+            let response = self.answer(received);
+            async move { response }
+        })
+        .await;
+    }
+
+    fn answer(&self, received: Received) -> Response<AdminBody> {
+        let request = match received {
+            Ok(request) => request,
+            Err(unserved) => {
+                let (_, unfit) = *unserved;
+                return closing(refused(unfit.status, &unfit.reason)).map(Into::into);
+            }
+        };
+        if request.uri().path().starts_with("/api/") {
+            self.api(&request)
+        } else {
+            self.page(&request).map(Into::into)
         }
+    }
+
+    fn api(&self, request: &Request<Incoming>) -> Response<AdminBody> {
+        let (method, headers, uri) = (request.method(), request.headers(), request.uri());
+        let has_body = !request.body().is_end_stream();
+        if let Err(denial) = self.guard.check(self.ends, method, headers, has_body) {
+            tracing::warn!(client = %self.ends.client.ip(), %denial, "a request to the API is refused");
+            return closing(refused(denial.status(), &denial.to_string())).map(Into::into);
+        }
+        let response = api::answer(&self.services, method, uri.path(), uri.query());
+        // Nobody reads the body: what follows it on the connection could be taken for a request.
+        if has_body { closing(response) } else { response }
+    }
+
+    fn page(&self, request: &Request<Incoming>) -> Response<ResponseBody> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return only_get();
+        }
+        match request.uri().path() {
+            "/healthz" => text("ok\n".to_owned()),
+            "/readyz" => ready(&self.services),
+            "/metrics" => {
+                let accept = request.headers().get(header::ACCEPT);
+                scrape::page(&self.services, accept.and_then(|accept| accept.to_str().ok()))
+            }
+            path => not_found(path),
+        }
+    }
+}
+
+/// The process answers only once its store is open and its listeners are bound. Trouble with the
+/// store makes pulls slower and stops none; the shutdown does.
+fn ready(services: &Services) -> Response<ResponseBody> {
+    let is_ready = !services.shutdown.is_cancelled();
+    let reasons = [
+        (!is_ready, "draining: no new clients are taken"),
+        (
+            services.gateway.store_health().is_troubled,
+            "the store's disk fails: downloads are passed on unkept",
+        ),
+        (
+            scrape::index_state(services.store.index_state()) == "in_memory",
+            "the store's index is given up until the next start",
+        ),
+    ];
+    let reasons: Vec<_> =
+        reasons.into_iter().filter(|(applies, _)| *applies).map(|(_, reason)| reason).collect();
+    let status = match (is_ready, reasons.is_empty()) {
+        (false, _) => "draining",
+        (true, true) => "ready",
+        (true, false) => "degraded",
     };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return only_get();
+    let document = json!({ "status": status, "reasons": reasons });
+    let mut response = Response::new(ResponseBody::full(format!("{document}\n")));
+    if !is_ready {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
-    match request.uri().path() {
-        "/healthz" => text("ok\n".to_owned()),
-        // The process serves only once its store is open and its listeners are bound.
-        "/readyz" => text("ready\n".to_owned()),
-        path => not_found(path),
-    }
+    let media_type = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+/// The connection is of no further use.
+fn closing<B>(mut response: Response<B>) -> Response<B> {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }

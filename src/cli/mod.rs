@@ -1,7 +1,10 @@
 //! The command line: one file a subcommand.
 
+mod api;
 mod ca;
 mod check;
+mod config;
+mod documents;
 mod privileges;
 mod serve;
 mod verify;
@@ -15,6 +18,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use crate::config::drop_in::CACHE_VOLUME;
 use crate::config::keys::KEYS;
 use crate::config::{Settings, Sources};
+
+/// The exit code of a check that could not be made.
+const CANNOT: u8 = 2;
 
 /// How a result is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +39,8 @@ impl Report {
 
 /// Runs the program with these arguments and this environment.
 ///
-/// Exit codes: 0 success, 1 failure (with a message on standard error), 2 wrong usage.
+/// Exit codes: 0 success, 1 failure (with a message on standard error), 2 wrong usage. Where 1 is a
+/// finding (`verify`, `check`), 2 is also a failure to find out.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Vec<(String, String)>,
@@ -51,27 +58,50 @@ pub fn run(
     let outcome = match matches.subcommand() {
         Some(("serve", given)) => settings(given, environment).and_then(serve::run),
         Some(("check", given)) => {
-            let depth =
-                if given.get_flag("alive") { check::Depth::Alive } else { check::Depth::Full };
-            settings(given, environment).and_then(|settings| check::run(&settings, depth))
+            let client = given.get_one::<String>("proxy").map(|url| check::Depth::Client(url));
+            let full = client.unwrap_or(check::Depth::Full);
+            let depth = if given.get_flag("alive") { check::Depth::Alive } else { full };
+            let checked = settings(given, environment)
+                .and_then(|settings| check::run(&settings, depth, Report::of(given)));
+            return checked.unwrap_or_else(|error| failed(&error, CANNOT));
         }
-        Some(("verify", given)) => settings(given, environment)
-            .and_then(|settings| verify::run(&settings, Report::of(given))),
+        Some(("verify", given)) => {
+            let server = given.get_one::<String>("server").map(String::as_str);
+            let verified = settings(given, environment)
+                .and_then(|settings| verify::run(&settings, server, Report::of(given)));
+            return verified.unwrap_or_else(|error| failed(&error, CANNOT));
+        }
         Some(("ca", given)) => match given.subcommand() {
+            Some(("renew", given)) => settings(given, environment)
+                .and_then(|settings| ca::renew(&settings, Report::of(given))),
             Some((_, given)) => settings(given, environment)
                 .and_then(|settings| ca::show(&settings, Report::of(given))),
             None => Ok(()),
         },
+        Some(("config", given)) => match given.subcommand() {
+            Some(("show", given)) => settings(given, environment)
+                .and_then(|settings| config::show(&settings, Report::of(given))),
+            Some((_, given)) => settings(given, environment)
+                .and_then(|settings| config::check(&settings, Report::of(given))),
+            None => Ok(()),
+        },
+        Some(("completions", given)) => match given.get_one::<clap_complete::Shell>("shell") {
+            Some(shell) => documents::completions(command(), *shell),
+            None => Ok(()),
+        },
+        Some(("man", _)) => documents::manual(command()),
         // clap requires a subcommand and knows no other.
         _ => Ok(()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("entrepot: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error, 1),
     }
+}
+
+fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("entrepot: {error:#}");
+    ExitCode::from(code)
 }
 
 /// Help goes to standard output and is a success; anything else is wrong usage.
@@ -87,20 +117,54 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(with_settings(Command::new("serve").about("Run the proxy")))
         .subcommand(
-            with_settings(Command::new("check").about("Say what is wrong, in words")).arg(
-                Arg::new("alive")
-                    .long("alive")
-                    .action(ArgAction::SetTrue)
-                    .help("Only ask the running proxy whether it is alive"),
-            ),
+            with_settings(Command::new("check").about("Say what is wrong, in words"))
+                .arg(
+                    Arg::new("alive")
+                        .long("alive")
+                        .action(ArgAction::SetTrue)
+                        .help("Only ask the running proxy whether it is alive"),
+                )
+                .arg(
+                    Arg::new("proxy")
+                        .long("proxy")
+                        .value_name("URL")
+                        .conflicts_with("alive")
+                        .help("Check from a client's side, through the proxy with this URL"),
+                )
+                .arg(json()),
         )
         .subcommand(
             with_settings(
                 Command::new("verify")
                     .about("Hash everything that is kept; set aside what is damaged"),
             )
-            .arg(json()),
+            .arg(json())
+            .arg(server()),
         )
+        .subcommand(
+            Command::new("config")
+                .about("What is configured")
+                .subcommand_required(true)
+                .subcommand(
+                    with_settings(
+                        Command::new("show")
+                            .about("Show every key, its value and where that comes from"),
+                    )
+                    .arg(json()),
+                )
+                .subcommand(
+                    with_settings(Command::new("check").about("Say all that is wrong with it"))
+                        .arg(json()),
+                ),
+        )
+        .subcommand(
+            Command::new("completions").about("Print what a shell needs to complete commands").arg(
+                Arg::new("shell")
+                    .required(true)
+                    .value_parser(clap::value_parser!(clap_complete::Shell)),
+            ),
+        )
+        .subcommand(Command::new("man").about("Print the manual, in roff"))
         .subcommand(
             Command::new("ca")
                 .about("The certificate that clients trust")
@@ -110,12 +174,24 @@ fn command() -> Command {
                         Command::new("show").about("Show it, its fingerprint and its end"),
                     )
                     .arg(json()),
+                )
+                .subcommand(
+                    with_settings(
+                        Command::new("renew").about("Make a new one; every client must trust it"),
+                    )
+                    .arg(json()),
                 ),
         )
 }
 
 fn json() -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help("Tell it as JSON")
+}
+
+fn server() -> Arg {
+    Arg::new("server").long("server").value_name("URL").help(
+        "The admin listener of a running proxy, http://HOST:PORT [default: that of the configuration]",
+    )
 }
 
 /// A flag a top-level key, and `--config`.
@@ -156,6 +232,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn the_documentation_names_every_subcommand() {
+        fn names(command: &Command, before: &str) -> Vec<String> {
+            let own = format!("{before}{}", command.get_name());
+            let inner = command.get_subcommands().flat_map(|sub| names(sub, &format!("{own} ")));
+            let inner: Vec<_> = inner.collect();
+            if inner.is_empty() { vec![own] } else { inner }
+        }
+        let page = include_str!("../../docs/cli.md");
+        for name in names(&command(), "") {
+            assert!(page.contains(&format!("| `{name}")), "{name} is not in docs/cli.md");
+        }
     }
 
     #[test]

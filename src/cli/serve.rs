@@ -13,12 +13,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin;
 use crate::admin::pages::ProxyPages;
 use crate::admin::server::AdminServer;
 use crate::config::Settings;
 use crate::gateway::Gateway;
 use crate::listener::{Listener, Services};
-use crate::oci::{Host, HostPattern};
+use crate::metrics::Metrics;
+use crate::oci::{Host, HostPattern, Registry};
 use crate::upstream::Upstream;
 
 /// How long requests under way may take to end once the shutdown has begun.
@@ -45,7 +47,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let store = Store::open(settings.store.clone())
         .await
         .with_context(|| format!("cache-dir {}", settings.store.dir.display()))?;
-    let upstream = Upstream::new(&settings.upstream).context("TLS towards upstreams")?;
+    let metrics = metrics(&settings);
+    let upstream =
+        Upstream::new(&settings.upstream, metrics.clone()).context("TLS towards upstreams")?;
     let tasks = TaskTracker::new();
     let shutdown = CancellationToken::new();
     let pages = ProxyPages {
@@ -53,20 +57,34 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         ca_fingerprint: certificates.fingerprint().to_string(),
         external_url: settings.external_url.clone(),
     };
+    let dialer = upstream.dialer();
+    let gateway = Gateway::new(store.clone(), upstream, settings.gateway.clone(), tasks.clone());
+    let operators = admin::Services {
+        store: store.clone(),
+        max_size: settings.store.max_size,
+        gateway: gateway.clone(),
+        metrics: metrics.clone(),
+        ca_expiry: certificates.not_after(),
+        config: settings.shown.clone(),
+        tasks: tasks.clone(),
+        shutdown: shutdown.clone(),
+        turn: admin::Turn::default(),
+    };
     let services = Services {
-        dialer: upstream.dialer(),
-        gateway: Gateway::new(store.clone(), upstream, settings.gateway.clone(), tasks.clone()),
+        dialer,
+        gateway,
         pages: Arc::new(pages),
         certificates: certificates.clone(),
+        metrics,
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
     };
     let listener = Listener::bind(settings.listener.clone(), services)?;
-    let admin = bind_admin(settings.admin_listen).await?;
+    let admin = bind_admin(&settings).await?;
     settings.upstream.own.set([listener.addresses(), vec![admin.address()?]].concat());
     announce(&settings, &certificates, &listener.addresses());
     warn_of_credentials(&settings);
-    tokio::spawn(admin.run(tasks.clone(), shutdown.clone()));
+    tokio::spawn(admin.run(Arc::new(operators)));
     let mut accepting = tokio::spawn(listener.run());
 
     tokio::select! {
@@ -96,7 +114,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn certificates(settings: &Settings) -> anyhow::Result<Authority> {
+/// The CA in `ca-dir`, made if there is none.
+pub(super) fn certificates(settings: &Settings) -> anyhow::Result<Authority> {
     let constraints = settings.ca_constraints.as_deref().map(constraints).transpose()?;
     let options =
         entrepot_ca::Options { host_name: host_name(), constraints, ..Default::default() };
@@ -104,6 +123,13 @@ fn certificates(settings: &Settings) -> anyhow::Result<Authority> {
         .with_context(|| format!("ca-dir {}", settings.ca_dir.display()))?;
     warn_of_constraints(&authority, settings);
     Ok(authority)
+}
+
+/// Counters in which the registries that are named have their places.
+fn metrics(settings: &Settings) -> Metrics {
+    let hosts = &settings.listener.policy.intercept;
+    let named = hosts.iter().filter_map(HostPattern::exact);
+    Metrics::new(named.map(|authority| Registry::at(&authority).to_string()))
 }
 
 fn constraints(hosts: &[Host]) -> anyhow::Result<Constraints> {
@@ -132,8 +158,9 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-async fn bind_admin(address: SocketAddr) -> anyhow::Result<AdminServer> {
-    AdminServer::bind(address).await.with_context(|| {
+async fn bind_admin(settings: &Settings) -> anyhow::Result<AdminServer> {
+    let address = settings.admin_listen;
+    AdminServer::bind(address, settings.admin_token.clone()).await.with_context(|| {
         format!(
             "can't listen on {address} for the admin listener: choose another with --admin-listen"
         )

@@ -1,128 +1,198 @@
 //! `entrepot verify`: hash everything that is kept, and set aside what is damaged.
+//!
+//! A running proxy does it itself, gently; the store of a stopped one is opened here.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
-use entrepot_cache::{Digest, Store, Verdict};
-use serde_json::json;
+use anyhow::{Context as _, anyhow, bail};
+use entrepot_cache::{OpenError, Pace, Store};
+use http::Method;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 
 use super::Report;
+use super::api::Api;
+use crate::admin::verification::{Findings, Going, Progress, Told, verify};
 use crate::config::Settings;
 
-/// How often the progress line changes.
+/// How often a terminal's progress line changes.
 const TICK: Duration = Duration::from_millis(200);
+/// How often progress is told where there is no terminal.
+const LINE: Duration = Duration::from_secs(10);
+/// A line of a running proxy's answer is shorter.
+const LONGEST_LINE: usize = 64 * 1024 * 1024;
 
-/// Verifies the store of a proxy that does not run: the store has one owner.
-///
-/// Fails when anything was damaged, after all of it has been moved to `quarantine/`; it is fetched
-/// again when it is next asked for.
-pub(super) fn run(settings: &Settings, report: Report) -> anyhow::Result<()> {
+/// Verifies the store. 0: it is sound; 1: damage was found and set aside, to be fetched again when it
+/// is next asked for. Whatever keeps it from being verified is an error.
+pub(super) fn run(
+    settings: &Settings,
+    server: Option<&str>,
+    report: Report,
+) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        // Nothing may be evicted while it is looked at.
-        let options = entrepot_cache::Options::new(&settings.store.dir);
-        let store = Store::open(options).await.with_context(|| {
-            format!("cache-dir {}: verify needs the proxy stopped", settings.store.dir.display())
-        })?;
-        let found = verify(&store).await;
-        store.close().await;
-        found?.tell(report)
-    })
+    let findings = runtime.block_on(find(settings, server))?;
+    tell(&findings, report)?;
+    Ok(if findings.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What verification has found so far.
-#[derive(Debug, Default)]
-struct Findings {
-    objects: u64,
-    bytes: u64,
-    damaged: Vec<Digest>,
-}
-
-async fn verify(store: &Store) -> anyhow::Result<Findings> {
-    let digests = store.objects().await.context("the store can't be listed")?;
-    let total = digests.len();
-    let mut findings = Findings::default();
-    let mut progress = Progress::new(total);
-    for digest in digests {
-        match store.verify_object(&digest).await {
-            Verdict::Sound { size } => findings.bytes += size,
-            Verdict::Absent => continue,
-            damaged => {
-                tracing::warn!(%digest, ?damaged, "a damaged object is set aside");
-                store.quarantine(&digest).await.with_context(|| digest.to_string())?;
-                findings.damaged.push(digest);
-            }
-        }
-        findings.objects += 1;
-        progress.show(&findings);
+async fn find(settings: &Settings, server: Option<&str>) -> anyhow::Result<Findings> {
+    if server.is_some() {
+        return of_running(&Api::new(settings, server)?).await;
     }
-    progress.clear();
-    Ok(findings)
+    // Nothing may be evicted while it is looked at.
+    let options = entrepot_cache::Options::new(&settings.store.dir);
+    match Store::open(options).await {
+        Ok(store) => {
+            let mut bar = Bar::new();
+            let found = verify(&store, Pace::Full, |told| {
+                bar.hear(&told);
+                Going::On
+            });
+            let found = found.await;
+            bar.clear();
+            store.close().await;
+            Ok(found?)
+        }
+        Err(locked @ OpenError::Locked { .. }) => {
+            let api = Api::new(settings, None)?;
+            of_running(&api).await.with_context(|| format!("cache-dir {locked}"))
+        }
+        Err(error) => {
+            Err(error).with_context(|| format!("cache-dir {}", settings.store.dir.display()))
+        }
+    }
 }
 
-impl Findings {
-    fn tell(&self, report: Report) -> anyhow::Result<()> {
-        let Self { objects, bytes, damaged } = self;
-        let mut output = io::stdout().lock();
-        match report {
-            Report::Json => {
-                let damaged: Vec<_> = damaged.iter().map(ToString::to_string).collect();
-                let told = json!({ "objects": objects, "sound_bytes": bytes, "damaged": damaged });
-                writeln!(output, "{told}")?;
+/// What a running proxy finds.
+async fn of_running(api: &Api) -> anyhow::Result<Findings> {
+    let response = api.send(Method::POST, "/api/v1/verify").await?;
+    let mut lines = Lines { body: response.into_body(), rest: Vec::new() };
+    let mut bar = Bar::new();
+    let broken = || anyhow!("the proxy on {} ended before it was done", api.at());
+    let found = loop {
+        match lines.next().await?.ok_or_else(broken)? {
+            Told::Summary(findings) => break Ok(findings),
+            Told::Error(reason) => break Err(anyhow!("the proxy could not: {reason}")),
+            told => bar.hear(&told),
+        }
+    };
+    bar.clear();
+    found
+}
+
+/// JSON lines as they come.
+struct Lines {
+    body: Incoming,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    async fn next(&mut self) -> anyhow::Result<Option<Told>> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return Ok(Some(serde_json::from_slice(&line).context("an unknown answer")?));
             }
-            Report::Text => {
-                for digest in damaged {
-                    writeln!(output, "damaged: {digest}")?;
+            // A large object takes its time, and TCP tells when the other side is gone.
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(frame) => {
+                    self.rest.extend_from_slice(&frame?.into_data().unwrap_or_default());
                 }
-                writeln!(
-                    output,
-                    "{objects} objects, {bytes} sound bytes, {} damaged",
-                    damaged.len()
-                )?;
+            }
+            if self.rest.len() > LONGEST_LINE {
+                bail!("an answer without an end");
             }
         }
-        match damaged.len() {
-            0 => Ok(()),
-            count => bail!("{count} damaged objects were moved to quarantine"),
-        }
     }
 }
 
-/// A line on a terminal that tells how far it is; nothing elsewhere.
-struct Progress {
-    total: usize,
-    shown: Option<Instant>,
+fn tell(findings: &Findings, report: Report) -> anyhow::Result<()> {
+    let Findings { objects, sound_bytes, damaged } = findings;
+    let mut output = io::stdout().lock();
+    match report {
+        Report::Json => writeln!(output, "{}", serde_json::to_string(findings)?)?,
+        Report::Text => {
+            for digest in damaged {
+                writeln!(output, "damaged: {digest}")?;
+            }
+            let count = damaged.len();
+            writeln!(output, "{objects} objects, {sound_bytes} sound bytes, {count} damaged")?;
+        }
+    }
+    if !damaged.is_empty() {
+        eprintln!("entrepot: {} damaged objects were moved to quarantine", damaged.len());
+    }
+    Ok(())
+}
+
+/// A line on a terminal that tells how far it is; elsewhere a line now and then.
+struct Bar {
+    shown: Instant,
     is_terminal: bool,
+    is_drawn: bool,
 }
 
-impl Progress {
-    fn new(total: usize) -> Self {
-        Self { total, shown: None, is_terminal: io::stderr().is_terminal() }
+impl Bar {
+    fn new() -> Self {
+        Self { shown: Instant::now(), is_terminal: io::stderr().is_terminal(), is_drawn: false }
     }
 
-    fn show(&mut self, findings: &Findings) {
-        if !self.is_terminal || self.shown.is_some_and(|shown| shown.elapsed() < TICK) {
-            return;
+    fn hear(&mut self, told: &Told) {
+        let patience = if self.is_terminal { TICK } else { LINE };
+        if let Told::Progress(progress) = told
+            && self.shown.elapsed() >= patience
+        {
+            self.shown = Instant::now();
+            write(&if self.is_terminal { drawn(progress) } else { counted(progress) + "\n" });
+            self.is_drawn = self.is_terminal;
         }
-        self.shown = Some(Instant::now());
-        let (done, total) = (findings.objects, self.total as u64);
-        let filled = usize::try_from(done * 30 / total.max(1)).unwrap_or(30).min(30);
-        let bar = format!("{}{}", "#".repeat(filled), ".".repeat(30 - filled));
-        let megabytes = findings.bytes / 1_000_000;
-        write(&format!("\r[{bar}] {done}/{total} objects, {megabytes} MB"));
     }
 
     fn clear(&self) {
-        if self.shown.is_some() {
+        if self.is_drawn {
             write("\r\u{1b}[K");
         }
     }
+}
+
+fn counted(progress: &Progress) -> String {
+    let Progress { objects, total_objects, bytes, total_bytes } = progress;
+    let (bytes, total) = (bytes / 1_000_000, total_bytes / 1_000_000);
+    format!("{objects}/{total_objects} objects, {bytes}/{total} MB")
+}
+
+fn drawn(progress: &Progress) -> String {
+    const WIDTH: u64 = 30;
+    let filled = progress.objects * WIDTH / progress.total_objects.max(1);
+    let filled = usize::try_from(filled.min(WIDTH)).unwrap_or_default();
+    let bar = format!("{:.<30}", "#".repeat(filled));
+    format!("\r[{bar}] {}", counted(progress))
 }
 
 fn write(text: &str) {
     let mut terminal = io::stderr().lock();
     if terminal.write_all(text.as_bytes()).and_then(|()| terminal.flush()).is_err() {
         tracing::debug!("the terminal is gone");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_fills_as_objects_are_done() {
+        let at = |objects| Progress {
+            objects,
+            total_objects: 10,
+            bytes: objects * 5_000_000,
+            total_bytes: 50_000_000,
+        };
+        assert_eq!(drawn(&at(0)), "\r[..............................] 0/10 objects, 0/50 MB");
+        assert_eq!(drawn(&at(5)), "\r[###############...............] 5/10 objects, 25/50 MB");
+        assert_eq!(drawn(&at(20)), "\r[##############################] 20/10 objects, 100/50 MB");
     }
 }

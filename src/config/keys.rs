@@ -24,6 +24,10 @@ pub const KEYS: &[Key] = &[
     many("listen", "Addresses of the proxy [default: 0.0.0.0:3128, [::]:3128]"),
     one("admin-listen", "Address of the admin listener [default: 127.0.0.1:3129]"),
     one(
+        "admin-token-file",
+        "A file with the token that opens the admin API to other machines [default: none]",
+    ),
+    one(
         "external-url",
         "How clients reach the proxy, for set-up scripts, e.g. http://proxy.corp:3128",
     ),
@@ -40,6 +44,10 @@ pub const KEYS: &[Key] = &[
         "ca-constrain",
         "Make a new CA that can only vouch for the intercepted hosts [default: false]",
     ),
+    one("tag-ttl", "How long a tag is served without asking the registry [default: 0s]"),
+    one("offline", "Never contact a registry [default: false]"),
+    one("keep-deleted", "Go on serving a tag that the registry has deleted [default: false]"),
+    one("quota-floor", "How many pulls of a registry's quota are left alone [default: 5]"),
     one(
         "run-as",
         "As root: the user to become, UID[:GID], unless cache-dir is somebody else's [default: root]",
@@ -72,8 +80,16 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The keys of a `[[registry]]` entry.
-pub const REGISTRY_KEYS: &[&str] =
-    &["host", "scheme", "username", "password", "password-file", "credential-helper", "proxy"];
+pub const REGISTRY_KEYS: &[&str] = &[
+    "host",
+    "scheme",
+    "username",
+    "password",
+    "password-file",
+    "credential-helper",
+    "proxy",
+    "tag-ttl",
+];
 
 /// The environment variable of a key: `upstream.ca-files` is `ENTREPOT_UPSTREAM_CA_FILES`.
 #[must_use]

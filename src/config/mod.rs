@@ -11,11 +11,15 @@
 //! - `drop_in`: the environment of docker-registry-proxy
 //! - `registry`: one `[[registry]]` entry
 //! - `proxies`: which proxy is on the way to which destination
+//! - `tag_ttl`: how long tags are served without asking
 //! - `settings`: the settings, built from a reader
+//! - `show`: what was configured, as an operator may see it
+//! - `admin`: `admin-token-file`
 //! - `access`: `[access]`, with the file of users that it names
 //! - `error`: what is said of wrong configuration
 
 mod access;
+mod admin;
 pub mod drop_in;
 pub mod error;
 pub mod keys;
@@ -23,7 +27,9 @@ mod proxies;
 mod reader;
 mod registry;
 pub mod settings;
+mod show;
 pub mod source;
+mod tag_ttl;
 mod value;
 
 pub use error::ConfigError;

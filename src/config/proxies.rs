@@ -102,12 +102,49 @@ impl Own<'_> {
     }
 }
 
+/// Whether a connection to `host` may come to a listener on this address.
 fn is_this_machine(host: &Host, listen: IpAddr) -> bool {
+    let on_loopback = listen.is_unspecified() || listen.is_loopback();
     match host {
-        Host::Ip(ip) => *ip == listen || ip.is_loopback() || ip.is_unspecified(),
+        Host::Ip(ip) if *ip == listen => true,
+        Host::Ip(ip) if ip.is_unspecified() => on_loopback,
+        Host::Ip(ip) => listen.is_unspecified() && ip.is_loopback(),
+        Host::Name(name) if name == "localhost" || name.ends_with(".localhost") => on_loopback,
         Host::Name(name) => {
-            let own = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
-            name == "localhost" || name.ends_with(".localhost") || *name == own
+            *name == rustix::system::uname().nodename().to_string_lossy().to_lowercase()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_recognised_by_address_and_port() {
+        let url = ProxyAddress::from_url("http://proxy.corp:3128").unwrap();
+        let is_own = |listen: &str, proxy: &str| {
+            let listen = [listen.parse().unwrap()];
+            Own { listen: &listen, external_url: Some(&url) }.is_at(&proxy.parse().unwrap())
+        };
+        for (listen, proxy) in [
+            ("0.0.0.0:3128", "127.0.0.1:3128"),
+            ("0.0.0.0:3128", "localhost:3128"),
+            ("[::]:3128", "[::1]:3128"),
+            ("127.0.0.1:3128", "localhost:3128"),
+            ("127.0.0.1:3128", "0.0.0.0:3128"),
+            ("10.0.0.1:3128", "10.0.0.1:3128"),
+            ("10.0.0.1:8080", "proxy.corp:3128"),
+        ] {
+            assert!(is_own(listen, proxy), "{listen} {proxy}");
+        }
+        for (listen, proxy) in [
+            ("0.0.0.0:3128", "127.0.0.1:8080"),
+            ("10.0.0.1:3128", "127.0.0.1:3128"),
+            ("127.0.0.1:3128", "127.0.0.2:3128"),
+            ("0.0.0.0:3128", "other.corp:3128"),
+        ] {
+            assert!(!is_own(listen, proxy), "{listen} {proxy}");
         }
     }
 }

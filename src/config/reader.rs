@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::error::{ConfigError, Place, Problem};
+use super::show;
 use super::source::{Entry, Found, Sources, Value};
 use super::value::FromValue;
 
@@ -15,6 +16,11 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(sources: &Sources) -> Self {
         Self { found: sources.read() }
+    }
+
+    /// What was configured, as an operator may see it.
+    pub(super) fn shown(&self) -> serde_json::Value {
+        show::shown(&self.found)
     }
 
     /// The strongest value of `key`, if it was given and is right.
@@ -116,6 +122,11 @@ fn shown(value: &Value) -> String {
         Value::List(items) => {
             let items: Vec<_> = items.iter().map(shown).collect();
             format!("[{}]", items.join(", "))
+        }
+        Value::Table(fields) => {
+            let fields: Vec<_> =
+                fields.iter().map(|(name, value)| format!("{name} = {}", shown(value))).collect();
+            format!("{{ {} }}", fields.join(", "))
         }
     }
 }

@@ -60,11 +60,12 @@ pub(super) fn entry(entry: &mut RegistryReader<'_>) -> Option<RegistryEntry> {
         }
     });
     let proxy: Option<ProxyChoice> = entry.get("proxy");
+    let tag_ttl = entry.get("tag-ttl").unwrap_or_default();
     let host: HostPattern = entry.get("host")?;
     Some(RegistryEntry {
         proxy: proxy.map(|choice| choice.named_by(format!("proxy of [[registry]] {host}"))),
         proxy_place: entry.place("proxy"),
-        rule: RegistryRule { host, scheme, credentials },
+        rule: RegistryRule { host, scheme, credentials, tag_ttl },
     })
 }
 

@@ -5,13 +5,14 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::access;
 use super::error::ConfigError;
 use super::proxies::{self, Own};
 use super::reader::Reader;
 use super::registry::{RegistryEntry, beside};
 use super::source::Sources;
 use super::value::ByteSize;
+use super::{access, admin};
+use crate::admin::guard::Token;
 use crate::admin::setup::ProxyAddress;
 use crate::listener::{self, Policy};
 use crate::log;
@@ -53,6 +54,9 @@ pub const BUILT_IN_REGISTRIES: &[&str] = &[
     "xpkg.upbound.io",
 ];
 
+/// Pulls that are left alone unless `quota-floor` says otherwise: enough for an image that is not
+/// held at all.
+const QUOTA_FLOOR: u64 = 5;
 /// Longer than this, a wait is none that anybody meant.
 const LONGEST_TIMEOUT: Duration = Duration::from_hours(24);
 
@@ -63,6 +67,12 @@ pub struct Settings {
     pub listener: listener::Options,
     /// `admin-listen`.
     pub admin_listen: SocketAddr,
+    /// `admin-token-file`, for who asks another proxy.
+    pub admin_token_file: Option<PathBuf>,
+    /// The token in it.
+    pub admin_token: Option<Token>,
+    /// What was configured, without secrets.
+    pub shown: serde_json::Value,
     /// `external-url`.
     pub external_url: Option<ProxyAddress>,
     /// `ca-dir`.
@@ -102,7 +112,8 @@ impl Settings {
     /// Reads every source. Reads the configuration file: blocking.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(sources);
-        let settings = build(&mut reader, sources);
+        let shown = reader.shown();
+        let settings = Self { shown, ..build(&mut reader, sources) };
         reader.finish(settings)
     }
 }
@@ -119,6 +130,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
     let own = Own { listen: &addresses, external_url: external_url.as_ref() };
     let proxies = proxies::read(reader, sources, &entries, &own);
     let (ca_dir, cache_dir) = directories(reader, sources);
+    let (admin_token_file, admin_token) = admin::token(reader);
     Settings {
         listener: listener::Options {
             addresses,
@@ -129,11 +141,14 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         admin_listen: reader
             .get("admin-listen")
             .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 3129))),
+        admin_token_file,
+        admin_token,
+        shown: serde_json::Value::Null,
         external_url,
         ca_dir,
         ca_constraints,
         store: store(reader, cache_dir),
-        gateway: gateway::Options { push: reader.get("push").unwrap_or_default(), registries },
+        gateway: gateway_options(reader, registries),
         upstream: upstream_options(reader, exemptions, proxies),
         log: log::Options {
             format: reader.get("log").unwrap_or_default(),
@@ -225,6 +240,20 @@ fn upstream_options(
         idle_timeout: timeout(reader, "upstream.idle-timeout", 60),
         exemptions,
         own: OwnListeners::default(),
+        offline: reader.get("offline").unwrap_or(false),
+    }
+}
+
+fn gateway_options(
+    reader: &mut Reader,
+    registries: Vec<gateway::RegistryRule>,
+) -> gateway::Options {
+    gateway::Options {
+        push: reader.get("push").unwrap_or_default(),
+        registries,
+        tag_ttl: reader.get("tag-ttl").unwrap_or_default(),
+        keep_deleted: reader.get("keep-deleted").unwrap_or(false),
+        quota_floor: reader.get("quota-floor").unwrap_or(QUOTA_FLOOR),
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Value {
     Boolean(bool),
     /// Several values.
     List(Vec<Value>),
+    /// Values with names, inline in the file.
+    Table(Vec<(String, Value)>),
 }
 
 /// A value with its key and place.
@@ -239,7 +241,7 @@ fn is_section(key: &str) -> bool {
     KEYS.iter().any(|known| known.name.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
 }
 
-/// A TOML value as ours; `None` for tables, floats and dates, which no key takes.
+/// A TOML value as ours; `None` for floats and dates, which no key takes.
 fn plain(value: &DeValue<'_>) -> Option<Value> {
     Some(match value {
         DeValue::String(text) => Value::Text(text.to_string()),
@@ -249,6 +251,12 @@ fn plain(value: &DeValue<'_>) -> Option<Value> {
         DeValue::Boolean(flag) => Value::Boolean(*flag),
         DeValue::Array(items) => {
             Value::List(items.iter().map(|item| plain(item.get_ref())).collect::<Option<_>>()?)
+        }
+        DeValue::Table(table) => {
+            let fields = table
+                .iter()
+                .map(|(name, value)| Some((name.get_ref().to_string(), plain(value.get_ref())?)));
+            Value::Table(fields.collect::<Option<_>>()?)
         }
         _ => return None,
     })

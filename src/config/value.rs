@@ -29,7 +29,7 @@ pub(super) trait FromValue: Sized {
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::Text(text) => Self::from_text(text),
-            Value::Integer(_) | Value::Boolean(_) | Value::List(_) => None,
+            Value::Integer(_) | Value::Boolean(_) | Value::List(_) | Value::Table(_) => None,
         }
     }
 }
@@ -61,7 +61,7 @@ impl FromValue for bool {
         match value {
             Value::Boolean(flag) => Some(*flag),
             Value::Text(text) => Self::from_text(text),
-            Value::Integer(_) | Value::List(_) => None,
+            Value::Integer(_) | Value::List(_) | Value::Table(_) => None,
         }
     }
 }

@@ -18,11 +18,17 @@ use tokio::time::Instant;
 
 use super::identity::{Fingerprint, Identity};
 use crate::oci::{MediaType, Registry, RepositoryName};
+use crate::upstream::UpstreamError;
 
 /// How long a client's own credential is believed after it was last seen to work.
 const CLIENT_GRANT: Duration = Duration::from_mins(5);
 /// The same for the shared identity.
 const SHARED_GRANT: Duration = Duration::from_hours(1);
+/// How long ago the shared identity may have been served last, for what is served while a registry
+/// is away.
+const UNASKED_AWAY: Duration = Duration::from_hours(30 * 24);
+/// The same while a registry answers, though with errors: who wants to can make it do so.
+const UNASKED_UNWELL: Duration = Duration::from_hours(24);
 /// Grants of clients kept at a time; one that is dropped costs a question.
 const MOST_GRANTS: u64 = 100_000;
 /// Records of objects kept in memory; one that is dropped costs a small read.
@@ -48,6 +54,8 @@ pub(super) struct Access {
     clients: Cache<(Place, Fingerprint), ()>,
     /// Until when.
     shared: Cache<Place, Instant>,
+    /// When the registry last refused somebody.
+    revoked: Cache<(Place, Identity), Instant>,
     contents: Cache<(Place, Digest), ContentRecord>,
 }
 
@@ -56,6 +64,7 @@ impl Default for Access {
         Self {
             clients: Cache::builder().max_capacity(MOST_GRANTS).time_to_live(CLIENT_GRANT).build(),
             shared: Cache::new(MOST_GRANTS),
+            revoked: Cache::builder().max_capacity(MOST_GRANTS).time_to_live(UNASKED_AWAY).build(),
             contents: Cache::new(MOST_RECORDS),
         }
     }
@@ -68,10 +77,20 @@ impl Access {
     }
 }
 
-/// When the shared identity was last served.
+/// When the shared identity was last served, and what it was then: other credentials are another
+/// identity.
 #[derive(Serialize, Deserialize)]
 struct Served {
     served: u64,
+    #[serde(default)]
+    who: String,
+}
+
+impl Served {
+    fn age(&self) -> Option<Duration> {
+        let served = UNIX_EPOCH.checked_add(Duration::from_secs(self.served))?;
+        served.elapsed().ok()
+    }
 }
 
 /// One repository's part of it, for one identity.
@@ -79,6 +98,8 @@ struct Served {
 pub(super) struct Rights {
     place: Place,
     identity: Identity,
+    /// What the shared identity is at this registry.
+    who: String,
     /// The repository's records.
     records: Repository,
     /// The registry's.
@@ -87,15 +108,57 @@ pub(super) struct Rights {
 
 impl Rights {
     /// The rights of `identity` in `place`; `None` where the names can't be those of records.
-    pub(super) fn new(store: &Store, place: Place, identity: Identity) -> Option<Self> {
+    pub(super) fn new(
+        store: &Store,
+        place: Place,
+        identity: Identity,
+        who: String,
+    ) -> Option<Self> {
         let (registry, repository) = (place.registry.as_str(), place.repository.as_str());
         let records = store.repository(registry, repository).ok()?;
         let of_registry = store.registry(registry).ok()?;
-        Some(Self { place, identity, records, of_registry })
+        Some(Self { place, identity, who, records, of_registry })
     }
 
     pub(super) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// The repository's records.
+    pub(super) fn records(&self) -> &Repository {
+        &self.records
+    }
+
+    /// *may pull*, while the registry can't be asked: what the shared identity could pull when it
+    /// last could ask stays open, until the registry says otherwise.
+    pub(super) async fn may_pull_unasked(&self, access: &Access, error: &UpstreamError) -> bool {
+        if !error.is_trouble() {
+            return false;
+        }
+        if self.may_pull(access).await {
+            return true;
+        }
+        let most = if error.is_offline() {
+            Duration::MAX
+        } else if error.is_away() {
+            UNASKED_AWAY
+        } else {
+            UNASKED_UNWELL
+        };
+        let is_shared = self.identity == Identity::Shared;
+        is_shared && self.last_served(access).await.is_some_and(|age| age < most)
+    }
+
+    /// How long ago the shared identity was last served here, as it is now configured.
+    async fn last_served(&self, access: &Access) -> Option<Duration> {
+        let served: Served = self.records.fact(Fact::Access).await?;
+        // Looked at last: a refusal may have come while the record was read.
+        let is_revoked = access.revoked.contains_key(&self.subject());
+        (served.who == self.who && !is_revoked).then(|| served.age()).flatten()
+    }
+
+    fn subject(&self) -> (Place, Identity) {
+        (self.place.clone(), self.identity.clone())
     }
 
     /// Whether the registry would serve this identity that object here, as a question.
@@ -116,16 +179,22 @@ impl Rights {
     }
 
     async fn was_served_lately(&self, access: &Access) -> bool {
-        let Some(Served { served }) = self.records.fact(Fact::Access).await else { return false };
-        let since = UNIX_EPOCH.checked_add(Duration::from_secs(served));
-        let age = since.and_then(|since| since.elapsed().ok());
+        let age = self.last_served(access).await;
         let Some(left) = age.and_then(|age| SHARED_GRANT.checked_sub(age)) else { return false };
         access.shared.insert(self.place.clone(), Instant::now() + left);
         true
     }
 
+    /// The registry has served this identity here, at `then`; what it has said since counts more.
+    pub(super) async fn grant_as_of(&self, access: &Access, then: Instant) {
+        if access.revoked.get(&self.subject()).is_none_or(|revoked| revoked < then) {
+            self.grant(access).await;
+        }
+    }
+
     /// The registry has just served this identity here.
     pub(super) async fn grant(&self, access: &Access) {
+        access.revoked.invalidate(&self.subject());
         match self.identity {
             Identity::Client(fingerprint) => {
                 access.clients.insert((self.place.clone(), fingerprint), ());
@@ -134,7 +203,7 @@ impl Rights {
             Identity::Shared => {
                 access.shared.insert(self.place.clone(), Instant::now() + SHARED_GRANT);
                 let served = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let served = Served { served: served.as_secs() };
+                let served = Served { served: served.as_secs(), who: self.who.clone() };
                 if let Err(error) = self.records.record_fact(Fact::Access, served).await {
                     tracing::warn!(%error, "a record could not be written");
                 }
@@ -144,6 +213,7 @@ impl Rights {
 
     /// The registry has just refused this identity here.
     pub(super) async fn revoke(&self, access: &Access) {
+        access.revoked.insert(self.subject(), Instant::now());
         match self.identity {
             Identity::Client(fingerprint) => {
                 access.clients.invalidate(&(self.place.clone(), fingerprint));
@@ -185,11 +255,12 @@ impl Rights {
             media_type.is_none()
                 || record.media_type.as_deref() == media_type.map(MediaType::as_str)
         };
-        if !self.delivered(digest).await.as_ref().is_some_and(is_known) {
-            write(&self.of_registry, digest, media_type).await;
-        }
+        // Here first: who finds it delivered, and not here, asks the registry about it.
         if !self.content(access, digest).await.as_ref().is_some_and(is_known) {
             self.belongs(access, digest, media_type).await;
+        }
+        if !self.delivered(digest).await.as_ref().is_some_and(is_known) {
+            write(&self.of_registry, digest, media_type).await;
         }
     }
 

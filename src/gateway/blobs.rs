@@ -7,6 +7,8 @@ use entrepot_cache::{
     ContentRecord, Digest, FinishError, Lookup, Presence, Reader, Reservation, Start, WriteError,
 };
 use http::{HeaderMap, Method, Response, StatusCode, header};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::access::Rights;
 use super::body::{ResponseBody, VerifiedBody};
@@ -18,7 +20,7 @@ use super::ranges::ByteRanges;
 use super::relay::{passed_on, returned_with};
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
-use crate::oci::RepositoryName;
+use crate::oci::{Authority, RepositoryName};
 use crate::upstream::body::IdleBody;
 use crate::upstream::{UpstreamError, client::Followed};
 
@@ -26,7 +28,7 @@ use crate::upstream::{UpstreamError, client::Followed};
 /// once: waiting for a download to get there takes longer than a request of its own.
 const FAR: u64 = 8 * 1024 * 1024;
 /// How long a request waits for another's to begin the download of the same object.
-const RESERVED: Duration = Duration::from_secs(10);
+const RESERVED: Duration = Duration::from_secs(30);
 /// How long the record of a finished download may take to be written.
 const RECORDED: Duration = Duration::from_secs(2);
 /// How long an answer waits for the object to be hashed, the first time after a start: nothing is
@@ -61,22 +63,39 @@ struct Request<'a> {
 impl Request<'_> {
     /// A HEAD never begins a download.
     async fn head(&self) -> Result<Served, UpstreamError> {
-        let parts = &self.gateway.parts;
-        let is_kept = parts.store.contains(self.digest) == Presence::Kept;
-        if is_kept
-            && self.rights.may_pull(&parts.access).await
-            && let Some(record) = self.rights.content(&parts.access, self.digest).await
-            && let Lookup::Kept(reader) =
-                parts.store.lookup(self.digest, self.asked.registry.as_str()).await
+        let access = &self.gateway.parts.access;
+        let kept = self.kept().await;
+        if let Some((reader, since)) = &kept
+            && self.rights.may_pull(access).await
         {
-            return Ok(self.kept_as(reader, Outcome::Hit, "hit", Some(record.recorded)));
+            return Ok(self.kept_as(reader.clone(), Outcome::Hit, "hit", Some(*since)));
         }
         let headers = for_content(&self.asked.headers);
-        let answer = self.caller.follow(Method::HEAD, &self.asked.target, &headers).await?;
+        let asking = self.caller.follow(Method::HEAD, &self.asked.target, &headers).await;
+        let answer = match (asking, kept) {
+            (Ok(answer), _) => answer,
+            (Err(error), Some((reader, since))) if self.may_unasked(&error).await => {
+                return Ok(self.kept_as(reader, Outcome::Hit, "hit", Some(since)));
+            }
+            (Err(error), _) => return Err(error),
+        };
         if consents(&answer, self.digest, None) {
             self.confirmed().await;
         }
         Ok(passed_on(answer.response, "fwd=request"))
+    }
+
+    /// The object, if it is kept and belongs here, and since when.
+    async fn kept(&self) -> Option<(Reader, SystemTime)> {
+        let parts = &self.gateway.parts;
+        if parts.store.contains(self.digest) != Presence::Kept {
+            return None;
+        }
+        let record = self.rights.content(&parts.access, self.digest).await?;
+        match parts.store.lookup(self.digest, self.asked.registry.as_str()).await {
+            Lookup::Kept(reader) => Some((reader, record.recorded)),
+            Lookup::InFlight(_) | Lookup::Absent(_) => None,
+        }
     }
 
     async fn get(self) -> Result<Served, UpstreamError> {
@@ -90,17 +109,28 @@ impl Request<'_> {
             }
             Lookup::Absent(reservation) => return self.fetch(reservation).await,
             Lookup::Kept(reader) => (reader, Outcome::Hit),
+            // What another registry is sending is its clients' alone until it is verified.
+            Lookup::InFlight(reader) if !self.is_ours(&reader) => return self.pass_through().await,
             Lookup::InFlight(reader) => (reader, Outcome::Joined),
         };
         let record = self.recorded(&reader).await;
-        if !self.may_have(&reader, record.as_ref()).await? {
-            return self.pass_through().await;
+        match self.may_have(&reader, record.as_ref()).await {
+            Ok(true) => {}
+            Err(error) if record.is_some() && self.may_unasked(&error).await => {}
+            // Known without asking: it would be the same again.
+            Err(error) if error.is_known() => return Err(error),
+            Ok(false) | Err(_) => return self.pass_through().await,
         }
         if outcome == Outcome::Joined && self.is_far(reader.available()) {
             return self.pass_through().await;
         }
         let status = if outcome == Outcome::Hit { "hit" } else { "fwd=miss; collapsed" };
         Ok(self.kept_as(reader, outcome, status, record.map(|record| record.recorded)))
+    }
+
+    /// Whether these are bytes that nobody need doubt, or this registry's own.
+    fn is_ours(&self, reader: &Reader) -> bool {
+        reader.origin().is_none_or(|origin| origin == self.asked.registry.as_str())
     }
 
     /// The object, as far as it is proved to be what its name says: one that the disk has damaged
@@ -153,6 +183,8 @@ impl Request<'_> {
         // What is being delivered here right now belongs here.
         let belongs =
             record.is_some() || (is_coming && parts.fills.is_for(self.digest, self.rights.place()));
+        // A download may have ended since its record was looked for.
+        let belongs = belongs || self.recorded(reader).await.is_some();
         if belongs && self.rights.may_pull(&parts.access).await {
             return Ok(true);
         }
@@ -165,6 +197,11 @@ impl Request<'_> {
         Ok(true)
     }
 
+    /// Whether the object may be served although the registry can't say so now.
+    async fn may_unasked(&self, error: &UpstreamError) -> bool {
+        self.rights.may_pull_unasked(&self.gateway.parts.access, error).await
+    }
+
     /// Whether the registry would serve this request's credential now; asked once for all who wait.
     async fn is_confirmed(&self, size: Option<u64>) -> Result<bool, UpstreamError> {
         let question = self.rights.question(self.digest);
@@ -172,7 +209,9 @@ impl Request<'_> {
             let headers = for_whole_content(&self.asked.headers);
             let object = self.digest.hex();
             let asked = self.caller.inquire(&self.asked.target, &headers, Some(&object)).await;
-            asked.map(|answer| consents(&answer, self.digest, size))
+            let answer = asked?;
+            refuse_trouble(&self.asked.target.authority, &answer)?;
+            Ok(consents(&answer, self.digest, size))
         };
         let answers = &self.gateway.parts.answers;
         answers.try_get_with(question, asking).await.map_err(UpstreamError::from)
@@ -227,6 +266,11 @@ impl Request<'_> {
         if consents(&answer, self.digest, None) {
             self.rights.grant(&self.gateway.parts.access).await;
         }
+        let Ok(permit) = self.gateway.parts.downloads.clone().try_acquire_owned() else {
+            // As many downloads as the proxy has room for: this one is the client's own.
+            drop(reservation);
+            return Ok(self.passed_verified(answer.response));
+        };
         // Before the object can be found: whoever finds it looks here whether its record follows.
         let fills = &self.gateway.parts.fills;
         let guard = fills.begin(*self.digest, self.rights.place().clone());
@@ -237,7 +281,8 @@ impl Request<'_> {
                 return self.pass_through().await;
             }
         };
-        self.spawn_fill(source, answer.response.into_body(), writer, guard);
+        let running = Running { guard, _permit: permit, began: Instant::now() };
+        self.spawn_fill(source, answer.response.into_body(), writer, running);
         Ok(self.kept_as(reader, Outcome::Miss, "fwd=miss; stored", None))
     }
 
@@ -255,22 +300,25 @@ impl Request<'_> {
         source: Source,
         body: IdleBody,
         writer: entrepot_cache::Writer,
-        guard: FillGuard,
+        running: Running,
     ) {
         let registry = self.asked.registry.clone();
         let (gateway, rights, digest) = (self.gateway.clone(), self.rights.clone(), *self.digest);
         self.gateway.parts.tasks.spawn(async move {
             match source.fill(body, writer).await {
-                Ok(_) => delivered(&gateway, &rights, &digest).await,
+                Ok(_) => delivered(&gateway, &rights, &digest, running.began).await,
                 Err(
                     error @ (FillError::Write(WriteError::Store(_))
                     | FillError::Finish(FinishError::Store(_))),
                 ) => gateway.parts.trouble.note(&error),
                 Err(error) => {
+                    if matches!(error, FillError::Finish(FinishError::DigestMismatch { .. })) {
+                        gateway.parts.upstream.metrics().mismatched();
+                    }
                     tracing::warn!(%registry, %digest, %error, "a download failed");
                 }
             }
-            drop(guard);
+            drop(running);
         });
     }
 
@@ -306,9 +354,10 @@ impl Request<'_> {
     /// Passes a whole object on, checked; once it has come right, the registry has delivered it.
     fn passed_verified(&self, response: Response<IdleBody>) -> Served {
         let (gateway, rights, digest) = (self.gateway.clone(), self.rights.clone(), *self.digest);
+        let began = Instant::now();
         let on_success = Box::new(move || {
             let tasks = gateway.parts.tasks.clone();
-            tasks.spawn(async move { delivered(&gateway, &rights, &digest).await });
+            tasks.spawn(async move { delivered(&gateway, &rights, &digest, began).await });
         });
         let (head, body) = response.into_parts();
         let verified = VerifiedBody::new(body, *self.digest, on_success);
@@ -319,10 +368,19 @@ impl Request<'_> {
     }
 }
 
-/// Notes that the registry delivered this object, all of it and right, to this client.
-async fn delivered(gateway: &Gateway, rights: &Rights, digest: &Digest) {
+/// A download under way.
+struct Running {
+    #[expect(dead_code, reason = "dropped at the end, when the delivery is on record")]
+    guard: FillGuard,
+    _permit: OwnedSemaphorePermit,
+    began: Instant,
+}
+
+/// Notes that the registry delivered this object, all of it and right, to this client. What it said
+/// of the client since it began counts for more.
+async fn delivered(gateway: &Gateway, rights: &Rights, digest: &Digest, began: Instant) {
     let access = &gateway.parts.access;
-    rights.grant(access).await;
+    rights.grant_as_of(access, began).await;
     rights.deliver(access, digest, None).await;
 }
 
@@ -331,6 +389,18 @@ async fn delivered(gateway: &Gateway, rights: &Rights, digest: &Digest) {
 fn names(followed: &Followed, digest: &Digest) -> bool {
     let named = text(followed.response.headers(), "docker-content-digest");
     followed.names(&digest.hex()) || named == Some(&digest.to_string())
+}
+
+/// An answer that says nothing but that the registry is unwell.
+pub(super) fn refuse_trouble(
+    authority: &Authority,
+    answer: &Followed,
+) -> Result<(), UpstreamError> {
+    let status = answer.response.status();
+    if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+        return Err(UpstreamError::Unwell { authority: authority.clone(), status });
+    }
+    Ok(())
 }
 
 /// Whether a registry's answer to a HEAD is its yes to this very object: a login page is a 200

@@ -248,7 +248,7 @@ impl VerifiedBody {
                 }
                 Some(Ok(frame)) => frame,
             };
-            let Ok(bytes) = frame.into_data() else {
+            let Some(bytes) = frame.into_data().ok().filter(|bytes| !bytes.is_empty()) else {
                 continue;
             };
             hasher.update(&bytes);

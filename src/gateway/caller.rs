@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::challenges::{error_told, scope_asked_for};
+use super::challenges::{Authentication, error_told, scope_asked_for};
+use super::headers::for_ourselves;
 use super::identity::Identity;
 use super::shared::Errand;
-use super::{Parts, access::Rights};
+use super::{Gateway, Parts, access::Rights};
 use crate::oci::{Registry, Route};
 use crate::upstream::body::RequestBody;
 use crate::upstream::client::{Followed, MAX_REGISTRIES};
@@ -78,11 +79,7 @@ impl Caller {
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
         let answer = match self.identity {
-            Identity::Client(_) => {
-                let answer = self.send(method, target, headers.clone(), redirects).await?;
-                self.learn(&self.registry, target, &answer).await;
-                answer
-            }
+            Identity::Client(_) => self.send(method, target, headers.clone(), redirects).await?,
             Identity::Shared => self.ask_as_ourselves(method, target, headers, redirects).await?,
         };
         let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
@@ -115,7 +112,7 @@ impl Caller {
     }
 
     /// Asks one registry with what the shared identity has there; once more where that is not
-    /// taken any more, or was not known yet.
+    /// taken any more, or where it wants something else for this repository.
     async fn authorized(
         &self,
         registry: &Registry,
@@ -125,44 +122,71 @@ impl Caller {
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
         let parts = &*self.parts;
+        let Some(scope) = pull_scope(target) else {
+            // What is no pull is asked for as nobody.
+            let fields = with_authorization(headers, None);
+            return self.send(method.clone(), target, fields, redirects).await;
+        };
         let mut errand = Errand {
             registry,
             target,
-            authentication: parts.challenges.last(&parts.store, registry).await,
-            scope: pull_scope(target),
+            authentication: self.authentication(registry, target).await?,
+            scope,
             rule: parts.options.rule_for(&target.authority),
         };
-        let shown = match errand.scope {
-            Some(_) => parts.shared.authorization(&parts.upstream, &errand).await?,
-            None => None,
-        };
+        let shown = parts.shared.authorization(&parts.upstream, &errand).await?;
         let fields = with_authorization(headers, shown.as_ref());
         let answer = self.send(method.clone(), target, fields, redirects).await?;
         if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.is_from_registry() {
             return Ok(answer);
         }
-        self.learn(registry, target, &answer).await;
-        let fields = answer.response.headers();
-        let usual_scope = errand.scope.clone();
-        let asked_for = scope_asked_for(fields).filter(|scope| !is_for_writing(scope));
-        let told = parts.challenges.fresh(registry);
-        let is_news = told != errand.authentication
-            || asked_for.as_ref().is_some_and(|asked_for| Some(asked_for) != usual_scope.as_ref());
-        match &shown {
-            Some(shown) if is_news || error_told(fields).as_deref() != Some(LACKING) => {
-                parts.shared.forget(&errand, shown).await;
-            }
-            None if is_news => {}
-            Some(_) | None => return Ok(answer),
-        }
-        errand.authentication = told;
-        errand.scope = asked_for.or(errand.scope);
-        let Some(shown) = parts.shared.authorization(&parts.upstream, &errand).await? else {
+        if !self.is_worth_another_try(&mut errand, shown.as_ref(), &answer).await {
             return Ok(answer);
-        };
-        parts.shared.keep_also_for(&errand, usual_scope).await;
-        let fields = with_authorization(headers, Some(&shown));
+        }
+        // A realm that this answer alone names, and that can't be asked, leaves the answer as it is.
+        let again = parts.shared.authorization(&parts.upstream, &errand).await;
+        let Ok(Some(again)) = again else { return Ok(answer) };
+        let fields = with_authorization(headers, Some(&again));
         self.send(method.clone(), target, fields, redirects).await
+    }
+
+    /// How the registry wants to be authenticated to; it is asked where that is not known.
+    async fn authentication(
+        &self,
+        registry: &Registry,
+        target: &Target,
+    ) -> Result<Option<Authentication>, UpstreamError> {
+        let Parts { challenges, store, .. } = &*self.parts;
+        if let Some(known) = challenges.last(store, registry).await {
+            return Ok(Some(known));
+        }
+        let ping = Target { path_and_query: "/v2/".to_owned(), ..target.clone() };
+        let gateway = Gateway { parts: self.parts.clone() };
+        Ok(super::ping::ask(&gateway, registry, &ping).await?.0)
+    }
+
+    /// Whether a refused errand may fare better: with the realm and scope that this answer names,
+    /// or with a new token in place of one that is not taken any more.
+    async fn is_worth_another_try(
+        &self,
+        errand: &mut Errand<'_>,
+        shown: Option<&HeaderValue>,
+        answer: &Followed,
+    ) -> bool {
+        let fields = answer.response.headers();
+        let asked_for = scope_asked_for(fields).filter(|scope| !is_for_writing(scope));
+        let told = Authentication::bearer_of(errand.target, fields);
+        let is_other_realm = told.is_some() && told != errand.authentication;
+        let is_other_scope = asked_for.as_ref().is_some_and(|scope| *scope != errand.scope);
+        let is_lacking = error_told(fields).as_deref() == Some(LACKING);
+        if let Some(shown) = shown
+            && !is_lacking
+        {
+            self.parts.shared.forget(errand, shown).await;
+        }
+        errand.authentication = told.or_else(|| errand.authentication.take());
+        errand.scope = asked_for.unwrap_or_else(|| errand.scope.clone());
+        is_other_realm || is_other_scope || (shown.is_some() && !is_lacking)
     }
 
     async fn send(
@@ -172,33 +196,42 @@ impl Caller {
         headers: HeaderMap,
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
-        let upstream = &self.parts.upstream;
-        match redirects {
+        let Parts { upstream, pressure, quotas, .. } = &*self.parts;
+        let authority = &target.authority;
+        let admitted = pressure.admit(authority, &self.identity);
+        admitted.map_err(|(retry_after, status)| UpstreamError::Limited {
+            authority: authority.clone(),
+            status,
+            retry_after,
+        })?;
+        let answer = match redirects {
             Redirects::Followed(object) => {
-                upstream.walk(method, target.clone(), headers, object).await
+                upstream.walk(method, target.clone(), headers, object).await?
             }
             Redirects::Returned => {
                 let sent = upstream.send(method, target, headers, RequestBody::Empty);
-                sent.await.map(Followed::at_once)
+                sent.await.map(Followed::at_once)?
             }
+        };
+        if answer.is_from_registry() {
+            let (status, fields) = (answer.response.status(), answer.response.headers());
+            pressure.note(authority, &self.identity, status, fields);
+            quotas.note(&Registry::at(authority), &self.identity, fields);
         }
-    }
-
-    /// Remembers how the registry wants to be authenticated to, if this says so.
-    pub(super) async fn learn(&self, registry: &Registry, target: &Target, answer: &Followed) {
-        let response = &answer.response;
-        if response.status() == StatusCode::UNAUTHORIZED && answer.is_from_registry() {
-            let parts = &*self.parts;
-            parts.challenges.learn(&parts.store, registry, target, response.headers()).await;
-        }
+        Ok(answer)
     }
 }
 
 /// What a request for a repository's content needs (distribution's token scopes).
 fn pull_scope(target: &Target) -> Option<String> {
     let query = target.path_and_query.split_once('?').map(|(_, query)| query);
-    let route = Route::parse(target.path(), query);
-    route.repository().map(|repository| format!("repository:{repository}:pull"))
+    match Route::parse(target.path(), query) {
+        Route::Blob { repository, .. }
+        | Route::Manifest { repository, .. }
+        | Route::Tags { repository }
+        | Route::Referrers { repository, .. } => Some(format!("repository:{repository}:pull")),
+        Route::Ping | Route::Upload { .. } | Route::Other => None,
+    }
 }
 
 /// Whether a scope asks for more than to pull: the shared identity does not.
@@ -208,8 +241,7 @@ fn is_for_writing(scope: &str) -> bool {
 }
 
 fn with_authorization(headers: &HeaderMap, authorization: Option<&HeaderValue>) -> HeaderMap {
-    let mut headers = headers.clone();
-    headers.remove(header::AUTHORIZATION);
+    let mut headers = for_ourselves(headers);
     if let Some(authorization) = authorization {
         headers.insert(header::AUTHORIZATION, authorization.clone());
     }
@@ -230,7 +262,9 @@ mod tests {
         };
         assert_eq!(scope("/v2/a/b/manifests/1").as_deref(), Some("repository:a/b:pull"));
         assert_eq!(scope("/v2/a/b/tags/list?n=1").as_deref(), Some("repository:a/b:pull"));
-        assert_eq!(scope("/v2/_catalog"), None);
+        for none in ["/v2/_catalog", "/v2/a/blobs/uploads/x", "/v2/a/blobs/uploads/../../b", "/x"] {
+            assert_eq!(scope(none), None, "{none}");
+        }
     }
 
     #[test]

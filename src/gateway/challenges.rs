@@ -60,6 +60,12 @@ impl Authentication {
         })
     }
 
+    /// The token server that a 401 for some repository leads to.
+    pub(super) fn bearer_of(registry: &Target, headers: &HeaderMap) -> Option<Self> {
+        let told = Self::of_challenge(registry, headers);
+        told.filter(|told| matches!(told, Self::Bearer { .. }))
+    }
+
     /// The token server.
     pub(super) fn realm(&self, registry: &Target) -> Option<Realm> {
         let Self::Bearer { realm, service } = self else { return None };
@@ -100,7 +106,8 @@ impl Challenges {
         records.fact(Fact::Challenge).await
     }
 
-    /// Remembers what the registry says of itself, in an answer of its own with the status 401.
+    /// Remembers what the registry says of itself: in a 401 of its own, to nobody's `/v2/`. To others,
+    /// and elsewhere, some say other things.
     pub(super) async fn learn(
         &self,
         store: &Store,

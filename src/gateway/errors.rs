@@ -7,6 +7,7 @@ use serde_json::json;
 use super::Served;
 use super::body::ResponseBody;
 use super::headers::cache_status;
+use super::reason::whole_seconds;
 use crate::log::Outcome;
 use crate::oci::{ErrorCode, ErrorDocument, Registry};
 use crate::upstream::UpstreamError;
@@ -36,8 +37,12 @@ fn phrase(message: &str) -> String {
 pub(super) fn upstream_failed(registry: &Registry, error: &UpstreamError) -> Served {
     let (status, code, outcome) = if error.is_refused_here() {
         (StatusCode::FORBIDDEN, ErrorCode::Denied, Outcome::Denied)
+    } else if error.limited_by() == Some(StatusCode::TOO_MANY_REQUESTS) {
+        (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, Outcome::Error)
     } else if error.is_timeout() {
         (StatusCode::GATEWAY_TIMEOUT, ErrorCode::Upstream, Outcome::Error)
+    } else if error.is_known() || error.retry_after().is_some() {
+        (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Upstream, Outcome::Error)
     } else {
         (StatusCode::BAD_GATEWAY, ErrorCode::Upstream, Outcome::Error)
     };
@@ -46,6 +51,10 @@ pub(super) fn upstream_failed(registry: &Registry, error: &UpstreamError) -> Ser
     document.detail = Some(json!({ "registry": registry.as_str(), "proxy": super::PRODUCT }));
     let mut response = error_response(&document);
     cache_status(response.headers_mut(), "fwd=miss");
+    if let Some(wait) = error.retry_after() {
+        let seconds = HeaderValue::from(whole_seconds(wait));
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
     Served { response, outcome, reason: Some(error.to_string()) }
 }
 

@@ -27,6 +27,9 @@ const MAX_BREAKS: u32 = 4;
 /// What counts as gained: an upstream that hangs up after every few bytes must not be asked
 /// hundreds of thousands of times.
 const GAIN: u64 = 1024 * 1024;
+/// A registry that is asked once a second is waited for so often, and for so long at a time.
+const MAX_TURNS: usize = 5;
+const TURN: Duration = Duration::from_secs(2);
 /// The wait before the first resumption; it doubles with each break.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
@@ -165,6 +168,7 @@ impl Source {
     async fn resume(&self, writer: &mut Writer) -> Result<IdleBody, FillError> {
         let offset = writer.offset();
         let response = self.ask(offset).await?.response;
+        self.caller.parts.upstream.metrics().resumed();
         match response.status() {
             StatusCode::PARTIAL_CONTENT if starts_at(&response, offset) => {}
             StatusCode::OK if is_plain_content(&response) => {
@@ -197,6 +201,14 @@ impl Source {
         let mut headers = self.headers.clone();
         if offset > 0 {
             append(&mut headers, header::RANGE, &format!("bytes={offset}-"));
+        }
+        for _ in 0..MAX_TURNS {
+            match self.caller.follow(Method::GET, &self.target, &headers).await {
+                Err(error) if offset > 0 && error.retry_after().is_some_and(|w| w <= TURN) => {
+                    tokio::time::sleep(error.retry_after().unwrap_or(TURN)).await;
+                }
+                answer => return answer,
+            }
         }
         self.caller.follow(Method::GET, &self.target, &headers).await
     }

@@ -21,6 +21,9 @@ pub fn is_own_via(fields: &HeaderMap) -> bool {
     fields.get_all(header::VIA).iter().any(|via| via.as_bytes().split(separates).any(is_own))
 }
 
+/// How the proxy calls itself where it does not speak for a client.
+const USER_AGENT: &str = concat!("entrepot/", env!("CARGO_PKG_VERSION"));
+
 /// RFC 9110 §7.6.1: fields that are for the next hop alone, beside those that `Connection` names.
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
@@ -43,6 +46,14 @@ pub(super) fn forwarded(from: &HeaderMap) -> HeaderMap {
         fields.remove(name);
     }
     sign(&mut fields);
+    fields
+}
+
+/// What of a client's fields goes along with what the proxy itself is at a registry: nothing that a
+/// registry could take for a credential, or that would make it do something else.
+pub(super) fn for_ourselves(from: &HeaderMap) -> HeaderMap {
+    let mut fields = crate::upstream::client::for_strangers(from);
+    fields.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     fields
 }
 

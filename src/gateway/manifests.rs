@@ -1,4 +1,7 @@
-//! Manifests by digest and by tag.
+//! Manifests by digest.
+//!
+//! What a digest names never goes stale: once it is here, only the right to it is a question.
+//! `tagged` leads from tags to here.
 
 use std::time::SystemTime;
 
@@ -6,17 +9,19 @@ use bytes::Bytes;
 use entrepot_cache::{Digest, Lookup, Presence, Reader};
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
-use super::access::Rights;
-use super::blobs::{consents, content_length, is_plain_content};
-use super::body::ResponseBody;
+use super::access::{Place, Rights};
+use super::blobs::{consents, content_length, is_plain_content, refuse_trouble};
+use super::body::{ResponseBody, VerifiedBody};
 use super::caller::Caller;
 use super::errors::unusable;
 use super::headers::{cache_status, for_content, for_whole_content, returned, text};
+use super::identity::Identity;
 use super::object::{Presentation, respond};
-use super::relay::passed_on;
+use super::reason::Reason;
+use super::relay::{passed_on, returned_with};
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
-use crate::oci::{Algorithm, ErrorCode, ErrorDocument, MediaType, Reference, RepositoryName};
+use crate::oci::{Algorithm, MediaType, Reference, RepositoryName};
 use crate::upstream::body::IdleBody;
 use crate::upstream::realm::read_whole;
 use crate::upstream::{Target, UpstreamError, client::Followed};
@@ -37,50 +42,59 @@ pub(super) async fn serve(
         return super::relay::serve(gateway, asked).await;
     };
     let request = Request { gateway, asked, caller, rights };
-    match (&request.asked.method, reference) {
-        (_, Reference::Digest(digest)) => request.by_digest(digest).await,
-        (&Method::HEAD, Reference::Tag(_)) => request.head().await,
-        (_, Reference::Tag(_)) => request.by_tag().await,
+    match reference {
+        Reference::Digest(digest) => request.by_digest(digest).await,
+        Reference::Tag(tag) => super::tagged::serve(request, tag).await,
     }
 }
 
-struct Request<'a> {
-    gateway: &'a Gateway,
-    asked: Asked,
-    caller: Caller,
-    rights: Rights,
+/// A request for a manifest.
+pub(super) struct Request<'a> {
+    pub(super) gateway: &'a Gateway,
+    pub(super) asked: Asked,
+    pub(super) caller: Caller,
+    pub(super) rights: Rights,
 }
 
 /// A manifest in the store, and what is known of it here.
-struct Kept {
-    reader: Reader,
-    media_type: MediaType,
-    since: SystemTime,
+pub(super) struct Kept {
+    pub(super) reader: Reader,
+    pub(super) media_type: MediaType,
+    pub(super) since: SystemTime,
     /// Whether the registry has shown it in this repository, rather than in another.
-    belongs: bool,
+    pub(super) belongs: bool,
+}
+
+/// What is fetched by one for all who wait.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Errand {
+    place: Place,
+    identity: Identity,
+    target: String,
+}
+
+impl Errand {
+    /// What `caller` wants at `target`.
+    pub(super) fn new(rights: &Rights, caller: &Caller, target: &str) -> Self {
+        let (place, identity) = (rights.place().clone(), caller.identity.clone());
+        Self { place, identity, target: target.to_owned() }
+    }
 }
 
 impl Request<'_> {
-    /// A version check is the registry's to answer, and costs no pull.
-    async fn head(&self) -> Result<Served, UpstreamError> {
-        let headers = for_content(&self.asked.headers);
-        let answer = self.caller.follow(Method::HEAD, &self.asked.target, &headers).await?;
-        if named_digest(&answer.response).is_some() {
-            self.rights.grant(&self.gateway.parts.access).await;
-        }
-        Ok(passed_on(answer.response, "fwd=request"))
-    }
-
     async fn by_digest(self, digest: &Digest) -> Result<Served, UpstreamError> {
-        let access = &self.gateway.parts.access;
         if let Some(kept) = self.kept(digest).await {
-            if kept.belongs && self.rights.may_pull(access).await {
+            if kept.belongs && self.rights.may_pull(&self.gateway.parts.access).await {
                 return Ok(self.kept_as(&kept, Outcome::Hit));
             }
-            let answer = self.inquire().await?;
-            if consents(&answer, digest, kept.reader.size()) {
-                self.confirmed(&kept, digest).await;
-                return Ok(self.kept_as(&kept, Outcome::Hit));
+            match self.is_confirmed(&kept, digest).await {
+                Ok(true) => return Ok(self.kept_as(&kept, Outcome::Hit)),
+                Ok(false) => {}
+                Err(error) => match self.without_registry(&kept, &error).await {
+                    Some(served) => return Ok(served),
+                    None if error.is_known() => return Err(error),
+                    None => {}
+                },
             }
         }
         if self.asked.method == Method::HEAD {
@@ -90,8 +104,20 @@ impl Request<'_> {
         self.fetch(target, Some(digest)).await
     }
 
+    /// Asks whether the registry would serve this client the manifest here.
+    async fn is_confirmed(&self, kept: &Kept, digest: &Digest) -> Result<bool, UpstreamError> {
+        let headers = for_whole_content(&self.asked.headers);
+        let answer = self.caller.inquire(&self.asked.target, &headers, None).await?;
+        refuse_trouble(&self.asked.target.authority, &answer)?;
+        let consents = consents(&answer, digest, kept.reader.size());
+        if consents {
+            self.confirmed(kept, digest).await;
+        }
+        Ok(consents)
+    }
+
     /// The registry would serve this client the manifest here.
-    async fn confirmed(&self, kept: &Kept, digest: &Digest) {
+    pub(super) async fn confirmed(&self, kept: &Kept, digest: &Digest) {
         let access = &self.gateway.parts.access;
         self.rights.grant(access).await;
         if !kept.belongs {
@@ -99,29 +125,27 @@ impl Request<'_> {
         }
     }
 
-    /// What the tag means is the registry's to say: by HEAD, which is free where pulls are
-    /// counted. The body then comes from the store, or by its digest from the registry.
-    async fn by_tag(self) -> Result<Served, UpstreamError> {
-        let response = self.inquire().await?.response;
-        if response.status() == StatusCode::TOO_MANY_REQUESTS {
-            return Ok(too_many_requests(&self.asked, response));
+    /// What is served while the registry can't say whether it may be.
+    async fn without_registry(&self, kept: &Kept, error: &UpstreamError) -> Option<Served> {
+        let access = &self.gateway.parts.access;
+        if !kept.belongs || !self.rights.may_pull_unasked(access, error).await {
+            return None;
         }
-        let Some(digest) = named_digest(&response) else {
-            let target = self.asked.target.clone();
-            return self.fetch(target, None).await;
-        };
-        self.rights.grant(&self.gateway.parts.access).await;
-        if let Some(kept) = self.kept(&digest).await {
-            self.confirmed(&kept, &digest).await;
-            let kept = Kept { since: SystemTime::now(), ..kept };
-            return Ok(self.kept_as(&kept, Outcome::Revalidated));
+        Some(self.kept_as(kept, Outcome::Hit).why(&Reason::Unreachable(error.to_string())))
+    }
+
+    /// The registry's own answer to a HEAD.
+    async fn head(&self) -> Result<Served, UpstreamError> {
+        let headers = for_content(&self.asked.headers);
+        let answer = self.caller.follow(Method::HEAD, &self.asked.target, &headers).await?;
+        if named_digest(answer.response.status(), answer.response.headers()).is_some() {
+            self.rights.grant(&self.gateway.parts.access).await;
         }
-        let target = by_digest(&self.asked.target, &digest);
-        self.fetch(target, Some(&digest)).await
+        Ok(passed_on(answer.response, "fwd=request"))
     }
 
     /// The manifest, if it is kept and this registry has delivered it.
-    async fn kept(&self, digest: &Digest) -> Option<Kept> {
+    pub(super) async fn kept(&self, digest: &Digest) -> Option<Kept> {
         let parts = &self.gateway.parts;
         if parts.store.contains(digest) != Presence::Kept {
             return None;
@@ -140,12 +164,7 @@ impl Request<'_> {
         }
     }
 
-    async fn inquire(&self) -> Result<Followed, UpstreamError> {
-        let headers = for_whole_content(&self.asked.headers);
-        self.caller.inquire(&self.asked.target, &headers, None).await
-    }
-
-    fn kept_as(&self, kept: &Kept, outcome: Outcome) -> Served {
+    pub(super) fn kept_as(&self, kept: &Kept, outcome: Outcome) -> Served {
         self.presented(kept.reader.clone(), &kept.media_type, Some(kept.since), outcome)
     }
 
@@ -158,6 +177,8 @@ impl Request<'_> {
     ) -> Served {
         let status = match outcome {
             Outcome::Miss => "fwd=miss; stored",
+            Outcome::Joined => "fwd=miss; collapsed",
+            Outcome::Stale => "hit; detail=stale",
             _ => "hit",
         };
         let rescue = None;
@@ -165,20 +186,38 @@ impl Request<'_> {
         Served::new(outcome, respond(&self.asked.method, &self.asked.headers, reader, &shown))
     }
 
-    /// Gets a manifest, keeps it if it is one, and serves it.
-    async fn fetch(
+    /// Gets a manifest, keeps it if it is one, and serves it. Who asks for the same meanwhile waits,
+    /// and is served from the store.
+    pub(super) async fn fetch(
         self,
         target: Target,
         expected: Option<&Digest>,
     ) -> Result<Served, UpstreamError> {
+        let errand = Errand::new(&self.rights, &self.caller, target.path());
+        let _turn = self.gateway.parts.errands.wait(errand).await;
+        if let Some(digest) = expected
+            && let Some(kept) = self.kept(digest).await
+            && kept.belongs
+            && self.rights.may_pull(&self.gateway.parts.access).await
+        {
+            return Ok(self.kept_as(&kept, Outcome::Joined));
+        }
         let headers = for_whole_content(&self.asked.headers);
-        let response = self.caller.follow(Method::GET, &target, &headers).await?.response;
+        let Followed { response, .. } = self.caller.follow(Method::GET, &target, &headers).await?;
+        self.keep_answer(response, expected).await
+    }
+
+    async fn keep_answer(
+        &self,
+        response: Response<IdleBody>,
+        expected: Option<&Digest>,
+    ) -> Result<Served, UpstreamError> {
         let media_type =
             text(response.headers(), header::CONTENT_TYPE).and_then(MediaType::of_manifest);
         let too_long = content_length(&response).is_some_and(|length| length > MAX_BYTES as u64);
         let media_type = match media_type {
             Some(media_type) if is_plain_content(&response) && !too_long => media_type,
-            _ => return Ok(passed_on(response, "fwd=miss")),
+            _ => return Ok(not_a_manifest(response, expected)),
         };
         let (head, body) = response.into_parts();
         let bytes = match read_whole(body, MAX_BYTES).await {
@@ -189,6 +228,7 @@ impl Request<'_> {
         let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
         let digest = Digest::of(algorithm, &bytes);
         if expected.is_some_and(|expected| expected != digest) {
+            self.gateway.parts.upstream.metrics().mismatched();
             let reason = "the manifest's bytes do not match its digest";
             return Ok(unusable(&self.asked.registry, reason));
         }
@@ -204,9 +244,24 @@ impl Request<'_> {
         let reader = kept
             .inspect_err(|error| tracing::warn!(%digest, %error, "a manifest could not be kept"))
             .ok()?;
-        self.rights.deliver(&self.gateway.parts.access, digest, Some(media_type)).await;
+        let parts = &self.gateway.parts;
+        self.rights.deliver(&parts.access, digest, Some(media_type)).await;
+        parts.tags.settle(self.rights.records(), self.rights.place(), digest).await;
         Some(reader)
     }
+}
+
+/// Something else than a manifest, as it came; under a digest's name only if it has that digest.
+fn not_a_manifest(response: Response<IdleBody>, expected: Option<&Digest>) -> Served {
+    let Some(digest) = expected.filter(|_| is_plain_content(&response)) else {
+        return passed_on(response, "fwd=miss");
+    };
+    let (head, body) = response.into_parts();
+    let verified = VerifiedBody::new(body, *digest, Box::new(|| {}));
+    let mut response = Response::new(ResponseBody::Verified(Box::new(verified)));
+    *response.headers_mut() = returned_with(&head.headers, response.body());
+    cache_status(response.headers_mut(), "fwd=miss");
+    Served::new(Outcome::Relay, response)
 }
 
 /// A manifest that could not be kept, as it came.
@@ -217,34 +272,11 @@ fn passed_whole(fields: &HeaderMap, bytes: Bytes) -> Served {
     Served::new(Outcome::Miss, response)
 }
 
-/// The registry's 429, from a HEAD, which has no body: asking again for one would make it worse.
-fn too_many_requests(asked: &Asked, response: Response<IdleBody>) -> Served {
-    let mut served = passed_on(response, "fwd=miss");
-    let message = format!(
-        "{}: the registry refuses further requests for now (429 Too Many Requests)",
-        asked.registry
-    );
-    let document =
-        ErrorDocument::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);
-    *served.response.body_mut() = ResponseBody::full(document.to_json());
-    let fields = served.response.headers_mut();
-    fields.remove(header::CONTENT_LENGTH);
-    fields.insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    served
-}
-
 /// The digest under which a registry serves what was asked for; a page of something else has none.
-fn named_digest(response: &Response<IdleBody>) -> Option<Digest> {
-    if response.status() == StatusCode::OK { digest_of(response.headers()) } else { None }
+pub(super) fn named_digest(status: StatusCode, headers: &HeaderMap) -> Option<Digest> {
+    if status == StatusCode::OK { digest_of(headers) } else { None }
 }
 
 fn digest_of(headers: &HeaderMap) -> Option<Digest> {
     text(headers, "docker-content-digest")?.parse().ok()
-}
-
-/// The same repository's manifest, by digest.
-fn by_digest(target: &Target, digest: &Digest) -> Target {
-    let path = target.path();
-    let base = path.rsplit_once('/').map_or(path, |(base, _)| base);
-    Target { path_and_query: format!("{base}/{digest}"), ..target.clone() }
 }

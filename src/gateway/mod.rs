@@ -12,7 +12,12 @@
 //! - `shared`: what the proxy itself shows to them
 //! - `ping`, `tokens`: `/v2/` and the token endpoint
 //! - `blobs`: blobs, from the store or into it
-//! - `manifests`: manifests by digest and by tag
+//! - `manifests`, `tagged`: manifests by digest, and by tag
+//! - `tags`: what tags stand for, as their registries said last
+//! - `listings`: tags and referrers
+//! - `pressure`, `quota`: registries that have had enough, and what they say of that
+//! - `turns`: one fetch for all who want the same
+//! - `reason`: why an answer is what it is
 //! - `fill`: a download on its way into the store
 //! - `object`, `multipart`: an object of the store as a response, in one part or several
 //! - `rescue`: bodies that go on from the registry when the disk fails
@@ -32,16 +37,23 @@ mod errors;
 mod fill;
 mod headers;
 mod identity;
+mod listings;
 mod manifests;
 mod multipart;
 mod object;
 mod ping;
+mod pressure;
+mod quota;
 pub mod ranges;
+pub mod reason;
 mod relay;
 mod rescue;
 mod shared;
+mod tagged;
+mod tags;
 mod tokens;
 mod trouble;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +61,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use access::{Access, Place, Question, Rights};
@@ -58,16 +71,30 @@ use challenges::{Challenges, TOKEN_PATH};
 pub use errors::error_response;
 pub use headers::{PRODUCT, is_own_via};
 use identity::{Identifier, has_own_token};
+use listings::Listings;
+use manifests::Errand;
+use pressure::Pressure;
+pub use quota::Quota;
+use quota::Quotas;
+use reason::Reason;
 use shared::SharedTokens;
+use tagged::{HeadAnswer, HeadQuestion};
+pub use tags::TagTtl;
+use tags::Tags;
+pub use trouble::StoreHealth;
+use turns::Turns;
 
 use crate::log::{Outcome, Subject};
 use crate::oci::{
-    Authority, ErrorCode, ErrorDocument, HostPattern, Registry, RepositoryName, Route,
+    Authority, ErrorCode, ErrorDocument, HostPattern, Registry, RepositoryName, Route, Tag,
 };
 use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::credentials::Credentials;
-use crate::upstream::{Scheme, Target, Upstream, UpstreamError};
+use crate::upstream::{Outage, Scheme, Target, Upstream, UpstreamError};
 
+/// Downloads into the store at a time; what is beyond them is passed on. A client that asks for
+/// everything and hangs up must not have the whole line.
+const MOST_DOWNLOADS: usize = 256;
 /// Questions whose answers are kept at a time.
 const MOST_ANSWERS: u64 = 10_000;
 /// How long a registry's yes or no is an answer to those who ask the same at that moment.
@@ -92,6 +119,8 @@ pub struct RegistryRule {
     pub scheme: Scheme,
     /// What the proxy itself is there, for clients that bring no credential.
     pub credentials: Option<Credentials>,
+    /// `tag-ttl` there.
+    pub tag_ttl: TagTtl,
 }
 
 /// How requests are decided.
@@ -101,11 +130,23 @@ pub struct Options {
     pub push: Push,
     /// `[[registry]]`, the first that fits wins.
     pub registries: Vec<RegistryRule>,
+    /// `tag-ttl`.
+    pub tag_ttl: TagTtl,
+    /// `keep-deleted`.
+    pub keep_deleted: bool,
+    /// `quota-floor`.
+    pub quota_floor: u64,
 }
 
 impl Options {
     fn rule_for(&self, authority: &Authority) -> Option<&RegistryRule> {
         self.registries.iter().find(|rule| rule.host.matches(authority))
+    }
+
+    /// How long a tag of the registry at `authority` is served without asking.
+    fn tag_ttl(&self, authority: &Authority, tag: &Tag) -> Duration {
+        let there = self.rule_for(authority).and_then(|rule| rule.tag_ttl.of(tag));
+        there.or_else(|| self.tag_ttl.of(tag)).unwrap_or_default()
     }
 
     /// How the registry at `authority` is spoken to: by TLS unless the operator says otherwise,
@@ -130,8 +171,8 @@ impl Served {
         Self { response, outcome, reason: None }
     }
 
-    fn because(self, reason: impl Into<String>) -> Self {
-        Self { reason: Some(reason.into()), ..self }
+    fn why(self, reason: &Reason) -> Self {
+        Self { reason: Some(reason.to_string()), ..self }
     }
 }
 
@@ -151,8 +192,17 @@ struct Parts {
     access: Access,
     challenges: Challenges,
     shared: SharedTokens,
+    tags: Tags,
+    listings: Listings,
+    quotas: Quotas,
+    pressure: Pressure,
     /// Answers that several wait for.
     answers: moka::future::Cache<Question, bool>,
+    heads: moka::future::Cache<HeadQuestion, Arc<HeadAnswer>>,
+    errands: Turns<Errand>,
+    pings: Turns<Registry>,
+    /// Room for downloads that outlive their clients.
+    downloads: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
@@ -172,12 +222,17 @@ impl Asked {
         scheme: Scheme,
         authority: Authority,
         registry: Registry,
+        route: &Route,
         request: Request<Incoming>,
         own_realm: String,
     ) -> Self {
         let (head, body) = request.into_parts();
-        let path_and_query =
+        let mut path_and_query =
             head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        if matches!(route, Route::Blob { .. } | Route::Manifest { .. }) {
+            // All that stands there is `ns`, and this is the registry that it names.
+            path_and_query.truncate(head.uri.path().len());
+        }
         let target = Target { scheme, authority, path_and_query };
         Self { method: head.method, target, registry, own_realm, headers: head.headers, body }
     }
@@ -195,6 +250,7 @@ impl Gateway {
     ) -> Self {
         let identifier = Identifier::new();
         let (fills, trouble, access, challenges, shared) = Default::default();
+        let (tags, listings, quotas, pressure, errands, pings) = Default::default();
         let parts = Parts {
             store,
             upstream,
@@ -205,13 +261,24 @@ impl Gateway {
             access,
             challenges,
             shared,
-            answers: moka::future::Cache::builder()
-                .max_capacity(MOST_ANSWERS)
-                .time_to_live(ANSWER_LIFE)
-                .build(),
+            tags,
+            listings,
+            quotas,
+            pressure,
+            errands,
+            pings,
+            downloads: Arc::new(Semaphore::new(MOST_DOWNLOADS)),
+            answers: shared_answers(),
+            heads: shared_answers(),
             tasks,
         };
         Self { parts: Arc::new(parts) }
+    }
+
+    /// Whether the store takes downloads.
+    #[must_use]
+    pub fn store_health(&self) -> StoreHealth {
+        self.parts.trouble.health()
     }
 
     /// Answers a request that a client addressed to the registry at `authority`.
@@ -231,18 +298,37 @@ impl Gateway {
         let upstream = registry.authority(authority);
         let scheme = self.parts.options.scheme_for(authority);
         let own_realm = own_realm(authority, uri);
-        let asked = Asked::new(scheme, upstream, registry.clone(), request, own_realm.clone());
+        let asked =
+            Asked::new(scheme, upstream, registry.clone(), &route, request, own_realm.clone());
+        if has_dot_segment(asked.target.path()) {
+            return (odd_path(&registry), subject);
+        }
+        let (authority, scheme) = (asked.target.authority.clone(), asked.target.scheme);
         let mut served = self.dispatch(&route, asked).await;
         if served.response.status() == StatusCode::UNAUTHORIZED {
+            self.know_challenge(&registry, scheme, authority).await;
             self.parts.challenges.rewrite(&registry, &own_realm, served.response.headers_mut());
         }
         (served, subject)
     }
 
+    /// What can't be reached now.
+    #[must_use]
+    pub fn outages(&self) -> Vec<Outage> {
+        self.parts.upstream.outages()
+    }
+
+    /// The proxy's own quota at each registry that counts pulls.
+    #[must_use]
+    pub fn quotas(&self) -> Vec<(Registry, Quota)> {
+        self.parts.quotas.shared()
+    }
+
     /// Sends a plain-HTTP request to a host that is no registry, and its answer back, unread.
     pub async fn forward(&self, authority: Authority, request: Request<Incoming>) -> Served {
         let registry = Registry::at(&authority);
-        let asked = Asked::new(Scheme::Http, authority, registry, request, String::new());
+        let asked =
+            Asked::new(Scheme::Http, authority, registry, &Route::Other, request, String::new());
         let name = asked.registry.clone();
         relay::unseen(self, asked)
             .await
@@ -255,7 +341,10 @@ impl Gateway {
         let registry = asked.registry.clone();
         let rights = repository.and_then(|repository| {
             let place = Place { registry: registry.clone(), repository: repository.clone() };
-            Rights::new(&self.parts.store, place, identity.clone())
+            let rule = self.parts.options.rule_for(&asked.target.authority);
+            let credentials = rule.and_then(|rule| rule.credentials.as_ref());
+            let who = credentials.map(Credentials::label).unwrap_or_default();
+            Rights::new(&self.parts.store, place, identity.clone(), who)
         });
         Caller { parts: self.parts.clone(), registry, identity, rights }
     }
@@ -264,6 +353,17 @@ impl Gateway {
         let credentials =
             self.parts.options.rule_for(authority).and_then(|rule| rule.credentials.as_ref());
         credentials.is_some_and(|credentials| credentials.may_go_to(authority.host()))
+    }
+
+    /// A client that is sent to the registry's own realm goes around us, for want of its challenge.
+    async fn know_challenge(&self, registry: &Registry, scheme: Scheme, authority: Authority) {
+        let Parts { challenges, store, .. } = &*self.parts;
+        if challenges.last(store, registry).await.is_none() {
+            let path_and_query = "/v2/".to_owned();
+            let target = Target { scheme, authority, path_and_query };
+            // Without it the client follows the challenge as it is.
+            let _ = ping::ask(self, registry, &target).await;
+        }
     }
 
     async fn dispatch(&self, route: &Route, asked: Asked) -> Served {
@@ -278,6 +378,9 @@ impl Gateway {
             }
             (Route::Manifest { repository, reference }, &Method::GET | &Method::HEAD) => {
                 manifests::serve(self, asked, repository, reference).await
+            }
+            (Route::Tags { repository } | Route::Referrers { repository, .. }, &Method::GET) => {
+                listings::serve(self, asked, route, repository).await
             }
             _ if self.parts.options.push == Push::Deny && is_write(&asked) => {
                 return push_denied(&registry);
@@ -302,6 +405,27 @@ impl Gateway {
         let body = RequestBody::Client(asked.body);
         self.parts.upstream.send(asked.method, &asked.target, headers, body).await
     }
+}
+
+fn shared_answers<K, V>() -> moka::future::Cache<K, V>
+where
+    K: std::hash::Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    moka::future::Cache::builder().max_capacity(MOST_ANSWERS).time_to_live(ANSWER_LIFE).build()
+}
+
+/// Whether a path has a segment that leads elsewhere, as it is or escaped: servers differ on what
+/// becomes of it, and ours has said which repository it is about.
+fn has_dot_segment(path: &str) -> bool {
+    let path = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/");
+    path.split(['/', '\\']).any(|segment| segment == "." || segment == "..")
+}
+
+fn odd_path(registry: &Registry) -> Served {
+    let message = format!("{registry}: a path with '.' or '..' in it is not passed on");
+    let document = ErrorDocument::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message);
+    Served::new(Outcome::Denied, error_response(&document))
 }
 
 /// The token endpoint as the client reaches it: on the host that it asked, the way it asked.

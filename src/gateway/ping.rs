@@ -5,12 +5,12 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use super::body::ResponseBody;
 use super::challenges::Authentication;
 use super::errors::error_response;
-use super::headers::{append, forwarded};
+use super::headers::{append, for_ourselves, forwarded};
 use super::identity::{Identity, has_own_token};
 use super::relay::passed_on;
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
-use crate::oci::{ErrorCode, ErrorDocument};
+use crate::oci::{ErrorCode, ErrorDocument, Registry};
 use crate::upstream::client::Followed;
 use crate::upstream::{Target, UpstreamError};
 
@@ -21,12 +21,19 @@ pub(super) async fn serve(gateway: &Gateway, asked: Asked) -> Result<Served, Ups
     if matches!(parts.identifier.identify(&asked.headers), Identity::Client(_)) {
         return super::relay::serve(gateway, asked).await;
     }
+    // Asked once for all who wait.
+    let turn = match parts.challenges.fresh(&asked.registry) {
+        None => Some(parts.pings.wait(asked.registry.clone()).await),
+        Some(_) => None,
+    };
     if let Some(known) = parts.challenges.fresh(&asked.registry) {
         return Ok(answer(gateway, &asked, &known, Outcome::Hit));
     }
-    let failed = match ask(gateway, &asked, &asked.target).await {
+    let asking = ask(gateway, &asked.registry, &asked.target).await;
+    drop(turn);
+    let failed = match asking {
         Ok((Some(known), _)) => return Ok(answer(gateway, &asked, &known, Outcome::Relay)),
-        Ok((None, response)) if !response.status().is_server_error() => {
+        Ok((None, response)) if !is_trouble(response.status()) => {
             return Ok(passed_on(response, "fwd=bypass"));
         }
         Ok((None, response)) => Ok(response),
@@ -42,11 +49,10 @@ pub(super) async fn serve(gateway: &Gateway, asked: Asked) -> Result<Served, Ups
 /// they know.
 pub(super) async fn ask(
     gateway: &Gateway,
-    asked: &Asked,
+    registry: &Registry,
     target: &Target,
 ) -> Result<(Option<Authentication>, Response<crate::upstream::body::IdleBody>), UpstreamError> {
-    let mut headers = forwarded(&asked.headers);
-    headers.remove(header::AUTHORIZATION);
+    let headers = for_ourselves(&forwarded(&HeaderMap::new()));
     let parts = &gateway.parts;
     let (method, body) = (http::Method::GET, crate::upstream::body::RequestBody::Empty);
     let response = parts.upstream.send(method, target, headers, body).await?;
@@ -54,16 +60,21 @@ pub(super) async fn ask(
     let known = match answer.response.status() {
         StatusCode::OK if is_registry(answer.response.headers()) => {
             let open = Authentication::None;
-            parts.challenges.remember(&parts.store, &asked.registry, open.clone()).await;
+            parts.challenges.remember(&parts.store, registry, open.clone()).await;
             Some(open)
         }
         StatusCode::UNAUTHORIZED => {
-            gateway.caller(asked, None).learn(&asked.registry, target, &answer).await;
-            parts.challenges.fresh(&asked.registry)
+            let fields = answer.response.headers();
+            parts.challenges.learn(&parts.store, registry, target, fields).await;
+            parts.challenges.fresh(registry)
         }
         _ => None,
     };
     Ok((known, answer.response))
+}
+
+fn is_trouble(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
 /// Whether a 200 is that of a registry, and not that of a web site with something at every path.

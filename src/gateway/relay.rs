@@ -10,7 +10,6 @@ use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
-use crate::upstream::client::Followed;
 
 /// Sends the request to the registry and its answer to the client. Redirects are the client's.
 ///
@@ -25,10 +24,8 @@ pub(super) async fn serve(gateway: &Gateway, asked: Asked) -> Result<Served, Ups
         let answer = caller.once(asked.method, &asked.target, &headers).await?;
         return Ok(passed_on(answer.response, "fwd=bypass"));
     }
-    let target = asked.target.clone();
-    let answer = Followed::at_once(gateway.send(asked).await?);
-    caller.learn(&caller.registry, &target, &answer).await;
-    Ok(passed_on(answer.response, "fwd=bypass"))
+    let response = gateway.send(asked).await?;
+    Ok(passed_on(response, "fwd=bypass"))
 }
 
 /// Sends a request to a host that is no registry, and its answer back.

@@ -92,6 +92,7 @@ pub(super) async fn rest(
 ) -> Result<ResponseBody, ResponseError> {
     let digest = *reader.digest();
     tracing::warn!(%digest, "the store does not deliver an object: going on from the registry");
+    source.caller.parts.upstream.metrics().rescued();
     let rest = if span.is_whole {
         whole(&source, &reader, span.offset).await
     } else {

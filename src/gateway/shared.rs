@@ -31,7 +31,8 @@ pub(super) struct SharedTokens {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     registry: Registry,
-    scope: Option<String>,
+    realm: Target,
+    scope: String,
 }
 
 struct BeforeTheEnd;
@@ -63,7 +64,7 @@ pub(super) struct Errand<'a> {
     /// What the registry wants, as far as is known.
     pub(super) authentication: Option<Authentication>,
     /// What the request is for.
-    pub(super) scope: Option<String>,
+    pub(super) scope: String,
     /// What the operator has configured for the registry.
     pub(super) rule: Option<&'a RegistryRule>,
 }
@@ -90,10 +91,10 @@ impl SharedTokens {
                 } else {
                     None
                 };
+                let Some(key) = errand.key() else { return Ok(None) };
                 let scope = errand.scope.clone();
-                let key = Key { registry: errand.registry.clone(), scope: scope.clone() };
                 let getting = async {
-                    upstream.token(&realm, scope.as_deref(), login.as_ref()).await.map(Arc::new)
+                    upstream.token(&realm, Some(&scope), login.as_ref()).await.map(Arc::new)
                 };
                 match self.tokens.try_get_with(key, getting).await {
                     Ok(token) => Ok(Some(token.authorization.clone())),
@@ -103,24 +104,12 @@ impl SharedTokens {
         }
     }
 
-    /// The token of an errand serves the requests as well that would ask for `scope`: the registry
-    /// has other words for it than are usual.
-    pub(super) async fn keep_also_for(&self, errand: &Errand<'_>, scope: Option<String>) {
-        let registry = errand.registry;
-        let key = |scope| Key { registry: registry.clone(), scope };
-        if scope != errand.scope
-            && let Some(token) = self.tokens.get(&key(errand.scope.clone())).await
-        {
-            self.tokens.insert(key(scope), token).await;
-        }
-    }
-
     /// The registry does not take `authorization` any more.
     pub(super) async fn forget(&self, errand: &Errand<'_>, authorization: &HeaderValue) {
         if let Some(credentials) = errand.rule.and_then(|rule| rule.credentials.as_ref()) {
             credentials.forget();
         }
-        let key = Key { registry: errand.registry.clone(), scope: errand.scope.clone() };
+        let Some(key) = errand.key() else { return };
         let is_same = |token: &Arc<Token>| token.authorization == *authorization;
         // Somebody else may have got a new one meanwhile.
         if self.tokens.get(&key).await.as_ref().is_some_and(is_same) {
@@ -130,6 +119,11 @@ impl SharedTokens {
 }
 
 impl Errand<'_> {
+    fn key(&self) -> Option<Key> {
+        let realm = self.authentication.as_ref()?.realm(self.target)?.target;
+        Some(Key { registry: self.registry.clone(), realm, scope: self.scope.clone() })
+    }
+
     /// The operator's credentials, if they may be shown to `host`.
     async fn login(&self, host: &Host) -> Option<Login> {
         let credentials = self.rule?.credentials.as_ref()?;
@@ -167,7 +161,8 @@ fn refused(
             }
             Ok(())
         }
-        TokenError::Refused(..) | TokenError::Answer(_) | TokenError::Upstream(_) => {
+        TokenError::Upstream(error) => Err(error.clone().into()),
+        TokenError::Refused(..) | TokenError::Answer(_) => {
             Err(UpstreamError::Token { authority, reason: error.to_string() })
         }
     }

@@ -12,6 +12,7 @@ use super::body::ResponseBody;
 use super::challenges::Authentication;
 use super::headers::forwarded;
 use super::identity::{has_own_token, own_token};
+use super::reason::Reason;
 use super::relay::passed_on;
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
@@ -50,10 +51,10 @@ async fn relayed(gateway: &Gateway, asked: Asked) -> Result<Served, UpstreamErro
         }
         Ok(response) => {
             let reason = format!("the token server answered {}", response.status());
-            Ok(own(Outcome::Stale).because(reason))
+            Ok(own(Outcome::Stale).why(&Reason::TokenServer(reason)))
         }
         Err(error) if error.is_refused_here() => Err(error),
-        Err(error) => Ok(own(Outcome::Stale).because(error.to_string())),
+        Err(error) => Ok(own(Outcome::Stale).why(&Reason::TokenServer(error.to_string()))),
     }
 }
 
@@ -64,7 +65,7 @@ async fn realm(gateway: &Gateway, asked: &Asked) -> Result<Option<Realm>, Upstre
     let known = gateway.parts.challenges.last(&gateway.parts.store, &asked.registry).await;
     let known = match known {
         Some(known) => Some(known),
-        None => super::ping::ask(gateway, asked, &registry).await?.0,
+        None => super::ping::ask(gateway, &asked.registry, &registry).await?.0,
     };
     Ok(known.as_ref().and_then(|known| Authentication::realm(known, &registry)))
 }

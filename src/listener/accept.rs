@@ -191,13 +191,14 @@ fn placed(
 
 async fn serve(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, place: Place) {
     let is_admitted = shared.access.admits(client.ip());
+    let open = shared.services.metrics.connection();
     let Ok((stream, secure)) = opened(&shared, stream, is_admitted).await.inspect_err(|error| {
         tracing::debug!(%client, %error, "a connection came to nothing");
     }) else {
         return;
     };
     let shutdown = shared.services.shutdown.clone();
-    let peer = Peer { shared, client, secure, _place: Arc::new(place) };
+    let peer = Peer { shared, client, secure, _place: Arc::new((place, open)) };
     http::serve(stream, &shutdown, |received| {
         let peer = peer.clone();
         async move {

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -12,7 +12,11 @@ use super::request::Unfit;
 use crate::gateway::body::ResponseError;
 use crate::gateway::{ResponseBody, error_response};
 use crate::log::{Outcome, RequestLine};
+use crate::metrics::Metrics;
 use crate::oci::{ErrorCode, ErrorDocument};
+
+/// A registry that takes this long to begin an answer is one that people notice.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// A response, and the line that it leaves; none where something else will write it.
 pub(super) struct Answer {
@@ -30,13 +34,18 @@ impl Answer {
     }
 
     /// The response for hyper, whose end writes the line.
-    pub(super) fn logged(self, began: Instant) -> Response<LoggedBody> {
+    pub(super) fn logged(self, began: Instant, metrics: &Metrics) -> Response<LoggedBody> {
         let status = Some(self.response.status());
         let line = self.line.map(|line| RequestLine { status, ..line });
+        let waited = began.elapsed();
+        if let Some(line) = line.as_ref().filter(|_| waited >= SLOW) {
+            line.warn_of_wait(waited);
+        }
         // These have no body, whatever they describe; nobody will ask for its end.
         let ended = line.as_ref().is_some_and(|line| line.method == Method::HEAD)
             || matches!(status, Some(StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED));
-        self.response.map(|inner| LoggedBody { inner, line, began, ended })
+        let metrics = metrics.clone();
+        self.response.map(|inner| LoggedBody { inner, line, began, ended, metrics })
     }
 }
 
@@ -46,6 +55,7 @@ pub struct LoggedBody {
     line: Option<RequestLine>,
     began: Instant,
     ended: bool,
+    metrics: Metrics,
 }
 
 impl LoggedBody {
@@ -54,10 +64,15 @@ impl LoggedBody {
         match result {
             None => self.ended = true,
             Some(Ok(frame)) => {
-                line.body_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                line.body_bytes += bytes;
+                self.metrics.sent(line.outcome, bytes);
             }
             Some(Err(error)) => {
                 self.ended = true;
+                if matches!(error, ResponseError::Digest(_)) {
+                    self.metrics.mismatched();
+                }
                 line.outcome = Outcome::Error;
                 line.reason = Some(error.to_string());
             }
@@ -103,6 +118,7 @@ impl Drop for LoggedBody {
             line.reason.get_or_insert_with(|| "the client left".to_owned());
         }
         line.elapsed = self.began.elapsed();
+        self.metrics.answered(line);
         line.emit();
     }
 }
@@ -127,4 +143,40 @@ fn last(status: StatusCode, reason: &str) -> Response<ResponseBody> {
     let mut response = refusal(status, ErrorCode::Unsupported, reason);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Subject;
+    use std::sync::{Arc, Mutex};
+    use tracing::{Event, Level, Subscriber};
+    use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt as _};
+
+    #[derive(Clone, Default)]
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl<S: Subscriber> Layer<S> for Levels {
+        fn on_event(&self, event: &Event<'_>, _: LayerContext<'_, S>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+    }
+
+    #[test]
+    fn only_an_answer_that_was_slow_to_begin_is_warned_of() {
+        for (waited, levels) in
+            [(Duration::ZERO, vec![Level::INFO]), (SLOW, vec![Level::WARN, Level::INFO])]
+        {
+            let seen = Levels::default();
+            let subscriber = tracing_subscriber::registry().with(seen.clone());
+            tracing::subscriber::with_default(subscriber, || {
+                let (subject, client) = (Subject::Other("/x".to_owned()), [10, 0, 0, 7].into());
+                let line = RequestLine::new(Outcome::Relay, Method::GET, subject, client);
+                let answer = Answer::new(Response::new(ResponseBody::Empty), line);
+                let began = Instant::now().checked_sub(waited).unwrap();
+                drop(answer.logged(began, &Metrics::default()));
+            });
+            assert_eq!(*seen.0.lock().unwrap(), levels);
+        }
+    }
 }

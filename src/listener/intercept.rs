@@ -28,7 +28,7 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, authority: Authority, line:
     tasks.spawn(async move {
         let upgraded = match upgrade.await {
             Ok(upgraded) => upgraded,
-            Err(error) => return tunnel::never_opened(line, &error),
+            Err(error) => return tunnel::never_opened(&peer, line, &error),
         };
         let Some(stream) = connection::unwrapped(upgraded) else {
             return;
@@ -36,7 +36,7 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, authority: Authority, line:
         match handshake(&peer, &authority, stream).await {
             Ok(tls) => serve(peer, authority, tls).await,
             Err(reason) => {
-                RequestLine { outcome: Outcome::Error, reason: Some(reason), ..line }.emit();
+                peer.finish(&line.with(Outcome::Error).because(Some(reason)));
             }
         }
     });
@@ -105,17 +105,18 @@ impl Context {
             Err(unserved) => {
                 let (request, unfit) = *unserved;
                 let line = self.denied(request.method()).because(Some(unfit.reason.to_string()));
-                return Answer::new(refused(&unfit), line).logged(began);
+                return Answer::new(refused(&unfit), line).logged(began, self.peer.metrics());
             }
         };
         if let Some(response) = self.refused(&request) {
-            return Answer::new(response, self.denied(request.method())).logged(began);
+            return Answer::new(response, self.denied(request.method()))
+                .logged(began, self.peer.metrics());
         }
         let method = request.method().clone();
         let gateway = &self.peer.shared.services.gateway;
         let (served, subject) = gateway.respond(&self.authority, request).await;
         let line = self.peer.line(served.outcome, method, subject).because(served.reason);
-        Answer::new(served.response, line).logged(began)
+        Answer::new(served.response, line).logged(began, self.peer.metrics())
     }
 
     fn denied(&self, method: &Method) -> RequestLine {

@@ -49,6 +49,7 @@ pub use tls::TlsSettingsError;
 
 use crate::gateway::{Gateway, ResponseBody};
 use crate::log::{Outcome, RequestLine, Subject};
+use crate::metrics::{Metrics, Open};
 use crate::oci::host::HTTPS_PORT;
 use crate::oci::{Authority, Host};
 use crate::upstream::Dialer;
@@ -99,6 +100,8 @@ pub struct Services {
     pub pages: Arc<dyn Pages>,
     /// Leaves for intercepted hosts.
     pub certificates: CertificateAuthority,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Every connection and download, for the drain.
     pub tasks: TaskTracker,
     /// Cancelled when the drain begins.
@@ -120,13 +123,23 @@ struct Peer {
     client: SocketAddr,
     secure: bool,
     /// A place among the connections; a tunnel keeps it as long as it lasts.
-    _place: Arc<access::Place>,
+    _place: Arc<(access::Place, Open)>,
 }
 
 impl Peer {
     /// A line for a request of this client's.
     fn line(&self, outcome: Outcome, method: Method, subject: Subject) -> RequestLine {
         RequestLine::new(outcome, method, subject, self.client.ip())
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.shared.services.metrics
+    }
+
+    /// Counts and writes the line of a request whose answer had no body of ours.
+    fn finish(&self, line: &RequestLine) {
+        self.metrics().answered(line);
+        line.emit();
     }
 }
 

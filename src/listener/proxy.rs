@@ -35,7 +35,7 @@ pub(super) async fn answer(peer: &Peer, received: Received) -> Response<LoggedBo
             None => origin(peer, &request),
         },
     };
-    answer.logged(began)
+    answer.logged(began, peer.metrics())
 }
 
 fn is_forwarded(request: &Request<Incoming>) -> bool {
@@ -48,7 +48,7 @@ pub(super) fn turn_away(peer: &Peer, received: Received) -> Response<LoggedBody>
     let began = Instant::now();
     let request = match received {
         Ok(request) if !is_forwarded(&request) && request.uri().path() == "/healthz" => {
-            return origin(peer, &request).logged(began);
+            return origin(peer, &request).logged(began, peer.metrics());
         }
         Ok(request) => request,
         Err(unserved) => unserved.0,
@@ -57,7 +57,7 @@ pub(super) fn turn_away(peer: &Peer, received: Received) -> Response<LoggedBody>
     let reason = format!("{} may not use this proxy (access.clients)", peer.client.ip());
     let mut response = refusal(StatusCode::FORBIDDEN, ErrorCode::Denied, &reason);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    Answer::new(response, line.because(Some(reason))).logged(began)
+    Answer::new(response, line.because(Some(reason))).logged(began, peer.metrics())
 }
 
 /// The answer to a request of somebody who is no user of the proxy's, where users are asked for.

@@ -29,10 +29,17 @@ pub(super) fn failed(error: &DialError) -> (Outcome, Response<ResponseBody>) {
     let (outcome, status, code) = match error {
         DialError::NotPublic { .. } => (Outcome::Denied, StatusCode::FORBIDDEN, ErrorCode::Denied),
         DialError::Own { .. } => (Outcome::Denied, StatusCode::LOOP_DETECTED, ErrorCode::Denied),
+        DialError::Offline { .. } => {
+            (Outcome::Denied, StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Denied)
+        }
         error if error.is_timeout() => {
             (Outcome::Error, StatusCode::GATEWAY_TIMEOUT, ErrorCode::Upstream)
         }
-        _ => (Outcome::Error, StatusCode::BAD_GATEWAY, ErrorCode::Upstream),
+        DialError::Resolve { .. }
+        | DialError::NoAddress { .. }
+        | DialError::Connect { .. }
+        | DialError::Timeout { .. }
+        | DialError::Proxy(_) => (Outcome::Error, StatusCode::BAD_GATEWAY, ErrorCode::Upstream),
     };
     (outcome, refusal(status, code, &error.to_string()))
 }
@@ -42,9 +49,10 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, far: Link, line: RequestLin
     let began = Instant::now();
     let peer = peer.clone();
     peer.shared.services.tasks.clone().spawn(async move {
+        let _open = peer.metrics().tunnel();
         let near = match upgrade.await {
             Ok(near) => near,
-            Err(error) => return never_opened(line, &error),
+            Err(error) => return never_opened(&peer, line, &error),
         };
         let Some(mut near) = connection::unwrapped(near) else {
             return;
@@ -61,14 +69,15 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, far: Link, line: RequestLin
             () = falls_silent(&peer.shared.services.shutdown, &passed) => {}
         }
         let body_bytes = passed.load(Ordering::Relaxed);
-        RequestLine { body_bytes, elapsed: began.elapsed(), ..line }.emit();
+        peer.metrics().sent(line.outcome, body_bytes);
+        peer.finish(&RequestLine { body_bytes, elapsed: began.elapsed(), ..line });
     });
 }
 
 /// The line of a CONNECT whose client left before it was answered.
-pub(super) fn never_opened(line: RequestLine, error: &hyper::Error) {
+pub(super) fn never_opened(peer: &Peer, line: RequestLine, error: &hyper::Error) {
     let reason = format!("the client left before the tunnel was open: {error}");
-    line.with(Outcome::Error).because(Some(reason)).emit();
+    peer.finish(&line.with(Outcome::Error).because(Some(reason)));
 }
 
 /// Resolves when the shutdown has begun and nothing moves any more: nobody can tell otherwise when

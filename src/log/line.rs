@@ -1,6 +1,7 @@
 //! The line a request leaves in the log.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -32,6 +33,44 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them, in their order.
+    pub const ALL: [Self; 9] = [
+        Self::Hit,
+        Self::Miss,
+        Self::Joined,
+        Self::Revalidated,
+        Self::Stale,
+        Self::Relay,
+        Self::Tunnel,
+        Self::Denied,
+        Self::Error,
+    ];
+
+    /// The word in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Joined => "joined",
+            Self::Revalidated => "revalidated",
+            Self::Stale => "stale",
+            Self::Relay => "relay",
+            Self::Tunnel => "tunnel",
+            Self::Denied => "denied",
+            Self::Error => "error",
+        }
+    }
+
+    /// Whether the body needed no transfer from an upstream of its own.
+    #[must_use]
+    pub fn is_from_store(self) -> bool {
+        match self {
+            Self::Hit | Self::Joined | Self::Revalidated | Self::Stale => true,
+            Self::Miss | Self::Relay | Self::Tunnel | Self::Denied | Self::Error => false,
+        }
+    }
+
     /// The word in the log.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -66,7 +105,9 @@ pub enum Subject {
 }
 
 impl Subject {
-    fn registry(&self) -> Option<&str> {
+    /// The registry's identity, if it is about one.
+    #[must_use]
+    pub fn registry(&self) -> Option<&str> {
         match self {
             Self::Registry { registry, .. } => Some(registry),
             Self::Other(_) => None,
@@ -112,9 +153,28 @@ impl fmt::Display for Short<'_> {
     }
 }
 
+/// What tells a request's lines from those of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    fn random() -> Self {
+        // Every state has keys of its own.
+        Self(RandomState::new().build_hasher().finish())
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// Everything the log says of a request.
 #[derive(Debug, Clone)]
 pub struct RequestLine {
+    /// Which request.
+    pub id: RequestId,
     /// How it was answered.
     pub outcome: Outcome,
     /// The request's method.
@@ -141,6 +201,7 @@ impl RequestLine {
     #[must_use]
     pub fn new(outcome: Outcome, method: Method, subject: Subject, client: IpAddr) -> Self {
         Self {
+            id: RequestId::random(),
             outcome,
             method,
             subject,
@@ -164,11 +225,24 @@ impl RequestLine {
         Self { reason, ..self }
     }
 
+    /// Warns of an answer that took this long to begin.
+    pub fn warn_of_wait(&self, waited: Duration) {
+        let wait_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(
+            id = %self.id,
+            registry = self.subject.registry(),
+            object = self.subject.object(),
+            wait_ms,
+            "an answer was slow to begin"
+        );
+    }
+
     /// Writes the line.
     pub fn emit(&self) {
         let elapsed_ms = u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
             target: TARGET,
+            id = %self.id,
             outcome = self.outcome.as_str(),
             method = self.method.as_str(),
             registry = self.subject.registry(),

@@ -8,11 +8,12 @@ mod text;
 
 use std::io::IsTerminal as _;
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-pub use line::{Outcome, RequestLine, Subject};
+pub use line::{Outcome, RequestId, RequestLine, Subject};
 
 /// How log events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,11 +54,13 @@ pub fn start(options: Options) {
         Level::Debug => "info,entrepot=debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let shows_ids = filter.max_level_hint().is_some_and(|level| level >= LevelFilter::DEBUG);
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         Format::Text => {
             let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            let layer = tracing_subscriber::fmt::layer().event_format(text::Text { colour });
+            let layer =
+                tracing_subscriber::fmt::layer().event_format(text::Text { colour, shows_ids });
             registry.with(layer).try_init()
         }
         Format::Json => {

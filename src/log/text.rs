@@ -16,6 +16,8 @@ use super::line::TARGET;
 /// Lines carry no time: `docker logs -t`, journald and Kubernetes add it.
 pub(super) struct Text {
     pub(super) colour: bool,
+    /// Who looks closely wants to tell the lines of one request from those of others.
+    pub(super) shows_ids: bool,
 }
 
 impl<S, N> FormatEvent<S, N> for Text
@@ -32,7 +34,7 @@ where
         let mut fields = Fields::default();
         event.record(&mut fields);
         let line = if event.metadata().target() == TARGET {
-            fields.request_line()
+            fields.request_line(self.shows_ids)
         } else {
             fields.event_line(*event.metadata().level())
         };
@@ -67,7 +69,7 @@ impl Fields {
         self.get(name).and_then(|value| value.parse().ok()).unwrap_or_default()
     }
 
-    fn request_line(&self) -> String {
+    fn request_line(&self, shows_ids: bool) -> String {
         let mut line = format!("{:<4}", self.get("outcome").unwrap_or_default());
         for name in ["method", "registry", "repository", "object"] {
             if let Some(value) = self.get(name) {
@@ -85,7 +87,9 @@ impl Fields {
         let size = bytes(self.number("body_bytes"));
         let time = duration(self.number("elapsed_ms"));
         let reason = self.get("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
-        line + &format!(" {size} {time} {client}{reason}")
+        let id =
+            self.get("id").filter(|_| shows_ids).map(|id| format!(" id={id}")).unwrap_or_default();
+        line + &format!(" {size} {time} {client}{id}{reason}")
     }
 
     fn event_line(&self, level: Level) -> String {
@@ -188,7 +192,7 @@ mod tests {
         let captured = Captured::default();
         let writer = captured.clone();
         let layer = tracing_subscriber::fmt::layer()
-            .event_format(Text { colour: false })
+            .event_format(Text { colour: false, shows_ids: false })
             .with_writer(move || writer.clone());
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, emit);
@@ -197,15 +201,12 @@ mod tests {
     }
 
     fn line(subject: Subject) -> RequestLine {
+        let client = "10.0.0.7".parse().unwrap();
         RequestLine {
-            outcome: Outcome::Hit,
-            method: Method::GET,
-            subject,
             status: Some(StatusCode::OK),
             body_bytes: 3_412_000,
             elapsed: Duration::from_millis(2),
-            client: "10.0.0.7".parse().unwrap(),
-            reason: None,
+            ..RequestLine::new(Outcome::Hit, Method::GET, subject, client)
         }
     }
 

@@ -222,6 +222,15 @@ impl HostPattern {
         matches!(self.labels, Labels::Exact(_))
     }
 
+    /// That one host, with its port.
+    #[must_use]
+    pub fn exact(&self) -> Option<Authority> {
+        match &self.labels {
+            Labels::Exact(host) => Some(Authority::new(host.clone(), self.port)),
+            Labels::Any | Labels::Globs(_) => None,
+        }
+    }
+
     /// The longest DNS suffix free of wildcards (for a certificate's name constraints), or the
     /// host itself; nothing for `*`.
     #[must_use]

@@ -7,6 +7,7 @@
 //! - `host`: host names, authorities (`host:port`), host patterns
 //! - `registry`: which registry an authority stands for
 //! - `name`, `reference`: repository names, tags, references
+//! - `tag_pattern`: patterns of tags
 //! - `route`: what a request path asks for
 //! - `manifest`: what a manifest refers to
 //! - `media_type`: which media types are manifests
@@ -22,6 +23,7 @@ pub mod name;
 pub mod reference;
 pub mod registry;
 pub mod route;
+mod tag_pattern;
 
 pub use entrepot_cache::{Algorithm, Digest};
 pub use error::{ErrorCode, ErrorDocument};
@@ -31,3 +33,4 @@ pub use name::RepositoryName;
 pub use reference::{Reference, Tag};
 pub use registry::Registry;
 pub use route::Route;
+pub use tag_pattern::TagPattern;

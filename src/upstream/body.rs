@@ -12,6 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use crate::metrics::Counters;
+
 /// A body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -31,13 +33,14 @@ pub struct IdleBody {
     inner: Incoming,
     limit: Duration,
     deadline: Pin<Box<Sleep>>,
+    counters: Arc<Counters>,
 }
 
 impl IdleBody {
-    /// Watches over `inner`.
+    /// Watches over `inner`; what comes is counted in `counters`.
     #[must_use]
-    pub fn new(inner: Incoming, limit: Duration) -> Self {
-        Self { inner, limit, deadline: Box::pin(tokio::time::sleep(limit)) }
+    pub fn new(inner: Incoming, limit: Duration, counters: Arc<Counters>) -> Self {
+        Self { inner, limit, deadline: Box::pin(tokio::time::sleep(limit)), counters }
     }
 }
 
@@ -52,6 +55,9 @@ impl Body for IdleBody {
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
             let deadline = Instant::now() + self.limit;
             self.deadline.as_mut().reset(deadline);
+            if let Some(Ok(frame)) = &frame {
+                self.counters.received(frame.data_ref().map_or(0, Bytes::len));
+            }
             return Poll::Ready(frame.map(|result| result.map_err(BodyError::from)));
         }
         ready!(self.deadline.as_mut().poll(cx));

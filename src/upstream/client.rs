@@ -1,5 +1,6 @@
 //! Requests to upstreams: pooled connections, timeouts, redirects.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,16 +12,19 @@ use tokio::time::Instant;
 
 use super::ConnectTo;
 use super::body::{IdleBody, Progress, RequestBody, SentBody};
+use super::breaker::{Breakers, Outage};
 use super::certs::Certificates;
 use super::connector::Connector;
-use super::dial::{Resolver, TcpDialer};
+use super::dial::TcpDialer;
 use super::error::UpstreamError;
 use super::link::{Dialer, proxy_refusal};
 use super::proxy::{ForwardProxy, Proxies};
 use super::reach::{Exemptions, OwnListeners};
 use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
+use super::resolve::Resolver;
 use super::trust::{Trust, TrustError};
-use crate::oci::Authority;
+use crate::metrics::Metrics;
+use crate::oci::{Authority, Registry};
 
 /// Registries that one request may be sent on to: registry.k8s.io and lscr.io need one hop.
 pub const MAX_REGISTRIES: usize = 3;
@@ -51,6 +55,8 @@ pub struct Options {
     pub exemptions: Exemptions,
     /// Where this process listens.
     pub own: OwnListeners,
+    /// `offline`: nothing is sent.
+    pub offline: bool,
 }
 
 impl Options {
@@ -59,8 +65,9 @@ impl Options {
             connect_to: self.connect_to.clone(),
             ipv6: self.ipv6,
             timeout: self.connect_timeout,
-            resolver: Resolver::System,
+            resolver: Resolver::default(),
             own: self.own.clone(),
+            offline: self.offline,
         }
     }
 }
@@ -95,7 +102,7 @@ impl Scheme {
 }
 
 /// Whom to ask for what.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
     /// How.
     pub scheme: Scheme,
@@ -157,14 +164,20 @@ impl Followed {
 pub struct Upstream {
     pool: legacy::Client<Connector, SentBody>,
     dialer: Dialer,
+    breakers: Breakers,
     header_timeout: Duration,
     idle_timeout: Duration,
+    metrics: Metrics,
 }
 
 impl Upstream {
-    /// A client by these options. Reads the trust store: blocking.
-    pub fn new(options: &Options) -> Result<Self, TrustError> {
+    /// A client by these options, which counts what it does. Reads the trust store: blocking.
+    pub fn new(options: &Options, metrics: Metrics) -> Result<Self, TrustError> {
         let trust = Trust::new(options.certificates.clone())?;
+        let named: BTreeSet<_> = options.proxies.all().map(ToString::to_string).collect();
+        for proxy in named {
+            tracing::info!(proxy, "upstreams are reached through a proxy");
+        }
         let dialer = Dialer::new(options.tcp_dialer(), options.proxies.clone(), trust.clone());
         let connector = Connector::new(dialer.clone(), options.exemptions.clone(), trust);
         let pool = legacy::Client::builder(TokioExecutor::new())
@@ -173,7 +186,8 @@ impl Upstream {
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
             .build(connector);
         let Options { header_timeout, idle_timeout, .. } = *options;
-        Ok(Self { pool, dialer, header_timeout, idle_timeout })
+        let breakers = Breakers::default();
+        Ok(Self { pool, dialer, breakers, header_timeout, idle_timeout, metrics })
     }
 
     /// Who makes its connections, for what is no HTTP request (tunnels).
@@ -182,11 +196,30 @@ impl Upstream {
         self.dialer.clone()
     }
 
+    /// Where is counted what it does.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Sends one request to one host and waits for the answer's header.
     ///
     /// Cancel safe: dropping the future closes the connection or gives it back.
     pub async fn send(
         &self,
+        method: Method,
+        target: &Target,
+        headers: HeaderMap,
+        body: RequestBody,
+    ) -> Result<Response<IdleBody>, UpstreamError> {
+        let registry = Registry::at(&target.authority);
+        self.send_about(&registry, method, target, headers, body).await
+    }
+
+    /// The same on behalf of `registry`, whose storage or token server may be asked.
+    async fn send_about(
+        &self,
+        registry: &Registry,
         method: Method,
         target: &Target,
         mut headers: HeaderMap,
@@ -200,13 +233,31 @@ impl Upstream {
         if let Some(value) = proxy.and_then(ForwardProxy::authorization) {
             headers.insert(header::PROXY_AUTHORIZATION, value);
         }
-        let request = request(method, target, headers, body)?;
-        let response = self.answered(&target.authority, request, &progress).await?;
+        // What a client sends may take as long as the client likes: it tells nothing of the host.
+        let is_clients = matches!(body.body, RequestBody::Client(_));
+        let request = request(method.clone(), target, headers, body)?;
+        let admission =
+            if is_clients { None } else { Some(self.breakers.admit(&target.authority)?) };
+        let answered = self.answered(&target.authority, request, &progress).await;
+        let status = answered.as_ref().ok().map(Response::status);
+        self.metrics.asked(registry.as_str(), &method, status);
+        let response = match admission {
+            Some(admission) => admission.end(answered)?,
+            None => answered?,
+        };
+        check_coding(&target.authority, response.headers())?;
         let refusal = |proxy| proxy_refusal(proxy, &target.authority, response.status());
         if let Some(refused) = proxy.and_then(refusal) {
             return Err(refused.into());
         }
-        Ok(response.map(|body| IdleBody::new(body, self.idle_timeout)))
+        let counters = self.metrics.of_upstream(registry.as_str());
+        Ok(response.map(|body| IdleBody::new(body, self.idle_timeout, counters)))
+    }
+
+    /// What can't be reached now.
+    #[must_use]
+    pub fn outages(&self) -> Vec<Outage> {
+        self.breakers.outages()
     }
 
     /// The proxy that sees a request to `target` as it is, rather than a tunnel.
@@ -263,9 +314,11 @@ impl Upstream {
         object: Option<&str>,
     ) -> Result<Followed, UpstreamError> {
         let mut storage_path = None;
+        let registry = Registry::at(&target.authority);
         for _ in 0..=MAX_HOPS {
             let body = RequestBody::Empty;
-            let response = self.send(method.clone(), &target, headers.clone(), body).await?;
+            let asking = self.send_about(&registry, method.clone(), &target, headers.clone(), body);
+            let response = asking.await?;
             let hop = redirect::hop(&target, response.status(), response.headers())
                 .map_err(|source| redirected(&target, source))?;
             target = match hop {
@@ -280,7 +333,7 @@ impl Upstream {
                     if is_named {
                         return Ok(Followed { response, elsewhere: None, storage_path });
                     }
-                    headers = for_storage(&headers);
+                    headers = for_strangers(&headers);
                     next
                 }
             };
@@ -289,9 +342,10 @@ impl Upstream {
     }
 }
 
-/// What storage needs to know of a request. Credentials have many names; what is not known to be
+/// What storage, or anybody who does not know the client, needs to know of a request. Credentials have many names; what is not known to be
 /// none does not leave the registry's host.
-fn for_storage(headers: &HeaderMap) -> HeaderMap {
+#[must_use]
+pub fn for_strangers(headers: &HeaderMap) -> HeaderMap {
     let kept = [
         header::ACCEPT,
         header::ACCEPT_ENCODING,
@@ -309,6 +363,20 @@ fn for_storage(headers: &HeaderMap) -> HeaderMap {
         .filter(|(name, _)| kept.contains(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
+}
+
+/// A coding of the transfer other than `chunked` would end here without being undone: hyper takes
+/// what is before it for the body.
+fn check_coding(authority: &Authority, headers: &HeaderMap) -> Result<(), UpstreamError> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(UpstreamError::Exchange {
+            authority: authority.clone(),
+            reason: "its answer has a transfer coding that is not chunked alone".to_owned(),
+        }),
+    }
 }
 
 fn redirected(target: &Target, source: RedirectError) -> UpstreamError {

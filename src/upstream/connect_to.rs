@@ -22,6 +22,12 @@ pub struct ConnectTo {
 }
 
 impl ConnectTo {
+    /// The one destination that this entry is about, if it names one.
+    #[must_use]
+    pub fn asked(&self) -> Option<Authority> {
+        Some(Authority::new(self.from_host.clone()?, self.from_port?))
+    }
+
     /// Where a connection for `authority` goes, if this entry is about it.
     #[must_use]
     pub fn apply(&self, authority: &Authority) -> Option<Authority> {

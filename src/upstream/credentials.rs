@@ -24,6 +24,8 @@ const LONGEST: u64 = 1024 * 1024;
 const HELPER_FRESH: Duration = Duration::from_mins(15);
 /// How long a password file is not read again.
 const FILE_FRESH: Duration = Duration::from_mins(1);
+/// And at most so often, whatever registries say of what was read.
+const REREAD: Duration = Duration::from_secs(30);
 /// A helper says by this name that its secret is a refresh token.
 const REFRESH_TOKEN_NAME: &str = "<token>";
 
@@ -64,6 +66,18 @@ pub enum Origin {
     },
     /// `credential-helper`: the `NAME` of `docker-credential-NAME`.
     Helper(String),
+}
+
+impl Origin {
+    /// What tells one identity from another: never the secret itself.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Self::Password { username, .. } => format!("password {username}"),
+            Self::File { username, path } => format!("file {username} {}", path.display()),
+            Self::Helper(name) => format!("helper {name}"),
+        }
+    }
 }
 
 /// Says which kind it is, never what.
@@ -130,10 +144,13 @@ pub struct Credentials {
     /// The only host that they go to, if it is not the registry's matter.
     token_server: Option<Host>,
     last: Arc<Mutex<Option<Fresh>>>,
+    /// Held by whoever asks the file or the helper.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Fresh {
     login: Login,
+    read: Instant,
     until: Instant,
 }
 
@@ -147,7 +164,13 @@ impl Credentials {
     /// Credentials from there.
     #[must_use]
     pub fn new(origin: Origin) -> Self {
-        Self { origin, token_server: None, last: Arc::default() }
+        Self { origin, token_server: None, last: Arc::default(), turn: Arc::default() }
+    }
+
+    /// What tells this identity from another.
+    #[must_use]
+    pub fn label(&self) -> String {
+        self.origin.label()
     }
 
     /// As those of a token server: they go to that host alone.
@@ -168,6 +191,10 @@ impl Credentials {
         if let Some(login) = self.fresh() {
             return Ok(login);
         }
+        let _turn = self.turn.lock().await;
+        if let Some(login) = self.fresh() {
+            return Ok(login);
+        }
         let (login, fresh) = match &self.origin {
             Origin::Password { username, password } => {
                 let (username, password) = (username.clone(), password.clone());
@@ -176,9 +203,9 @@ impl Credentials {
             Origin::File { username, path } => (from_file(username, path).await?, FILE_FRESH),
             Origin::Helper(name) => (from_helper(name, server).await?, HELPER_FRESH),
         };
-        let until = Instant::now() + fresh;
+        let read = Instant::now();
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Fresh { login: login.clone(), until });
+            Some(Fresh { login: login.clone(), read, until: read + fresh });
         Ok(login)
     }
 
@@ -187,9 +214,13 @@ impl Credentials {
         last.as_ref().filter(|fresh| fresh.until > Instant::now()).map(|fresh| fresh.login.clone())
     }
 
-    /// What was last read is not good any more.
+    /// What was last read may not be good any more. What was read a moment ago is kept: a registry
+    /// also refuses what credentials do not open, and strangers can ask for that all day.
     pub fn forget(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_some_and(|last| last.read.elapsed() >= REREAD) {
+            *last = None;
+        }
     }
 }
 
@@ -281,8 +312,12 @@ mod tests {
         assert!(credentials.login("ghcr.io").await.unwrap() == password("two"));
         std::fs::write(&file, "three").unwrap();
         credentials.forget();
+        assert!(credentials.login("ghcr.io").await.unwrap() == password("two"), "just read");
+        tokio::time::advance(REREAD).await;
+        credentials.forget();
         assert!(credentials.login("ghcr.io").await.unwrap() == password("three"));
         file.close().unwrap();
+        tokio::time::advance(REREAD).await;
         credentials.forget();
         assert!(matches!(credentials.login("ghcr.io").await, Err(CredentialError::File(..))));
     }

@@ -2,66 +2,23 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
 use super::connect_to::ConnectTo;
 use super::error::DialError;
 use super::reach::{AddressRule, OwnListeners};
-use crate::oci::{Authority, Host};
+use super::resolve::Resolver;
+use crate::oci::Authority;
 
 /// How long an address may be silent before the next is tried beside it (RFC 8305 §5 recommends
 /// 250 ms as the "Connection Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Addresses tried of one name: a registry has a handful, and a hundred are an attack.
 const MAX_ADDRESSES: usize = 16;
-
-/// Lookups at once.
-const MAX_LOOKUPS: usize = 64;
-
-/// Who turns names into addresses.
-#[derive(Debug, Clone, Default)]
-pub enum Resolver {
-    /// The system's: `/etc/hosts`, every name server, search lists.
-    #[default]
-    System,
-    /// A table, for tests.
-    Table(Vec<(String, Vec<IpAddr>)>),
-}
-
-impl Resolver {
-    async fn addresses(&self, host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
-        let name = match host {
-            Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, port)]),
-            Host::Name(name) => name,
-        };
-        match self {
-            Self::System => looked_up(name.clone(), port).await,
-            Self::Table(table) => table
-                .iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, ips)| ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect())
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "not in the table")),
-        }
-    }
-}
-
-/// getaddrinfo(3) in a thread of the blocking pool. One that waits for a silent name server can't
-/// be called off, so that only a few may: the store's reads need that pool as well.
-async fn looked_up(name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-    static LOOKUPS: Semaphore = Semaphore::const_new(MAX_LOOKUPS);
-    let place = LOOKUPS.acquire().await.map_err(io::Error::other)?;
-    tokio::task::spawn_blocking(move || {
-        let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
-        drop(place);
-        found
-    })
-    .await?
-}
 
 /// Makes TCP connections.
 #[derive(Debug, Clone)]
@@ -76,6 +33,8 @@ pub struct TcpDialer {
     pub resolver: Resolver,
     /// Where nobody is led.
     pub own: OwnListeners,
+    /// Whether nothing is sent at all, not even to a name server.
+    pub offline: bool,
 }
 
 impl TcpDialer {
@@ -125,6 +84,9 @@ impl TcpDialer {
         destination: &Authority,
         rule: AddressRule,
     ) -> Result<TcpStream, DialError> {
+        if self.offline {
+            return Err(DialError::Offline { authority: authority.clone() });
+        }
         let host = || destination.host().to_string();
         let found = self
             .resolver
@@ -219,6 +181,7 @@ mod tests {
             timeout: Duration::from_secs(5),
             resolver: Resolver::Table(table),
             own: OwnListeners::default(),
+            offline: false,
         }
     }
 
@@ -282,6 +245,81 @@ mod tests {
         let only_v4 = TcpDialer { ipv6: false, ..dialer };
         let no_v6 = only_v4.connect(&"v6.test:443".parse().unwrap(), AddressRule::Any).await;
         assert!(matches!(no_v6, Err(DialError::NoAddress { .. })));
+    }
+
+    /// A place that is silent: its backlog is full, so that the kernel drops who knocks.
+    struct BlackHole {
+        _listener: socket2::Socket,
+        _waiting: Vec<std::net::TcpStream>,
+    }
+
+    /// A listener on 127.0.0.1, and a black hole at the same port of 127.0.0.2.
+    async fn beside_a_black_hole() -> (TcpListener, BlackHole) {
+        loop {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let silent = SocketAddr::from(([127, 0, 0, 2], listener.local_addr().unwrap().port()));
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+            let socket = socket.unwrap();
+            // Somebody else may have that port there: then another is tried.
+            if socket.bind(&silent.into()).is_err() {
+                continue;
+            }
+            socket.listen(0).unwrap();
+            let knock =
+                || std::net::TcpStream::connect_timeout(&silent, Duration::from_millis(100)).ok();
+            let waiting = std::iter::from_fn(knock).collect();
+            return (listener, BlackHole { _listener: socket, _waiting: waiting });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_address_costs_a_quarter_of_a_second() {
+        let (listener, _silent) = beside_a_black_hole().await;
+        let port = listener.local_addr().unwrap().port();
+        let dialer = dialer(vec![("two.test", vec!["127.0.0.2", "127.0.0.1"])]);
+        let authority = Authority::new("two.test".parse().unwrap(), port);
+        let began = std::time::Instant::now();
+        let stream = dialer.connect(&authority, AddressRule::Any).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap().ip().to_string(), "127.0.0.1");
+        let took = began.elapsed();
+        assert!((ATTEMPT_DELAY..Duration::from_secs(3)).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn silence_everywhere_ends_with_the_timeout() {
+        let (listener, _silent) = beside_a_black_hole().await;
+        let port = listener.local_addr().unwrap().port();
+        let mut dialer = dialer(vec![("dark.test", vec!["127.0.0.2"; 100])]);
+        dialer.timeout = Duration::from_secs(1);
+        let authority = Authority::new("dark.test".parse().unwrap(), port);
+        let failed = dialer.connect(&authority, AddressRule::Any).await.unwrap_err();
+        assert!(matches!(failed, DialError::Timeout { .. }), "{failed}");
+    }
+
+    #[tokio::test]
+    async fn of_a_hundred_addresses_sixteen_are_tried() {
+        // Nobody listens on port 1 there.
+        let ips: Vec<_> = (1..=100).map(|last| format!("127.0.9.{last}")).collect();
+        let ips = ips.iter().map(String::as_str).collect();
+        let dialer = dialer(vec![("many.test", ips)]);
+        let authority = "many.test:1".parse().unwrap();
+        match dialer.connect(&authority, AddressRule::Any).await.unwrap_err() {
+            DialError::Connect { address, .. } => {
+                assert_eq!(address.ip().to_string(), "127.0.9.16", "the last that was tried");
+            }
+            other => panic!("{other}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_name_server_ends_with_the_timeout() {
+        let mut dialer = dialer(Vec::new());
+        dialer.resolver = Resolver::Silent;
+        let began = tokio::time::Instant::now();
+        let authority = "silent.test:443".parse().unwrap();
+        let failed = dialer.connect(&authority, AddressRule::Any).await.unwrap_err();
+        assert!(matches!(failed, DialError::Timeout { .. }), "{failed}");
+        assert_eq!(began.elapsed(), dialer.timeout);
     }
 
     #[test]

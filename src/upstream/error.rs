@@ -19,6 +19,12 @@ use crate::oci::Authority;
 /// No TCP connection came about.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
+    /// `offline = true`.
+    #[error("{authority} is not contacted: this proxy works offline (offline = true)")]
+    Offline {
+        /// What was asked for.
+        authority: Authority,
+    },
     /// The name does not resolve.
     #[error("{host} does not resolve ({source}): check the name and this machine's DNS")]
     Resolve {
@@ -139,9 +145,17 @@ impl DialError {
             Self::Proxy(ProxyError { failure, .. }) => match failure {
                 ProxyFailure::Silent { .. } => true,
                 ProxyFailure::Unreachable(error) => error.is_timeout(),
-                _ => false,
+                ProxyFailure::Tls(error) => matches!(**error, TlsError::Timeout { .. }),
+                ProxyFailure::NoTls | ProxyFailure::Broken(_) | ProxyFailure::Refused { .. } => {
+                    false
+                }
             },
-            _ => false,
+            Self::Resolve { .. }
+            | Self::NoAddress { .. }
+            | Self::NotPublic { .. }
+            | Self::Own { .. }
+            | Self::Offline { .. }
+            | Self::Connect { .. } => false,
         }
     }
 }
@@ -266,6 +280,34 @@ pub enum UpstreamError {
         /// What the token server did.
         reason: String,
     },
+    /// It has failed shortly before, and is left alone for some seconds.
+    #[error("{authority} has been unreachable for {} s: {reason}", lasting.as_secs())]
+    Unreachable {
+        /// Who was asked.
+        authority: Authority,
+        /// Since the first failure.
+        lasting: Duration,
+        /// The last failure.
+        reason: Arc<UpstreamError>,
+    },
+    /// The registry answers with errors of its own.
+    #[error("{authority} answers {status}")]
+    Unwell {
+        /// Who was asked.
+        authority: Authority,
+        /// With what.
+        status: StatusCode,
+    },
+    /// The registry has had enough of requests for now.
+    #[error("{authority} has answered {status}: it is asked again in {} s", retry_after.as_secs().saturating_add(1))]
+    Limited {
+        /// Who was asked.
+        authority: Authority,
+        /// With what it has refused.
+        status: StatusCode,
+        /// When it may be asked again.
+        retry_after: Duration,
+    },
     /// What happened to a request that several waited for.
     #[error(transparent)]
     Shared(#[from] Arc<UpstreamError>),
@@ -279,9 +321,91 @@ impl UpstreamError {
             Self::Shared(shared) => shared.is_timeout(),
             Self::Dial(error) => error.is_timeout(),
             Self::HeaderTimeout { .. } | Self::Tls(TlsError::Timeout { .. }) => true,
-            Self::Tls(_) | Self::Exchange { .. } | Self::Redirect { .. } | Self::Token { .. } => {
-                false
-            }
+            Self::Unreachable { reason, .. } => reason.is_timeout(),
+            Self::Tls(_)
+            | Self::Exchange { .. }
+            | Self::Redirect { .. }
+            | Self::Token { .. }
+            | Self::Unwell { .. }
+            | Self::Limited { .. } => false,
+        }
+    }
+
+    /// Whether the host could not be reached: whoever asks it next will hardly fare better.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.is_unreachable(),
+            Self::Dial(error) => !matches!(
+                error,
+                DialError::NotPublic { .. } | DialError::Own { .. } | DialError::Offline { .. }
+            ),
+            Self::Tls(_) | Self::HeaderTimeout { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Unwell { .. }
+            | Self::Limited { .. }
+            | Self::Exchange { .. }
+            | Self::Redirect { .. }
+            | Self::Token { .. } => false,
+        }
+    }
+
+    /// Whether the registry is away or unwell, so that what is kept stands in for its answer.
+    #[must_use]
+    pub fn is_trouble(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.is_trouble(),
+            Self::Redirect { .. } => false,
+            other => !other.is_refused_here(),
+        }
+    }
+
+    /// Whether the registry is away, rather than unwell or too busy for us.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.is_away(),
+            Self::Unreachable { .. } | Self::Dial(DialError::Offline { .. }) => true,
+            other => other.is_unreachable(),
+        }
+    }
+
+    /// Whether this proxy works offline.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.is_offline(),
+            other => matches!(other, Self::Dial(DialError::Offline { .. })),
+        }
+    }
+
+    /// With what the registry has refused requests, where it is held back for that.
+    #[must_use]
+    pub fn limited_by(&self) -> Option<StatusCode> {
+        match self {
+            Self::Shared(shared) => shared.limited_by(),
+            Self::Limited { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// How long to wait before the registry may be asked again, where it has said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Limited { retry_after, .. } => Some(*retry_after),
+            Self::Shared(shared) => shared.retry_after(),
+            _ => None,
+        }
+    }
+
+    /// Whether it is known without asking: nothing was sent.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.is_known(),
+            Self::Dial(DialError::Offline { .. }) | Self::Unreachable { .. } => true,
+            _ => false,
         }
     }
 

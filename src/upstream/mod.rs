@@ -5,21 +5,25 @@
 //!
 //! - `reach`: which addresses may be dialled
 //! - `connect_to`: the operator's replacement of one destination by another
-//! - `dial`: names to addresses to a TCP connection
+//! - `resolve`: names to addresses
+//! - `dial`: addresses to a TCP connection
 //! - `proxy`: forward proxies on the way out, and which destinations are meant for them
 //! - `link`: connections to destinations, directly or through such a proxy
 //! - `certs`: certificates that an operator gives for upstreams
 //! - `trust`: whose certificates are believed, and what is said of those that are not
+//! - `pinned`: certificates that are their own root
 //! - `tls`: a handshake, and why it failed
 //! - `connector`: TCP or TLS towards one authority, for the pooled client
 //! - `client`: requests, redirects, timeouts
 //! - `realm`: token servers
 //! - `credentials`: what the proxy itself is at a registry
+//! - `breaker`: hosts that could not be reached, and are left alone for a while
 //! - `body`: bodies that do not wait for ever
 //! - `maybe_tls`: a stream with TLS or without
 //! - `error`: what can go wrong, and whose fault it is
 
 pub mod body;
+mod breaker;
 pub mod certs;
 pub mod client;
 pub mod connect_to;
@@ -29,13 +33,16 @@ pub mod dial;
 pub mod error;
 pub mod link;
 pub mod maybe_tls;
+mod pinned;
 pub mod proxy;
 pub mod reach;
 pub mod realm;
 pub mod redirect;
+pub mod resolve;
 mod tls;
 pub mod trust;
 
+pub use breaker::Outage;
 pub use client::{Options, Scheme, Target, Upstream};
 pub use connect_to::ConnectTo;
 pub use error::{DialError, UpstreamError};

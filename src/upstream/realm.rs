@@ -3,6 +3,7 @@
 //! Distribution's token specification ("Token Authentication Specification", "`OAuth2` Token
 //! Authentication"): a `GET` of the realm with `service` and `scope`, or a `POST` of a form.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -117,7 +118,7 @@ pub struct Token {
 pub enum TokenError {
     /// The token server could not be asked.
     #[error(transparent)]
-    Upstream(#[from] UpstreamError),
+    Upstream(Arc<UpstreamError>),
     /// It refused.
     #[error("the token server {0} answered {1}")]
     Refused(Authority, StatusCode),
@@ -131,6 +132,12 @@ struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,
+}
+
+impl From<UpstreamError> for TokenError {
+    fn from(error: UpstreamError) -> Self {
+        Self::Upstream(Arc::new(error))
+    }
 }
 
 impl Upstream {

@@ -15,6 +15,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::certs::{Certificates, Identity};
+use super::pinned::Pinned;
 use crate::oci::Authority;
 
 /// No TLS settings could be made of these certificates.
@@ -78,9 +79,10 @@ impl Trust {
         for (name, host) in &certificates.hosts {
             let mut roots = roots.clone();
             roots.add_parsable_certificates(host.roots.iter().cloned());
-            hosts.insert(name.clone(), client_config(roots, host.identities.clone())?);
+            let pinned = Pinned([certificates.roots.as_slice(), &host.roots].concat());
+            hosts.insert(name.clone(), client_config(roots, pinned, host.identities.clone())?);
         }
-        let usual = client_config(roots, Vec::new())?;
+        let usual = client_config(roots, Pinned(certificates.roots.clone()), Vec::new())?;
         Ok(Self { parts: Arc::new(Parts { certificates, usual, hosts }) })
     }
 
@@ -95,10 +97,11 @@ impl Trust {
 
 fn client_config(
     roots: RootCertStore,
+    pinned: Pinned,
     identities: Vec<Identity>,
 ) -> Result<Arc<ClientConfig>, TrustError> {
     let provider = provider();
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+    let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
         .map_err(|error| TrustError(error.to_string()))?;
     // TLS 1.2 and 1.3: rustls knows nothing older.
@@ -106,7 +109,7 @@ fn client_config(
         .with_safe_default_protocol_versions()
         .map_err(|error| TrustError(error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Explaining(verifier)))
+        .with_custom_certificate_verifier(Arc::new(Explaining { webpki, pinned }))
         .with_client_cert_resolver(Arc::new(Identities(identities)));
     // One stream of an HTTP/2 connection at a time would be slower, and many share one window.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -154,7 +157,10 @@ impl ResolvesClientCert for Identities {
 
 /// The usual verification, with a refusal that says which certificate it is about.
 #[derive(Debug)]
-struct Explaining(Arc<WebPkiServerVerifier>);
+struct Explaining {
+    webpki: Arc<WebPkiServerVerifier>,
+    pinned: Pinned,
+}
 
 impl ServerCertVerifier for Explaining {
     fn verify_server_cert(
@@ -165,9 +171,23 @@ impl ServerCertVerifier for Explaining {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.0
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            .map_err(|error| explained(error, end_entity, server_name))
+        let verified = self.webpki.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
+        let verified = match &verified {
+            Err(rustls::Error::InvalidCertificate(cause)) => {
+                match self.pinned.verdict(cause, end_entity, server_name, now) {
+                    Some(verdict) => verdict.map(|()| ServerCertVerified::assertion()),
+                    None => verified,
+                }
+            }
+            _ => verified,
+        };
+        verified.map_err(|error| explained(error, end_entity, server_name))
     }
 
     fn verify_tls12_signature(
@@ -176,7 +196,7 @@ impl ServerCertVerifier for Explaining {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.webpki.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -185,11 +205,11 @@ impl ServerCertVerifier for Explaining {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.webpki.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.webpki.supported_verify_schemes()
     }
 }
 

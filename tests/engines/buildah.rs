@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::engine::{Engine, second_pulls_come_from_the_cache};
+use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::Image;
 use crate::process::{command, run};
 use crate::site::{Access, Site};
@@ -27,11 +27,11 @@ fn buildah_finds_the_proxy_in_its_settings() -> Result<()> {
     })
 }
 
-struct Buildah {
-    home: PathBuf,
-    proxy: Access,
+pub(crate) struct Buildah {
+    pub(crate) home: PathBuf,
+    pub(crate) proxy: Access,
     /// A `containers.conf` that names the proxy, if its environment does not.
-    settings: Option<PathBuf>,
+    pub(crate) settings: Option<PathBuf>,
 }
 
 impl Buildah {
@@ -59,6 +59,15 @@ impl Engine for Buildah {
             serde_json::from_str(&run(self.buildah()?.args(["images", "--json", &name]))?)?;
         let digest = known.pointer("/0/digest").and_then(Value::as_str);
         Ok(vec![format!("sha256:{id}"), digest.context("no digest")?.to_owned()])
+    }
+
+    fn pull_as(&self, name: &str, login: Option<&Login>) -> Result<()> {
+        let mut buildah = self.buildah()?;
+        buildah.args(["pull", "--quiet"]);
+        if let Some(login) = login {
+            buildah.args(["--creds", &login.pair()]);
+        }
+        run(buildah.arg(name)).map(drop)
     }
 
     fn forget_everything(&self) -> Result<()> {

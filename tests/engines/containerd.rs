@@ -6,21 +6,23 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::engine::{Engine, second_pulls_come_from_the_cache};
+use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::Image;
 use crate::process::{Daemon, command, run};
 use crate::site::{Access, Site};
 
 #[test]
 fn containerd_pulls_again_from_the_cache() -> Result<()> {
-    second_pulls_come_from_the_cache(Containerd::start)
+    second_pulls_come_from_the_cache(|site: &Site| {
+        Containerd::start(site.directory("containerd")?, site.access())
+    })
 }
 
 /// `_default` is for every registry: containerd says by `ns` which one it means.
 #[test]
 fn containerd_pulls_again_from_a_mirror() -> Result<()> {
     second_pulls_come_from_the_cache(|site: &Site| {
-        let containerd = Containerd::start(site)?;
+        let containerd = Containerd::start(site.directory("containerd")?, site.access())?;
         let hosts = containerd.home.join("hosts");
         fs::create_dir_all(hosts.join("_default"))?;
         let mirror = format!(
@@ -32,7 +34,7 @@ fn containerd_pulls_again_from_a_mirror() -> Result<()> {
     })
 }
 
-struct Containerd {
+pub(crate) struct Containerd {
     home: PathBuf,
     socket: PathBuf,
     proxy: Access,
@@ -43,8 +45,7 @@ struct Containerd {
 }
 
 impl Containerd {
-    fn start(site: &Site) -> Result<Self> {
-        let home = site.directory("containerd")?;
+    pub(crate) fn start(home: PathBuf, proxy: Access) -> Result<Self> {
         let socket = home.join("socket");
         let config = home.join("config.toml");
         fs::write(
@@ -61,7 +62,7 @@ impl Containerd {
         )?;
         let daemon = Daemon::start(command("containerd", &home)?.arg("--config").arg(config))?;
         daemon.line(0, "that it is up", |line| line.contains("containerd successfully booted"))?;
-        Ok(Self { home, socket, proxy: site.access(), hosts: None, _daemon: daemon })
+        Ok(Self { home, socket, proxy, hosts: None, _daemon: daemon })
     }
 
     fn ctr(&self) -> Result<Command> {
@@ -92,6 +93,15 @@ impl Engine for Containerd {
             ensure!(content.contains(layer), "{} lacks {layer}", image.name());
         }
         Ok(content)
+    }
+
+    fn pull_as(&self, name: &str, login: Option<&Login>) -> Result<()> {
+        let mut ctr = self.ctr()?;
+        ctr.args(["images", "pull", "--snapshotter", "native"]);
+        if let Some(login) = login {
+            ctr.args(["--user", &login.pair()]);
+        }
+        run(ctr.arg(name)).map(drop)
     }
 
     fn forget_everything(&self) -> Result<()> {

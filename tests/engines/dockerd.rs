@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::engine::{Engine, second_pulls_come_from_the_cache};
+use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::Image;
 use crate::process::{Daemon, command, find, run};
 use crate::site::{Access, Site};
@@ -91,6 +91,13 @@ impl Engine for Dockerd {
             .split_whitespace()
             .map(|word| word.rsplit('@').next().unwrap_or(word).to_owned())
             .collect())
+    }
+
+    fn pull_as(&self, name: &str, login: Option<&Login>) -> Result<()> {
+        if let Some(login) = login {
+            self.run(["login", "--username", &login.name, "--password", &login.password])?;
+        }
+        self.run(["pull", "--quiet", name]).map(drop)
     }
 
     fn forget_everything(&self) -> Result<()> {

@@ -14,12 +14,28 @@ pub(crate) trait Engine {
     /// it: at least the one that its tag led to, and that of its configuration.
     fn pull(&self, image: &Image) -> Result<Vec<String>>;
 
+    /// Pulls an image with a name and a password, or without.
+    fn pull_as(&self, name: &str, login: Option<&Login>) -> Result<()>;
+
     /// Forgets all images, to the last byte.
     fn forget_everything(&self) -> Result<()>;
 
     /// The variants of an image that it pulls.
     fn variants<'i>(&self, image: &'i Image) -> Result<Vec<&'i Variant>> {
         Ok(vec![image.native()?])
+    }
+}
+
+/// A name and a password for Docker Hub.
+pub(crate) struct Login {
+    pub(crate) name: String,
+    pub(crate) password: String,
+}
+
+impl Login {
+    /// As most engines take it on their command line.
+    pub(crate) fn pair(&self) -> String {
+        format!("{}:{}", self.name, self.password)
     }
 }
 

@@ -10,6 +10,7 @@
 //! - `images`: the images that are pulled
 //! - `engine`: the one behaviour that is asked of every engine
 //! - `dockerd`, `containerd`, `podman`, `buildah`, `skopeo`: an engine each
+//! - `private`: names, passwords and tokens, with each of them
 //! - `container_image`: entrepot's own image, built and run
 //! - `process`: starting, watching and stopping programs
 
@@ -20,6 +21,7 @@ mod dockerd;
 mod engine;
 mod images;
 mod podman;
+mod private;
 mod process;
 mod site;
 mod skopeo;

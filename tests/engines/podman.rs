@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::engine::{Engine, second_pulls_come_from_the_cache};
+use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::Image;
 use crate::process::{command, run};
 use crate::site::{Access, Site};
@@ -45,13 +45,13 @@ fn podman_finds_the_proxy_in_its_settings() -> Result<()> {
     })
 }
 
-struct Podman {
-    home: PathBuf,
-    way: Way,
+pub(crate) struct Podman {
+    pub(crate) home: PathBuf,
+    pub(crate) way: Way,
 }
 
 /// How it comes to the registry.
-enum Way {
+pub(crate) enum Way {
     Proxy(Access),
     /// With this `containers.conf`, which names the proxy.
     Settings(Access, PathBuf),
@@ -92,6 +92,15 @@ impl Engine for Podman {
             .split_whitespace()
             .map(|word| word.rsplit('@').next().unwrap_or(word).to_owned())
             .collect())
+    }
+
+    fn pull_as(&self, name: &str, login: Option<&Login>) -> Result<()> {
+        let mut podman = self.podman()?;
+        podman.args(["pull", "--quiet"]);
+        if let Some(login) = login {
+            podman.args(["--creds", &login.pair()]);
+        }
+        run(podman.arg(name)).map(drop)
     }
 
     fn forget_everything(&self) -> Result<()> {

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::engine::{Engine, second_pulls_come_from_the_cache};
+use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::{self, Image, Variant};
 use crate::process::{command, run};
 use crate::site::{Access, Site};
@@ -67,6 +67,15 @@ impl Skopeo {
     }
 }
 
+impl Skopeo {
+    /// Puts an image on the Hub, under somebody's name.
+    pub(crate) fn push_as(&self, image: &Image, login: &Login) -> Result<()> {
+        let mut skopeo = self.skopeo()?;
+        skopeo.args(["copy", "--quiet", "--preserve-digests", "--dest-creds", &login.pair()]);
+        run(skopeo.args([in_layout(&image.layout, image), on_hub(image)])).map(drop)
+    }
+}
+
 fn in_layout(layout: &Path, image: &Image) -> String {
     format!("oci:{}:{}", layout.display(), image.tag)
 }
@@ -90,6 +99,16 @@ impl Engine for Skopeo {
             ensure!(known.contains(blob), "{} lacks {blob}", image.name());
         }
         Ok(known)
+    }
+
+    fn pull_as(&self, name: &str, login: Option<&Login>) -> Result<()> {
+        let mut skopeo = self.skopeo()?;
+        skopeo.args(["copy", "--quiet"]);
+        if let Some(login) = login {
+            skopeo.args(["--src-creds", &login.pair()]);
+        }
+        let layout = format!("oci:{}:1", self.home.join("layouts").display());
+        run(skopeo.arg(format!("docker://{name}")).arg(layout)).map(drop)
     }
 
     fn forget_everything(&self) -> Result<()> {

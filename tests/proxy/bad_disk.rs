@@ -110,11 +110,11 @@ fn a_disk_without_inodes_stops_no_pull() {
 }
 
 /// Makes system calls of a running proxy fail until it is dropped.
-struct FailingCalls(Child);
+pub(crate) struct FailingCalls(Child);
 
 impl FailingCalls {
     /// Needs strace (`apt install strace`).
-    fn new(proxy: &Proxy, inject: &[&str]) -> Self {
+    pub(crate) fn new(proxy: &Proxy, inject: &[&str]) -> Self {
         let mut strace = Command::new("strace");
         strace.args(["-f", "-o", "/dev/null", "-p", &proxy.pid().to_string()]);
         for inject in inject {

@@ -385,6 +385,7 @@ fn fields_for_this_hop_stay_on_this_hop() {
     let (registry, proxy) = world();
     let request = Request::get(format!("https://{}/v2/", registry.host()))
         .header("Host", registry.host())
+        .header("Authorization", "Bearer a-client-of-its-own")
         .header("Connection", "keep-alive, X-Secret")
         .header("X-Secret", "1")
         .header("Keep-Alive", "timeout=5")
@@ -407,8 +408,6 @@ fn fields_for_this_hop_stay_on_this_hop() {
 fn odd_targets_are_passed_on_untouched_or_refused() {
     let (registry, proxy) = world();
     let passed_on = [
-        "/v2/x/../y/manifests/1",
-        "/v2/x/%2e%2e/y/manifests/1",
         "/v2/x%2fy/manifests/1",
         "/v2//x/manifests/1",
         "//v2/x/manifests/1",
@@ -416,7 +415,6 @@ fn odd_targets_are_passed_on_untouched_or_refused() {
         "/v2/x/manifests/1%0a",
         "/v2/x/manifests/1%00",
         "/v2/X/manifests/1",
-        "/v2/x/blobs/sha256:..%2f..%2fetc",
         "/v2/?a=b?c=/../d",
         "/V2/",
         "/v2/x/manifests/%E9",
@@ -429,6 +427,18 @@ fn odd_targets_are_passed_on_untouched_or_refused() {
     }
     registry.forget_requests();
     let host = registry.host();
+    // Where these lead is each server's own opinion.
+    for target in [
+        "/v2/x/../y/manifests/1",
+        "/v2/x/%2e%2E/y/manifests/1",
+        "/v2/./x/manifests/1",
+        "/v2/x/blobs/sha256:x%2f..%2fetc",
+        "/v2/x/blobs/uploads/../../../admin",
+    ] {
+        let mut connection = proxy.client().open(host).unwrap();
+        let answer = connection.send_raw(&wire("GET T HTTP/1.1|Host: H||", target, host)).unwrap();
+        assert_eq!(answer.status, 400, "{target}");
+    }
     for target in [
         &b"/v2/\xe9"[..],
         b"/v2/\xff",

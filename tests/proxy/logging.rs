@@ -73,6 +73,31 @@ fn json_lines_are_json() {
 }
 
 #[test]
+fn a_request_is_told_from_others_by_its_id() {
+    let registry = Registry::open();
+    registry.push(ALPINE, "3.20", &Image::random(1, 1000));
+    for (log, level) in [("json", "info"), ("text", "debug"), ("text", "info")] {
+        let format = format!("log = {log:?}");
+        let builder = Proxy::builder(BINARY).in_front_of(&registry).config(&format);
+        let proxy = builder.env("RUST_LOG", level).start();
+        proxy.puller().pull(ALPINE, "3.20").unwrap();
+        proxy.wait_for_log(&["MISS", "blob"]);
+        let lines = proxy.log();
+        let requests = lines.iter().filter(|line| line.contains("docker.io"));
+        let requests: Vec<_> = requests.filter(|line| line.contains("MISS")).collect();
+        let ids: std::collections::BTreeSet<_> =
+            requests.iter().filter_map(|line| id(line)).collect();
+        let expected = if (log, level) == ("text", "info") { 0 } else { requests.len() };
+        assert_eq!(ids.len(), expected, "{log} {level}: {requests:?}");
+    }
+}
+
+fn id(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once("\"id\":\"").or_else(|| line.split_once(" id="))?;
+    rest.get(..16).filter(|id| id.chars().all(|c| c.is_ascii_hexdigit()))
+}
+
+#[test]
 fn nothing_a_client_sends_makes_a_second_line() {
     let registry = Registry::open();
     let proxy = in_front_of(&registry);

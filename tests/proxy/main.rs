@@ -9,16 +9,21 @@
 )]
 
 mod access;
+mod admin_api;
 mod authorisation_matrix;
 mod authorities;
 mod bad_disk;
+mod command_line;
 mod configuration;
+mod costs;
 mod credentials;
 mod drop_in;
 mod framing;
 mod integrity;
 mod interception;
+mod listings;
 mod logging;
+mod metrics;
 mod mirror;
 mod other_registries;
 mod pages;
@@ -31,6 +36,8 @@ mod redirects;
 mod resume;
 mod secrets;
 mod shutdown;
+mod stale;
+mod tags;
 mod tokens;
 mod tunnels;
 mod upstream_framing;

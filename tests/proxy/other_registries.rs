@@ -1,7 +1,7 @@
 //! What one registry has delivered is nothing that another can give away.
 
 use entrepot_testkit::http::Response;
-use entrepot_testkit::{Blob, Fault, Gate, Hangup, Image, On, Proxy, Registry};
+use entrepot_testkit::{Blob, Fault, Gate, Hangup, Image, On, Proxy, Registry, Request};
 
 use crate::{ALPINE, BINARY};
 
@@ -76,6 +76,34 @@ fn a_kept_object_is_not_served_on_another_registrys_word() {
     world.proxy.wait_until_all_kept(&pulled);
     world.assert_nothing_is_given_away();
     world.proxy.assert_store_is_sound();
+}
+
+#[test]
+fn bytes_that_another_registry_is_sending_are_not_shown_as_ours() {
+    let world = world();
+    // The Hub has delivered it once, and it was evicted since.
+    let pulled = world.proxy.puller().blob(ALPINE, &world.layer.digest).unwrap();
+    assert_eq!(pulled.response.body, world.layer.bytes);
+    world.proxy.wait_until_kept(&world.layer.digest);
+    world.proxy.lose(&world.layer.digest);
+    let gate = Gate::new();
+    world.evil.heal();
+    let zeros = Response::new(200).body(vec![0; SIZE]);
+    let trickling = vec![Fault::Answer(zeros), Fault::Stall(SIZE / 2, gate.clone())];
+    world.evil.faults(On::get(&world.layer.digest), trickling, 10);
+    std::thread::scope(|scope| {
+        let trickle =
+            scope.spawn(|| world.proxy.puller().from(EVIL).blob("x/y", &world.layer.digest));
+        gate.wait_until_reached(1);
+        let url = format!("https://{}/v2/{ALPINE}/blobs/{}", world.hub.host(), world.layer.digest);
+        let part = Request::get(url).header("Range", "bytes=0-999");
+        let answer = world.proxy.client().send(&part).unwrap();
+        let whole = world.proxy.puller().blob(ALPINE, &world.layer.digest).unwrap();
+        gate.open();
+        assert_eq!(answer.body, world.layer.bytes.slice(..1000));
+        assert_eq!(whole.response.body, world.layer.bytes);
+        trickle.join().unwrap().unwrap_err();
+    });
 }
 
 #[test]

@@ -164,6 +164,33 @@ fn passwords_of_a_basic_registry_open_only_what_they_open_there() {
 }
 
 #[test]
+fn a_session_of_another_kind_opens_nothing_to_everybody() {
+    let world = world();
+    let alice = world.puller().user(&world.alice).visit(PRIVATE).unwrap();
+    let token = alice.authorization().unwrap().to_owned();
+    // A registry that takes a cookie, or a field of its own, for a credential.
+    for field in ["Cookie", "X-Registry-Auth"] {
+        let token = token.clone();
+        let image = world.image.clone();
+        let takes_it = Fault::answer_with(move |request| {
+            if request.headers.get(field) == Some(&token) {
+                return Response::new(200)
+                    .header("Content-Type", &*image.manifest.media_type)
+                    .header("Docker-Content-Digest", &*image.manifest.digest)
+                    .body(image.manifest.bytes.clone());
+            }
+            Response::new(401).header("WWW-Authenticate", "Bearer realm=\"https://x.example/\"")
+        });
+        world.registry.fault_always(On::path("/manifests/1"), takes_it);
+        let url = format!("https://{}/v2/{PRIVATE}/manifests/1", world.registry.host());
+        let with_session = Request::get(&url).header(field, alice.authorization().unwrap());
+        assert_eq!(world.client().send(&with_session).unwrap().status, 401, "{field}");
+        assert_eq!(world.client().send(&Request::get(&url)).unwrap().status, 401, "{field}");
+        world.registry.heal();
+    }
+}
+
+#[test]
 fn a_login_page_is_no_registrys_yes() {
     let world = world();
     let alice = world.puller().user(&world.alice);

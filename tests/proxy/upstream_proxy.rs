@@ -122,6 +122,7 @@ fn the_environment_names_one_too() {
         let url = corp.url(None);
         let proxy = Proxy::builder(BINARY).trusting(registry.ca()).env(name, &url).start();
         assert_eq!(ping(&proxy).status, 200, "{name}");
+        proxy.wait_for_log(&["through a proxy", &corp.address().to_string(), name]);
         assert_eq!(corp.requests(), [format!("CONNECT {HUB}:443")]);
     }
     let corp = ForwardProxy::builder().knowing(&registry).start();

@@ -164,7 +164,7 @@ fn bad_leaves(ca: &TestCa) -> Vec<(&'static str, Leaf)> {
             })
         }),
         ("another name", ca.leaf(&["other.example", "third.example"])),
-        ("self-signed", Leaf::self_signed(&[HUB])),
+        ("self-signed", Leaf::self_signed(&[HUB], |_| {})),
         ("unknown authority", TestCa::new("unknown authority").leaf(&[HUB])),
         (
             "issuer that is no CA",
@@ -269,10 +269,44 @@ fn servers_that_speak_no_tls_of_today_are_told_apart() {
 
 #[test]
 fn a_certificate_may_be_its_own_root() {
-    let leaf = Leaf::self_signed(&["r.example"]);
-    let directory = certs_dir(&[("r.example/server.crt", leaf.certificate_pem())]);
-    let server = server(leaf);
+    let as_ca = |params: &mut CertificateParams| {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    };
+    let own = ["r.example", "other2.example"];
+    let expired = |params: &mut CertificateParams| {
+        as_ca(params);
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+    };
+    let for_clients = |params: &mut CertificateParams| {
+        as_ca(params);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    };
+    let cases = [
+        (Leaf::self_signed(&own, |_| {}), None),
+        (Leaf::self_signed(&own, as_ca), None),
+        (Leaf::self_signed(&own, expired), Some("expired")),
+        (Leaf::self_signed(&own, for_clients), Some("not for servers")),
+        (Leaf::self_signed(&["other.example"], as_ca), Some("subject alternative name")),
+    ];
+    for (leaf, cause) in cases {
+        let directory = certs_dir(&[("r.example/server.crt", leaf.certificate_pem())]);
+        let server = server(leaf);
+        let builder = with_certs(directory.path()).config("intercept = [\"*.example\"]");
+        let builder = leading(builder, "other2.example", server.address());
+        let proxy = leading(builder, "r.example", server.address()).start();
+        let response = ping(&proxy, "r.example");
+        match cause {
+            None => assert_eq!(response.status, 200, "{}", response.text()),
+            Some(cause) => assert!(response.oci_error().contains(cause), "{}", response.text()),
+        }
+        assert_eq!(ping(&proxy, "other2.example").status, 502, "it is a root for its host alone");
+    }
+    // Another of the same name is not the one that was given.
+    let (given, shown) = (Leaf::self_signed(&own, as_ca), Leaf::self_signed(&own, as_ca));
+    let directory = certs_dir(&[("r.example/server.crt", given.certificate_pem())]);
+    let server = server(shown);
     let builder = with_certs(directory.path()).config("intercept = [\"r.example\"]");
     let proxy = leading(builder, "r.example", server.address()).start();
-    assert_eq!(ping(&proxy, "r.example").status, 200);
+    assert_eq!(ping(&proxy, "r.example").status, 502);
 }

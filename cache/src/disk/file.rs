@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
+use rustix::fs::Advice;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Call, Disk, DiskError, Effect};
@@ -76,6 +78,18 @@ impl DiskFile {
             Ok(count) => Ok(Some(count).filter(|count| *count > 0)),
             Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
             Err(error) => Err(self.error(Call::Peek, error.into())),
+        }
+    }
+
+    /// Nothing is read ahead through this handle. A hint: failures are ignored.
+    pub(crate) fn expect_no_sequence(&self) {
+        let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::Random);
+    }
+
+    /// What the page cache has of these bytes may go. A hint: failures are ignored.
+    pub(crate) fn drop_cached(&self, offset: u64, len: usize) {
+        if let Some(len) = NonZeroU64::new(len as u64) {
+            let _ = rustix::fs::fadvise(&self.file, offset, Some(len), Advice::DontNeed);
         }
     }
 

@@ -29,7 +29,7 @@ use crate::lock::Lock;
 use crate::references::{Interpreter, References};
 use crate::sync::locked;
 use crate::tree::Tree;
-use crate::{Digest, Totals};
+use crate::{Digest, Kept, Totals};
 use engine::Engine;
 use owner::Owner;
 pub(crate) use table::Proof;
@@ -78,11 +78,14 @@ struct Running {
 type Opener = Box<dyn FnOnce(&Tree) -> Result<Box<dyn Engine>, engine::EngineError> + Send>;
 
 impl Index {
-    /// Starts the owner on the index of `tree`; returns at once.
+    /// Starts the owner on the index of `tree`. Blocks for three file calls: from here on the index
+    /// is not taken for complete by who comes next, however this process ends.
     ///
     /// `lock` is the store's: it is not given back before the owner has ended.
     pub(crate) fn start(tree: Tree, documents: Interpreter, lock: Arc<Lock>) -> Self {
-        Self::start_with(tree, documents, Some(lock), Box::new(sled_engine::open))
+        let promise = sled_engine::take_clean(&tree);
+        let opener = Box::new(move |tree: &Tree| sled_engine::open(tree, promise));
+        Self::start_with(tree, documents, Some(lock), opener)
     }
 
     #[cfg(test)]
@@ -130,11 +133,17 @@ impl Index {
         }
     }
 
-    /// An object of `size` bytes has been published.
-    pub(crate) fn added(&self, digest: &Digest, size: u64, references: References) {
+    /// An object of `size` bytes has been published in `tree`. Blocks only after
+    /// [`close`](Self::close): then the index must not claim to be whole.
+    pub(crate) fn added(&self, tree: &Tree, digest: &Digest, size: u64, references: References) {
         let mut table = locked(&self.table);
         table.add(digest, size, now(), Proof::Sound);
         table.learn(digest, references);
+        let is_late = table.came_late();
+        drop(table);
+        if is_late {
+            let _ = sled_engine::take_clean(tree);
+        }
     }
 
     /// What a kept object needs has become known.
@@ -163,6 +172,11 @@ impl Index {
     /// A kept object, known already, has been asked for.
     pub(crate) fn used(&self, digest: &Digest) {
         locked(&self.table).touch(digest, now());
+    }
+
+    /// A damaged object was set aside.
+    pub(crate) fn quarantined(&self) {
+        locked(&self.table).count_quarantined();
     }
 
     /// An object is no longer kept.
@@ -249,6 +263,11 @@ impl Index {
     /// The size that a kept object is known to have.
     pub(crate) fn size(&self, digest: &Digest) -> Option<u64> {
         locked(&self.table).size(digest)
+    }
+
+    /// What is known of at most `limit` objects behind `after`, in their order.
+    pub(crate) fn kept(&self, after: Option<&Digest>, limit: usize) -> Vec<Kept> {
+        locked(&self.table).kept(after, limit)
     }
 
     pub(crate) fn totals(&self) -> Totals {

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::engine::{Engine, EngineError, Hint, Last, Loaded};
-use super::sled_engine::move_aside;
-use super::table::Table;
+use super::sled_engine::{move_aside, take_clean};
+use super::table::{End, Table};
 use super::{IndexState, Opener};
 use crate::inspect::walk;
 use crate::references::Interpreter;
@@ -42,16 +42,13 @@ impl Owner {
         let loaded = self.load(engine.as_mut());
         self.take_over(&loaded);
         locked(&self.table).rebuilt = loaded.hints.is_empty();
-        if !loaded.clean {
-            self.rebuild();
-        }
+        let is_whole = loaded.clean || self.rebuild();
         self.read_documents();
         self.settle();
         while self.closed.recv_timeout(GATHER) == Err(RecvTimeoutError::Timeout) {
-            self.write(engine.as_mut(), Last::No);
+            self.write(engine.as_mut());
         }
-        let totals = locked(&self.table).totals();
-        self.write(engine.as_mut(), Last::Yes(totals));
+        self.write_last(engine.as_mut(), is_whole);
         let _ = self.fenced(|| {
             drop(engine);
             Ok(())
@@ -68,8 +65,8 @@ impl Owner {
         }
     }
 
-    /// Learns from the tree what is kept, one look a file.
-    fn rebuild(&self) {
+    /// Learns from the tree what is kept, one look a file. Whether all of it could be seen.
+    fn rebuild(&self) -> bool {
         let mut found = HashSet::new();
         let walked = walk(&self.tree, |digest| {
             found.insert(digest);
@@ -77,8 +74,11 @@ impl Owner {
         });
         match walked {
             Ok(()) => locked(&self.table).retain_found(&found),
-            Err(error) => tracing::warn!(%error, cause = %error.io(), "walk of the tree cut short"),
+            Err(ref error) => {
+                tracing::warn!(%error, cause = %error.io(), "walk of the tree cut short");
+            }
         }
+        walked.is_ok()
     }
 
     fn learn(&self, digest: crate::Digest) {
@@ -121,11 +121,26 @@ impl Owner {
     }
 
     /// Writes what has changed, unless the engine has failed in this run.
-    fn write(&self, engine: Option<&mut Box<dyn Engine>>, last: Last) {
+    fn write(&self, engine: Option<&mut Box<dyn Engine>>) {
         let changes = locked(&self.table).take_changes();
-        let nothing = changes.is_empty() && last == Last::No;
-        if let Some(engine) = engine.filter(|_| !nothing && self.in_order()) {
+        if let Some(engine) = engine.filter(|_| !changes.is_empty() && self.in_order()) {
+            let _ = self.fenced(|| engine.apply(&changes, Last::No));
+        }
+    }
+
+    /// The same for the last time, promising that the index is whole if it is. What is published
+    /// later takes that promise back, before or after it is made.
+    fn write_last(&self, engine: Option<&mut Box<dyn Engine>>, is_whole: bool) {
+        let mut table = locked(&self.table);
+        table.end = End::Taken;
+        let last = if is_whole { Last::Yes(table.totals()) } else { Last::No };
+        let changes = table.take_changes();
+        drop(table);
+        if let Some(engine) = engine.filter(|_| self.in_order()) {
             let _ = self.fenced(|| engine.apply(&changes, last));
+        }
+        if locked(&self.table).end == End::Outdated {
+            let _ = take_clean(&self.tree);
         }
     }
 

@@ -30,12 +30,16 @@ struct SledEngine {
     expected: Option<String>,
 }
 
+/// What the last run promised of the index.
+pub(super) type Promise = Result<Option<String>, DiskError>;
+
 /// Opens the index of `tree`, creating it when it is missing.
-pub(super) fn open(tree: &Tree) -> Result<Box<dyn Engine>, EngineError> {
+pub(super) fn open(tree: &Tree, promise: Promise) -> Result<Box<dyn Engine>, EngineError> {
     let (dir, disk) = (tree.index(), tree.disk().clone());
+    let promise = promise.map_err(|error| failed(&error))?;
+    let expected = promise.filter(|_| !died_of(tree));
     prepare(tree)?;
     disk.create_new(&dir.join("opening")).map_err(|error| failed(&error))?;
-    let expected = take_clean(&disk, &dir.join("clean")).map_err(|error| failed(&error))?;
     let config = sled::Config::new().path(&dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
     let db = open_patiently(&config).map_err(|error| EngineError(error.to_string()))?;
     Ok(Box::new(SledEngine { db, dir, disk, expected }))
@@ -55,8 +59,13 @@ fn open_patiently(config: &sled::Config) -> sled::Result<sled::Db> {
     config.open()
 }
 
+/// Whether the last opener of the index did not live to tell.
+fn died_of(tree: &Tree) -> bool {
+    tree.disk().file_size(&tree.index().join("opening")).is_ok()
+}
+
 fn prepare(tree: &Tree) -> Result<(), EngineError> {
-    if tree.disk().file_size(&tree.index().join("opening")).is_ok() {
+    if died_of(tree) {
         tracing::warn!("the index could not be opened last time; it is moved aside and rebuilt");
         move_aside(tree).map_err(|error| failed(&error))?;
     }
@@ -70,13 +79,20 @@ pub(super) fn move_aside(tree: &Tree) -> Result<(), DiskError> {
 }
 
 /// What `clean` says, durably removing it: from here on it would not be true.
-fn take_clean(disk: &Disk, path: &std::path::Path) -> Result<Option<String>, DiskError> {
-    let text = disk.open(path).and_then(|file| {
+///
+/// To be called before anything can be published: an object that comes while `clean` is still there
+/// would be unknown for ever if the process died now.
+pub(super) fn take_clean(tree: &Tree) -> Promise {
+    let (disk, path) = (tree.disk(), tree.index().join("clean"));
+    let text = disk.open(&path).and_then(|file| {
         let len = usize::try_from(file.len()?.min(64)).unwrap_or(64);
         file.read_exact_at(len, 0)
     });
-    disk.remove(path)?;
-    path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))?;
+    if text.as_ref().is_err_and(DiskError::is_not_found) {
+        return Ok(None);
+    }
+    disk.remove(&path)?;
+    disk.sync_dir(&tree.index())?;
     Ok(text.ok().map(|text| String::from_utf8_lossy(&text).into_owned()))
 }
 

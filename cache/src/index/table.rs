@@ -1,12 +1,13 @@
 //! The hints in memory, and which of them have changed since they were last written.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::IndexState;
 use super::engine::{Change, Hint};
 use crate::bounds::{Candidate, Node};
 use crate::references::References;
-use crate::{Digest, Totals};
+use crate::{Digest, Kept, Totals};
 
 /// Invariant: `bytes` is the sum of the hints' sizes.
 #[derive(Debug)]
@@ -14,6 +15,7 @@ pub(super) struct Table {
     hints: HashMap<Digest, Known>,
     bytes: u64,
     evicted: (u64, u64),
+    quarantined: u64,
     /// Counts the uses of this run: the clock's seconds alone don't order them.
     turn: u64,
     /// What has changed in this run and is not written yet; bounded by what is kept.
@@ -23,6 +25,17 @@ pub(super) struct Table {
     /// Whether nothing at all was known before this run.
     pub(super) rebuilt: bool,
     pub(super) state: IndexState,
+    pub(super) end: End,
+}
+
+/// How far the last batch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    NotYet,
+    /// It has been taken: what comes now is in no batch.
+    Taken,
+    /// Something has come since.
+    Outdated,
 }
 
 #[derive(Clone, Debug)]
@@ -53,11 +66,13 @@ impl Default for Table {
             hints: HashMap::new(),
             bytes: 0,
             evicted: (0, 0),
+            quarantined: 0,
             turn: 0,
             changed: HashSet::new(),
             complete: false,
             rebuilt: false,
             state: IndexState::Loading,
+            end: End::NotYet,
         }
     }
 }
@@ -174,7 +189,28 @@ impl Table {
     pub(super) fn totals(&self) -> Totals {
         let (evicted_objects, evicted_bytes) = self.evicted;
         let objects = self.hints.len() as u64;
-        Totals { objects, bytes: self.bytes, evicted_objects, evicted_bytes }
+        let quarantined_objects = self.quarantined;
+        Totals { objects, bytes: self.bytes, evicted_objects, evicted_bytes, quarantined_objects }
+    }
+
+    /// What is known of at most `limit` objects behind `after`, in their order.
+    pub(super) fn kept(&self, after: Option<&Digest>, limit: usize) -> Vec<Kept> {
+        let behind = self.hints.keys().filter(|digest| after.is_none_or(|after| *digest > after));
+        let mut digests: Vec<&Digest> = behind.collect();
+        if digests.len() > limit {
+            digests.select_nth_unstable(limit);
+            digests.truncate(limit);
+        }
+        digests.sort_unstable();
+        digests
+            .into_iter()
+            .filter_map(|digest| Some(self.hints.get(digest)?.kept(digest)))
+            .collect()
+    }
+
+    /// A damaged object was set aside.
+    pub(super) fn count_quarantined(&mut self) {
+        self.quarantined = self.quarantined.saturating_add(1);
     }
 
     /// `candidate`, which came at `added`, was evicted; if it came again since, it is there.
@@ -203,6 +239,15 @@ impl Table {
         self.hints.iter().map(|(digest, known)| known.node(digest, now)).collect()
     }
 
+    /// Whether something that came just now is in no batch any more.
+    pub(super) fn came_late(&mut self) -> bool {
+        let is_late = self.end != End::NotYet;
+        if is_late {
+            self.end = End::Outdated;
+        }
+        is_late
+    }
+
     /// Marks a hint that was found on the walk for writing.
     pub(super) fn note(&mut self, digest: &Digest) {
         if self.state != IndexState::InMemory || !self.complete {
@@ -223,6 +268,12 @@ impl Table {
 }
 
 impl Known {
+    fn kept(&self, digest: &Digest) -> Kept {
+        let Hint { size, last_use, hits, .. } = self.hint;
+        let last_use = UNIX_EPOCH.checked_add(Duration::from_secs(last_use)).unwrap_or(UNIX_EPOCH);
+        Kept { digest: *digest, size, last_use, hits, is_pinned: false }
+    }
+
     /// A use in the future is one of before the clock was set: it counts as now.
     fn node(&self, digest: &Digest, now: u64) -> Node {
         let Hint { size, last_use, references, .. } = &self.hint;

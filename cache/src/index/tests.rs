@@ -80,8 +80,13 @@ const fn hint(size: u64) -> Hint {
     Hint { size, last_use: 1, hits: 1, references: References::Unknown }
 }
 
+/// The tree in `dir` as it is.
+fn paths(dir: &TempDir) -> Tree {
+    Tree::new(dir.path().to_owned(), Disk::real())
+}
+
 fn tree(dir: &TempDir) -> Tree {
-    let tree = Tree::new(dir.path().to_owned(), Disk::real());
+    let tree = paths(dir);
     tree.create_directories().unwrap();
     tree.disk().make_dir(&tree.index()).unwrap();
     tree
@@ -93,11 +98,15 @@ fn well() -> Moody {
     Moody { load: Mood::Well, apply: Mood::Well, drop: Mood::Well, loaded, applied }
 }
 
+fn reopened(tree: &Tree) -> Box<dyn Engine> {
+    sled_engine::open(tree, sled_engine::take_clean(tree)).unwrap()
+}
+
 /// An index on `engine` in which objects have come, been used and gone.
 fn busy(dir: &TempDir, engine: Moody) -> Index {
     let opener = move |_: &Tree| Ok(Box::new(Dropped(engine)) as Box<dyn Engine>);
     let index = Index::start_with(tree(dir), Interpreter::default(), None, Box::new(opener));
-    index.added(&digest(3), 300, References::Unknown);
+    index.added(&paths(dir), &digest(3), 300, References::Unknown);
     index.used(&digest(3));
     index.removed(&digest(2));
     index
@@ -149,7 +158,7 @@ fn an_engine_that_does_not_open_is_done_without() {
         let dir = TempDir::new().unwrap();
         let opener = move |_: &Tree| bad.show().map(|()| Box::new(well()) as Box<dyn Engine>);
         let index = Index::start_with(tree(&dir), Interpreter::default(), None, Box::new(opener));
-        index.added(&digest(1), 5, References::Unknown);
+        index.added(&paths(&dir), &digest(1), 5, References::Unknown);
         index.close();
         assert_eq!((index.state(), index.totals().bytes), (IndexState::InMemory, 5));
     }
@@ -161,14 +170,14 @@ fn sled_gives_back_what_it_took_until_it_is_not_closed() {
     let tree = tree(&dir);
     let changes: Vec<Change> =
         (0..50).map(|number| (digest(number), Some(hint(u64::from(number))))).collect();
-    let mut engine = sled_engine::open(&tree).unwrap();
+    let mut engine = reopened(&tree);
     assert!(!engine.load().unwrap().clean);
     engine.apply(&changes, Last::No).unwrap();
     let left = Totals { objects: 49, bytes: 1_176, ..Totals::default() };
     engine.apply(&[(digest(49), None)], Last::Yes(left)).unwrap();
     drop(engine);
 
-    let mut engine = sled_engine::open(&tree).unwrap();
+    let mut engine = reopened(&tree);
     let loaded = engine.load().unwrap();
     assert!(loaded.clean);
     assert_eq!(loaded.hints.len(), 49);
@@ -176,7 +185,7 @@ fn sled_gives_back_what_it_took_until_it_is_not_closed() {
         loaded.hints.iter().all(|(digest, hint)| changes.contains(&(*digest, Some(hint.clone()))))
     );
     drop(engine);
-    assert!(!sled_engine::open(&tree).unwrap().load().unwrap().clean, "it was not closed");
+    assert!(!reopened(&tree).load().unwrap().clean, "it was not closed");
 }
 
 #[test]
@@ -184,7 +193,25 @@ fn an_unread_index_is_moved_aside_by_the_next_opener() {
     let dir = TempDir::new().unwrap();
     let tree = tree(&dir);
     for _ in 0..2 {
-        drop(sled_engine::open(&tree).unwrap());
+        drop(reopened(&tree));
     }
     assert!(dir.path().join("index.aside/opening").exists());
+}
+
+#[test]
+fn a_walk_that_was_cut_short_makes_no_whole_index() {
+    for is_readable in [true, false] {
+        let dir = TempDir::new().unwrap();
+        let tree = tree(&dir);
+        if !is_readable {
+            let blobs = tree.blobs(Algorithm::Sha512);
+            std::fs::remove_dir(&blobs).unwrap();
+            std::fs::write(blobs, b"not a directory").unwrap();
+        }
+        let opener = |tree: &Tree| sled_engine::open(tree, Ok(None));
+        let index = Index::start_with(tree, Interpreter::default(), None, Box::new(opener));
+        index.close();
+        assert_eq!(index.state(), IndexState::Ready);
+        assert_eq!(dir.path().join("index/clean").exists(), is_readable);
+    }
 }

@@ -16,7 +16,7 @@ fn content(number: u64) -> Bytes {
 
 const fn all() -> Totals {
     let bytes = 37 * (OBJECTS - 1) * OBJECTS / 2;
-    Totals { objects: OBJECTS, bytes, evicted_objects: 0, evicted_bytes: 0 }
+    Totals { objects: OBJECTS, bytes, evicted_objects: 0, evicted_bytes: 0, quarantined_objects: 0 }
 }
 
 /// A closed store with some objects.
@@ -67,6 +67,34 @@ async fn it_is_read_again_after_a_restart() {
     fs::rename(&absent, dir.path().join("elsewhere")).unwrap();
     let (totals, state) = close(open(&dir).await).await;
     assert_eq!((totals, state), (all(), IndexState::Ready));
+}
+
+#[tokio::test]
+async fn what_comes_after_a_start_is_known_even_if_the_index_was_never_opened() {
+    let dir = new_dir();
+    for round in 1..=30 {
+        let store = open(&dir).await;
+        // Were it there, a process that is killed now would leave an index that claims to be whole.
+        assert!(!dir.path().join("index/clean").exists(), "round {round}");
+        fill(&store, &content(round)).await;
+        close(store).await;
+        assert!(dir.path().join("index/clean").exists());
+    }
+}
+
+#[tokio::test]
+async fn what_comes_after_the_last_batch_is_known_all_the_same() {
+    let dir = new_dir();
+    prepare(&dir).await;
+    let store = open(&dir).await;
+    let late = store.clone();
+    store.close().await;
+    let content = noise(1_000, 98);
+    drop(fill(&late, &content).await);
+    assert!(!dir.path().join("index/clean").exists());
+    drop(late);
+    let (totals, _) = close(open(&dir).await).await;
+    assert_eq!((totals.objects, totals.bytes), (OBJECTS + 1, all().bytes + 1_000));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{blob_path, fill, kept, new_dir, noise, open, read_all, reserve, sha256};
-use crate::{Presence, QuarantineError, Verdict};
+use crate::{Pace, Presence, QuarantineError, Verdict};
 
 #[tokio::test]
 async fn a_reader_of_a_removed_object_finishes() {
@@ -41,6 +41,47 @@ async fn a_removed_object_is_gone_for_those_who_come_after() {
     assert!(matches!(store.remove(&digest).await, Err(QuarantineError::Absent)));
     assert!(matches!(store.quarantine(&digest).await, Err(QuarantineError::Absent)));
     drop(reader);
+}
+
+#[tokio::test]
+async fn gentle_verification_tells_the_same() {
+    let dir = new_dir();
+    let store = open(&dir).await;
+    let content = noise(3_500_000, 4);
+    let digest = sha256(&content);
+    fill(&store, &content).await;
+    let gently = || store.verify_at(&digest, Pace::Gentle);
+    assert!(matches!(gently().await, Verdict::Sound { size: 3_500_000 }));
+    let mut damaged = content.to_vec();
+    damaged[2_000_000] ^= 1;
+    fs::write(blob_path(&dir, &digest), &damaged).unwrap();
+    assert!(matches!(gently().await, Verdict::Damaged { actual } if actual == sha256(&damaged)));
+    assert_eq!(store.totals().quarantined_objects, 0);
+    store.quarantine(&digest).await.unwrap();
+    assert_eq!(store.totals().quarantined_objects, 1);
+    assert!(matches!(gently().await, Verdict::Absent));
+}
+
+#[tokio::test]
+async fn what_is_kept_is_listed_in_order_and_by_pages() {
+    let dir = new_dir();
+    let store = open(&dir).await;
+    let mut digests = Vec::new();
+    for seed in 0..7 {
+        let content = noise(100, seed);
+        drop(fill(&store, &content).await);
+        digests.push(sha256(&content));
+    }
+    digests.sort_unstable();
+    store.pin(&digests[2]).await.unwrap();
+    kept(&store, &digests[4]).await;
+    let listed = store.list(Some(&digests[1]), 4);
+    let names: Vec<_> = listed.iter().map(|one| one.digest).collect();
+    assert_eq!(names, digests[2..6]);
+    assert!(listed[0].is_pinned && !listed[1].is_pinned);
+    assert_eq!((listed[2].hits, listed[2].size), (1, 100));
+    assert_eq!(store.list(None, 100).len(), 7);
+    assert_eq!(store.list(Some(&digests[6]), 100), []);
 }
 
 #[tokio::test]

@@ -36,11 +36,13 @@ impl Leaf {
         }
     }
 
-    /// One that nobody vouches for but itself.
+    /// One that nobody vouches for but itself, with whatever a test changes about it.
     #[must_use]
-    pub fn self_signed(names: &[&str]) -> Self {
+    pub fn self_signed(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = params(names);
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
-        Self::new(&params(names).self_signed(&key).unwrap(), &key)
+        Self::new(&params.self_signed(&key).unwrap(), &key)
     }
 
     /// The certificate as PEM.

@@ -67,6 +67,7 @@ pub struct Builder {
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
     everywhere: bool,
+    admin_everywhere: bool,
 }
 
 impl Builder {
@@ -129,6 +130,12 @@ impl Builder {
         self
     }
 
+    /// Lets its admin listener listen on every IPv4 address of this machine.
+    pub fn admin_everywhere(mut self) -> Self {
+        self.admin_everywhere = true;
+        self
+    }
+
     /// Starts it and waits until it answers.
     #[track_caller]
     #[must_use]
@@ -167,12 +174,13 @@ impl Builder {
     fn toml(&self, home: &Path, ports: Ports) -> String {
         let Self { connect_to, ca_files, top, upstream, tables, .. } = self;
         let data = home.join("data").display().to_string();
+        let admin = if self.admin_everywhere { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
         let own = if self.everywhere { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
         format!(
             "listen = [\"{own}:{}\"]\nadmin-listen = \"{}\"\ndata-dir = {data:?}\n{top}\n\
              [upstream]\nconnect-to = {connect_to:?}\nca-files = {ca_files:?}\n{upstream}\n{tables}",
             ports.listen.port(),
-            ports.admin
+            SocketAddr::new(admin.into(), ports.admin.port())
         )
     }
 }
@@ -215,6 +223,7 @@ impl Proxy {
             environment: Vec::new(),
             arguments: Vec::new(),
             everywhere: false,
+            admin_everywhere: false,
         }
     }
 
@@ -365,6 +374,14 @@ impl Proxy {
             *byte ^= 1;
         }
         fs::write(&path, bytes).expect("a writable object");
+    }
+
+    /// Takes a kept object away, as an eviction does.
+    ///
+    /// # Panics
+    /// When it is not kept.
+    pub fn lose(&self, digest: &str) {
+        fs::remove_file(self.kept_file(digest).expect("a kept object")).expect("a removed object");
     }
 
     fn kept_file(&self, digest: &str) -> Option<PathBuf> {

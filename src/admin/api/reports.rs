@@ -1,0 +1,131 @@
+//! What there is to know, as documents.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use entrepot_cache::Digest;
+use serde_json::{Value, json};
+
+use super::super::Services;
+use super::super::scrape::index_state;
+
+/// Objects on a page, unless another number is asked for.
+const USUAL: usize = 100;
+/// Objects on a page at most.
+const MOST: usize = 1000;
+
+/// Sums since the start, and what is kept now.
+pub(super) fn stats(services: &Services) -> Value {
+    let (summary, totals) = (services.metrics.summary(), services.store.totals());
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_secs": summary.uptime.as_secs(),
+        "requests": summary.requests,
+        "cacheable_requests": summary.cacheable,
+        "hits": summary.hits,
+        "hit_ratio": summary.hit_ratio(),
+        "sent_bytes": summary.sent_bytes,
+        "saved_bytes": summary.saved_bytes,
+        "received_bytes": summary.received_bytes,
+        "store": {
+            "objects": totals.objects,
+            "bytes": totals.bytes,
+            "max_bytes": services.max_size,
+            "evicted_objects": totals.evicted_objects,
+            "evicted_bytes": totals.evicted_bytes,
+            "quarantined_objects": totals.quarantined_objects,
+            "index": index_state(services.store.index_state()),
+            "is_troubled": services.gateway.store_health().is_troubled,
+        },
+    })
+}
+
+/// The downloads under way.
+pub(super) fn fetches(services: &Services) -> Value {
+    let fetches: Vec<_> = services
+        .store
+        .downloads()
+        .into_iter()
+        .map(|download| {
+            json!({
+                "digest": download.digest.to_string(),
+                "registry": download.origin,
+                "bytes": download.available,
+                "total_bytes": download.total,
+            })
+        })
+        .collect();
+    json!({ "fetches": fetches })
+}
+
+/// A page of what is kept.
+pub(super) fn blobs(services: &Services, query: &str) -> Result<Value, &'static str> {
+    let page = Page::parse(query)?;
+    let mut kept = services.store.list(page.after.as_ref(), page.limit + 1);
+    let has_more = kept.len() > page.limit;
+    kept.truncate(page.limit);
+    let next = kept.last().filter(|_| has_more).map(|last| last.digest.to_string());
+    let blobs: Vec<_> = kept
+        .iter()
+        .map(|one| {
+            json!({
+                "digest": one.digest.to_string(),
+                "bytes": one.size,
+                "last_use": seconds(one.last_use),
+                "hits": one.hits,
+                "is_pinned": one.is_pinned,
+            })
+        })
+        .collect();
+    Ok(json!({ "blobs": blobs, "next": next }))
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Which page is asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Page {
+    after: Option<Digest>,
+    limit: usize,
+}
+
+impl Page {
+    fn parse(query: &str) -> Result<Self, &'static str> {
+        let mut page = Self { after: None, limit: USUAL };
+        for part in query.split('&').filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                Some(("after", value)) => {
+                    // A colon need not be escaped in a query, and some do all the same.
+                    let digest = value.replace("%3A", ":").replace("%3a", ":").parse();
+                    page.after = Some(digest.map_err(|_| "after: expected a digest")?);
+                }
+                Some(("limit", value)) => {
+                    let limit = value.parse().ok().filter(|limit| (1..=MOST).contains(limit));
+                    page.limit = limit.ok_or("limit: expected a number from 1 to 1000")?;
+                }
+                _ => return Err("the query may hold after=DIGEST and limit=NUMBER alone"),
+            }
+        }
+        Ok(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_asked_for_in_one_way() {
+        assert_eq!(Page::parse(""), Ok(Page { after: None, limit: USUAL }));
+        let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        for colon in [":", "%3A", "%3a"] {
+            let page = Page::parse(&format!("limit=5&after=sha256{colon}{hex}")).unwrap();
+            assert_eq!(page.limit, 5);
+            assert_eq!(page.after.unwrap().hex(), hex);
+        }
+        for wrong in ["limit=0", "limit=1001", "limit=x", "after=x", "page=2", "limit"] {
+            assert!(Page::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

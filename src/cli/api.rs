@@ -1,0 +1,114 @@
+//! The admin API of a running proxy, as the command line uses it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::admin::setup::ProxyAddress;
+use crate::config::Settings;
+
+/// A proxy takes connections at once, or something is wrong with it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may think about an answer.
+const THINKING: Duration = Duration::from_secs(30);
+/// More than any document of the API has.
+const LARGEST: usize = 4 * 1024 * 1024;
+
+/// The way to a running proxy's API.
+pub(super) struct Api {
+    /// `host:port`.
+    at: String,
+    token: Option<String>,
+}
+
+impl Api {
+    /// The API of `server`, or of the proxy that this configuration is for.
+    pub(super) fn new(settings: &Settings, server: Option<&str>) -> anyhow::Result<Self> {
+        let at = match server {
+            Some(url) => server_at(url)?,
+            None => reachable(settings.admin_listen).to_string(),
+        };
+        let token = settings.admin_token_file.as_ref().map(std::fs::read_to_string).transpose();
+        let token = token.context("admin-token-file")?.map(|token| token.trim().to_owned());
+        Ok(Self { at, token })
+    }
+
+    /// Sends a request without a body.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let at = &self.at;
+        let silent = || format!("no proxy answers on http://{at} (admin-listen)");
+        let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(at)).await;
+        let stream =
+            stream.map_err(anyhow::Error::from).and_then(|s| Ok(s?)).with_context(silent)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // It ends with the answer's body; what goes wrong with it shows there.
+        tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, at);
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::<Bytes>::new())?;
+        let answered = tokio::time::timeout(THINKING, sender.send_request(request)).await;
+        let response =
+            answered.map_err(anyhow::Error::from).and_then(|r| Ok(r?)).with_context(silent)?;
+        if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
+    }
+
+    /// Where it is.
+    pub(super) fn at(&self) -> &str {
+        &self.at
+    }
+}
+
+fn server_at(url: &str) -> anyhow::Result<String> {
+    let address = ProxyAddress::from_url(url);
+    match address {
+        Ok(address) if !url.to_ascii_lowercase().starts_with("https") => {
+            Ok(address.authority().to_string())
+        }
+        _ => bail!("--server: expected http://HOST:PORT, the address of a proxy's admin-listen"),
+    }
+}
+
+/// A wildcard address is listened on, not connected to.
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// A refusal in its own words.
+async fn refused(response: Response<Incoming>) -> anyhow::Error {
+    let status = response.status();
+    let reason = document(response)
+        .await
+        .ok()
+        .and_then(|document| Some(document.pointer("/errors/0/message")?.as_str()?.to_owned()));
+    match reason {
+        Some(reason) => anyhow::anyhow!("the proxy answered {}: {reason}", status.as_u16()),
+        None => anyhow::anyhow!("the proxy answered {status}"),
+    }
+}
+
+/// The document in an answer.
+pub(super) async fn document(response: Response<Incoming>) -> anyhow::Result<Value> {
+    let body = Limited::new(response.into_body(), LARGEST).collect();
+    let body = tokio::time::timeout(THINKING, body).await?.map_err(anyhow::Error::from_boxed)?;
+    Ok(serde_json::from_slice(&body.to_bytes())?)
+}

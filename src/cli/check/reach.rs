@@ -1,0 +1,132 @@
+//! Whether registries can be reached: from here, or through a proxy as its clients do.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, bail};
+use futures_util::future::join_all;
+use http::{HeaderMap, Method, Response, header};
+
+use super::Finding;
+use crate::config::Settings;
+use crate::metrics::Metrics;
+use crate::oci::{Authority, HostPattern, Registry};
+use crate::upstream::body::{IdleBody, RequestBody};
+use crate::upstream::proxy::{ForwardProxy, NoProxy, Proxies};
+use crate::upstream::{ConnectTo, Options, Scheme, Target, Upstream};
+
+/// More than this, and certificates and tokens are taken for expired, or not valid yet.
+const SKEW: Duration = Duration::from_mins(5);
+/// The registry that a client asks for; it needs no credentials to say who it is.
+const USUAL: &str = "registry-1.docker.io:443";
+
+/// Asks every registry that the configuration names, at once: DNS, connection, TLS, an answer.
+pub(super) fn registries(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
+    let named = settings.upstream.exemptions.registries.iter().filter_map(HostPattern::exact);
+    let led = settings.upstream.connect_to.iter().filter_map(ConnectTo::asked);
+    let is_registry = |authority: &Authority| {
+        settings.listener.policy.intercept.iter().any(|pattern| pattern.matches(authority))
+    };
+    let mut asked: Vec<_> = named
+        .chain(led.filter(is_registry))
+        .map(|authority| Registry::at(&authority).authority(&authority))
+        .collect();
+    asked.sort_by_key(ToString::to_string);
+    asked.dedup();
+    ask_all(settings, &settings.upstream, &asked)
+}
+
+/// Asks a registry through the proxy at `url`, with this machine's trust: what a client would see.
+pub(super) fn through(settings: &Settings, url: &str) -> anyhow::Result<Vec<Finding>> {
+    let proxy: ForwardProxy =
+        url.parse().ok().context("--proxy: expected a URL, such as http://proxy.corp:3128")?;
+    let proxy = proxy.named_by("--proxy");
+    let proxies = Proxies {
+        registries: Vec::new(),
+        https: Some(proxy.clone()),
+        http: Some(proxy),
+        exempt: NoProxy::new(std::iter::empty()),
+    };
+    let options = Options { proxies, connect_to: Vec::new(), ..settings.upstream.clone() };
+    let usual = Authority::parse_with_port(USUAL)?;
+    let mut findings = ask_all(settings, &options, &[usual])?;
+    for finding in &mut findings {
+        let found = std::mem::replace(&mut finding.found, Ok(String::new()));
+        finding.found = found.context(
+            "through the proxy: if its certificate is not trusted, install its /ca.crt on this machine",
+        );
+    }
+    Ok(findings)
+}
+
+fn ask_all(
+    settings: &Settings,
+    options: &Options,
+    asked: &[Authority],
+) -> anyhow::Result<Vec<Finding>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let upstream = Upstream::new(options, Metrics::default())?;
+        let asking = asked.iter().map(|authority| ask(settings, &upstream, authority));
+        Ok(join_all(asking).await)
+    })
+}
+
+async fn ask(settings: &Settings, upstream: &Upstream, authority: &Authority) -> Finding {
+    let rule = settings.gateway.registries.iter().find(|rule| rule.host.matches(authority));
+    let scheme = rule.map_or(Scheme::Https, |rule| rule.scheme);
+    let target = Target { scheme, authority: authority.clone(), path_and_query: "/v2/".to_owned() };
+    let began = Instant::now();
+    let answer = upstream.send(Method::GET, &target, HeaderMap::new(), RequestBody::Empty).await;
+    let found = match answer {
+        Ok(answer) => judged(&answer, began.elapsed()),
+        Err(error) => Err(error.into()),
+    };
+    Finding::new(format!("registry {}", Registry::at(authority)), found)
+}
+
+/// A registry that wants credentials is one that works.
+fn judged(answer: &Response<IdleBody>, took: Duration) -> anyhow::Result<String> {
+    let status = answer.status();
+    if status.is_server_error() {
+        bail!("it answers {status}");
+    }
+    if let Some(skew) = skew(answer.headers()).filter(|skew| *skew > SKEW) {
+        bail!("its clock and this machine's are {} s apart", skew.as_secs());
+    }
+    Ok(format!("answers {} within {} ms", status.as_u16(), took.as_millis()))
+}
+
+fn skew(headers: &HeaderMap) -> Option<Duration> {
+    let theirs = httpdate(headers.get(header::DATE)?.to_str().ok()?)?;
+    let ours = SystemTime::now();
+    Some(ours.duration_since(theirs).unwrap_or_else(|error| error.duration()))
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, the one form that is sent (RFC 9110 §5.6.7).
+fn httpdate(text: &str) -> Option<SystemTime> {
+    let date = text.split_once(", ")?.1.strip_suffix(" GMT")?;
+    let parts: Vec<&str> = date.split([' ', ':']).collect();
+    let [day, month, year, hour, minute, second] = parts.try_into().ok()?;
+    let months =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = u8::try_from(months.iter().position(|name| *name == month)? + 1).ok()?;
+    let month = time::Month::try_from(month).ok()?;
+    let date = time::Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()?;
+    let (hour, minute) = (hour.parse().ok()?, minute.parse().ok()?);
+    let at = date.with_hms(hour, minute, second.parse().ok()?).ok()?;
+    Some(at.assume_utc().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_read() {
+        let at = httpdate("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        assert_eq!(at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 784_111_777);
+        for wrong in ["", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun, 31 Feb 1994 08:49:37 GMT"] {
+            assert!(httpdate(wrong).is_none(), "{wrong}");
+        }
+    }
+}

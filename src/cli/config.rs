@@ -1,0 +1,70 @@
+//! `entrepot config`: what is configured, and whether it is valid.
+
+use std::io::{self, Write as _};
+
+use serde_json::{Value, json};
+
+use super::Report;
+use crate::config::Settings;
+
+/// Shows every key with its value and where that comes from; passwords are hidden.
+pub(super) fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    match report {
+        Report::Json => writeln!(output, "{}", settings.shown)?,
+        Report::Text => write!(output, "{}", lines(&settings.shown))?,
+    }
+    Ok(())
+}
+
+/// Says that the configuration is valid: one that is not has never become settings.
+pub(super) fn check(_: &Settings, report: Report) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    match report {
+        Report::Json => writeln!(output, "{}", json!({ "is_valid": true }))?,
+        Report::Text => writeln!(output, "the configuration is valid")?,
+    }
+    Ok(())
+}
+
+fn lines(shown: &Value) -> String {
+    let keys = shown.get("keys").and_then(Value::as_object).into_iter().flatten();
+    let keys = keys.map(|(key, found)| {
+        let value = found.get("value").unwrap_or(&Value::Null);
+        let from = found.get("from").and_then(Value::as_str).unwrap_or_default();
+        let value = if value.is_null() { "-".to_owned() } else { value.to_string() };
+        format!("{key} = {value}  # {from}\n")
+    });
+    let registries = shown.get("registries").and_then(Value::as_array).into_iter().flatten();
+    let registries = registries.map(|entry| {
+        let values = entry.as_object().into_iter().flatten();
+        let values: Vec<_> = values.map(|(key, value)| format!("{key} = {value}\n")).collect();
+        format!("[[registry]]\n{}", values.concat())
+    });
+    keys.chain(registries).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_key_value_and_place() {
+        let shown = json!({
+            "keys": {
+                "push": { "value": "deny", "from": "ENTREPOT_PUSH" },
+                "external-url": { "value": null, "from": "default" },
+                "intercept-also": { "value": ["a.example"], "from": "/e.toml:3" },
+            },
+            "registries": [{ "host": "b.example", "password": "(hidden)" }],
+        });
+        insta::assert_snapshot!(lines(&shown), @r#"
+        external-url = -  # default
+        intercept-also = ["a.example"]  # /e.toml:3
+        push = "deny"  # ENTREPOT_PUSH
+        [[registry]]
+        host = "b.example"
+        password = "(hidden)"
+        "#);
+    }
+}

@@ -1,0 +1,122 @@
+//! What registries say of how often they may still be asked.
+
+use std::time::SystemTime;
+
+use http::{HeaderMap, header};
+use moka::sync::Cache;
+
+use super::headers::text;
+use super::identity::Identity;
+use crate::oci::Registry;
+
+/// Pairs of registry and identity kept at a time.
+const MOST: u64 = 10_000;
+
+/// A quota, as a registry told of it last (`ratelimit-limit: 100;w=21600`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    /// Pulls that are left.
+    pub remaining: u64,
+    /// Pulls in a window, if it is told.
+    pub limit: Option<u64>,
+    /// The window in seconds, if it is told.
+    pub window_secs: Option<u64>,
+    /// Whose quota it is: an address or a user (`docker-ratelimit-source`).
+    pub source: Option<String>,
+    /// When this was told.
+    pub told: SystemTime,
+}
+
+/// The quotas of all.
+pub(super) struct Quotas(Cache<(Registry, Identity), Quota>);
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self(Cache::new(MOST))
+    }
+}
+
+impl Quotas {
+    /// Notes what an answer tells, if it tells anything.
+    pub(super) fn note(&self, registry: &Registry, identity: &Identity, headers: &HeaderMap) {
+        if let Some(quota) = read(headers) {
+            self.0.insert((registry.clone(), identity.clone()), quota);
+        }
+    }
+
+    /// Pulls that are left to somebody, where the registry counts them. What was told longer ago
+    /// than its window tells nothing.
+    pub(super) fn remaining(&self, registry: &Registry, identity: &Identity) -> Option<u64> {
+        let quota = self.0.get(&(registry.clone(), identity.clone()))?;
+        let age = quota.told.elapsed().ok()?.as_secs();
+        (quota.window_secs.is_none_or(|window| age < window)).then_some(quota.remaining)
+    }
+
+    /// The proxy's own quota at each registry.
+    pub(super) fn shared(&self) -> Vec<(Registry, Quota)> {
+        let ours = self.0.iter().filter(|(key, _)| key.1 == Identity::Shared);
+        ours.map(|(key, quota)| (key.0.clone(), quota)).collect()
+    }
+}
+
+fn read(headers: &HeaderMap) -> Option<Quota> {
+    let (remaining, window) = counted(text(headers, "ratelimit-remaining")?)?;
+    let limit = text(headers, "ratelimit-limit").and_then(counted);
+    let source = text(headers, header::HeaderName::from_static("docker-ratelimit-source"));
+    Some(Quota {
+        remaining,
+        limit: limit.map(|(limit, _)| limit),
+        window_secs: window.or(limit.and_then(|(_, window)| window)),
+        source: source.map(str::to_owned),
+        told: SystemTime::now(),
+    })
+}
+
+/// `100;w=21600`.
+fn counted(value: &str) -> Option<(u64, Option<u64>)> {
+    let mut parts = value.split(';').map(str::trim);
+    let count = parts.next()?.parse().ok()?;
+    let window = parts.find_map(|part| part.strip_prefix("w=")?.parse().ok());
+    Some((count, window))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn told(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| {
+                (header::HeaderName::from_static(name), HeaderValue::from_static(value))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_quota_is_read_as_the_hub_tells_it() {
+        let quota = read(&told(&[
+            ("ratelimit-limit", "100;w=21600"),
+            ("ratelimit-remaining", "20;w=21600"),
+            ("docker-ratelimit-source", "192.0.2.1"),
+        ]))
+        .unwrap();
+        assert_eq!((quota.remaining, quota.limit), (20, Some(100)));
+        assert_eq!(quota.window_secs, Some(21600));
+        assert_eq!(quota.source.as_deref(), Some("192.0.2.1"));
+        assert!(read(&told(&[("ratelimit-remaining", "many")])).is_none());
+        assert!(read(&HeaderMap::new()).is_none(), "not limited");
+    }
+
+    #[test]
+    fn quotas_are_each_their_own() {
+        let quotas = Quotas::default();
+        let registry = Registry::at(&"registry-1.docker.io:443".parse().unwrap());
+        quotas.note(&registry, &Identity::Shared, &told(&[("ratelimit-remaining", "3;w=60")]));
+        assert_eq!(quotas.remaining(&registry, &Identity::Shared), Some(3));
+        let other = Registry::at(&"ghcr.io:443".parse().unwrap());
+        assert_eq!(quotas.remaining(&other, &Identity::Shared), None);
+        assert_eq!(quotas.shared().len(), 1);
+    }
+}

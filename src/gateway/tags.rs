@@ -1,0 +1,356 @@
+//! What tags stand for, as their registries said last.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use entrepot_cache::{Fact, Repository};
+use http::{HeaderMap, header};
+use moka::sync::Cache;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::access::Place;
+use crate::oci::{Digest, MediaType, Tag, TagPattern};
+
+/// Tags kept in memory; one that is dropped costs a small read.
+const MOST: u64 = 100_000;
+/// Tags whose objects may still come, and for how long they are waited for.
+const MOST_UNWRITTEN: u64 = 10_000;
+const SOON: Duration = Duration::from_mins(10);
+/// Variants of one tag kept on disk: engines send a handful of different `Accept` fields.
+const MOST_VARIANTS: usize = 16;
+/// A longer `Accept` is known by its digest.
+const LONGEST_ACCEPT: usize = 500;
+
+/// How long tags are served without asking.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TagTtl {
+    /// The first that fits wins.
+    pub rules: Vec<(TagPattern, Duration)>,
+    /// For tags that none fits; `None` leaves them to the next that has a say.
+    pub default: Option<Duration>,
+}
+
+impl TagTtl {
+    /// For `tag`, if this has a say.
+    #[must_use]
+    pub fn of(&self, tag: &Tag) -> Option<Duration> {
+        let rule = self.rules.iter().find(|(pattern, _)| pattern.matches(tag));
+        rule.map(|(_, ttl)| *ttl).or(self.default)
+    }
+}
+
+/// The media types that a client takes, as far as they tell variants of a tag apart: sorted, each
+/// once, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Accept(String);
+
+impl Accept {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let fields = headers.get_all(header::ACCEPT).iter().filter_map(|field| field.to_str().ok());
+        let mut types: Vec<_> = fields
+            .flat_map(|field| field.split(','))
+            .map(|one| one.split_ascii_whitespace().collect::<String>().to_ascii_lowercase())
+            .filter(|one| !one.is_empty())
+            .collect();
+        types.sort_unstable();
+        types.dedup();
+        let joined = types.join(",");
+        if joined.len() <= LONGEST_ACCEPT {
+            return Self(joined);
+        }
+        Self(Digest::of(crate::oci::Algorithm::Sha256, joined.as_bytes()).to_string())
+    }
+}
+
+/// Whether a client takes this media type (RFC 9110 §12.5.1, without weights: none sends 0).
+fn accepts(headers: &HeaderMap, media_type: &MediaType) -> bool {
+    let fields = headers.get_all(header::ACCEPT).iter().filter_map(|field| field.to_str().ok());
+    let mut ranges = fields.flat_map(|field| field.split(',')).peekable();
+    if ranges.peek().is_none() {
+        return true;
+    }
+    ranges.any(|range| {
+        let range = range.split(';').next().unwrap_or_default().trim();
+        range == "*/*"
+            || range == "application/*"
+            || range.eq_ignore_ascii_case(media_type.as_str())
+    })
+}
+
+/// What a tag stands for, to a client that takes certain media types.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Resolution {
+    pub(super) digest: Digest,
+    pub(super) media_type: Option<MediaType>,
+    pub(super) size: Option<u64>,
+}
+
+/// A resolution, and when the registry gave it.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) resolution: Resolution,
+    pub(super) asked: SystemTime,
+    /// The same, on the clock that nobody sets; unknown when it was in another run.
+    seen: Option<Instant>,
+    /// Whether it is on record.
+    is_written: bool,
+}
+
+impl Known {
+    /// How long ago the registry was asked. A clock that has been set back counts as for ever.
+    pub(super) fn age(&self) -> Duration {
+        match self.seen {
+            Some(seen) => seen.elapsed(),
+            None => self.asked.elapsed().unwrap_or(Duration::MAX),
+        }
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Record {
+    #[serde(default)]
+    variants: Vec<Variant>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Variant {
+    accept: String,
+    digest: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    media_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    asked: u64,
+}
+
+impl Variant {
+    fn known(&self) -> Option<Known> {
+        let media_type = self.media_type.as_deref().and_then(MediaType::of_manifest);
+        let digest = self.digest.parse().ok()?;
+        let asked = UNIX_EPOCH.checked_add(Duration::from_secs(self.asked))?;
+        Some(Known {
+            resolution: Resolution { digest, media_type, size: self.size },
+            asked,
+            seen: None,
+            is_written: true,
+        })
+    }
+}
+
+type Key = (Place, Tag, Accept);
+
+/// All tags.
+pub(super) struct Tags {
+    known: Cache<Key, Known>,
+    /// What is to be written down once its object is kept: engines ask for the tag first, and then
+    /// for what it stands for.
+    unwritten: Cache<(Place, Digest), (Tag, Accept)>,
+}
+
+impl Default for Tags {
+    fn default() -> Self {
+        let unwritten = Cache::builder().max_capacity(MOST_UNWRITTEN).time_to_live(SOON).build();
+        Self { known: Cache::new(MOST), unwritten }
+    }
+}
+
+impl Tags {
+    /// The object is kept now: writes down which tag has led to it.
+    pub(super) async fn settle(&self, records: &Repository, place: &Place, digest: &Digest) {
+        let Some((tag, accept)) = self.unwritten.remove(&(place.clone(), *digest)) else { return };
+        let entry = TagEntry { tags: self, records, place, tag: &tag, accept };
+        if let Some(known) = self.known.get(&entry.key()) {
+            entry.write(&known).await;
+            let known = Known { is_written: true, ..known };
+            self.known.insert(entry.key(), known);
+        }
+    }
+}
+
+/// One tag of one repository, for clients that take certain media types.
+pub(super) struct TagEntry<'a> {
+    pub(super) tags: &'a Tags,
+    pub(super) records: &'a Repository,
+    pub(super) place: &'a Place,
+    pub(super) tag: &'a Tag,
+    pub(super) accept: Accept,
+}
+
+impl TagEntry<'_> {
+    fn key(&self) -> Key {
+        (self.place.clone(), self.tag.clone(), self.accept.clone())
+    }
+
+    /// What the tag stood for when the registry was last asked.
+    pub(super) async fn known(&self) -> Option<Known> {
+        if let Some(known) = self.tags.known.get(&self.key()) {
+            return Some(known);
+        }
+        let record: Record = self.records.fact(Fact::Tag(self.tag.as_str())).await?;
+        let variant = record.variants.iter().find(|variant| variant.accept == self.accept.0)?;
+        let known = variant.known()?;
+        self.tags.known.insert(self.key(), known.clone());
+        Some(known)
+    }
+
+    /// What the tag stood for to other clients, if this one takes that as well: better than nothing
+    /// while the registry can't be asked.
+    pub(super) async fn known_to_others(&self, headers: &HeaderMap) -> Option<Known> {
+        let record: Record = self.records.fact(Fact::Tag(self.tag.as_str())).await?;
+        let known = record.variants.iter().filter_map(Variant::known);
+        known.into_iter().find(|known| {
+            let media_type = known.resolution.media_type.as_ref();
+            media_type.is_some_and(|media_type| accepts(headers, media_type))
+        })
+    }
+
+    /// The registry has just said what it stands for. That is written down once the object is kept:
+    /// without it nobody is served by it after a restart, and strangers can ask for any tag.
+    pub(super) async fn learn(&self, resolution: Resolution, is_kept: bool) {
+        let before = self.known().await.filter(|before| before.is_written);
+        let (asked, seen) = (SystemTime::now(), Some(Instant::now()));
+        let known = Known { resolution, asked, seen, is_written: is_kept };
+        self.tags.known.insert(self.key(), known.clone());
+        // What has not changed is written again only once in a while: it tells its age.
+        let is_written = before.is_some_and(|before| {
+            before.resolution == known.resolution && before.age() < Duration::from_secs(10)
+        });
+        if !is_kept {
+            let asked_for = (self.place.clone(), known.resolution.digest);
+            self.tags.unwritten.insert(asked_for, (self.tag.clone(), self.accept.clone()));
+        } else if !is_written {
+            self.write(&known).await;
+        }
+    }
+
+    async fn write(&self, known: &Known) {
+        let fact = Fact::Tag(self.tag.as_str());
+        let mut record: Record = self.records.fact(fact).await.unwrap_or_default();
+        record.variants.retain(|variant| variant.accept != self.accept.0);
+        record.variants.truncate(MOST_VARIANTS - 1);
+        let asked = known.asked.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let resolution = &known.resolution;
+        let variant = Variant {
+            accept: self.accept.0.clone(),
+            digest: resolution.digest.to_string(),
+            media_type: resolution.media_type.as_ref().map(ToString::to_string),
+            size: resolution.size,
+            asked: asked.as_secs(),
+        };
+        record.variants.insert(0, variant);
+        if let Err(error) = self.records.record_fact(fact, record).await {
+            tracing::warn!(tag = %self.tag, %error, "a tag could not be recorded");
+        }
+    }
+
+    /// The registry has it no more, for clients that take these media types.
+    pub(super) async fn forget(&self) {
+        self.tags.known.invalidate(&self.key());
+        let fact = Fact::Tag(self.tag.as_str());
+        let Some(mut record) = self.records.fact::<Record>(fact).await else { return };
+        record.variants.retain(|variant| variant.accept != self.accept.0);
+        let changed = if record.variants.is_empty() {
+            self.records.forget_fact(fact).await
+        } else {
+            self.records.record_fact(fact, record).await
+        };
+        if let Err(error) = changed {
+            tracing::warn!(tag = %self.tag, %error, "a tag's record could not be changed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn accept(fields: &[&'static str]) -> Accept {
+        let headers = fields.iter().fold(HeaderMap::new(), |mut headers, field| {
+            headers.append(header::ACCEPT, HeaderValue::from_static(field));
+            headers
+        });
+        Accept::of(&headers)
+    }
+
+    #[test]
+    fn the_order_of_media_types_tells_nothing() {
+        assert_eq!(accept(&["a/b, C/d", "e/f"]), accept(&["e/f,c/d", "A/B", "a/b"]));
+        assert_ne!(accept(&["a/b"]), accept(&["a/b, c/d"]));
+        assert_ne!(accept(&["a/b;q=0.5"]), accept(&["a/b"]));
+        assert_eq!(accept(&[]), accept(&[","]));
+    }
+
+    #[test]
+    fn a_media_type_is_accepted_as_the_client_says() {
+        let index = MediaType::of_manifest("application/vnd.oci.image.index.v1+json").unwrap();
+        let cases = [
+            (vec![], true),
+            (vec!["application/vnd.oci.image.index.v1+json"], true),
+            (vec!["text/html", "a/b, Application/vnd.oci.image.index.v1+json;q=0.5"], true),
+            (vec!["*/*"], true),
+            (vec!["application/*"], true),
+            (vec!["application/vnd.oci.image.manifest.v1+json"], false),
+        ];
+        for (fields, expected) in cases {
+            let headers = fields.iter().fold(HeaderMap::new(), |mut headers, field| {
+                headers.append(header::ACCEPT, HeaderValue::from_static(field));
+                headers
+            });
+            assert_eq!(accepts(&headers, &index), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_has_the_say() {
+        let minutes = |n| Duration::from_mins(n);
+        let rules = vec![
+            ("latest".parse().unwrap(), minutes(1)),
+            ("v*".parse().unwrap(), minutes(2)),
+            ("v1".parse().unwrap(), minutes(3)),
+        ];
+        let ttl = TagTtl { rules, default: None };
+        let of = |tag: &str| ttl.of(&tag.parse().unwrap());
+        assert_eq!(of("latest"), Some(minutes(1)));
+        assert_eq!(of("v1"), Some(minutes(2)));
+        assert_eq!(of("1"), None);
+        let with_default = TagTtl { default: Some(minutes(9)), ..ttl };
+        assert_eq!(with_default.of(&"1".parse().unwrap()), Some(minutes(9)));
+    }
+
+    #[tokio::test]
+    async fn a_tag_is_remembered_for_each_accept_and_over_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store =
+            entrepot_cache::Store::open(entrepot_cache::Options::new(dir.path())).await.unwrap();
+        let records = store.repository("docker.io", "library/alpine").unwrap();
+        let place = Place {
+            registry: crate::oci::Registry::at(&"registry-1.docker.io:443".parse().unwrap()),
+            repository: "library/alpine".parse().unwrap(),
+        };
+        let (tags, tag) = (Tags::default(), "latest".parse().unwrap());
+        let entry =
+            |tags, accept| TagEntry { tags, records: &records, place: &place, tag: &tag, accept };
+        let of = |bytes: &[u8]| Resolution {
+            digest: Digest::of(crate::oci::Algorithm::Sha256, bytes),
+            media_type: MediaType::of_manifest("application/vnd.oci.image.index.v1+json"),
+            size: Some(5),
+        };
+        for accepted in ["a/a", "b/b"] {
+            entry(&tags, Accept(accepted.to_owned())).learn(of(accepted.as_bytes()), true).await;
+        }
+        let again = Tags::default();
+        for accepted in ["a/a", "b/b"] {
+            let known = entry(&again, Accept(accepted.to_owned())).known().await.unwrap();
+            assert_eq!(known.resolution, of(accepted.as_bytes()));
+            assert!(known.age() < Duration::from_mins(1));
+        }
+        assert!(entry(&again, Accept("c/c".to_owned())).known().await.is_none());
+        entry(&again, Accept("a/a".to_owned())).forget().await;
+        let (third, fourth) = (Tags::default(), Tags::default());
+        assert!(entry(&third, Accept("a/a".to_owned())).known().await.is_none());
+        assert!(entry(&third, Accept("b/b".to_owned())).known().await.is_some());
+        entry(&again, Accept("d/d".to_owned())).learn(of(b"d"), false).await;
+        assert!(entry(&fourth, Accept("d/d".to_owned())).known().await.is_none());
+    }
+}

@@ -1,0 +1,207 @@
+//! Counters by registry, for so many registries and no more.
+
+use std::sync::{Arc, OnceLock};
+
+use http::{Method, StatusCode};
+
+use super::Count;
+use crate::log::Outcome;
+
+/// Registries that are told apart: more than a site uses, and few enough that somebody who asks for
+/// ever new names (`intercept = ["*"]`) fills no memory here or in a time series database.
+const MOST: usize = 100;
+/// What the others are called.
+const OTHER: &str = "other";
+/// What requests are called that are about none.
+const NONE: &str = "none";
+
+/// Methods that are told apart; the last one is all others.
+pub(super) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "other"];
+/// Classes of status; the last one is no answer at all.
+pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
+
+/// What is counted of one registry.
+#[derive(Debug, Default)]
+pub struct Counters {
+    answered: [Count; Outcome::ALL.len()],
+    asked: [[Count; CLASSES.len()]; METHODS.len()],
+    received_bytes: Count,
+}
+
+impl Counters {
+    pub(super) fn answered(&self, outcome: Outcome) {
+        if let Some(count) = self.answered.get(outcome as usize) {
+            count.add_one();
+        }
+    }
+
+    pub(super) fn asked(&self, method: &Method, status: Option<StatusCode>) {
+        let method = METHODS.iter().position(|known| *known == method.as_str());
+        let class = status.map_or(0, |status| usize::from(status.as_u16() / 100));
+        let class = class.checked_sub(1).unwrap_or(CLASSES.len() - 1).min(CLASSES.len() - 1);
+        let of_method = self.asked.get(method.unwrap_or(METHODS.len() - 1));
+        if let Some(count) = of_method.and_then(|classes| classes.get(class)) {
+            count.add_one();
+        }
+    }
+
+    /// Bytes of a body have come.
+    pub fn received(&self, bytes: usize) {
+        self.received_bytes.add(bytes as u64);
+    }
+
+    /// How often it was answered each way.
+    pub(super) fn by_outcome(&self) -> impl Iterator<Item = (Outcome, u64)> {
+        Outcome::ALL.into_iter().zip(self.answered.iter().map(Count::value))
+    }
+
+    /// How often it was asked by each method, with each class of answers.
+    pub(super) fn by_question(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        METHODS.into_iter().zip(&self.asked).flat_map(|(method, classes)| {
+            CLASSES.into_iter().zip(classes).map(move |(class, n)| (method, class, n.value()))
+        })
+    }
+
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received_bytes.value()
+    }
+}
+
+#[derive(Debug)]
+struct Named {
+    name: String,
+    counters: Arc<Counters>,
+}
+
+impl Named {
+    fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), counters: Arc::default() }
+    }
+}
+
+/// The registries seen so far. Looking one up takes no lock: a place once taken never changes.
+#[derive(Debug)]
+pub(super) struct Registries {
+    places: Vec<OnceLock<Named>>,
+    other: Named,
+    none: Named,
+}
+
+impl Registries {
+    pub(super) fn new(known: impl Iterator<Item = String>) -> Self {
+        let places = (0..MOST).map(|_| OnceLock::new()).collect();
+        let registries = Self { places, other: Named::new(OTHER), none: Named::new(NONE) };
+        for name in known {
+            registries.placed(&name);
+        }
+        registries
+    }
+
+    /// The counters of the registry that a client's request is about.
+    pub(super) fn of_request(&self, name: Option<&str>) -> &Counters {
+        name.map_or(&self.none, |name| self.placed(name)).counters.as_ref()
+    }
+
+    /// The counters of a registry, if clients have asked for it.
+    pub(super) fn of_upstream(&self, name: &str) -> &Arc<Counters> {
+        &self.taken().find(|place| place.name == name).unwrap_or(&self.other).counters
+    }
+
+    fn placed(&self, name: &str) -> &Named {
+        // Whoever comes second to a free place finds another name there, and goes on.
+        let mut places = self.places.iter().map(|place| place.get_or_init(|| Named::new(name)));
+        places.find(|place| place.name == name).unwrap_or(&self.other)
+    }
+
+    fn taken(&self) -> impl Iterator<Item = &Named> {
+        self.places.iter().map_while(OnceLock::get)
+    }
+
+    /// Every registry with its counters.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &Counters)> {
+        let all = self.taken().chain([&self.other, &self.none]);
+        all.map(|named| (named.name.as_str(), named.counters.as_ref()))
+    }
+
+    pub(super) fn answered(&self, outcome: Outcome) -> u64 {
+        let count = |(_, counters): (&str, &Counters)| {
+            counters.answered.get(outcome as usize).map_or(0, Count::value)
+        };
+        self.all().map(count).sum()
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.all().map(|(_, counters)| counters.received_bytes()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries_beyond_the_bound_are_others() {
+        let registries = Registries::new(["mine.example".to_owned()].into_iter());
+        for number in 0..10 * MOST {
+            registries.of_request(Some(&format!("r{number}.example"))).answered(Outcome::Miss);
+        }
+        registries.of_request(Some("mine.example")).answered(Outcome::Hit);
+        let names: Vec<_> = registries.all().map(|(name, _)| name.to_owned()).collect();
+        assert_eq!(names.len(), MOST + 2);
+        assert_eq!(names[0], "mine.example");
+        assert_eq!(registries.answered(Outcome::Hit), 1);
+        assert_eq!(registries.answered(Outcome::Miss), 10 * MOST as u64);
+        let of_others = registries.other.counters.by_outcome().map(|(_, n)| n).sum::<u64>();
+        assert_eq!(of_others, 9 * MOST as u64 + 1);
+    }
+
+    #[test]
+    fn an_upstream_takes_no_place() {
+        let registries = Registries::new(std::iter::empty());
+        let get = |name: &str, status: Option<u16>| {
+            let status = status.map(|status| StatusCode::from_u16(status).unwrap());
+            registries.of_upstream(name).asked(&Method::GET, status);
+        };
+        get("auth.example", Some(200));
+        registries.of_request(Some("ghcr.io"));
+        get("ghcr.io", Some(404));
+        get("ghcr.io", None);
+        registries.of_upstream("ghcr.io").asked(&Method::OPTIONS, Some(StatusCode::OK));
+        let counted: Vec<_> = registries
+            .all()
+            .flat_map(|(name, counters)| {
+                counters.by_question().filter(|(.., n)| *n > 0).map(move |asked| (name, asked))
+            })
+            .collect();
+        assert_eq!(
+            counted,
+            [
+                ("ghcr.io", ("GET", "4xx", 1)),
+                ("ghcr.io", ("GET", "none", 1)),
+                ("ghcr.io", ("other", "2xx", 1)),
+                ("other", ("GET", "2xx", 1)),
+            ]
+        );
+    }
+
+    #[test]
+    fn many_at_once_share_one_place() {
+        let registries = Registries::new(std::iter::empty());
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for number in 0..50 {
+                        let name = format!("r{number}");
+                        registries.of_request(Some(&name)).answered(Outcome::Hit);
+                    }
+                });
+            }
+        });
+        assert_eq!(registries.taken().count(), 50);
+        assert!(
+            registries
+                .taken()
+                .all(|named| { named.counters.by_outcome().map(|(_, n)| n).sum::<u64>() == 8 })
+        );
+    }
+}

@@ -1,0 +1,203 @@
+//! Hosts that could not be reached: not asked again for some seconds, then by one request at a time.
+//!
+//! A pull of an image asks dozens of times. Without this each would wait for the same silence.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::error::UpstreamError;
+use crate::oci::Authority;
+
+/// How long a host is left alone after its first failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+/// And no longer than this: a registry that is back is soon found.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Hosts remembered at a time. Beyond it the oldest failure is forgotten: it costs one more try.
+const MOST: usize = 1000;
+
+/// The hosts that can't be reached now; cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Breakers(Arc<Mutex<HashMap<Authority, Broken>>>);
+
+struct Broken {
+    /// When it failed first.
+    since: Instant,
+    until: Instant,
+    failures: u32,
+    is_being_tried: bool,
+    reason: Arc<UpstreamError>,
+}
+
+/// One host that can't be reached, for people.
+#[derive(Debug, Clone)]
+pub struct Outage {
+    /// Which.
+    pub authority: Authority,
+    /// For how long.
+    pub lasting: Duration,
+    /// Why, as the last failure said.
+    pub reason: String,
+}
+
+/// The right to send a request.
+pub(super) struct Admission {
+    breakers: Breakers,
+    authority: Authority,
+    is_trial: bool,
+}
+
+impl Breakers {
+    /// The right to ask `authority`, or what is known of its failure.
+    pub(super) fn admit(&self, authority: &Authority) -> Result<Admission, UpstreamError> {
+        let mut broken = self.lock();
+        let is_trial = match broken.get_mut(authority) {
+            None => false,
+            Some(entry) if entry.until <= Instant::now() && !entry.is_being_tried => {
+                entry.is_being_tried = true;
+                true
+            }
+            Some(entry) => {
+                return Err(UpstreamError::Unreachable {
+                    authority: authority.clone(),
+                    lasting: entry.since.elapsed(),
+                    reason: entry.reason.clone(),
+                });
+            }
+        };
+        Ok(Admission { breakers: self.clone(), authority: authority.clone(), is_trial })
+    }
+
+    /// What can't be reached now.
+    pub(super) fn outages(&self) -> Vec<Outage> {
+        let outage = |(authority, broken): (&Authority, &Broken)| Outage {
+            authority: authority.clone(),
+            lasting: broken.since.elapsed(),
+            reason: broken.reason.to_string(),
+        };
+        self.lock().iter().map(outage).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Authority, Broken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Admission {
+    /// Notes how the request ended: with an answer, whatever it says, or with a failure.
+    ///
+    /// Returns the failure, to be shown.
+    pub(super) fn end<T>(self, result: Result<T, UpstreamError>) -> Result<T, UpstreamError> {
+        match result {
+            Err(error) if error.is_unreachable() => {
+                let error = Arc::new(error);
+                self.note(error.clone());
+                Err(UpstreamError::Shared(error))
+            }
+            other => {
+                self.breakers.lock().remove(&self.authority);
+                other
+            }
+        }
+    }
+
+    fn note(&self, reason: Arc<UpstreamError>) {
+        let mut broken = self.breakers.lock();
+        let now = Instant::now();
+        if broken.len() >= MOST && !broken.contains_key(&self.authority) {
+            let oldest = broken.iter().min_by_key(|(_, entry)| entry.until);
+            if let Some(oldest) = oldest.map(|(authority, _)| authority.clone()) {
+                broken.remove(&oldest);
+            }
+        }
+        let entry = broken.entry(self.authority.clone()).or_insert_with(|| {
+            tracing::warn!(authority = %self.authority, error = %reason, "unreachable");
+            Broken {
+                since: now,
+                until: now,
+                failures: 0,
+                is_being_tried: false,
+                reason: reason.clone(),
+            }
+        });
+        // Requests that were under way when the first failed say nothing new.
+        if self.is_trial || entry.failures == 0 {
+            entry.failures += 1;
+            let doubled = FIRST_PAUSE * 2u32.saturating_pow((entry.failures - 1).min(8));
+            entry.until = now + doubled.min(LONGEST_PAUSE);
+        }
+        entry.reason = reason;
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if self.is_trial
+            && let Some(entry) = self.breakers.lock().get_mut(&self.authority)
+        {
+            entry.is_being_tried = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Authority {
+        "ghcr.io:443".parse().unwrap()
+    }
+
+    fn failure() -> Result<(), UpstreamError> {
+        Err(UpstreamError::HeaderTimeout { authority: host(), after: Duration::from_secs(1) })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_is_left_alone_and_then_tried_by_one() {
+        let breakers = Breakers::default();
+        let admit = || breakers.admit(&host());
+        admit().unwrap().end(failure()).unwrap_err();
+        let Err(UpstreamError::Unreachable { lasting, .. }) = admit() else { panic!("admitted") };
+        assert_eq!(lasting, Duration::ZERO);
+        assert_eq!(breakers.outages().len(), 1);
+
+        tokio::time::advance(FIRST_PAUSE).await;
+        let trial = admit().unwrap();
+        assert!(admit().is_err(), "one at a time");
+        drop(trial);
+        let trial = admit().unwrap();
+        trial.end(failure()).unwrap_err();
+        tokio::time::advance(FIRST_PAUSE).await;
+        assert!(admit().is_err(), "the pause has doubled");
+        tokio::time::advance(FIRST_PAUSE).await;
+        admit().unwrap().end(Ok(())).unwrap();
+        assert!(breakers.outages().is_empty());
+        let (one, other) = (admit(), admit());
+        assert!(one.is_ok() && other.is_ok(), "as if nothing had been");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_hosts_and_other_failures_are_none_of_it() {
+        let breakers = Breakers::default();
+        breakers.admit(&host()).unwrap().end(failure()).unwrap_err();
+        assert!(breakers.admit(&"quay.io:443".parse().unwrap()).is_ok());
+        let other = "quay.io:443".parse().unwrap();
+        let broken = UpstreamError::Exchange { authority: other, reason: "reset".to_owned() };
+        let other = "quay.io:443".parse().unwrap();
+        breakers.admit(&other).unwrap().end(Err::<(), _>(broken)).unwrap_err();
+        assert!(breakers.admit(&other).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_failures_at_once_count_once() {
+        let breakers = Breakers::default();
+        let admissions: Vec<_> = (0..20).map(|_| breakers.admit(&host()).unwrap()).collect();
+        for admission in admissions {
+            admission.end(failure()).unwrap_err();
+        }
+        tokio::time::advance(FIRST_PAUSE).await;
+        assert!(breakers.admit(&host()).is_ok());
+    }
+}

@@ -1,0 +1,110 @@
+//! The command line beside `serve`: checks, configuration, the CA, documents.
+
+use entrepot_testkit::proxy::run;
+use entrepot_testkit::{Proxy, Registry};
+use serde_json::Value;
+
+use crate::{BINARY, in_front_of};
+
+#[test]
+fn a_check_asks_for_everything_that_is_configured() {
+    let mut registry = Registry::open();
+    let proxy = in_front_of(&registry);
+    let well = proxy.run(&["check"]);
+    assert_eq!(well.code, Some(0), "{}", well.output);
+    for what in ["ca-dir", "cache-dir", "disk", "open files", "clock", "ca", "proxy"] {
+        assert!(well.output.contains(&format!("ok    {what}: ")), "{what}: {}", well.output);
+    }
+    assert!(well.output.contains("ok    registry docker.io: answers "), "{}", well.output);
+    registry.stop();
+    let ill = proxy.run(&["check", "--json"]);
+    assert_eq!(ill.code, Some(1), "{}", ill.output);
+    let document = ill.output.lines().find(|line| line.starts_with('{')).unwrap();
+    let told: Value = serde_json::from_str(document).unwrap();
+    let checks = told["checks"].as_array().unwrap();
+    let wrong: Vec<_> = checks.iter().filter(|check| check["is_ok"] == false).collect();
+    assert_eq!(wrong.len(), 1, "{told}");
+    assert_eq!(wrong[0]["what"], "registry docker.io");
+    assert_eq!(proxy.run(&["check", "--max-size", "x"]).code, Some(2));
+}
+
+#[test]
+fn a_check_from_a_clients_side_says_whether_the_ca_is_trusted() {
+    let registry = Registry::open();
+    let proxy = in_front_of(&registry);
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("client.toml").display().to_string();
+    let url = format!("http://{}", proxy.address());
+    let check = |ca: &str| {
+        let text = format!("data-dir = {:?}\n[upstream]\n{ca}", home.path().display().to_string());
+        std::fs::write(&config, text).unwrap();
+        run(BINARY.as_ref(), &["check", "--proxy", &url, "--config", &config], &[])
+    };
+    let stranger = check("");
+    assert_eq!(stranger.code, Some(1), "{}", stranger.output);
+    assert!(stranger.output.contains("install its /ca.crt"), "{}", stranger.output);
+    let ca = home.path().join("ca.crt");
+    std::fs::write(&ca, proxy.ca_pem()).unwrap();
+    let friend = check("ca-files = [\"ca.crt\"]");
+    assert_eq!(friend.code, Some(0), "{}", friend.output);
+    assert!(friend.output.contains("ok    registry docker.io: answers "), "{}", friend.output);
+}
+
+#[test]
+fn the_configuration_is_shown_and_checked() {
+    let proxy = Proxy::builder(BINARY).config("push = \"deny\"").start();
+    let shown = proxy.run(&["config", "show"]);
+    assert_eq!(shown.code, Some(0), "{}", shown.output);
+    let line = shown.output.lines().find(|line| line.starts_with("push = ")).unwrap();
+    assert!(line.starts_with("push = \"deny\"  # ") && line.contains("entrepot.toml:"), "{line}");
+    let told = proxy.run(&["config", "show", "--json", "--push", "client"]);
+    let told: Value = serde_json::from_str(&told.output).unwrap();
+    assert_eq!(told["keys"]["push"]["from"], "--push");
+    assert_eq!(proxy.run(&["config", "check"]).code, Some(0));
+    let wrong = proxy.run(&["config", "check", "--push", "maybe", "--tunnel", "x"]);
+    assert_eq!(wrong.code, Some(1));
+    assert!(wrong.output.contains("--push") && wrong.output.contains("--tunnel"), "all at once");
+}
+
+#[test]
+fn a_renewed_ca_is_another_and_the_old_one_is_kept() {
+    let mut proxy = Proxy::builder(BINARY).start();
+    let fingerprint = |proxy: &Proxy| {
+        let told = proxy.run(&["ca", "show", "--json"]);
+        let told: Value = serde_json::from_str(&told.output).unwrap();
+        told["sha256"].as_str().unwrap().to_owned()
+    };
+    let before = fingerprint(&proxy);
+    let renewed = proxy.run(&["ca", "renew"]);
+    assert_eq!(renewed.code, Some(0), "{}", renewed.output);
+    let after = fingerprint(&proxy);
+    assert_ne!(before, after);
+    assert!(renewed.output.contains(&after), "{}", renewed.output);
+    let names = std::fs::read_dir(proxy.data_dir().join("ca")).unwrap();
+    let names: Vec<_> =
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    for kept in ["ca.crt.", "ca.key."] {
+        assert!(names.iter().any(|name| name.starts_with(kept)), "{names:?}");
+    }
+    proxy.restart(entrepot_testkit::proxy::Signal::TERM);
+    assert!(proxy.log_contains(&after));
+}
+
+#[test]
+fn shells_and_man_are_told_of_every_subcommand() {
+    let subcommands = ["serve", "check", "verify", "config", "ca", "completions", "man"];
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(BINARY.as_ref(), &["completions", shell], &[]);
+        assert_eq!(script.code, Some(0));
+        for name in subcommands {
+            assert!(script.output.contains(name), "{shell}: {name}");
+        }
+    }
+    let manual = run(BINARY.as_ref(), &["man"], &[]);
+    assert_eq!(manual.code, Some(0));
+    assert!(manual.output.contains(".TH entrepot"), "{}", manual.output);
+    for name in subcommands {
+        assert!(manual.output.contains(&format!("entrepot\\-{name}")), "{name}");
+    }
+    assert_eq!(run(BINARY.as_ref(), &["completions", "tcsh"], &[]).code, Some(2));
+}
