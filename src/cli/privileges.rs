@@ -15,8 +15,8 @@ use std::process::Command;
 use crate::config::Settings;
 use crate::config::settings::RunAs;
 
-/// As root with `run-as`: does not come back, unless that user can't be become. Then root it stays,
-/// which is told.
+/// As root with `run-as`: does not come back, unless that user can't be become, or could not use what
+/// is there (a secret that is mounted read-only, say). Then root it stays, which is told.
 pub(super) fn give_up(settings: &Settings, arguments: &[OsString]) {
     let Some(run_as) = settings.run_as else { return };
     if !rustix::process::geteuid().is_root() {
@@ -63,11 +63,7 @@ fn hand_over_contents(directory: &Path, user: RunAs) -> io::Result<()> {
             hand_over_contents(&path, user)?;
         }
         if metadata.uid() == 0 {
-            match lchown(&path, Some(user.uid), Some(user.gid)) {
-                // A secret is often mounted so; whether it can be read will show.
-                Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
-                other => other?,
-            }
+            lchown(&path, Some(user.uid), Some(user.gid))?;
         }
     }
     Ok(())

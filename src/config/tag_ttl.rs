@@ -27,14 +27,18 @@ impl FromValue for TagTtl {
     }
 }
 
-/// `{ tag = "v*", ttl = "60d" }`, and nothing else in it.
+/// `{ tag = "v*", ttl = "60d" }` or `{ regex = "v[0-9]", ttl = "60d" }`, and nothing else in it.
 fn rule(value: &Value) -> Option<(TagPattern, Duration)> {
     let Value::Table(fields) = value else { return None };
     let field = |name: &str| match fields.iter().find(|(key, _)| key == name) {
         Some((_, Value::Text(text))) => Some(text.as_str()),
         _ => None,
     };
-    let pattern = field("tag")?.parse().ok()?;
+    let pattern = match (field("tag"), field("regex")) {
+        (Some(tag), None) => tag.parse().ok()?,
+        (None, Some(expression)) => TagPattern::expression(expression).ok()?,
+        _ => return None,
+    };
     let ttl = Duration::from_text(field("ttl")?)?;
     (fields.len() == 2).then_some((pattern, ttl))
 }

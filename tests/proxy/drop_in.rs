@@ -88,6 +88,31 @@ fn unverified_registries_are_refused_with_the_way_out() {
 }
 
 #[test]
+fn tags_of_a_tier_are_served_without_asking() {
+    let registry = Registry::open();
+    for tag in ["stable", "3.20.1"] {
+        registry.push(ALPINE, tag, &Image::random(1, 10_000));
+    }
+    let requests = |enabled: &str| {
+        let proxy = Proxy::builder(BINARY)
+            .in_front_of(&registry)
+            .env("ENABLE_MANIFEST_CACHE", enabled)
+            .start();
+        for tag in ["stable", "3.20.1"] {
+            let pulled = proxy.puller().pull(ALPINE, tag).unwrap();
+            proxy.wait_until_all_kept(&pulled);
+        }
+        registry.forget_requests();
+        for tag in ["stable", "3.20.1"] {
+            proxy.puller().pull(ALPINE, tag).unwrap();
+        }
+        registry.requests().path("/manifests/").len()
+    };
+    assert_eq!(requests("true"), 0);
+    assert_eq!(requests("false"), 2, "a HEAD each");
+}
+
+#[test]
 fn a_pull_goes_on_as_before_for_a_client_of_its_own() {
     let registry = Registry::open();
     let image = Image::random(1, 10_000);

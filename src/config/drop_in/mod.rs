@@ -8,8 +8,10 @@
 //!
 //! - `units`: nginx's sizes and times
 //! - `registries`: `REGISTRIES` and `AUTH_REGISTRIES`
+//! - `tags`: `ENABLE_MANIFEST_CACHE` and its three tiers
 
 mod registries;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -100,6 +102,7 @@ pub(super) fn read(sources: &Sources) -> Layer {
     reading.timeouts();
     reading.debugging();
     registries::read(&mut reading);
+    tags::read(&mut reading);
     reading.without_counterpart();
     reading.layer
 }
@@ -129,7 +132,7 @@ impl Reading<'_> {
     }
 
     fn imply(&mut self, key: &str, value: impl Into<String>) {
-        self.layer.implied.push(entry(key, value, CACHE_VOLUME));
+        self.layer.implied.push(entry(key, value, "docker-registry-proxy"));
     }
 
     fn problem(&mut self, variable: &str, text: impl Into<String>) {
@@ -254,12 +257,6 @@ impl Reading<'_> {
     }
 
     fn without_counterpart(&mut self) {
-        if self.flag("ENABLE_MANIFEST_CACHE") == Some(true) {
-            self.note(
-                "ENABLE_MANIFEST_CACHE and its times have no counterpart: a tag is asked for with a \
-                 HEAD each time, which the Hub does not count, and its manifest comes from the store",
-            );
-        }
         for (name, reason) in WITHOUT_COUNTERPART {
             if self.variable(name).is_some() {
                 self.note(format!("{name} has no counterpart: {reason}"));

@@ -105,7 +105,6 @@ fn bounds_times_and_switches_have_their_meaning() {
         ("CA_CRT_FILE", "/certs/ca.crt"),
         ("DEBUG", "true"),
         ("KEEPALIVE_TIMEOUT", "300s"),
-        ("ENABLE_MANIFEST_CACHE", "true"),
         ("CA_SRL_FILE", "/certs/ca.srl"),
     ]);
     assert_eq!(settings.store.max_size, Some(500 << 20));
@@ -119,8 +118,7 @@ fn bounds_times_and_switches_have_their_meaning() {
     assert_eq!(settings.log.level, Level::Debug);
     let told = settings.notes.join("\n");
     for part in [
-        "because there is ENABLE",
-        "ENABLE_MANIFEST_CACHE and its times",
+        "because there is PROXY_CONNECT_CONNECT_TIMEOUT",
         "KEEPALIVE_TIMEOUT has no",
         "CA_SRL_FILE has no",
     ] {
@@ -217,4 +215,58 @@ async fn the_delimiters_can_be_others() {
     assert_eq!((name.as_str(), password.as_str()), ("_json_key", "{\"a\": \"b:c d\"}"));
     let (name, password, _) = login_at(&settings, "r.example:5000").await.unwrap();
     assert_eq!((name.as_str(), password.as_str()), ("u", "p"));
+}
+
+/// How long a tag is served without asking, in minutes.
+fn minutes(settings: &Settings, tag: &str) -> Option<u64> {
+    let ttl = settings.gateway.tag_ttl.of(&tag.parse().unwrap());
+    ttl.map(|ttl| ttl.as_secs() / 60)
+}
+
+#[test]
+fn tags_have_three_tiers() {
+    let settings = load(&[("ENABLE_MANIFEST_CACHE", "true")]);
+    let days = 60 * 24 * 60;
+    let fallback = format!("sha256-{}", "0a".repeat(32));
+    let cases = [
+        ("stable", 10),
+        ("test-3.20.1", 10),
+        ("3.20.1", days),
+        ("1.2", days),
+        ("2024-01-01", days),
+        ("latest", 60),
+        ("v20", 60),
+        ("unstable", 60),
+        (fallback.as_str(), 0),
+    ];
+    for (tag, expected) in cases {
+        assert_eq!(minutes(&settings, tag), Some(expected), "{tag}");
+    }
+    let settings = load(&[
+        ("ENABLE_MANIFEST_CACHE", "true"),
+        ("MANIFEST_CACHE_PRIMARY_REGEX", "edge"),
+        ("MANIFEST_CACHE_PRIMARY_TIME", "5m"),
+        ("MANIFEST_CACHE_SECONDARY_REGEX", r"v\d+"),
+        ("MANIFEST_CACHE_SECONDARY_TIME", "1d"),
+        ("MANIFEST_CACHE_DEFAULT_TIME", "0"),
+    ]);
+    for (tag, expected) in [("edge-2", 5), ("v2", 24 * 60), ("3.20.1", 0), ("latest", 0)] {
+        assert_eq!(minutes(&settings, tag), Some(expected), "{tag}");
+    }
+    for off in [SIGN, ("MANIFEST_CACHE_DEFAULT_TIME", "1h")] {
+        assert_eq!(minutes(&load(&[off]), "stable"), None, "{off:?}");
+    }
+}
+
+#[test]
+fn a_tier_that_can_not_be_read_is_told_by_its_variable() {
+    let error = refused(&[
+        ("ENABLE_MANIFEST_CACHE", "true"),
+        ("MANIFEST_CACHE_PRIMARY_REGEX", "(?!x)"),
+        ("MANIFEST_CACHE_DEFAULT_TIME", "soon"),
+    ]);
+    for name in ["MANIFEST_CACHE_PRIMARY_REGEX: found", "MANIFEST_CACHE_DEFAULT_TIME: found"] {
+        assert!(error.contains(name), "{error}");
+    }
+    assert!(!error.contains("tag-ttl"), "{error}");
 }
