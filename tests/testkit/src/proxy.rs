@@ -282,16 +282,24 @@ impl Proxy {
         self.kept_file(digest).is_some()
     }
 
-    /// Waits until an object of this digest is finished in the store: a client has its last byte
-    /// as soon as the digest is right, before the file is synced and renamed.
+    /// Waits until an object of this digest is finished in the store, and on record: a client has
+    /// its last byte as soon as the digest is right, before the file is synced and renamed, and the
+    /// download is over only after that.
     #[track_caller]
     pub fn wait_until_kept(&self, digest: &str) {
         let deadline = Instant::now() + PATIENCE;
-        while !self.keeps(digest) {
+        while !(self.keeps(digest) && self.is_on_record(digest)) {
             assert!(Instant::now() < deadline, "{digest} is not kept:\n{}", self.log().join("\n"));
             // Only the directory itself tells when it has changed.
             thread::sleep(BETWEEN_ATTEMPTS);
         }
+    }
+
+    fn is_on_record(&self, digest: &str) -> bool {
+        let hex = digest.rsplit(':').next().unwrap_or_default();
+        files_under(&self.data_dir()).iter().any(|path| {
+            path.ends_with(hex) && path.components().any(|part| part.as_os_str() == "_contents")
+        })
     }
 
     /// Waits until everything of an image that was just pulled is finished in the store, after
