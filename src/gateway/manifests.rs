@@ -111,16 +111,16 @@ impl Request<'_> {
         refuse_trouble(&self.asked.target.authority, &answer)?;
         let consents = consents(&answer, digest, kept.reader.size());
         if consents {
-            self.confirmed(kept, digest).await;
+            self.rights.grant(&self.gateway.parts.access).await;
+            self.note_belonging(kept, digest).await;
         }
         Ok(consents)
     }
 
-    /// The registry would serve this client the manifest here.
-    pub(super) async fn confirmed(&self, kept: &Kept, digest: &Digest) {
-        let access = &self.gateway.parts.access;
-        self.rights.grant(access).await;
+    /// The registry has said that the manifest is here.
+    pub(super) async fn note_belonging(&self, kept: &Kept, digest: &Digest) {
         if !kept.belongs {
+            let access = &self.gateway.parts.access;
             self.rights.belongs(access, digest, Some(&kept.media_type)).await;
         }
     }

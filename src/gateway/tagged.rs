@@ -169,7 +169,7 @@ impl Tagged<'_> {
     ) -> Result<Served, UpstreamError> {
         let digest = resolution.digest;
         if let Some(kept) = self.request.kept(&digest).await {
-            self.request.confirmed(&kept, &digest).await;
+            self.request.note_belonging(&kept, &digest).await;
             let kept = Kept { since: SystemTime::now(), ..kept };
             return Ok(self.request.kept_as(&kept, Outcome::Revalidated));
         }
