@@ -11,13 +11,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::access::Rights;
-use super::body::{ResponseBody, VerifiedBody};
 use super::caller::Caller;
+use super::errors::is_trouble;
 use super::fill::{FillError, FillGuard, Opened, Source};
-use super::headers::{cache_status, for_content, for_whole_content, text};
+use super::headers::{for_content, for_whole_content, text};
 use super::object::{Presentation, respond};
 use super::ranges::ByteRanges;
-use super::relay::{passed_on, returned_with};
+use super::relay::{passed_on, passed_verified};
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
 use crate::oci::{Authority, RepositoryName};
@@ -251,6 +251,11 @@ impl Request<'_> {
     /// Downloads the whole object into the store, or what is missing of it, and serves the client
     /// from there.
     async fn fetch(self, reservation: Reservation) -> Result<Served, UpstreamError> {
+        let Ok(permit) = self.gateway.parts.downloads.clone().try_acquire_owned() else {
+            // As many downloads as the proxy has room for: this one is the client's own.
+            drop(reservation);
+            return self.pass_through().await;
+        };
         let source = self.source();
         let (start, answer, length) = match source.open(reservation.resume_from()).await? {
             Opened::Rest(answer, length) => (Start::Resumed, answer, length),
@@ -266,11 +271,6 @@ impl Request<'_> {
         if consents(&answer, self.digest, None) {
             self.rights.grant(&self.gateway.parts.access).await;
         }
-        let Ok(permit) = self.gateway.parts.downloads.clone().try_acquire_owned() else {
-            // As many downloads as the proxy has room for: this one is the client's own.
-            drop(reservation);
-            return Ok(self.passed_verified(answer.response));
-        };
         // Before the object can be found: whoever finds it looks here whether its record follows.
         let fills = &self.gateway.parts.fills;
         let guard = fills.begin(*self.digest, self.rights.place().clone());
@@ -281,7 +281,7 @@ impl Request<'_> {
                 return self.pass_through().await;
             }
         };
-        let running = Running { guard, _permit: permit, began: Instant::now() };
+        let running = Running { _guard: guard, _permit: permit, began: Instant::now() };
         self.spawn_fill(source, answer.response.into_body(), writer, running);
         Ok(self.kept_as(reader, Outcome::Miss, "fwd=miss; stored", None))
     }
@@ -359,19 +359,13 @@ impl Request<'_> {
             let tasks = gateway.parts.tasks.clone();
             tasks.spawn(async move { delivered(&gateway, &rights, &digest, began).await });
         });
-        let (head, body) = response.into_parts();
-        let verified = VerifiedBody::new(body, *self.digest, on_success);
-        let mut response = Response::new(ResponseBody::Verified(Box::new(verified)));
-        *response.headers_mut() = returned_with(&head.headers, response.body());
-        cache_status(response.headers_mut(), "fwd=miss");
-        Served::new(Outcome::Miss, response)
+        passed_verified(response, self.digest, on_success, Outcome::Miss)
     }
 }
 
-/// A download under way.
+/// A download under way: what is given back once its delivery is on record.
 struct Running {
-    #[expect(dead_code, reason = "dropped at the end, when the delivery is on record")]
-    guard: FillGuard,
+    _guard: FillGuard,
     _permit: OwnedSemaphorePermit,
     began: Instant,
 }
@@ -397,7 +391,7 @@ pub(super) fn refuse_trouble(
     answer: &Followed,
 ) -> Result<(), UpstreamError> {
     let status = answer.response.status();
-    if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+    if is_trouble(status) {
         return Err(UpstreamError::Unwell { authority: authority.clone(), status });
     }
     Ok(())

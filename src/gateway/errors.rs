@@ -33,6 +33,11 @@ fn phrase(message: &str) -> String {
     message.chars().filter(|c| (' '..='~').contains(c)).take(LONGEST).collect()
 }
 
+/// Whether a status tells of the registry's own state, and nothing of what was asked for.
+pub(super) fn is_trouble(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+}
+
 /// The one place where an upstream's failure becomes a status, a code and a message.
 pub(super) fn upstream_failed(registry: &Registry, error: &UpstreamError) -> Served {
     let (status, code, outcome) = if error.is_refused_here() {

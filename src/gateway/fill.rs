@@ -13,6 +13,7 @@ use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 
 use super::blobs::{content_length, is_plain_content, is_unencoded};
+use super::errors::is_trouble;
 use super::headers::{append, text};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -113,9 +114,7 @@ impl FillError {
     fn is_passing(&self) -> bool {
         match self {
             Self::Broken(_) | Self::Resume(_) => true,
-            Self::Refused(status) => {
-                *status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
-            }
+            Self::Refused(status) => is_trouble(*status),
             Self::Write(_) | Self::Finish(_) => false,
         }
     }

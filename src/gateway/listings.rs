@@ -99,61 +99,50 @@ struct Request<'a> {
 impl Request<'_> {
     async fn serve(self) -> Result<Served, UpstreamError> {
         let parts = &self.gateway.parts;
+        if let Some(served) = self.while_fresh().await {
+            return Ok(served);
+        }
         let errand = Errand::new(&self.rights, &self.caller, &self.asked.target.path_and_query);
         let _turn = parts.errands.wait(errand).await;
-        let known = parts.listings.0.get(&self.key());
-        if let Some(known) = &known
-            && known.age() < FRESH
-            && self.rights.may_pull(&parts.access).await
-        {
-            return Ok(shown(known, Outcome::Hit));
+        if let Some(served) = self.while_fresh().await {
+            return Ok(served);
         }
         let headers = for_content(&self.asked.headers);
-        let trouble = match self.caller.follow(Method::GET, &self.asked.target, &headers).await {
+        let answer = self.caller.follow(Method::GET, &self.asked.target, &headers).await;
+        let (error, answer) = match answer {
             Ok(answer) => match refuse_trouble(&self.asked.target.authority, &answer) {
                 Ok(()) => return self.keep(answer.response).await,
-                Err(_) if !self.may_have_stale(known.as_ref()).await => {
-                    return Ok(passed_on(answer.response, "fwd=miss"));
-                }
-                Err(error) => error,
+                Err(error) => (error, Some(answer.response)),
             },
-            Err(error) => error,
+            Err(error) => (error, None),
         };
-        let reason = Reason::Unreachable(trouble.to_string());
-        self.stale(known, &trouble, &reason).await.ok_or(trouble)
+        match (self.stale(&error).await, answer) {
+            (Some(served), _) => Ok(served),
+            (None, Some(response)) => Ok(passed_on(response, "fwd=miss")),
+            (None, None) => Err(error),
+        }
+    }
+
+    async fn while_fresh(&self) -> Option<Served> {
+        let parts = &self.gateway.parts;
+        let known = parts.listings.0.get(&self.key()).filter(|known| known.age() < FRESH)?;
+        self.rights.may_pull(&parts.access).await.then(|| shown(&known, Outcome::Hit))
     }
 
     fn key(&self) -> (Registry, String) {
         (self.asked.registry.clone(), self.asked.target.path_and_query.clone())
     }
 
-    /// Whether there is something to serve in the registry's place, be it allowed or not.
-    async fn may_have_stale(&self, known: Option<&Listing>) -> bool {
-        let name = self.name();
-        known.is_some()
-            || match name {
-                Some(name) => {
-                    let fact = Fact::Listing(&name);
-                    self.rights.records().fact::<Listing>(fact).await.is_some()
-                }
-                None => false,
-            }
-    }
-
-    async fn stale(
-        &self,
-        known: Option<Listing>,
-        error: &UpstreamError,
-        reason: &Reason,
-    ) -> Option<Served> {
-        if !self.rights.may_pull_unasked(&self.gateway.parts.access, error).await {
+    async fn stale(&self, error: &UpstreamError) -> Option<Served> {
+        let parts = &self.gateway.parts;
+        if !self.rights.may_pull_unasked(&parts.access, error).await {
             return None;
         }
-        let known = match known {
+        let known = match parts.listings.0.get(&self.key()) {
             Some(known) => known,
             None => self.rights.records().fact(Fact::Listing(&self.name()?)).await?,
         };
-        Some(shown(&known, Outcome::Stale).why(reason))
+        Some(shown(&known, Outcome::Stale).why(&Reason::Unreachable(error.to_string())))
     }
 
     /// Under what the listing is written down, if it is: strangers could ask for as many as there

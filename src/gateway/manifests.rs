@@ -11,14 +11,14 @@ use http::{HeaderMap, Method, Response, StatusCode, header};
 
 use super::access::{Place, Rights};
 use super::blobs::{consents, content_length, is_plain_content, refuse_trouble};
-use super::body::{ResponseBody, VerifiedBody};
+use super::body::ResponseBody;
 use super::caller::Caller;
 use super::errors::unusable;
 use super::headers::{cache_status, for_content, for_whole_content, returned, text};
 use super::identity::Identity;
 use super::object::{Presentation, respond};
 use super::reason::Reason;
-use super::relay::{passed_on, returned_with};
+use super::relay::{passed_on, passed_verified};
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
 use crate::oci::{Algorithm, MediaType, Reference, RepositoryName};
@@ -256,12 +256,7 @@ fn not_a_manifest(response: Response<IdleBody>, expected: Option<&Digest>) -> Se
     let Some(digest) = expected.filter(|_| is_plain_content(&response)) else {
         return passed_on(response, "fwd=miss");
     };
-    let (head, body) = response.into_parts();
-    let verified = VerifiedBody::new(body, *digest, Box::new(|| {}));
-    let mut response = Response::new(ResponseBody::Verified(Box::new(verified)));
-    *response.headers_mut() = returned_with(&head.headers, response.body());
-    cache_status(response.headers_mut(), "fwd=miss");
-    Served::new(Outcome::Relay, response)
+    passed_verified(response, digest, Box::new(|| {}), Outcome::Relay)
 }
 
 /// A manifest that could not be kept, as it came.

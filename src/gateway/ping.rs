@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::body::ResponseBody;
 use super::challenges::Authentication;
-use super::errors::error_response;
+use super::errors::{error_response, is_trouble};
 use super::headers::{append, for_ourselves, forwarded};
 use super::identity::{Identity, has_own_token};
 use super::relay::passed_on;
@@ -71,10 +71,6 @@ pub(super) async fn ask(
         _ => None,
     };
     Ok((known, answer.response))
-}
-
-fn is_trouble(status: StatusCode) -> bool {
-    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
 /// Whether a 200 is that of a registry, and not that of a web site with something at every path.

@@ -3,11 +3,12 @@
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body::Body as _;
 
-use super::body::ResponseBody;
+use super::body::{ResponseBody, VerifiedBody};
 use super::headers::{cache_status, forwarded, returned};
 use super::identity::Identity;
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
+use crate::oci::Digest;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
 
@@ -36,12 +37,27 @@ pub(super) async fn unseen(gateway: &Gateway, asked: Asked) -> Result<Served, Up
 
 /// What of a registry's response fields goes to the client along with `body`. A length beside
 /// another framing is not the body's (RFC 9112 §6.3), and would cut it short here.
-pub(super) fn returned_with(from: &HeaderMap, body: &ResponseBody) -> HeaderMap {
+fn returned_with(from: &HeaderMap, body: &ResponseBody) -> HeaderMap {
     let mut fields = returned(from);
     if body.size_hint().exact().is_none() {
         fields.remove(header::CONTENT_LENGTH);
     }
     fields
+}
+
+/// A whole object as it came, completed only if it has this digest; `on_success` runs then.
+pub(super) fn passed_verified(
+    response: Response<IdleBody>,
+    digest: &Digest,
+    on_success: Box<dyn FnOnce() + Send>,
+    outcome: Outcome,
+) -> Served {
+    let (head, body) = response.into_parts();
+    let verified = VerifiedBody::new(body, *digest, on_success);
+    let mut passed = Response::new(ResponseBody::Verified(Box::new(verified)));
+    *passed.headers_mut() = returned_with(&head.headers, passed.body());
+    cache_status(passed.headers_mut(), "fwd=miss");
+    Served::new(outcome, passed)
 }
 
 /// An upstream's answer as it came, without the fields that end here.

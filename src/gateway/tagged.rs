@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use super::Served;
 use super::access::Place;
 use super::body::ResponseBody;
+use super::errors::is_trouble;
 use super::headers::{cache_status, for_whole_content, returned, text};
 use super::identity::Identity;
 use super::manifests::{Kept, Request, named_digest};
@@ -52,11 +53,6 @@ impl HeadAnswer {
     fn told_before(resolution: Resolution) -> Self {
         let headers = HeaderMap::new();
         Self { status: StatusCode::OK, headers, resolution: Some(resolution) }
-    }
-
-    /// Whether the registry is unwell, rather than of another opinion.
-    fn is_trouble(&self) -> bool {
-        self.status == StatusCode::TOO_MANY_REQUESTS || self.status.is_server_error()
     }
 }
 
@@ -213,7 +209,7 @@ impl Tagged<'_> {
         let status = answer.status;
         let authority = self.request.asked.target.authority.clone();
         let unwell = UpstreamError::Unwell { authority, status };
-        if answer.is_trouble()
+        if is_trouble(status)
             && let Some(served) =
                 self.stale(known.clone(), &unwell, &Reason::RegistryError(status)).await
         {
