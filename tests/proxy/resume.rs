@@ -116,3 +116,34 @@ fn the_end_of_a_blob_that_is_not_here_does_not_wait_for_its_beginning() {
     assert_eq!(response.status, 206);
     assert_eq!(response.body, blob.bytes.slice(SIZE - 100..));
 }
+
+#[test]
+fn a_download_for_which_there_is_no_room_comes_whole_from_the_registry() {
+    const ROOM: usize = 256;
+    let (registry, mut proxy, blob) = world();
+    let gate = Gate::new();
+    registry.fault(On::get(&blob.digest), Fault::Stall(800_000, gate.clone()));
+    let url =
+        |blob: &Blob| format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), blob.digest);
+    let mut connection = proxy.client().open(registry.host()).unwrap();
+    connection.start(&Request::get(url(&blob))).unwrap().read_exactly(500_000).unwrap();
+    proxy.restart(Signal::KILL);
+    gate.open();
+
+    // Others take all the room, and a part of the blob lies here from before.
+    let gate = Gate::new();
+    let others: Vec<_> = (0..ROOM).map(|_| Blob::random(200_000)).collect();
+    for other in &others {
+        registry.push_blob(ALPINE, other);
+        registry.fault(On::get(&other.digest), Fault::Stall(100_000, gate.clone()));
+    }
+    std::thread::scope(|scope| {
+        for other in &others {
+            scope.spawn(|| proxy.puller().blob(ALPINE, &other.digest).unwrap());
+        }
+        gate.wait_until_reached(ROOM);
+        let got = proxy.client().send(&Request::get(url(&blob))).unwrap();
+        gate.open();
+        assert_eq!((got.status, &got.body), (200, &blob.bytes));
+    });
+}
