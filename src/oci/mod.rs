@@ -7,6 +7,7 @@
 //! - `host`: host names, authorities (`host:port`), host patterns
 //! - `registry`: which registry an authority stands for
 //! - `name`, `reference`: repository names, tags, references
+//! - `image`: image names as people type them
 //! - `tag_pattern`: patterns of tags
 //! - `route`: what a request path asks for
 //! - `manifest`: what a manifest refers to
@@ -17,6 +18,7 @@
 pub mod challenge;
 pub mod error;
 pub mod host;
+mod image;
 pub mod manifest;
 pub mod media_type;
 pub mod name;
@@ -28,6 +30,7 @@ mod tag_pattern;
 pub use entrepot_cache::{Algorithm, Digest};
 pub use error::{ErrorCode, ErrorDocument};
 pub use host::{Authority, Host, HostPattern};
+pub use image::{ImageName, ImageNameError};
 pub use media_type::MediaType;
 pub use name::RepositoryName;
 pub use reference::{Reference, Tag};
