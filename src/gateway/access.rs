@@ -94,7 +94,6 @@ impl Served {
 }
 
 /// One repository's part of it, for one identity.
-#[derive(Clone)]
 pub(super) struct Rights {
     place: Place,
     identity: Identity,
