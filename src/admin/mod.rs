@@ -5,6 +5,9 @@
 //! - `server`: the admin listener
 //! - `guard`: who may use its API
 //! - `api`: the API
+//! - `events`: what changes, as it changes
+//! - `history`: how it went, minute by minute
+//! - `free_space`: what is left of the store's disk
 //! - `verification`: hashing everything that is kept
 //! - `scrape`: `/metrics`
 //! - `body`: what the admin listener sends
@@ -12,8 +15,11 @@
 
 mod api;
 pub mod body;
+mod events;
+mod free_space;
 mod front;
 pub mod guard;
+mod history;
 pub mod pages;
 mod scrape;
 pub mod server;
@@ -35,6 +41,12 @@ pub struct Services {
     pub store: Store,
     /// `max-size`.
     pub max_size: Option<u64>,
+    /// `min-free`.
+    pub min_free: Option<u64>,
+    /// What is left of the store's disk.
+    pub free_space: FreeSpace,
+    /// How it went, minute by minute.
+    pub history: History,
     /// What serves clients.
     pub gateway: Gateway,
     /// What is counted.
@@ -49,6 +61,17 @@ pub struct Services {
     pub shutdown: CancellationToken,
     /// Who verifies.
     pub turn: Turn,
+    /// Who watches.
+    pub audience: Audience,
+    /// SHA-256 of the CA's certificate.
+    pub ca_fingerprint: String,
+    /// The proxy's URL, as clients reach it.
+    pub proxy_url: String,
+    /// The line to run on a client.
+    pub set_up: String,
 }
 
 pub use api::Turn;
+pub use events::Audience;
+pub use free_space::FreeSpace;
+pub use history::History;

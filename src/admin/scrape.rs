@@ -61,6 +61,12 @@ fn kept(services: &Services, families: &mut Families<'_, '_>) -> fmt::Result {
     families.gauge("entrepot_store_bytes", "Bytes kept.", totals.bytes)?;
     let most = services.max_size.unwrap_or_default();
     families.gauge("entrepot_store_max_bytes", "How many bytes may be kept; 0: any.", most)?;
+    if let Some(free) = services.free_space.bytes() {
+        families.gauge("entrepot_store_free_bytes", "Bytes that the disk has left.", free)?;
+    }
+    let least = services.min_free.unwrap_or_default();
+    let help = "How many bytes of the disk stay free.";
+    families.gauge("entrepot_store_min_free_bytes", help, least)?;
     let (objects, bytes) = (totals.evicted_objects, totals.evicted_bytes);
     families.counter("entrepot_store_evicted_objects", "Objects evicted.", objects)?;
     families.counter("entrepot_store_evicted_bytes", "Bytes evicted.", bytes)?;

@@ -59,30 +59,43 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let dialer = upstream.dialer();
     let gateway = Gateway::new(store.clone(), upstream, settings.gateway.clone(), tasks.clone());
-    let operators = admin::Services {
-        store: store.clone(),
-        max_size: settings.store.max_size,
-        gateway: gateway.clone(),
-        metrics: metrics.clone(),
-        ca_expiry: certificates.not_after(),
-        config: settings.shown.clone(),
-        tasks: tasks.clone(),
-        shutdown: shutdown.clone(),
-        turn: admin::Turn::default(),
-    };
+    let free_space = admin::FreeSpace::default();
+    let history = admin::History::new(metrics.clone());
+    tasks.spawn(free_space.clone().watch(settings.store.dir.clone(), shutdown.clone()));
+    tasks.spawn(history.clone().keep(shutdown.clone()));
     let services = Services {
         dialer,
-        gateway,
+        gateway: gateway.clone(),
         pages: Arc::new(pages),
         certificates: certificates.clone(),
-        metrics,
+        metrics: metrics.clone(),
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
     };
     let listener = Listener::bind(settings.listener.clone(), services)?;
     let admin = bind_admin(&settings).await?;
     settings.upstream.own.set([listener.addresses(), vec![admin.address()?]].concat());
-    announce(&settings, &certificates, &listener.addresses());
+    let proxy_url = proxy_url(&settings, &listener.addresses());
+    let set_up = set_up(&proxy_url, &certificates);
+    announce(&settings, &certificates, &listener.addresses(), &set_up);
+    let operators = admin::Services {
+        store: store.clone(),
+        max_size: settings.store.max_size,
+        min_free: settings.store.min_free,
+        free_space,
+        history,
+        gateway,
+        metrics,
+        ca_expiry: certificates.not_after(),
+        config: settings.shown.clone(),
+        tasks: tasks.clone(),
+        shutdown: shutdown.clone(),
+        turn: admin::Turn::default(),
+        audience: admin::Audience::default(),
+        ca_fingerprint: certificates.fingerprint().to_string(),
+        proxy_url,
+        set_up,
+    };
     warn_of_credentials(&settings);
     tokio::spawn(admin.run(Arc::new(operators)));
     let mut accepting = tokio::spawn(listener.run());
@@ -168,7 +181,7 @@ async fn bind_admin(settings: &Settings) -> anyhow::Result<AdminServer> {
 }
 
 /// What an operator needs at first: where it listens, the CA, the line to run on a client.
-fn announce(settings: &Settings, certificates: &Authority, addresses: &[SocketAddr]) {
+fn announce(settings: &Settings, certificates: &Authority, addresses: &[SocketAddr], set_up: &str) {
     for address in addresses {
         tracing::info!(%address, "listening");
     }
@@ -178,17 +191,22 @@ fn announce(settings: &Settings, certificates: &Authority, addresses: &[SocketAd
         sha256 = fingerprint,
         "CA certificate"
     );
-    let proxy = settings.external_url.as_ref().map_or_else(
-        || {
-            let port = addresses.first().map_or(3128, SocketAddr::port);
-            format!("http://{}:{port}", host_name())
-        },
-        ToString::to_string,
-    );
-    let plain = fingerprint.replace(':', "");
-    tracing::info!(
-        "to set a client up, run there: curl -fsS '{proxy}/setup/systemd?fp={plain}' | sudo sh"
-    );
+    tracing::info!("to set a client up, run there: {set_up}");
+}
+
+/// How clients reach the proxy.
+fn proxy_url(settings: &Settings, addresses: &[SocketAddr]) -> String {
+    let by_name = || {
+        let port = addresses.first().map_or(3128, SocketAddr::port);
+        format!("http://{}:{port}", host_name())
+    };
+    settings.external_url.as_ref().map_or_else(by_name, ToString::to_string)
+}
+
+/// The line to run on a client.
+fn set_up(proxy_url: &str, certificates: &Authority) -> String {
+    let plain = certificates.fingerprint().to_string().replace(':', "");
+    format!("curl -fsS '{proxy_url}/setup/systemd?fp={plain}' | sudo sh")
 }
 
 /// What a registry's credentials may pull is open to everybody who reaches the proxy: on purpose,

@@ -9,6 +9,7 @@ use super::headers::for_ourselves;
 use super::identity::Identity;
 use super::shared::Errand;
 use super::{Gateway, Parts, access::Rights};
+use crate::metrics::HeldBack;
 use crate::oci::{Registry, Route};
 use crate::upstream::body::RequestBody;
 use crate::upstream::client::{Followed, MAX_REGISTRIES};
@@ -199,10 +200,10 @@ impl Caller {
         let Parts { upstream, pressure, quotas, .. } = &*self.parts;
         let authority = &target.authority;
         let admitted = pressure.admit(authority, &self.identity);
-        admitted.map_err(|(retry_after, status)| UpstreamError::Limited {
-            authority: authority.clone(),
-            status,
-            retry_after,
+        admitted.map_err(|(retry_after, status)| {
+            let registry = Registry::at(authority);
+            upstream.metrics().held_back(registry.as_str(), HeldBack::Limited);
+            UpstreamError::Limited { authority: authority.clone(), status, retry_after }
         })?;
         let answer = match redirects {
             Redirects::Followed(object) => {

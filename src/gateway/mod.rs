@@ -314,6 +314,13 @@ impl Gateway {
         self.parts.upstream.outages()
     }
 
+    /// The registries that have asked the proxy itself to wait, or answer with errors: for how long
+    /// they are left alone yet, and the status that said so.
+    #[must_use]
+    pub fn limits(&self) -> Vec<(Authority, Duration, StatusCode)> {
+        self.parts.pressure.on_us()
+    }
+
     /// The proxy's own quota at each registry that counts pulls.
     #[must_use]
     pub fn quotas(&self) -> Vec<(Registry, Quota)> {

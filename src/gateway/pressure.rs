@@ -79,6 +79,20 @@ impl Pressure {
         Ok(())
     }
 
+    /// The registries that hold the shared identity back now: for how long yet, and with what they
+    /// refused it.
+    pub(super) fn on_us(&self) -> Vec<(Authority, Duration, StatusCode)> {
+        let is_ours = |key: &Key| key.1.as_ref().is_none_or(|who| *who == Identity::Shared);
+        let now = Instant::now();
+        let refused = self.refused.iter().filter(|(key, _)| is_ours(key));
+        refused
+            .map(|(key, refusal)| {
+                let wait = refusal.next.saturating_duration_since(now);
+                (key.0.clone(), wait, refusal.status)
+            })
+            .collect()
+    }
+
     /// Notes an answer.
     pub(super) fn note(
         &self,

@@ -1,6 +1,7 @@
 //! Answers, with the line that each leaves in the log.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -113,12 +114,13 @@ impl Body for LoggedBody {
 
 impl Drop for LoggedBody {
     fn drop(&mut self) {
-        let Some(line) = &mut self.line else { return };
+        let Some(mut line) = self.line.take() else { return };
         if !self.ended && !self.inner.is_end_stream() {
             line.reason.get_or_insert_with(|| "the client left".to_owned());
         }
         line.elapsed = self.began.elapsed();
-        self.metrics.answered(line);
+        let line = Arc::new(line);
+        self.metrics.answered(&line);
         line.emit();
     }
 }
@@ -149,7 +151,7 @@ fn last(status: StatusCode, reason: &str) -> Response<ResponseBody> {
 mod tests {
     use super::*;
     use crate::log::Subject;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
     use tracing::{Event, Level, Subscriber};
     use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt as _};
 

@@ -36,7 +36,7 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, authority: Authority, line:
         match handshake(&peer, &authority, stream).await {
             Ok(tls) => serve(peer, authority, tls).await,
             Err(reason) => {
-                peer.finish(&line.with(Outcome::Error).because(Some(reason)));
+                peer.finish(line.with(Outcome::Error).because(Some(reason)));
             }
         }
     });

@@ -137,8 +137,9 @@ impl Peer {
     }
 
     /// Counts and writes the line of a request whose answer had no body of ours.
-    fn finish(&self, line: &RequestLine) {
-        self.metrics().answered(line);
+    fn finish(&self, line: RequestLine) {
+        let line = Arc::new(line);
+        self.metrics().answered(&line);
         line.emit();
     }
 }

@@ -70,14 +70,14 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, far: Link, line: RequestLin
         }
         let body_bytes = passed.load(Ordering::Relaxed);
         peer.metrics().sent(line.outcome, body_bytes);
-        peer.finish(&RequestLine { body_bytes, elapsed: began.elapsed(), ..line });
+        peer.finish(RequestLine { body_bytes, elapsed: began.elapsed(), ..line });
     });
 }
 
 /// The line of a CONNECT whose client left before it was answered.
 pub(super) fn never_opened(peer: &Peer, line: RequestLine, error: &hyper::Error) {
     let reason = format!("the client left before the tunnel was open: {error}");
-    peer.finish(&line.with(Outcome::Error).because(Some(reason)));
+    peer.finish(line.with(Outcome::Error).because(Some(reason)));
 }
 
 /// Resolves when the shutdown has begun and nothing moves any more: nobody can tell otherwise when

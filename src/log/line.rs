@@ -122,7 +122,9 @@ impl Subject {
         }
     }
 
-    fn repository(&self) -> Option<&str> {
+    /// The repository's name, if it is about one.
+    #[must_use]
+    pub fn repository(&self) -> Option<&str> {
         match self {
             Self::Registry { route, .. } => {
                 route.repository().map(crate::oci::RepositoryName::as_str)
@@ -131,7 +133,9 @@ impl Subject {
         }
     }
 
-    fn object(&self) -> String {
+    /// What is asked for, in words.
+    #[must_use]
+    pub fn object(&self) -> String {
         let (route, path) = match self {
             Self::Other(what) => return what.clone(),
             Self::Registry { route, path, .. } => (route, path),

@@ -58,6 +58,12 @@ fn upstreams(parts: &Parts, families: &mut Families<'_, '_>) -> fmt::Result {
     });
     let help = "Requests to upstreams on a registry's behalf, by method and class of status.";
     families.counters("entrepot_upstream_requests", help, asked)?;
+    let held_back = parts.registries.all().flat_map(|(registry, counters)| {
+        let seen = counters.by_hindrance().filter(|(_, count)| *count > 0);
+        seen.map(move |(why, count)| ([("registry", registry), ("reason", why.label())], count))
+    });
+    let help = "Requests to upstreams that were not sent because of how the last ones ended.";
+    families.counters("entrepot_upstream_held_back", help, held_back)?;
     let received = parts.registries.all();
     let received = received.map(|(registry, c)| ([("registry", registry)], c.received_bytes()));
     let received = received.filter(|(_, bytes)| *bytes > 0);

@@ -1,10 +1,11 @@
 //! What is counted, for `/metrics` and for the statistics of the admin API.
 //!
-//! Everything on a request's way is an atomic addition: no lock, no allocation. Labels come from
-//! closed sets, or are names of registries, of which so many are told apart and no more. What others
+//! Everything that is counted on a request's way is an atomic addition: no lock, no allocation (what
+//! is remembered of its end takes one short lock). Labels come from closed sets, or are names of registries, of which so many are told apart and no more. What others
 //! know already (the store, the gateway) is asked when somebody looks, by `admin::scrape`.
 //!
 //! - `registries`: counters by registry
+//! - `recent`: the last requests, and what is asked for most
 //! - `histogram`: how long requests take
 //! - `collect`: these as families with names and words
 //! - `exposition`: a page of families, as OpenMetrics or as the older text format
@@ -14,6 +15,7 @@ mod collect;
 mod exposition;
 mod histogram;
 mod process;
+mod recent;
 mod registries;
 
 use std::sync::Arc;
@@ -25,8 +27,10 @@ use http::{Method, StatusCode};
 use crate::log::{Outcome, RequestLine};
 pub use exposition::{Families, Flavour, Label, exposed};
 use histogram::Histogram;
-pub use registries::Counters;
+use recent::Recent;
+pub use recent::{Answered, Demand, MOST_ERRORS, MOST_REQUESTS};
 use registries::Registries;
+pub use registries::{Counters, HeldBack, LastError, RegistrySummary};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -60,6 +64,7 @@ pub struct Metrics {
 struct Parts {
     started: SystemTime,
     registries: Registries,
+    recent: Recent,
     sent_bytes: [Count; Outcome::ALL.len()],
     durations: [Histogram; Outcome::ALL.len()],
     connections: Arc<AtomicI64>,
@@ -82,6 +87,7 @@ impl Metrics {
         let parts = Parts {
             started: SystemTime::now(),
             registries: Registries::new(known),
+            recent: Recent::default(),
             sent_bytes: Default::default(),
             durations: Default::default(),
             connections: Arc::default(),
@@ -100,12 +106,13 @@ impl Metrics {
     }
 
     /// A request has been answered, all of it.
-    pub fn answered(&self, line: &RequestLine) {
+    pub fn answered(&self, line: &Arc<RequestLine>) {
         let counters = self.parts.registries.of_request(line.subject.registry());
-        counters.answered(line.outcome);
+        counters.answered(line);
         if let Some(histogram) = self.parts.durations.get(line.outcome as usize) {
             histogram.observe(line.elapsed);
         }
+        self.parts.recent.note(line);
     }
 
     /// Bytes of a body have gone to a client.
@@ -120,6 +127,11 @@ impl Metrics {
     /// What is not known from clients' requests (a token server) is counted as `other`.
     pub fn asked(&self, registry: &str, method: &Method, status: Option<StatusCode>) {
         self.parts.registries.of_upstream(registry).asked(method, status);
+    }
+
+    /// A request about `registry` was not sent, because of what its last answers were.
+    pub fn held_back(&self, registry: &str, why: HeldBack) {
+        self.parts.registries.of_upstream(registry).held_back(why);
     }
 
     /// Where bytes are counted that come from upstreams about `registry`.
@@ -153,6 +165,30 @@ impl Metrics {
     /// A body goes on from the registry because the store has failed.
     pub fn rescued(&self) {
         self.parts.rescued.add_one();
+    }
+
+    /// The last requests, from this number on, oldest first; [`MOST_REQUESTS`] at most.
+    #[must_use]
+    pub fn requests_since(&self, number: u64) -> Vec<Answered> {
+        self.parts.recent.since(number)
+    }
+
+    /// The last refusals and failures, oldest first; [`MOST_ERRORS`] at most.
+    #[must_use]
+    pub fn last_errors(&self) -> Vec<Answered> {
+        self.parts.recent.errors()
+    }
+
+    /// The repositories for which most bytes went out, at most so many, most first.
+    #[must_use]
+    pub fn most_wanted(&self, limit: usize) -> Vec<Demand> {
+        self.parts.recent.most_wanted(limit)
+    }
+
+    /// What was counted of each registry that is configured or was asked for.
+    #[must_use]
+    pub fn by_registry(&self) -> Vec<RegistrySummary> {
+        self.parts.registries.summaries()
     }
 
     /// The sums that people ask for.
@@ -231,10 +267,10 @@ mod tests {
     use crate::log::Subject;
     use crate::oci::{Registry, Route};
 
-    fn line(outcome: Outcome, registry: &str) -> RequestLine {
+    fn line(outcome: Outcome, registry: &str) -> Arc<RequestLine> {
         let registry = Registry::at(&format!("{registry}:443").parse().unwrap());
         let subject = Subject::of(registry, Route::Ping, "/v2/");
-        RequestLine::new(outcome, Method::GET, subject, "10.0.0.7".parse().unwrap())
+        Arc::new(RequestLine::new(outcome, Method::GET, subject, [10, 0, 0, 7].into()))
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Counters by registry, for so many registries and no more.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{Method, StatusCode};
 
 use super::Count;
-use crate::log::Outcome;
+use crate::log::{Outcome, RequestLine};
 
 /// Registries that are told apart: more than a site uses, and few enough that somebody who asks for
 /// ever new names (`intercept = ["*"]`) fills no memory here or in a time series database.
@@ -20,17 +22,80 @@ pub(super) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "D
 /// Classes of status; the last one is no answer at all.
 pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
 
+/// Why a request is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldBack {
+    /// The host could not be reached a moment ago.
+    Unreachable,
+    /// It has asked for a pause (429), or answers with errors of its own.
+    Limited,
+}
+
+impl HeldBack {
+    pub(super) const ALL: [Self; 2] = [Self::Unreachable, Self::Limited];
+
+    /// The word in metrics.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Limited => "limited",
+        }
+    }
+}
+
+/// What went wrong last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastError {
+    /// When.
+    pub at: SystemTime,
+    /// In words.
+    pub reason: String,
+}
+
+/// What was counted of one registry since the start.
+#[derive(Debug, Clone)]
+pub struct RegistrySummary {
+    /// Its name.
+    pub registry: String,
+    /// Requests answered, by how.
+    pub requests: Vec<(Outcome, u64)>,
+    /// Bytes of bodies that went to clients.
+    pub sent_bytes: u64,
+    /// Bytes of bodies that came from upstreams.
+    pub received_bytes: u64,
+    /// When it last gave an answer that was no error of its own, to the second.
+    pub last_success: Option<SystemTime>,
+    /// The last request that failed, or was answered from the store in its place.
+    pub last_error: Option<LastError>,
+}
+
 /// What is counted of one registry.
 #[derive(Debug, Default)]
 pub struct Counters {
     answered: [Count; Outcome::ALL.len()],
+    sent_bytes: Count,
+    held_back: [Count; HeldBack::ALL.len()],
+    /// Seconds since the epoch; 0: never.
+    last_success: AtomicU64,
+    last_error: Mutex<Option<LastError>>,
     asked: [[Count; CLASSES.len()]; METHODS.len()],
     received_bytes: Count,
 }
 
 impl Counters {
-    pub(super) fn answered(&self, outcome: Outcome) {
-        if let Some(count) = self.answered.get(outcome as usize) {
+    pub(super) fn answered(&self, line: &RequestLine) {
+        if let Some(count) = self.answered.get(line.outcome as usize) {
+            count.add_one();
+        }
+        self.sent_bytes.add(line.body_bytes);
+        if let (Outcome::Error | Outcome::Stale, Some(reason)) = (line.outcome, &line.reason) {
+            let error = LastError { at: SystemTime::now(), reason: reason.clone() };
+            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+    }
+
+    pub(super) fn held_back(&self, why: HeldBack) {
+        if let Some(count) = self.held_back.get(why as usize) {
             count.add_one();
         }
     }
@@ -42,6 +107,13 @@ impl Counters {
         let of_method = self.asked.get(method.unwrap_or(METHODS.len() - 1));
         if let Some(count) = of_method.and_then(|classes| classes.get(class)) {
             count.add_one();
+        }
+        let is_well = |status: StatusCode| {
+            !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
+        };
+        if status.is_some_and(is_well) {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.last_success.store(now.as_secs(), Ordering::Relaxed);
         }
     }
 
@@ -62,8 +134,26 @@ impl Counters {
         })
     }
 
+    /// How often it was not asked, by why.
+    pub(super) fn by_hindrance(&self) -> impl Iterator<Item = (HeldBack, u64)> {
+        HeldBack::ALL.into_iter().zip(self.held_back.iter().map(Count::value))
+    }
+
     pub(super) fn received_bytes(&self) -> u64 {
         self.received_bytes.value()
+    }
+
+    fn summary(&self, registry: &str) -> RegistrySummary {
+        let last_success = self.last_success.load(Ordering::Relaxed);
+        RegistrySummary {
+            registry: registry.to_owned(),
+            requests: self.by_outcome().collect(),
+            sent_bytes: self.sent_bytes.value(),
+            received_bytes: self.received_bytes(),
+            last_success: (last_success > 0)
+                .then(|| UNIX_EPOCH + Duration::from_secs(last_success)),
+            last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
     }
 }
 
@@ -123,6 +213,11 @@ impl Registries {
         all.map(|named| (named.name.as_str(), named.counters.as_ref()))
     }
 
+    /// Every registry that is told apart.
+    pub(super) fn summaries(&self) -> Vec<RegistrySummary> {
+        self.taken().map(|named| named.counters.summary(&named.name)).collect()
+    }
+
     pub(super) fn answered(&self, outcome: Outcome) -> u64 {
         let count = |(_, counters): (&str, &Counters)| {
             counters.answered.get(outcome as usize).map_or(0, Count::value)
@@ -138,14 +233,22 @@ impl Registries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::Subject;
+
+    fn line(outcome: Outcome) -> RequestLine {
+        let subject = Subject::Other("x".to_owned());
+        RequestLine::new(outcome, Method::GET, subject, [10, 0, 0, 7].into())
+    }
 
     #[test]
     fn registries_beyond_the_bound_are_others() {
         let registries = Registries::new(["mine.example".to_owned()].into_iter());
         for number in 0..10 * MOST {
-            registries.of_request(Some(&format!("r{number}.example"))).answered(Outcome::Miss);
+            registries
+                .of_request(Some(&format!("r{number}.example")))
+                .answered(&line(Outcome::Miss));
         }
-        registries.of_request(Some("mine.example")).answered(Outcome::Hit);
+        registries.of_request(Some("mine.example")).answered(&line(Outcome::Hit));
         let names: Vec<_> = registries.all().map(|(name, _)| name.to_owned()).collect();
         assert_eq!(names.len(), MOST + 2);
         assert_eq!(names[0], "mine.example");
@@ -153,6 +256,22 @@ mod tests {
         assert_eq!(registries.answered(Outcome::Miss), 10 * MOST as u64);
         let of_others = registries.other.counters.by_outcome().map(|(_, n)| n).sum::<u64>();
         assert_eq!(of_others, 9 * MOST as u64 + 1);
+    }
+
+    #[test]
+    fn the_last_error_and_the_last_success_are_remembered() {
+        let counters = Counters::default();
+        assert_eq!(counters.summary("x").last_success, None);
+        counters.asked(&Method::GET, Some(StatusCode::BAD_GATEWAY));
+        counters.asked(&Method::GET, Some(StatusCode::TOO_MANY_REQUESTS));
+        counters.asked(&Method::GET, None);
+        assert_eq!(counters.summary("x").last_success, None);
+        counters.asked(&Method::GET, Some(StatusCode::NOT_FOUND));
+        assert!(counters.summary("x").last_success.is_some());
+        counters.answered(&line(Outcome::Hit).because(Some("the client left".to_owned())));
+        assert_eq!(counters.summary("x").last_error, None, "no fault of the registry's");
+        counters.answered(&line(Outcome::Error).because(Some("refused".to_owned())));
+        assert_eq!(counters.summary("x").last_error.unwrap().reason, "refused");
     }
 
     #[test]
@@ -192,7 +311,7 @@ mod tests {
                 scope.spawn(|| {
                     for number in 0..50 {
                         let name = format!("r{number}");
-                        registries.of_request(Some(&name)).answered(Outcome::Hit);
+                        registries.of_request(Some(&name)).answered(&line(Outcome::Hit));
                     }
                 });
             }

@@ -38,6 +38,8 @@ pub struct Outage {
     pub authority: Authority,
     /// For how long.
     pub lasting: Duration,
+    /// How long until it is tried again; none if that is due.
+    pub next_try: Duration,
     /// Why, as the last failure said.
     pub reason: String,
 }
@@ -75,6 +77,7 @@ impl Breakers {
         let outage = |(authority, broken): (&Authority, &Broken)| Outage {
             authority: authority.clone(),
             lasting: broken.since.elapsed(),
+            next_try: broken.until.saturating_duration_since(Instant::now()),
             reason: broken.reason.to_string(),
         };
         self.lock().iter().map(outage).collect()

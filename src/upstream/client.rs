@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ConnectTo;
 use super::body::{IdleBody, Progress, RequestBody, SentBody};
-use super::breaker::{Breakers, Outage};
+use super::breaker::{Admission, Breakers, Outage};
 use super::certs::Certificates;
 use super::connector::Connector;
 use super::dial::TcpDialer;
@@ -25,7 +25,7 @@ use super::reach::{Exemptions, OwnListeners};
 use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
 use super::resolve::Resolver;
 use super::trust::{Trust, TrustError};
-use crate::metrics::Metrics;
+use crate::metrics::{HeldBack, Metrics};
 use crate::oci::{Authority, Registry};
 
 /// Registries that one request may be sent on to: registry.k8s.io and lscr.io need one hop.
@@ -240,8 +240,7 @@ impl Upstream {
         // What a client sends may take as long as the client likes: it tells nothing of the host.
         let is_clients = matches!(body.body, RequestBody::Client(_));
         let request = request(method.clone(), target, headers, body)?;
-        let admission =
-            if is_clients { None } else { Some(self.breakers.admit(&target.authority)?) };
+        let admission = if is_clients { None } else { Some(self.admitted(registry, target)?) };
         let answered = self.answered(&target.authority, request, &progress).await;
         let status = answered.as_ref().ok().map(Response::status);
         self.metrics.asked(registry.as_str(), &method, status);
@@ -256,6 +255,12 @@ impl Upstream {
         }
         let counters = self.metrics.of_upstream(registry.as_str());
         Ok(response.map(|body| IdleBody::new(body, self.idle_timeout, counters)))
+    }
+
+    fn admitted(&self, registry: &Registry, target: &Target) -> Result<Admission, UpstreamError> {
+        self.breakers.admit(&target.authority).inspect_err(|_| {
+            self.metrics.held_back(registry.as_str(), HeldBack::Unreachable);
+        })
     }
 
     /// What can't be reached now.

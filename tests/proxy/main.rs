@@ -44,6 +44,7 @@ mod upstream_framing;
 mod upstream_proxy;
 mod upstream_trouble;
 mod upstream_trust;
+mod watching;
 
 use entrepot_testkit::{Blob, Image, Proxy, Registry};
 

@@ -2,9 +2,11 @@
 //!
 //! - `verify`: hash everything that is kept
 //! - `reports`: what there is to know, as documents
+//! - `watching`: what a person who watches wants to see
 
-mod reports;
+pub(super) mod reports;
 mod verify;
+pub(super) mod watching;
 
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ pub use verify::Turn;
 
 use super::Services;
 use super::body::AdminBody;
+use super::events;
 use super::pages::refused;
 use crate::gateway::ResponseBody;
 
@@ -25,15 +28,29 @@ pub(super) enum Endpoint {
     Blobs,
     Fetches,
     Config,
+    About,
+    Registries,
+    Requests,
+    Errors,
+    Repositories,
+    History,
+    Events,
     Verify,
 }
 
 /// Every endpoint: its method, its path.
-pub(super) const ENDPOINTS: [(Method, &str, Endpoint); 5] = [
+pub(super) const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
     (Method::GET, "/api/v1/stats", Endpoint::Stats),
     (Method::GET, "/api/v1/blobs", Endpoint::Blobs),
     (Method::GET, "/api/v1/fetches", Endpoint::Fetches),
     (Method::GET, "/api/v1/config", Endpoint::Config),
+    (Method::GET, "/api/v1/about", Endpoint::About),
+    (Method::GET, "/api/v1/registries", Endpoint::Registries),
+    (Method::GET, "/api/v1/requests", Endpoint::Requests),
+    (Method::GET, "/api/v1/errors", Endpoint::Errors),
+    (Method::GET, "/api/v1/repositories", Endpoint::Repositories),
+    (Method::GET, "/api/v1/history", Endpoint::History),
+    (Method::GET, "/api/v1/events", Endpoint::Events),
     (Method::POST, "/api/v1/verify", Endpoint::Verify),
 ];
 
@@ -55,11 +72,23 @@ pub(super) fn answer(
         Endpoint::Stats => json(&reports::stats(services)),
         Endpoint::Fetches => json(&reports::fetches(services)),
         Endpoint::Config => json(&services.config),
-        Endpoint::Blobs => match reports::blobs(services, query.unwrap_or_default()) {
-            Ok(document) => json(&document),
-            Err(reason) => refused(StatusCode::BAD_REQUEST, reason).map(Into::into),
-        },
+        Endpoint::About => json(&watching::about(services)),
+        Endpoint::Registries => json(&watching::registries(services)),
+        Endpoint::Errors => json(&watching::errors(services)),
+        Endpoint::Repositories => json(&watching::repositories(services)),
+        Endpoint::History => json(&watching::history(services)),
+        Endpoint::Blobs => queried(reports::blobs(services, query.unwrap_or_default())),
+        Endpoint::Requests => queried(watching::requests(services, query.unwrap_or_default())),
+        Endpoint::Events => events::stream(services),
         Endpoint::Verify => verify::start(services),
+    }
+}
+
+/// The answer to a request with a query, which may be a wrong one.
+fn queried(document: Result<Value, &'static str>) -> Response<AdminBody> {
+    match document {
+        Ok(document) => json(&document),
+        Err(reason) => refused(StatusCode::BAD_REQUEST, reason).map(Into::into),
     }
 }
 

@@ -14,7 +14,7 @@ const USUAL: usize = 100;
 const MOST: usize = 1000;
 
 /// Sums since the start, and what is kept now.
-pub(super) fn stats(services: &Services) -> Value {
+pub(in super::super) fn stats(services: &Services) -> Value {
     let (summary, totals) = (services.metrics.summary(), services.store.totals());
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -30,6 +30,8 @@ pub(super) fn stats(services: &Services) -> Value {
             "objects": totals.objects,
             "bytes": totals.bytes,
             "max_bytes": services.max_size,
+            "free_bytes": services.free_space.bytes(),
+            "min_free_bytes": services.min_free,
             "evicted_objects": totals.evicted_objects,
             "evicted_bytes": totals.evicted_bytes,
             "quarantined_objects": totals.quarantined_objects,
@@ -40,7 +42,7 @@ pub(super) fn stats(services: &Services) -> Value {
 }
 
 /// The downloads under way.
-pub(super) fn fetches(services: &Services) -> Value {
+pub(in super::super) fn fetches(services: &Services) -> Value {
     let fetches: Vec<_> = services
         .store
         .downloads()
@@ -79,7 +81,8 @@ pub(super) fn blobs(services: &Services, query: &str) -> Result<Value, &'static 
     Ok(json!({ "blobs": blobs, "next": next }))
 }
 
-fn seconds(at: SystemTime) -> u64 {
+/// Since the epoch.
+pub(super) fn seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
