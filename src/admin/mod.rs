@@ -5,6 +5,7 @@
 //! - `server`: the admin listener
 //! - `guard`: who may use its API
 //! - `api`: the API
+//! - `pull`: bringing an image in ahead of time
 //! - `verification`: hashing everything that is kept
 //! - `scrape`: `/metrics`
 //! - `body`: what the admin listener sends
@@ -15,6 +16,7 @@ pub mod body;
 mod front;
 pub mod guard;
 pub mod pages;
+pub mod pull;
 mod scrape;
 pub mod server;
 pub mod setup;
@@ -27,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::gateway::Gateway;
+use crate::listener::policy::Policy;
 use crate::metrics::Metrics;
 
 /// What the admin listener tells of.
@@ -49,6 +52,10 @@ pub struct Services {
     pub shutdown: CancellationToken,
     /// Who verifies.
     pub turn: Turn,
+    /// Which hosts are registries.
+    pub policy: Policy,
+    /// The room for pulls.
+    pub room: Room,
 }
 
-pub use api::Turn;
+pub use api::{Room, Turn};

@@ -69,6 +69,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
         turn: admin::Turn::default(),
+        policy: settings.listener.policy.clone(),
+        room: admin::Room::default(),
     };
     let services = Services {
         dialer,

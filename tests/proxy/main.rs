@@ -28,6 +28,7 @@ mod mirror;
 mod other_registries;
 mod pages;
 mod private_repositories;
+mod pull_ahead;
 mod pulls;
 mod pushes;
 mod ranges;

@@ -1,8 +1,12 @@
 //! `/api/v1/`: JSON for tools. `docs/api/openapi.json` describes it.
 //!
 //! - `verify`: hash everything that is kept
+//! - `pull`: bring an image in
+//! - `lines`: work that is told of while it goes on
 //! - `reports`: what there is to know, as documents
 
+pub(super) mod lines;
+mod pull;
 mod reports;
 mod verify;
 
@@ -11,6 +15,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde_json::Value;
 
+pub use pull::Room;
 pub use verify::Turn;
 
 use super::Services;
@@ -26,15 +31,17 @@ pub(super) enum Endpoint {
     Fetches,
     Config,
     Verify,
+    Pull,
 }
 
 /// Every endpoint: its method, its path.
-pub(super) const ENDPOINTS: [(Method, &str, Endpoint); 5] = [
+pub(super) const ENDPOINTS: [(Method, &str, Endpoint); 6] = [
     (Method::GET, "/api/v1/stats", Endpoint::Stats),
     (Method::GET, "/api/v1/blobs", Endpoint::Blobs),
     (Method::GET, "/api/v1/fetches", Endpoint::Fetches),
     (Method::GET, "/api/v1/config", Endpoint::Config),
     (Method::POST, "/api/v1/verify", Endpoint::Verify),
+    (Method::POST, "/api/v1/pull", Endpoint::Pull),
 ];
 
 /// The answer to a request that may be answered.
@@ -60,6 +67,7 @@ pub(super) fn answer(
             Err(reason) => refused(StatusCode::BAD_REQUEST, reason).map(Into::into),
         },
         Endpoint::Verify => verify::start(services),
+        Endpoint::Pull => pull::start(services, query.unwrap_or_default()),
     }
 }
 
