@@ -16,6 +16,7 @@
 //! - `tags`: what tags stand for, as their registries said last
 //! - `listings`: tags and referrers
 //! - `pressure`, `quota`: registries that have had enough, and what they say of that
+//! - `explain`: what a pull would meet now
 //! - `turns`: one fetch for all who want the same
 //! - `reason`: why an answer is what it is
 //! - `fill`: a download on its way into the store
@@ -34,6 +35,7 @@ pub mod body;
 mod caller;
 mod challenges;
 mod errors;
+mod explain;
 mod fill;
 mod headers;
 mod identity;
@@ -69,6 +71,7 @@ use caller::Caller;
 use challenges::{Challenges, TOKEN_PATH};
 use entrepot_cache::Presence;
 pub use errors::error_response;
+pub use explain::{Expected, Explanation, ObjectState, TagState};
 pub use headers::{PRODUCT, is_own_via};
 use identity::{Identifier, has_own_token};
 use listings::Listings;

@@ -18,6 +18,7 @@ mod configuration;
 mod costs;
 mod credentials;
 mod drop_in;
+mod explain;
 mod framing;
 mod integrity;
 mod interception;

@@ -1,10 +1,12 @@
 //! `/api/v1/`: JSON for tools. `docs/api/openapi.json` describes it.
 //!
 //! - `verify`: hash everything that is kept
+//! - `explain`: what a pull would meet now
 //! - `pull`: bring an image in
 //! - `lines`: work that is told of while it goes on
 //! - `reports`: what there is to know, as documents
 
+mod explain;
 pub(super) mod lines;
 mod pull;
 mod reports;
@@ -32,20 +34,22 @@ pub(super) enum Endpoint {
     Config,
     Verify,
     Pull,
+    Explain,
 }
 
 /// Every endpoint: its method, its path.
-pub(super) const ENDPOINTS: [(Method, &str, Endpoint); 6] = [
+pub(super) const ENDPOINTS: [(Method, &str, Endpoint); 7] = [
     (Method::GET, "/api/v1/stats", Endpoint::Stats),
     (Method::GET, "/api/v1/blobs", Endpoint::Blobs),
     (Method::GET, "/api/v1/fetches", Endpoint::Fetches),
     (Method::GET, "/api/v1/config", Endpoint::Config),
     (Method::POST, "/api/v1/verify", Endpoint::Verify),
     (Method::POST, "/api/v1/pull", Endpoint::Pull),
+    (Method::GET, "/api/v1/explain", Endpoint::Explain),
 ];
 
 /// The answer to a request that may be answered.
-pub(super) fn answer(
+pub(super) async fn answer(
     services: &Arc<Services>,
     method: &Method,
     path: &str,
@@ -67,6 +71,10 @@ pub(super) fn answer(
             Err(reason) => refused(StatusCode::BAD_REQUEST, reason).map(Into::into),
         },
         Endpoint::Verify => verify::start(services),
+        Endpoint::Explain => match explain::explain(services, query.unwrap_or_default()).await {
+            Ok(document) => json(&document),
+            Err(reason) => refused(StatusCode::BAD_REQUEST, &reason).map(Into::into),
+        },
         Endpoint::Pull => pull::start(services, query.unwrap_or_default()),
     }
 }
