@@ -27,12 +27,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::gateway::Gateway;
+use crate::images::Images;
 use crate::metrics::Metrics;
 
 /// What the admin listener tells of.
 pub struct Services {
     /// What is kept.
     pub store: Store,
+    /// The same, as images.
+    pub images: Images,
     /// `max-size`.
     pub max_size: Option<u64>,
     /// What serves clients.
@@ -49,6 +52,8 @@ pub struct Services {
     pub shutdown: CancellationToken,
     /// Who verifies.
     pub turn: Turn,
+    /// Who imports.
+    pub imports: Turn,
 }
 
 pub use api::Turn;

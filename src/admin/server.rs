@@ -73,14 +73,10 @@ struct Visitor {
 impl Visitor {
     async fn serve(self, stream: TcpStream) {
         let shutdown = self.services.shutdown.clone();
-        connection::serve(stream, &shutdown, |received| {
-            let response = self.answer(received);
-            async move { response }
-        })
-        .await;
+        connection::serve(stream, &shutdown, |received| self.answer(received)).await;
     }
 
-    fn answer(&self, received: Received) -> Response<AdminBody> {
+    async fn answer(&self, received: Received) -> Response<AdminBody> {
         let request = match received {
             Ok(request) => request,
             Err(unserved) => {
@@ -89,21 +85,23 @@ impl Visitor {
             }
         };
         if request.uri().path().starts_with("/api/") {
-            self.api(&request)
+            self.api(request).await
         } else {
             self.page(&request).map(Into::into)
         }
     }
 
-    fn api(&self, request: &Request<Incoming>) -> Response<AdminBody> {
-        let (method, headers, uri) = (request.method(), request.headers(), request.uri());
+    async fn api(&self, request: Request<Incoming>) -> Response<AdminBody> {
+        let path = request.uri().path();
         let has_body = !request.body().is_end_stream();
-        if let Err(denial) = self.guard.check(self.ends, method, headers, has_body) {
+        let body = has_body.then(|| api::media_type(path));
+        let checked = self.guard.check(self.ends, request.method(), request.headers(), body);
+        if let Err(denial) = checked {
             tracing::warn!(client = %self.ends.client.ip(), %denial, "a request to the API is refused");
             return closing(refused(denial.status(), &denial.to_string())).map(Into::into);
         }
-        let response = api::answer(&self.services, method, uri.path(), uri.query());
-        // Nobody reads the body: what follows it on the connection could be taken for a request.
+        let response = api::answer(&self.services, request).await;
+        // Hardly anybody reads a body: what follows it on the connection could be taken for a request.
         if has_body { closing(response) } else { response }
     }
 

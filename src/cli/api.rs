@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
+use entrepot_cache::OpenError;
 use http::{Method, Request, Response, header};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -23,12 +26,20 @@ const THINKING: Duration = Duration::from_secs(30);
 /// More than any document of the API has.
 const LARGEST: usize = 4 * 1024 * 1024;
 
+/// A line of a running proxy's answer is shorter.
+const LONGEST_LINE: usize = 64 * 1024 * 1024;
+
 /// The way to a running proxy's API.
 pub(super) struct Api {
     /// `host:port`.
     at: String,
     token: Option<String>,
+    /// Why it is asked at all, for when nobody answers.
+    cause: Option<String>,
 }
+
+/// The body of a request: pieces as they come, none for most.
+pub(super) type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 impl Api {
     /// The API of `server`, or of the proxy that this configuration is for.
@@ -39,7 +50,13 @@ impl Api {
         };
         let token = settings.admin_token_file.as_ref().map(std::fs::read_to_string).transpose();
         let token = token.context("admin-token-file")?.map(|token| token.trim().to_owned());
-        Ok(Self { at, token })
+        Ok(Self { at, token, cause: None })
+    }
+
+    /// The API of the proxy that holds the store of this configuration.
+    pub(super) fn of_holder(settings: &Settings, locked: &OpenError) -> anyhow::Result<Self> {
+        let cause = Some(format!("cache-dir {locked}"));
+        Ok(Self { cause, ..Self::new(settings, None)? })
     }
 
     /// Sends a request without a body.
@@ -48,8 +65,23 @@ impl Api {
         method: Method,
         path: &str,
     ) -> anyhow::Result<Response<Incoming>> {
+        let nothing = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
+        self.send_body(method, path, None, nothing).await
+    }
+
+    /// Sends a request; its body may go on after the answer has begun.
+    pub(super) async fn send_body(
+        &self,
+        method: Method,
+        path: &str,
+        media_type: Option<&str>,
+        body: RequestBody,
+    ) -> anyhow::Result<Response<Incoming>> {
         let at = &self.at;
-        let silent = || format!("no proxy answers on http://{at} (admin-listen)");
+        let silent = || match &self.cause {
+            Some(cause) => format!("{cause}, and no proxy answers on http://{at} (admin-listen)"),
+            None => format!("no proxy answers on http://{at} (admin-listen)"),
+        };
         let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(at)).await;
         let stream =
             stream.map_err(anyhow::Error::from).and_then(|s| Ok(s?)).with_context(silent)?;
@@ -60,16 +92,19 @@ impl Api {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request.body(Empty::<Bytes>::new())?;
+        if let Some(media_type) = media_type {
+            request = request.header(header::CONTENT_TYPE, media_type);
+        }
+        let request = request.body(body)?;
         let answered = tokio::time::timeout(THINKING, sender.send_request(request)).await;
         let response =
             answered.map_err(anyhow::Error::from).and_then(|r| Ok(r?)).with_context(silent)?;
         if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
     }
 
-    /// Where it is.
-    pub(super) fn at(&self) -> &str {
-        &self.at
+    /// Sends a request without a body, and reads the document that answers it.
+    pub(super) async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Value> {
+        document(self.send(method, path).await?).await
     }
 }
 
@@ -111,4 +146,36 @@ pub(super) async fn document(response: Response<Incoming>) -> anyhow::Result<Val
     let body = Limited::new(response.into_body(), LARGEST).collect();
     let body = tokio::time::timeout(THINKING, body).await?.map_err(anyhow::Error::from_boxed)?;
     Ok(serde_json::from_slice(&body.to_bytes())?)
+}
+
+/// JSON lines as they come.
+pub(super) struct Lines {
+    at: String,
+    body: Incoming,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    /// Those of an answer.
+    pub(super) fn of(api: &Api, response: Response<Incoming>) -> Self {
+        Self { at: api.at.clone(), body: response.into_body(), rest: Vec::new() }
+    }
+
+    /// The next one, of an answer that is not over yet.
+    pub(super) async fn next<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return serde_json::from_slice(&line).context("an unknown answer");
+            }
+            // A large object takes its time, and TCP tells when the other side is gone.
+            let frame = self.body.frame().await;
+            let frame = frame
+                .with_context(|| format!("the proxy on {} ended before it was done", self.at))?;
+            self.rest.extend_from_slice(&frame?.into_data().unwrap_or_default());
+            if self.rest.len() > LONGEST_LINE {
+                bail!("an answer without an end");
+            }
+        }
+    }
 }

@@ -18,6 +18,7 @@ use crate::admin::pages::ProxyPages;
 use crate::admin::server::AdminServer;
 use crate::config::Settings;
 use crate::gateway::Gateway;
+use crate::images::Images;
 use crate::listener::{Listener, Services};
 use crate::metrics::Metrics;
 use crate::oci::{Host, HostPattern, Registry};
@@ -61,6 +62,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let gateway = Gateway::new(store.clone(), upstream, settings.gateway.clone(), tasks.clone());
     let operators = admin::Services {
         store: store.clone(),
+        images: Images::of(&store),
         max_size: settings.store.max_size,
         gateway: gateway.clone(),
         metrics: metrics.clone(),
@@ -69,6 +71,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
         turn: admin::Turn::default(),
+        imports: admin::Turn::default(),
     };
     let services = Services {
         dialer,

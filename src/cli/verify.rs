@@ -6,14 +6,13 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow, bail};
-use entrepot_cache::{OpenError, Pace, Store};
+use anyhow::anyhow;
+use entrepot_cache::Pace;
 use http::Method;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
 use super::Report;
-use super::api::Api;
+use super::api::{Api, Lines};
+use super::site::Site;
 use crate::admin::verification::{Findings, Going, Progress, Told, verify};
 use crate::config::Settings;
 
@@ -21,8 +20,6 @@ use crate::config::Settings;
 const TICK: Duration = Duration::from_millis(200);
 /// How often progress is told where there is no terminal.
 const LINE: Duration = Duration::from_secs(10);
-/// A line of a running proxy's answer is shorter.
-const LONGEST_LINE: usize = 64 * 1024 * 1024;
 
 /// Verifies the store. 0: it is sound; 1: damage was found and set aside, to be fetched again when it
 /// is next asked for. Whatever keeps it from being verified is an error.
@@ -38,13 +35,10 @@ pub(super) fn run(
 }
 
 async fn find(settings: &Settings, server: Option<&str>) -> anyhow::Result<Findings> {
-    if server.is_some() {
-        return of_running(&Api::new(settings, server)?).await;
-    }
     // Nothing may be evicted while it is looked at.
     let options = entrepot_cache::Options::new(&settings.store.dir);
-    match Store::open(options).await {
-        Ok(store) => {
+    match Site::open(settings, server, options).await? {
+        Site::Stopped(store) => {
             let mut bar = Bar::new();
             let found = verify(&store, Pace::Full, |told| {
                 bar.hear(&told);
@@ -55,24 +49,17 @@ async fn find(settings: &Settings, server: Option<&str>) -> anyhow::Result<Findi
             store.close().await;
             Ok(found?)
         }
-        Err(locked @ OpenError::Locked { .. }) => {
-            let api = Api::new(settings, None)?;
-            of_running(&api).await.with_context(|| format!("cache-dir {locked}"))
-        }
-        Err(error) => {
-            Err(error).with_context(|| format!("cache-dir {}", settings.store.dir.display()))
-        }
+        Site::Running(api) => of_running(&api).await,
     }
 }
 
 /// What a running proxy finds.
 async fn of_running(api: &Api) -> anyhow::Result<Findings> {
     let response = api.send(Method::POST, "/api/v1/verify").await?;
-    let mut lines = Lines { body: response.into_body(), rest: Vec::new() };
+    let mut lines = Lines::of(api, response);
     let mut bar = Bar::new();
-    let broken = || anyhow!("the proxy on {} ended before it was done", api.at());
     let found = loop {
-        match lines.next().await?.ok_or_else(broken)? {
+        match lines.next().await? {
             Told::Summary(findings) => break Ok(findings),
             Told::Error(reason) => break Err(anyhow!("the proxy could not: {reason}")),
             told => bar.hear(&told),
@@ -80,33 +67,6 @@ async fn of_running(api: &Api) -> anyhow::Result<Findings> {
     };
     bar.clear();
     found
-}
-
-/// JSON lines as they come.
-struct Lines {
-    body: Incoming,
-    rest: Vec<u8>,
-}
-
-impl Lines {
-    async fn next(&mut self) -> anyhow::Result<Option<Told>> {
-        loop {
-            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.rest.drain(..=end).collect();
-                return Ok(Some(serde_json::from_slice(&line).context("an unknown answer")?));
-            }
-            // A large object takes its time, and TCP tells when the other side is gone.
-            match self.body.frame().await {
-                None => return Ok(None),
-                Some(frame) => {
-                    self.rest.extend_from_slice(&frame?.into_data().unwrap_or_default());
-                }
-            }
-            if self.rest.len() > LONGEST_LINE {
-                bail!("an answer without an end");
-            }
-        }
-    }
 }
 
 fn tell(findings: &Findings, report: Report) -> anyhow::Result<()> {

@@ -137,8 +137,9 @@ impl Visit for Fields {
     }
 }
 
-/// Decimal units, as engines print them.
-fn bytes(count: u64) -> String {
+/// A size in decimal units, as engines print them: `3.4 MB`.
+#[must_use]
+pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if count < 1000 {
         return format!("{count} B");

@@ -10,12 +10,14 @@
 //! - `image`: image names as people type them
 //! - `tag_pattern`: patterns of tags
 //! - `route`: what a request path asks for
+//! - `descriptor`: what a document says of another object
 //! - `manifest`: what a manifest refers to
 //! - `media_type`: which media types are manifests
 //! - `challenge`: what `WWW-Authenticate` asks for
 //! - `error`: the error document
 
 pub mod challenge;
+pub mod descriptor;
 pub mod error;
 pub mod host;
 mod image;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use entrepot_cache::Pace;
 use http::{HeaderValue, Response, StatusCode, header};
-use tokio::sync::{Semaphore, mpsc};
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::super::Services;
 use super::super::body::AdminBody;
@@ -14,11 +15,11 @@ use super::super::pages::refused;
 use super::super::verification::{Going, Told, verify};
 
 /// Lines that wait for a slow listener; progress beyond that is not told.
-const WAITING: usize = 64;
+pub(super) const WAITING: usize = 64;
 /// How often progress is told at most.
-const TICK: Duration = Duration::from_millis(200);
+pub(super) const TICK: Duration = Duration::from_millis(200);
 
-/// Who verifies: one at a time, since the disk is the clients'.
+/// Who verifies, or imports: one at a time, since the disk is the clients'.
 #[derive(Debug, Clone)]
 pub struct Turn(Arc<Semaphore>);
 
@@ -28,10 +29,17 @@ impl Default for Turn {
     }
 }
 
+impl Turn {
+    /// The turn, unless somebody has it.
+    pub(super) fn take(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.clone().try_acquire_owned().ok()
+    }
+}
+
 /// Begins, and tells of it as JSON lines. It ends early when nobody listens any more, and with the
 /// shutdown.
 pub(super) fn start(services: &Arc<Services>) -> Response<AdminBody> {
-    let Ok(turn) = services.turn.0.clone().try_acquire_owned() else {
+    let Some(turn) = services.turn.take() else {
         let reason = "a verification is under way already";
         return refused(StatusCode::CONFLICT, reason).map(Into::into);
     };
@@ -50,7 +58,12 @@ pub(super) fn start(services: &Arc<Services>) -> Response<AdminBody> {
             tracing::info!("nobody listens: the verification ends early");
         }
     });
-    let mut response = Response::new(AdminBody::Lines(body));
+    as_lines(body)
+}
+
+/// An answer of JSON lines as they come.
+pub(super) fn as_lines(lines: mpsc::Receiver<Bytes>) -> Response<AdminBody> {
+    let mut response = Response::new(AdminBody::Lines(lines));
     let media_type = HeaderValue::from_static("application/jsonl");
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response
@@ -88,7 +101,8 @@ async fn run(services: &Services, lines: &mpsc::Sender<Bytes>) {
     }
 }
 
-fn line(told: &Told) -> Option<Bytes> {
+/// One of them.
+pub(super) fn line(told: &impl Serialize) -> Option<Bytes> {
     let text = serde_json::to_string(told).ok()?;
     Some(Bytes::from(format!("{text}\n")))
 }
