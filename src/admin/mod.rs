@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::gateway::Gateway;
+use crate::images::Images;
 use crate::listener::policy::Policy;
 use crate::metrics::Metrics;
 
@@ -42,6 +43,8 @@ use crate::metrics::Metrics;
 pub struct Services {
     /// What is kept.
     pub store: Store,
+    /// The same, as images.
+    pub images: Images,
     /// `max-size`.
     pub max_size: Option<u64>,
     /// `min-free`.
@@ -76,6 +79,8 @@ pub struct Services {
     pub policy: Policy,
     /// The room for pulls.
     pub room: Room,
+    /// Who imports.
+    pub imports: Turn,
 }
 
 pub use api::{Room, Turn};

@@ -18,6 +18,7 @@ use crate::admin::pages::ProxyPages;
 use crate::admin::server::AdminServer;
 use crate::config::Settings;
 use crate::gateway::Gateway;
+use crate::images::Images;
 use crate::listener::{Listener, Services};
 use crate::metrics::Metrics;
 use crate::oci::{Host, HostPattern, Registry};
@@ -79,6 +80,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let set_up = set_up(&proxy_url, &certificates);
     announce(&settings, &certificates, &listener.addresses(), &set_up);
     let operators = admin::Services {
+        images: Images::of(&store),
         store: store.clone(),
         max_size: settings.store.max_size,
         min_free: settings.store.min_free,
@@ -91,6 +93,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
         turn: admin::Turn::default(),
+        imports: admin::Turn::default(),
         policy: settings.listener.policy.clone(),
         room: admin::Room::default(),
         audience: admin::Audience::default(),

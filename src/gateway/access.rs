@@ -75,18 +75,35 @@ impl Access {
     fn left(&self, place: &Place) -> Option<Duration> {
         self.shared.get(place)?.checked_duration_since(Instant::now())
     }
+
+    /// The records of `place` are to be read anew.
+    pub(super) fn forget(&self, place: &Place) {
+        self.shared.invalidate(place);
+        let of_place = self.contents.iter().filter(|(key, _)| key.0 == *place);
+        of_place.for_each(|(key, _)| self.contents.invalidate(&*key));
+    }
+
+    /// That the registry refused somebody counts no more.
+    pub(super) fn pardon(&self, subject: &(Place, Identity)) {
+        self.revoked.invalidate(subject);
+    }
 }
 
 /// When the shared identity was last served, and what it was then: other credentials are another
 /// identity.
 #[derive(Serialize, Deserialize)]
-struct Served {
+pub(super) struct Served {
     served: u64,
     #[serde(default)]
     who: String,
 }
 
 impl Served {
+    pub(super) fn now(who: String) -> Self {
+        let served = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { served: served.as_secs(), who }
+    }
+
     fn age(&self) -> Option<Duration> {
         let served = UNIX_EPOCH.checked_add(Duration::from_secs(self.served))?;
         served.elapsed().ok()
@@ -206,8 +223,7 @@ impl Rights {
             Identity::Shared if access.left(&self.place) > Some(SHARED_GRANT * 9 / 10) => {}
             Identity::Shared => {
                 access.shared.insert(self.place.clone(), Instant::now() + SHARED_GRANT);
-                let served = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let served = Served { served: served.as_secs(), who: self.who.clone() };
+                let served = Served::now(self.who.clone());
                 if let Err(error) = self.records.record_fact(Fact::Access, served).await {
                     tracing::warn!(%error, "a record could not be written");
                 }
