@@ -10,10 +10,12 @@
 //! - `images`: the images that are pulled
 //! - `engine`: the one behaviour that is asked of every engine
 //! - `dockerd`, `containerd`, `podman`, `buildah`, `skopeo`: an engine each
+//! - `air_gap`: images as archives, from one entrepot to another
 //! - `private`: names, passwords and tokens, with each of them
 //! - `container_image`: entrepot's own image, built and run
 //! - `process`: starting, watching and stopping programs
 
+mod air_gap;
 mod buildah;
 mod container_image;
 mod containerd;

@@ -57,10 +57,12 @@ pub(crate) enum Way {
     Settings(Access, PathBuf),
     /// With this `registries.conf`.
     Mirror(PathBuf),
+    /// Not at all.
+    None,
 }
 
 impl Podman {
-    fn podman(&self) -> Result<Command> {
+    pub(crate) fn podman(&self) -> Result<Command> {
         let mut podman = command("podman", &self.home)?;
         match &self.way {
             Way::Proxy(proxy) => proxy.client(&mut podman),
@@ -68,6 +70,7 @@ impl Podman {
                 proxy.trusting(&mut podman).env("CONTAINERS_CONF", settings)
             }
             Way::Mirror(registries) => podman.env("CONTAINERS_REGISTRIES_CONF", registries),
+            Way::None => &mut podman,
         };
         podman
             .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"])
