@@ -3,6 +3,7 @@
 //! - `pages`: origin-form requests on the proxy's listener; nothing there changes anything
 //! - `front`: the first of them, for people
 //! - `server`: the admin listener
+//! - `page`: the status page there
 //! - `guard`: who may use its API
 //! - `api`: the API
 //! - `events`: what changes, as it changes
@@ -20,6 +21,7 @@ mod free_space;
 mod front;
 pub mod guard;
 mod history;
+mod page;
 pub mod pages;
 mod scrape;
 pub mod server;

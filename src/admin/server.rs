@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::body::AdminBody;
 use super::guard::{Ends, Guard, Token};
 use super::pages::{not_found, only_get, refused, text};
-use super::{Services, api, scrape};
+use super::{Services, api, page, scrape};
 use crate::gateway::ResponseBody;
 use crate::listener::http::{self as connection, Received};
 
@@ -118,7 +118,7 @@ impl Visitor {
                 let accept = request.headers().get(header::ACCEPT);
                 scrape::page(&self.services, accept.and_then(|accept| accept.to_str().ok()))
             }
-            path => not_found(path),
+            path => page::file(path).unwrap_or_else(|| not_found(path)),
         }
     }
 }
