@@ -30,12 +30,14 @@ pub mod verification;
 
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use entrepot_cache::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
+use guard::Guard;
 
 /// What the admin listener tells of.
 pub struct Services {
@@ -55,8 +57,10 @@ pub struct Services {
     pub metrics: Metrics,
     /// When the CA ends.
     pub ca_expiry: SystemTime,
-    /// What was configured, without secrets.
-    pub config: serde_json::Value,
+    /// What was configured and is in force, without secrets.
+    pub config: ArcSwap<serde_json::Value>,
+    /// Who may use the API.
+    pub guard: Guard,
     /// Every connection, for the drain.
     pub tasks: TaskTracker,
     /// Cancelled when the drain begins.

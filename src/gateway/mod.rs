@@ -58,6 +58,7 @@ mod turns;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -185,13 +186,12 @@ pub struct Gateway {
 struct Parts {
     store: entrepot_cache::Store,
     upstream: Upstream,
-    options: Options,
+    in_force: ArcSwap<InForce>,
     fills: fill::Fills,
     trouble: trouble::Trouble,
     identifier: Identifier,
     access: Access,
     challenges: Challenges,
-    shared: SharedTokens,
     tags: Tags,
     listings: Listings,
     quotas: Quotas,
@@ -204,6 +204,19 @@ struct Parts {
     /// Room for downloads that outlive their clients.
     downloads: Arc<Semaphore>,
     tasks: TaskTracker,
+}
+
+/// What the operator wants now, and the tokens that were got under it: a request that began under
+/// other credentials leaves none here.
+struct InForce {
+    options: Options,
+    tokens: SharedTokens,
+}
+
+impl InForce {
+    fn new(options: Options) -> Self {
+        Self { options, tokens: SharedTokens::default() }
+    }
 }
 
 /// A registry request, parsed.
@@ -249,18 +262,17 @@ impl Gateway {
         tasks: TaskTracker,
     ) -> Self {
         let identifier = Identifier::new();
-        let (fills, trouble, access, challenges, shared) = Default::default();
+        let (fills, trouble, access, challenges) = Default::default();
         let (tags, listings, quotas, pressure, errands, pings) = Default::default();
         let parts = Parts {
             store,
             upstream,
-            options,
+            in_force: ArcSwap::from_pointee(InForce::new(options)),
             fills,
             trouble,
             identifier,
             access,
             challenges,
-            shared,
             tags,
             listings,
             quotas,
@@ -273,6 +285,12 @@ impl Gateway {
             tasks,
         };
         Self { parts: Arc::new(parts) }
+    }
+
+    /// Decides by these options from now on. Tokens that the credentials of before have bought are
+    /// not used any more.
+    pub fn reconfigure(&self, options: Options) {
+        self.parts.in_force.store(Arc::new(InForce::new(options)));
     }
 
     /// Whether the store takes downloads.
@@ -296,7 +314,7 @@ impl Gateway {
             path: uri.path().to_owned(),
         };
         let upstream = registry.authority(authority);
-        let scheme = self.parts.options.scheme_for(authority);
+        let scheme = self.parts.in_force.load().options.scheme_for(authority);
         let own_realm = own_realm(authority, uri);
         let asked =
             Asked::new(scheme, upstream, registry.clone(), &route, request, own_realm.clone());
@@ -348,7 +366,8 @@ impl Gateway {
         let registry = asked.registry.clone();
         let rights = repository.and_then(|repository| {
             let place = Place { registry: registry.clone(), repository: repository.clone() };
-            let rule = self.parts.options.rule_for(&asked.target.authority);
+            let in_force = self.parts.in_force.load();
+            let rule = in_force.options.rule_for(&asked.target.authority);
             let credentials = rule.and_then(|rule| rule.credentials.as_ref());
             let who = credentials.map(Credentials::label).unwrap_or_default();
             Rights::new(&self.parts.store, place, identity.clone(), who)
@@ -357,8 +376,9 @@ impl Gateway {
     }
 
     fn has_credentials(&self, authority: &Authority) -> bool {
-        let credentials =
-            self.parts.options.rule_for(authority).and_then(|rule| rule.credentials.as_ref());
+        let in_force = self.parts.in_force.load();
+        let rule = in_force.options.rule_for(authority);
+        let credentials = rule.and_then(|rule| rule.credentials.as_ref());
         credentials.is_some_and(|credentials| credentials.may_go_to(authority.host()))
     }
 
@@ -389,7 +409,7 @@ impl Gateway {
             (Route::Tags { repository } | Route::Referrers { repository, .. }, &Method::GET) => {
                 listings::serve(self, asked, route, repository).await
             }
-            _ if self.parts.options.push == Push::Deny && is_write(&asked) => {
+            _ if self.parts.in_force.load().options.push == Push::Deny && is_write(&asked) => {
                 return push_denied(&registry);
             }
             _ => relay::serve(self, asked).await,

@@ -33,6 +33,7 @@ mod pushes;
 mod ranges;
 mod reach;
 mod redirects;
+mod reload;
 mod resume;
 mod secrets;
 mod shutdown;
