@@ -25,6 +25,7 @@ mod listings;
 mod logging;
 mod metrics;
 mod mirror;
+mod monitoring;
 mod other_registries;
 mod pages;
 mod private_repositories;
