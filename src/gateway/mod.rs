@@ -172,8 +172,13 @@ impl Served {
         Self { response, outcome, reason: None }
     }
 
-    fn why(self, reason: &Reason) -> Self {
-        Self { reason: Some(reason.to_string()), ..self }
+    /// With the reason, for the log; at its level `debug` the client is told as well.
+    fn why(mut self, reason: &Reason) -> Self {
+        let reason = reason.to_string();
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            headers::explain(self.response.headers_mut(), &reason);
+        }
+        Self { reason: Some(reason), ..self }
     }
 }
 
