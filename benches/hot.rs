@@ -10,7 +10,7 @@ use entrepot::gateway::ranges::ByteRanges;
 use entrepot::listener::framing::Framing;
 use entrepot::log::{Outcome, RequestLine, Subject};
 use entrepot::metrics::Metrics;
-use entrepot::oci::{Algorithm, Authority, Digest, Route};
+use entrepot::oci::{Algorithm, Authority, Digest, Registry, Route};
 use rustls_pki_types::ServerName;
 
 const BLOB: &str = "/v2/library/alpine/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -46,8 +46,8 @@ fn parsing(criterion: &mut Criterion) {
 
 fn counting(criterion: &mut Criterion) {
     let metrics = Metrics::new((0..20).map(|number| format!("registry{number}.example")));
-    let (registry, path) = ("registry19.example".to_owned(), BLOB.to_owned());
-    let subject = Subject::Registry { registry, route: Route::parse(BLOB, None), path };
+    let registry = Registry::at(&"registry19.example:443".parse().expect("an authority"));
+    let subject = Subject::of(registry, Route::parse(BLOB, None), BLOB);
     let client = std::net::Ipv4Addr::LOCALHOST.into();
     let mut line = RequestLine::new(Outcome::Hit, http::Method::GET, subject, client);
     line.elapsed = std::time::Duration::from_millis(2);

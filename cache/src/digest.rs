@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use crate::Hasher;
 
+/// The length of the longest digest as text.
+const LONGEST: usize = "sha512:".len() + 128;
+
 /// A hash algorithm that digests may use (OCI image spec, "Registered algorithms").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Algorithm {
@@ -155,7 +158,11 @@ impl FromStr for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}:{}", self.algorithm(), self.hex()))
+        let mut text = String::with_capacity(LONGEST);
+        text.push_str(self.algorithm().as_str());
+        text.push(':');
+        encode_onto(&mut text, self.as_bytes());
+        f.pad(&text)
     }
 }
 
@@ -177,8 +184,18 @@ fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
 
 /// Lower-case hexadecimal digits of `bytes`.
 pub(crate) fn encode(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
+    let mut text = String::with_capacity(bytes.len() * 2);
+    encode_onto(&mut text, bytes);
+    text
+}
+
+fn encode_onto(text: &mut String, bytes: &[u8]) {
+    let digit =
+        |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble });
+    for byte in bytes {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 0xf));
+    }
 }
 
 /// The bytes behind lower-case hexadecimal digits.

@@ -18,6 +18,9 @@ use crate::{Digest, HOLD_BACK, ReadError, lanes};
 /// Files larger than this are closed off the async threads.
 const LARGE: u64 = 16 * 1024 * 1024;
 
+/// Up to this size an object is kept in memory once it has been read.
+const SMALL: usize = 32 * 1024;
+
 /// An object, kept or in flight, as its readers see it.
 #[derive(Debug)]
 pub(crate) struct Object {
@@ -28,6 +31,9 @@ pub(crate) struct Object {
     origin: Option<Origin>,
     /// The end of an object whose disk failed before it was whole.
     tail: OnceLock<Tail>,
+    /// All of a small object, once it has been read: of manifests and configurations, which are
+    /// asked for most.
+    all: OnceLock<Bytes>,
     /// Who reads from the disk: the others wait without a thread.
     turns: Arc<Semaphore>,
     /// Whether somebody has undertaken to verify it.
@@ -106,9 +112,9 @@ impl Object {
         progress: Progress,
     ) -> Self {
         let (buffers, progress) = (Arc::clone(buffers), watch::Sender::new(progress));
-        let (tail, claimed) = (OnceLock::new(), AtomicBool::new(true));
+        let (tail, all, claimed) = (OnceLock::new(), OnceLock::new(), AtomicBool::new(true));
         let turns = Arc::new(Semaphore::new(lanes::WIDTH));
-        Self { digest, file, buffers, origin, tail, turns, claimed, progress }
+        Self { digest, file, buffers, origin, tail, all, turns, claimed, progress }
     }
 
     pub(crate) const fn digest(&self) -> &Digest {
@@ -229,6 +235,22 @@ impl Object {
             skip = skip.saturating_sub(chunk.len());
         }
         None
+    }
+
+    /// `bytes` were read from the beginning. Of a small object that is verified and whole they stay
+    /// in memory for as long as it stays open, which bounds them: see [`crate::opened`].
+    pub(crate) fn remember(&self, bytes: &Bytes) {
+        let is_all = self.total() == Some(bytes.len() as u64);
+        if bytes.len() <= SMALL && is_all && self.is_verified() {
+            let _ = self.all.set(bytes.clone());
+        }
+    }
+
+    /// What is remembered of the object from `offset` on.
+    pub(crate) fn remembered(&self, offset: u64) -> Option<Bytes> {
+        let all = self.all.get()?;
+        let offset = usize::try_from(offset).ok().filter(|offset| *offset < all.len())?;
+        Some(all.slice(offset..))
     }
 
     /// Where the file ends, as far as readers are concerned.

@@ -86,7 +86,8 @@ impl Reader {
         if len == 0 {
             return Ok(Bytes::new());
         }
-        if let Some(mut bytes) = self.object.in_memory(offset) {
+        let object = &self.object;
+        if let Some(mut bytes) = object.remembered(offset).or_else(|| object.in_memory(offset)) {
             bytes.truncate(len);
             return Ok(bytes);
         }
@@ -94,7 +95,12 @@ impl Reader {
         let len = len.min(usize::try_from(in_file).unwrap_or(usize::MAX));
         let read = self.read(offset, len).await;
         // The file may have changed under the read only if the object has failed by now.
-        self.object.check()?;
+        object.check()?;
+        if offset == 0
+            && let Ok(bytes) = &read
+        {
+            object.remember(bytes);
+        }
         read
     }
 

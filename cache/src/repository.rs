@@ -27,7 +27,7 @@ const LONGEST_TAG: usize = 128;
 #[non_exhaustive]
 pub struct ContentRecord {
     /// The `Content-Type` it came with, if it is worth knowing (manifests).
-    pub media_type: Option<String>,
+    pub media_type: Option<Arc<str>>,
     /// When this was recorded, to the second.
     pub recorded: SystemTime,
 }
@@ -59,7 +59,7 @@ impl ContentRecord {
     /// What is recorded now.
     #[must_use]
     pub fn now(media_type: Option<&str>) -> Self {
-        Self { media_type: media_type.map(str::to_owned), recorded: SystemTime::now() }
+        Self { media_type: media_type.map(Arc::from), recorded: SystemTime::now() }
     }
 }
 
@@ -96,7 +96,7 @@ impl Repository {
     pub async fn content(&self, digest: &Digest) -> Option<ContentRecord> {
         let stored = self.read::<StoredContent>(self.content_path(digest)).await?;
         let recorded = UNIX_EPOCH.checked_add(Duration::from_secs(stored.recorded))?;
-        Some(ContentRecord { media_type: stored.media_type, recorded })
+        Some(ContentRecord { media_type: stored.media_type.map(Arc::from), recorded })
     }
 
     /// Puts on record, as of now, that the registry delivered or confirmed `digest` here.

@@ -153,7 +153,7 @@ fn host(headers: &HeaderMap) -> Option<Authority> {
 fn is_own(host: &Authority, own: IpAddr) -> bool {
     match host.host() {
         Host::Ip(ip) => ip.to_canonical() == own.to_canonical() || ip.is_loopback(),
-        Host::Name(name) => name == "localhost",
+        Host::Name(name) => &**name == "localhost",
     }
 }
 

@@ -163,7 +163,7 @@ fn constraints(hosts: &[Host]) -> anyhow::Result<Constraints> {
     let (mut names, mut addresses) = (Vec::new(), Vec::new());
     for host in hosts {
         match host {
-            Host::Name(name) => names.push(name.as_str()),
+            Host::Name(name) => names.push(&**name),
             Host::Ip(ip) => addresses.push(*ip),
         }
     }

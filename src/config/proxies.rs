@@ -109,9 +109,9 @@ fn is_this_machine(host: &Host, listen: IpAddr) -> bool {
         Host::Ip(ip) if *ip == listen => true,
         Host::Ip(ip) if ip.is_unspecified() => on_loopback,
         Host::Ip(ip) => listen.is_unspecified() && ip.is_loopback(),
-        Host::Name(name) if name == "localhost" || name.ends_with(".localhost") => on_loopback,
+        Host::Name(name) if &**name == "localhost" || name.ends_with(".localhost") => on_loopback,
         Host::Name(name) => {
-            *name == rustix::system::uname().nodename().to_string_lossy().to_lowercase()
+            **name == *rustix::system::uname().nodename().to_string_lossy().to_lowercase()
         }
     }
 }

@@ -432,6 +432,12 @@ mod tests {
     }
 
     #[test]
+    fn a_script_that_starts_it_may_say_where_it_lies() {
+        let environment = [("ENTREPOT_BIN", "/usr/bin/entrepot"), ("ENTREPOT_DATA_DIR", "/d")];
+        assert!(load(&sources("", &environment, &[])).is_ok());
+    }
+
+    #[test]
     fn everything_wrong_is_reported_at_once() {
         let file = r#"
 data-dir = "/d"

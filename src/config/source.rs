@@ -63,6 +63,10 @@ pub(super) struct Found {
     pub(super) debug: bool,
 }
 
+/// Variables of the name's family that configure nothing here: `ENTREPOT_CONFIG` names the file,
+/// and scripts that start a proxy, such as those of `bench/`, are told by `ENTREPOT_BIN` which.
+const OTHER_VARIABLES: [&str; 2] = ["ENTREPOT_CONFIG", "ENTREPOT_BIN"];
+
 /// Where the file is looked for when none is named.
 const USUAL_FILES: [&str; 2] = ["entrepot.toml", "/etc/entrepot/entrepot.toml"];
 
@@ -147,7 +151,7 @@ impl Found {
 
     /// `ENTREPOT_*`; a variable that is no key is as wrong as an unknown key in the file.
     fn add_variable(&mut self, name: &str, text: &str) {
-        if !name.starts_with("ENTREPOT_") || name == "ENTREPOT_CONFIG" {
+        if !name.starts_with("ENTREPOT_") || OTHER_VARIABLES.contains(&name) {
             return;
         }
         if is_service_link(name, text) {

@@ -95,7 +95,6 @@ impl Served {
 }
 
 /// One repository's part of it, for one identity.
-#[derive(Clone)]
 pub(super) struct Rights {
     place: Place,
     identity: Identity,

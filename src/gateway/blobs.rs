@@ -40,23 +40,27 @@ const MEDIA_TYPE: &str = "application/octet-stream";
 /// Answers a GET or HEAD of a blob.
 pub(super) async fn serve(
     gateway: &Gateway,
-    asked: Asked,
+    asked: Box<Asked>,
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Served, UpstreamError> {
     let caller = gateway.caller(&asked, Some(repository));
     let Some(rights) = caller.rights.clone() else {
-        return super::relay::serve(gateway, asked).await;
+        return Box::pin(super::relay::serve(gateway, asked)).await;
     };
     let request = Request { gateway, asked, caller, rights, digest };
-    if request.asked.method == Method::HEAD { request.head().await } else { request.get().await }
+    if request.asked.method == Method::HEAD {
+        Box::pin(request.head()).await
+    } else {
+        request.get().await
+    }
 }
 
 struct Request<'a> {
     gateway: &'a Gateway,
-    asked: Asked,
+    asked: Box<Asked>,
     caller: Caller,
-    rights: Rights,
+    rights: Arc<Rights>,
     digest: &'a Digest,
 }
 
@@ -101,16 +105,18 @@ impl Request<'_> {
     async fn get(self) -> Result<Served, UpstreamError> {
         // Another's reservation may be for a registry that does not answer, and a disk may hang.
         let Ok(found) = tokio::time::timeout(RESERVED, self.look_up()).await else {
-            return self.pass_through().await;
+            return Box::pin(self.pass_through()).await;
         };
         let (reader, outcome) = match found {
             Lookup::Absent(_) if self.is_far(0) || self.gateway.parts.trouble.is_recent() => {
-                return self.pass_through().await;
+                return Box::pin(self.pass_through()).await;
             }
-            Lookup::Absent(reservation) => return self.fetch(reservation).await,
+            Lookup::Absent(reservation) => return Box::pin(self.fetch(reservation)).await,
             Lookup::Kept(reader) => (reader, Outcome::Hit),
             // What another registry is sending is its clients' alone until it is verified.
-            Lookup::InFlight(reader) if !self.is_ours(&reader) => return self.pass_through().await,
+            Lookup::InFlight(reader) if !self.is_ours(&reader) => {
+                return Box::pin(self.pass_through()).await;
+            }
             Lookup::InFlight(reader) => (reader, Outcome::Joined),
         };
         let record = self.recorded(&reader).await;
@@ -119,10 +125,10 @@ impl Request<'_> {
             Err(error) if record.is_some() && self.may_unasked(&error).await => {}
             // Known without asking: it would be the same again.
             Err(error) if error.is_known() => return Err(error),
-            Ok(false) | Err(_) => return self.pass_through().await,
+            Ok(false) | Err(_) => return Box::pin(self.pass_through()).await,
         }
         if outcome == Outcome::Joined && self.is_far(reader.available()) {
-            return self.pass_through().await;
+            return Box::pin(self.pass_through()).await;
         }
         let status = if outcome == Outcome::Hit { "hit" } else { "fwd=miss; collapsed" };
         Ok(self.kept_as(reader, outcome, status, record.map(|record| record.recorded)))
@@ -190,7 +196,7 @@ impl Request<'_> {
         }
         let is_delivered =
             belongs || is_coming || self.rights.delivered(self.digest).await.is_some();
-        if !is_delivered || !self.is_confirmed(reader.size()).await? {
+        if !is_delivered || !Box::pin(self.is_confirmed(reader.size())).await? {
             return Ok(false);
         }
         self.confirmed().await;
@@ -240,7 +246,7 @@ impl Request<'_> {
         &self,
         reader: Reader,
         outcome: Outcome,
-        status: &str,
+        status: &'static str,
         since: Option<SystemTime>,
     ) -> Served {
         let rescue = Some(Arc::new(self.source()));

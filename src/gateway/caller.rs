@@ -23,7 +23,7 @@ pub(super) struct Caller {
     pub(super) registry: Registry,
     pub(super) identity: Identity,
     /// In the repository that is asked about, if any is.
-    pub(super) rights: Option<Rights>,
+    pub(super) rights: Option<Arc<Rights>>,
 }
 
 /// How a registry says that a token is good, but not for this (RFC 6750 §3.1).

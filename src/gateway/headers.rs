@@ -124,7 +124,9 @@ pub(super) fn append(fields: &mut HeaderMap, name: HeaderName, value: &str) {
 
 /// `Cache-Status` (RFC 9211).
 pub(super) fn cache_status(fields: &mut HeaderMap, status: &str) {
-    append(fields, HeaderName::from_static("cache-status"), &format!("{PRODUCT}; {status}"));
+    if let Ok(status) = HeaderValue::try_from(format!("{PRODUCT}; {status}")) {
+        fields.append(HeaderName::from_static("cache-status"), status);
+    }
 }
 
 /// Adds a reason to our own `Cache-Status`, as its `detail` (RFC 9211 §2.8): a string, in which '"' and

@@ -3,6 +3,7 @@
 //! They change at any moment, so that they are kept for some seconds only; past that while the
 //! registry can't be asked.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -69,7 +70,7 @@ impl Default for Listings {
 /// Answers a GET of a listing.
 pub(super) async fn serve(
     gateway: &Gateway,
-    asked: Asked,
+    asked: Box<Asked>,
     route: &Route,
     repository: &RepositoryName,
 ) -> Result<Served, UpstreamError> {
@@ -89,9 +90,9 @@ pub(super) async fn serve(
 
 struct Request<'a> {
     gateway: &'a Gateway,
-    asked: Asked,
+    asked: Box<Asked>,
     caller: Caller,
-    rights: Rights,
+    rights: Arc<Rights>,
     subject: Option<Digest>,
     has_query: bool,
 }

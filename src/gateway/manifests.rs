@@ -3,6 +3,7 @@
 //! What a digest names never goes stale: once it is here, only the right to it is a question.
 //! `tagged` leads from tags to here.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -33,13 +34,13 @@ const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Answers a GET or HEAD of a manifest.
 pub(super) async fn serve(
     gateway: &Gateway,
-    asked: Asked,
+    asked: Box<Asked>,
     repository: &RepositoryName,
     reference: &Reference,
 ) -> Result<Served, UpstreamError> {
     let caller = gateway.caller(&asked, Some(repository));
     let Some(rights) = caller.rights.clone() else {
-        return super::relay::serve(gateway, asked).await;
+        return Box::pin(super::relay::serve(gateway, asked)).await;
     };
     let request = Request { gateway, asked, caller, rights };
     match reference {
@@ -51,9 +52,9 @@ pub(super) async fn serve(
 /// A request for a manifest.
 pub(super) struct Request<'a> {
     pub(super) gateway: &'a Gateway,
-    pub(super) asked: Asked,
+    pub(super) asked: Box<Asked>,
     pub(super) caller: Caller,
-    pub(super) rights: Rights,
+    pub(super) rights: Arc<Rights>,
 }
 
 /// A manifest in the store, and what is known of it here.
@@ -87,10 +88,10 @@ impl Request<'_> {
             if kept.belongs && self.rights.may_pull(&self.gateway.parts.access).await {
                 return Ok(self.kept_as(&kept, Outcome::Hit));
             }
-            match self.is_confirmed(&kept, digest).await {
+            match Box::pin(self.is_confirmed(&kept, digest)).await {
                 Ok(true) => return Ok(self.kept_as(&kept, Outcome::Hit)),
                 Ok(false) => {}
-                Err(error) => match self.without_registry(&kept, &error).await {
+                Err(error) => match Box::pin(self.without_registry(&kept, &error)).await {
                     Some(served) => return Ok(served),
                     None if error.is_known() => return Err(error),
                     None => {}
@@ -98,10 +99,10 @@ impl Request<'_> {
             }
         }
         if self.asked.method == Method::HEAD {
-            return self.head().await;
+            return Box::pin(self.head()).await;
         }
         let target = self.asked.target.clone();
-        self.fetch(target, Some(digest)).await
+        Box::pin(self.fetch(target, Some(digest))).await
     }
 
     /// Asks whether the registry would serve this client the manifest here.

@@ -224,13 +224,12 @@ impl InForce {
     }
 }
 
-/// A registry request, parsed.
+/// A registry request, parsed; on the heap, since it is handed from future to future.
 struct Asked {
     method: Method,
     target: Target,
     registry: Registry,
-    /// Where this client gets its tokens.
-    own_realm: String,
+    way: Way,
     headers: HeaderMap,
     body: Incoming,
 }
@@ -242,8 +241,8 @@ impl Asked {
         registry: Registry,
         route: &Route,
         request: Request<Incoming>,
-        own_realm: String,
-    ) -> Self {
+        way: Way,
+    ) -> Box<Self> {
         let (head, body) = request.into_parts();
         let mut path_and_query =
             head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
@@ -252,7 +251,8 @@ impl Asked {
             path_and_query.truncate(head.uri.path().len());
         }
         let target = Target { scheme, authority, path_and_query };
-        Self { method: head.method, target, registry, own_realm, headers: head.headers, body }
+        let (method, headers) = (head.method, head.headers);
+        Box::new(Self { method, target, registry, way, headers, body })
     }
 }
 
@@ -313,24 +313,20 @@ impl Gateway {
         let uri = request.uri();
         let route = Route::parse(uri.path(), uri.query());
         let registry = Registry::at(authority);
-        let subject = Subject::Registry {
-            registry: registry.to_string(),
-            route: route.clone(),
-            path: uri.path().to_owned(),
-        };
+        let subject = Subject::of(registry.clone(), route.clone(), uri.path());
         let upstream = registry.authority(authority);
         let scheme = self.parts.in_force.load().options.scheme_for(authority);
-        let own_realm = own_realm(authority, uri);
-        let asked =
-            Asked::new(scheme, upstream, registry.clone(), &route, request, own_realm.clone());
+        let way = Way::of(authority, uri);
+        let asked = Asked::new(scheme, upstream, registry.clone(), &route, request, way.clone());
         if has_dot_segment(asked.target.path()) {
             return (odd_path(&registry), subject);
         }
         let (authority, scheme) = (asked.target.authority.clone(), asked.target.scheme);
         let mut served = self.dispatch(&route, asked).await;
         if served.response.status() == StatusCode::UNAUTHORIZED {
-            self.know_challenge(&registry, scheme, authority).await;
-            self.parts.challenges.rewrite(&registry, &own_realm, served.response.headers_mut());
+            Box::pin(self.know_challenge(&registry, scheme, authority)).await;
+            let headers = served.response.headers_mut();
+            self.parts.challenges.rewrite(&registry, &way.own_realm(), headers);
         }
         (served, subject)
     }
@@ -357,8 +353,8 @@ impl Gateway {
     /// Sends a plain-HTTP request to a host that is no registry, and its answer back, unread.
     pub async fn forward(&self, authority: Authority, request: Request<Incoming>) -> Served {
         let registry = Registry::at(&authority);
-        let asked =
-            Asked::new(Scheme::Http, authority, registry, &Route::Other, request, String::new());
+        let way = Way { authority: authority.clone(), scheme: Scheme::Http };
+        let asked = Asked::new(Scheme::Http, authority, registry, &Route::Other, request, way);
         let name = asked.registry.clone();
         relay::unseen(self, asked)
             .await
@@ -375,7 +371,7 @@ impl Gateway {
             let rule = in_force.options.rule_for(&asked.target.authority);
             let credentials = rule.and_then(|rule| rule.credentials.as_ref());
             let who = credentials.map(Credentials::label).unwrap_or_default();
-            Rights::new(&self.parts.store, place, identity.clone(), who)
+            Rights::new(&self.parts.store, place, identity.clone(), who).map(Arc::new)
         });
         Caller { parts: self.parts.clone(), registry, identity, rights }
     }
@@ -398,12 +394,14 @@ impl Gateway {
         }
     }
 
-    async fn dispatch(&self, route: &Route, asked: Asked) -> Served {
+    /// Everything but content is a future of its own on the heap: a connection that is answered from
+    /// the store should not carry its size.
+    async fn dispatch(&self, route: &Route, asked: Box<Asked>) -> Served {
         let registry = asked.registry.clone();
         let answer = match (route, &asked.method) {
-            (Route::Ping, &Method::GET | &Method::HEAD) => ping::serve(self, asked).await,
+            (Route::Ping, &Method::GET | &Method::HEAD) => Box::pin(ping::serve(self, asked)).await,
             (Route::Other, _) if asked.target.path() == TOKEN_PATH => {
-                tokens::serve(self, asked).await
+                Box::pin(tokens::serve(self, asked)).await
             }
             (Route::Blob { repository, digest }, &Method::GET | &Method::HEAD) => {
                 blobs::serve(self, asked, repository, digest).await
@@ -412,19 +410,19 @@ impl Gateway {
                 manifests::serve(self, asked, repository, reference).await
             }
             (Route::Tags { repository } | Route::Referrers { repository, .. }, &Method::GET) => {
-                listings::serve(self, asked, route, repository).await
+                Box::pin(listings::serve(self, asked, route, repository)).await
             }
             _ if self.parts.in_force.load().options.push == Push::Deny && is_write(&asked) => {
                 return push_denied(&registry);
             }
-            _ => relay::serve(self, asked).await,
+            _ => Box::pin(relay::serve(self, asked)).await,
         };
         answer.unwrap_or_else(|error| errors::upstream_failed(&registry, &error))
     }
 
     /// Sends a request on as it came, but for the fields that end here; a token of our own means
     /// nothing to anybody else.
-    async fn send(&self, asked: Asked) -> Result<Response<IdleBody>, UpstreamError> {
+    async fn send(&self, asked: Box<Asked>) -> Result<Response<IdleBody>, UpstreamError> {
         let mut headers = headers::forwarded(&asked.headers);
         if has_own_token(&asked.headers) {
             headers.remove(header::AUTHORIZATION);
@@ -450,8 +448,12 @@ where
 /// Whether a path has a segment that leads elsewhere, as it is or escaped: servers differ on what
 /// becomes of it, and ours has said which repository it is about.
 fn has_dot_segment(path: &str) -> bool {
-    let path = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/");
-    path.split(['/', '\\']).any(|segment| segment == "." || segment == "..")
+    let leads_elsewhere =
+        |path: &str| path.split(['/', '\\']).any(|segment| segment == "." || segment == "..");
+    if !path.contains('%') {
+        return leads_elsewhere(path);
+    }
+    leads_elsewhere(&path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/"))
 }
 
 fn odd_path(registry: &Registry) -> Served {
@@ -460,14 +462,28 @@ fn odd_path(registry: &Registry) -> Served {
     Served::new(Outcome::Denied, error_response(&document))
 }
 
-/// The token endpoint as the client reaches it: on the host that it asked, the way it asked.
-fn own_realm(authority: &Authority, uri: &http::Uri) -> String {
-    let scheme = match uri.scheme() {
-        Some(scheme) if *scheme == http::uri::Scheme::HTTP => Scheme::Http,
-        _ => Scheme::Https,
-    };
-    let host = authority.to_host_field(scheme.default_port());
-    format!("{}://{host}{TOKEN_PATH}", scheme.as_str())
+/// Which way a client came.
+#[derive(Clone)]
+struct Way {
+    /// The host that it asked, which need not be the one that is asked for it.
+    authority: Authority,
+    scheme: Scheme,
+}
+
+impl Way {
+    fn of(authority: &Authority, uri: &http::Uri) -> Self {
+        let scheme = match uri.scheme() {
+            Some(scheme) if *scheme == http::uri::Scheme::HTTP => Scheme::Http,
+            _ => Scheme::Https,
+        };
+        Self { authority: authority.clone(), scheme }
+    }
+
+    /// The token endpoint as the client reaches it.
+    fn own_realm(&self) -> String {
+        let host = self.authority.to_host_field(self.scheme.default_port());
+        format!("{}://{host}{TOKEN_PATH}", self.scheme.as_str())
+    }
 }
 
 /// Whether a request changes something at a registry; pulls use POST with token servers.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use entrepot_cache::Reader;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::body::{ResponseBody, StoredBody};
 use super::fill::Source;
@@ -12,12 +13,15 @@ use super::headers::{append, cache_status, text};
 use super::multipart::Multipart;
 use super::ranges::{ByteRanges, Part};
 
+/// About as many fields as an answer has; a map that grows is built anew each time.
+const FIELDS: usize = 12;
+
 /// How an object is presented.
-pub(super) struct Presentation<'a> {
+pub(super) struct Presentation {
     /// `Content-Type`.
-    pub(super) media_type: &'a str,
+    pub(super) media_type: &'static str,
     /// What `Cache-Status` says after our name.
-    pub(super) status: &'a str,
+    pub(super) status: &'static str,
     /// When the registry delivered it, for `Age`.
     pub(super) since: Option<SystemTime>,
     /// Where the bytes are to be had if the store fails.
@@ -29,12 +33,13 @@ pub(super) fn respond(
     method: &Method,
     request: &HeaderMap,
     reader: Reader,
-    shown: &Presentation<'_>,
+    shown: &Presentation,
 ) -> Response<ResponseBody> {
-    let tag = format!("\"{}\"", reader.digest());
+    let tag = Bytes::from(format!("\"{}\"", reader.digest()));
     let mut response = Response::new(ResponseBody::Empty);
-    describe(response.headers_mut(), &reader, shown, &tag);
-    if matches_any(text(request, header::IF_NONE_MATCH), &tag) {
+    describe(response.headers_mut(), shown, tag.clone());
+    let tag = std::str::from_utf8(&tag).unwrap_or_default();
+    if matches_any(text(request, header::IF_NONE_MATCH), tag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
     }
@@ -44,7 +49,7 @@ pub(super) fn respond(
         *response.body_mut() = ResponseBody::stored(body);
         return emptied_for(method, response);
     };
-    let part = part(method, request, &tag, length);
+    let part = part(method, request, tag, length);
     fill(&mut response, part, reader, length, shown);
     emptied_for(method, response)
 }
@@ -55,7 +60,7 @@ fn fill(
     part: Part,
     reader: Reader,
     length: u64,
-    shown: &Presentation<'_>,
+    shown: &Presentation,
 ) {
     let (status, count, body) = match part {
         Part::Whole => {
@@ -94,14 +99,17 @@ fn emptied_for(method: &Method, mut response: Response<ResponseBody>) -> Respons
     response
 }
 
-fn describe(fields: &mut HeaderMap, reader: &Reader, shown: &Presentation<'_>, tag: &str) {
-    append(fields, header::CONTENT_TYPE, shown.media_type);
-    append(fields, header::ETAG, tag);
-    append(
-        fields,
-        header::HeaderName::from_static("docker-content-digest"),
-        &reader.digest().to_string(),
-    );
+fn describe(fields: &mut HeaderMap, shown: &Presentation, tag: Bytes) {
+    fields.reserve(FIELDS);
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(shown.media_type));
+    // The same bytes twice: without its quotes the tag is the digest.
+    let digest = tag.slice(1..tag.len().saturating_sub(1).max(1));
+    let named = [(header::ETAG, tag), (HeaderName::from_static("docker-content-digest"), digest)];
+    for (name, value) in named {
+        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+            fields.insert(name, value);
+        }
+    }
     fields.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
     fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     cache_status(fields, shown.status);

@@ -16,7 +16,7 @@ use crate::upstream::{Target, UpstreamError};
 
 /// Answers a ping: that of a client with a credential is the registry's to answer, any other is
 /// answered from what the registry said last.
-pub(super) async fn serve(gateway: &Gateway, asked: Asked) -> Result<Served, UpstreamError> {
+pub(super) async fn serve(gateway: &Gateway, asked: Box<Asked>) -> Result<Served, UpstreamError> {
     let parts = &gateway.parts;
     if matches!(parts.identifier.identify(&asked.headers), Identity::Client(_)) {
         return super::relay::serve(gateway, asked).await;
@@ -92,7 +92,7 @@ fn answer(gateway: &Gateway, asked: &Asked, known: &Authentication, outcome: Out
         Authentication::Bearer { .. } if has_own_token(&asked.headers) => welcome(),
         Authentication::Bearer { service, .. } => {
             let service = service.as_ref().map(|service| format!(",service=\"{service}\""));
-            let realm = &asked.own_realm;
+            let realm = asked.way.own_realm();
             challenged(&format!("Bearer realm=\"{realm}\"{}", service.unwrap_or_default()))
         }
     };

@@ -16,7 +16,7 @@ use crate::upstream::body::IdleBody;
 ///
 /// A listing is asked for under the shared identity where the client has none of its own;
 /// everything else goes with the client's own credential or without any.
-pub(super) async fn serve(gateway: &Gateway, asked: Asked) -> Result<Served, UpstreamError> {
+pub(super) async fn serve(gateway: &Gateway, asked: Box<Asked>) -> Result<Served, UpstreamError> {
     let is_reading = matches!(asked.method, Method::GET | Method::HEAD);
     let is_api = asked.target.path().starts_with("/v2/");
     let caller = gateway.caller(&asked, None);
@@ -30,7 +30,7 @@ pub(super) async fn serve(gateway: &Gateway, asked: Asked) -> Result<Served, Ups
 }
 
 /// Sends a request to a host that is no registry, and its answer back.
-pub(super) async fn unseen(gateway: &Gateway, asked: Asked) -> Result<Served, UpstreamError> {
+pub(super) async fn unseen(gateway: &Gateway, asked: Box<Asked>) -> Result<Served, UpstreamError> {
     let response = gateway.send(asked).await?;
     Ok(passed_on(response, "fwd=bypass"))
 }

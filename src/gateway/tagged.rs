@@ -78,6 +78,11 @@ impl Tagged<'_> {
         {
             return Ok(served);
         }
+        Box::pin(self.asking(known)).await
+    }
+
+    /// The answer where the registry has to be asked.
+    async fn asking(self, known: Option<Known>) -> Result<Served, UpstreamError> {
         match self.ask(known.as_ref()).await {
             Ok(answer) => match &answer.resolution {
                 Some(resolution) => self.resolved(known, resolution, &answer).await,

@@ -24,7 +24,7 @@ use crate::upstream::{Target, UpstreamError};
 const LIFETIME_SECS: u32 = 300;
 
 /// Answers a request to the token endpoint.
-pub(super) async fn serve(gateway: &Gateway, asked: Asked) -> Result<Served, UpstreamError> {
+pub(super) async fn serve(gateway: &Gateway, asked: Box<Asked>) -> Result<Served, UpstreamError> {
     let has_credentials =
         asked.headers.contains_key(header::AUTHORIZATION) && !has_own_token(&asked.headers);
     match asked.method {
@@ -36,7 +36,7 @@ pub(super) async fn serve(gateway: &Gateway, asked: Asked) -> Result<Served, Ups
 
 /// The registry's own token server is asked; where it can't be, the client gets what everybody
 /// has, and its public pulls go on.
-async fn relayed(gateway: &Gateway, asked: Asked) -> Result<Served, UpstreamError> {
+async fn relayed(gateway: &Gateway, asked: Box<Asked>) -> Result<Served, UpstreamError> {
     let Some(realm) = realm(gateway, &asked).await? else { return Ok(own(Outcome::Hit)) };
     let query = asked.target.path_and_query.split_once('?').map_or("", |(_, query)| query);
     let target = realm.with_query(query);

@@ -251,7 +251,7 @@ async fn opened(
         Opening::Tls if !is_admitted => Err(io::ErrorKind::PermissionDenied.into()),
         Opening::Tls => {
             let settings = shared.tls.for_proxy(&Host::Ip(address)).map_err(io::Error::other)?;
-            let accepting = TlsAcceptor::from(settings).accept(stream);
+            let accepting = Box::pin(TlsAcceptor::from(settings).accept(stream));
             let stream = within(HANDSHAKE_TIMEOUT, accepting).await?;
             Ok((ClientStream::Tls(Box::new(stream)), true))
         }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -48,8 +49,8 @@ where
         .max_headers(MAX_HEAD_FIELDS);
     let (stream, admissions) = Watched::new(stream);
     let service = service_fn(move |request| {
-        let answer = service(received(&admissions, request));
-        async move { Ok::<_, Infallible>(answer.await) }
+        // Not an `async` block, which would have room for the answer's future twice.
+        service(received(&admissions, request)).map(Ok::<_, Infallible>)
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);

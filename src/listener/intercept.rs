@@ -46,11 +46,13 @@ async fn handshake(
     peer: &Peer,
     authority: &Authority,
     stream: Inner,
-) -> Result<TlsStream<Inner>, String> {
+) -> Result<Box<TlsStream<Inner>>, String> {
     let settings = peer.shared.tls.for_host(authority.host()).map_err(|error| error.to_string())?;
-    let accepting = TlsAcceptor::from(settings).accept(stream);
+    // On the heap, as its outcome: the task keeps the room of its largest part for as long as the
+    // connection lasts.
+    let accepting = Box::pin(TlsAcceptor::from(settings).accept(stream));
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepting).await {
-        Ok(Ok(tls)) => Ok(tls),
+        Ok(Ok(tls)) => Ok(Box::new(tls)),
         Ok(Err(error)) => Err(handshake_failure(&error)),
         Err(_) => Err("the client did not finish the TLS handshake in time".to_owned()),
     }
@@ -75,7 +77,7 @@ fn is_distrust(alert: rustls::AlertDescription) -> bool {
     matches!(alert, Alert::UnknownCA | Alert::BadCertificate | Alert::CertificateUnknown)
 }
 
-async fn serve(peer: Peer, authority: Authority, tls: TlsStream<Inner>) {
+async fn serve(peer: Peer, authority: Authority, tls: Box<TlsStream<Inner>>) {
     let named = tls.get_ref().1.server_name().map(str::to_owned);
     let misdirected = named.filter(|name| !is_for(authority.host(), name));
     let shutdown = peer.shared.services.shutdown.clone();
@@ -114,7 +116,8 @@ impl Context {
         }
         let method = request.method().clone();
         let gateway = &self.peer.shared.services.gateway;
-        let (served, subject) = gateway.respond(&self.authority, request).await;
+        // On the heap: the connection keeps the room of its answer's future while it lies idle.
+        let (served, subject) = Box::pin(gateway.respond(&self.authority, request)).await;
         let line = self.peer.line(served.outcome, method, subject).because(served.reason);
         Answer::new(served.response, line).logged(began, self.peer.metrics())
     }

@@ -148,5 +148,7 @@ impl Peer {
 /// Whether a request's authority is the one the connection is for. Inside TLS, 443 goes without
 /// saying (RFC 9110 §4.2.2).
 fn is_same(authority: &Authority, host_field: &str) -> bool {
-    Authority::parse(host_field, HTTPS_PORT).is_ok_and(|asked| asked == *authority)
+    let is_as_usual = authority.port() == HTTPS_PORT
+        && matches!(authority.host(), Host::Name(name) if **name == *host_field);
+    is_as_usual || Authority::parse(host_field, HTTPS_PORT).is_ok_and(|asked| asked == *authority)
 }

@@ -30,8 +30,10 @@ pub(super) async fn answer(peer: &Peer, received: Received) -> Response<LoggedBo
         Ok(request) => match denial(peer, &request).await {
             Some(answer) => answer,
             None if request.method() == Method::CONNECT => connect(peer, request).await,
-            None if is_forwarded(&request) => absolute(peer, request).await,
-            None if mirror::is_for(request.uri().path()) => mirror::answer(peer, request).await,
+            None if is_forwarded(&request) => Box::pin(absolute(peer, request)).await,
+            None if mirror::is_for(request.uri().path()) => {
+                Box::pin(mirror::answer(peer, request)).await
+            }
             None => origin(peer, &request),
         },
     };

@@ -33,7 +33,16 @@ pub(super) struct Rewound<T> {
 
 impl<T> Rewound<T> {
     pub(super) fn new(ahead: Bytes, inner: T) -> Self {
-        Self { ahead, inner }
+        let mut rewound = Self { ahead, inner };
+        rewound.let_go();
+        rewound
+    }
+
+    /// Bytes that have all been read still hold the buffer that they were a part of.
+    fn let_go(&mut self) {
+        if self.ahead.is_empty() {
+            self.ahead = Bytes::new();
+        }
     }
 }
 
@@ -64,6 +73,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
         }
         let count = self.ahead.len().min(buf.remaining());
         buf.put_slice(&self.ahead.split_to(count));
+        self.let_go();
         Poll::Ready(Ok(()))
     }
 }

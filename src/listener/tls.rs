@@ -86,7 +86,7 @@ fn settings(resolver: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, 
 
 fn leaf(certificates: &CertificateAuthority, host: &Host) -> Option<Arc<CertifiedKey>> {
     let name = match host {
-        Host::Name(name) => ServerName::try_from(name.as_str()).ok()?,
+        Host::Name(name) => ServerName::try_from(&**name).ok()?,
         Host::Ip(ip) => ServerName::from(*ip),
     };
     certificates

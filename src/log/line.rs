@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use crate::oci::{Digest, Reference, Route};
+use crate::oci::{Digest, Reference, Registry, Route};
 
 /// How a request was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,22 +94,30 @@ pub enum Subject {
     /// A registry's resource.
     Registry {
         /// The registry's identity.
-        registry: String,
+        registry: Registry,
         /// The route, with repository and object.
         route: Route,
-        /// The path, shown where the route says too little.
-        path: String,
+        /// The path, where the route says too little.
+        path: Option<String>,
     },
     /// A host that is no registry, or a page of the proxy's own.
     Other(String),
 }
 
 impl Subject {
+    /// What a request to `registry` is about.
+    #[must_use]
+    pub fn of(registry: Registry, route: Route, path: &str) -> Self {
+        let is_named = !matches!(route, Route::Ping | Route::Other);
+        let path = (!is_named).then(|| path.to_owned());
+        Self::Registry { registry, route, path }
+    }
+
     /// The registry's identity, if it is about one.
     #[must_use]
     pub fn registry(&self) -> Option<&str> {
         match self {
-            Self::Registry { registry, .. } => Some(registry),
+            Self::Registry { registry, .. } => Some(registry.as_str()),
             Self::Other(_) => None,
         }
     }
@@ -141,7 +149,7 @@ impl Subject {
             Route::Referrers { subject, .. } => format!("referrers {}", Short(subject)),
             Route::Tags { .. } => "tags".to_owned(),
             Route::Upload { .. } => "upload".to_owned(),
-            Route::Ping | Route::Other => path.clone(),
+            Route::Ping | Route::Other => path.clone().unwrap_or_default(),
         }
     }
 }

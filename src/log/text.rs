@@ -31,10 +31,10 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut fields = Fields::default();
+        let mut fields = Fields::with_room();
         event.record(&mut fields);
         let line = if event.metadata().target() == TARGET {
-            fields.request_line((self.shows_ids)())
+            fields.request_line((self.shows_ids)())?
         } else {
             fields.event_line(*event.metadata().level())
         };
@@ -58,19 +58,38 @@ fn colour(line: &str) -> Option<u8> {
 
 /// An event's fields in their order, with everything that could end or colour a line escaped.
 #[derive(Default)]
-struct Fields(Vec<(&'static str, String)>);
+struct Fields {
+    /// Each with the end of its value, which begins where the one before ends.
+    ends: Vec<(&'static str, usize)>,
+    /// The values, one after the other.
+    values: String,
+}
 
 impl Fields {
+    fn with_room() -> Self {
+        Self { ends: Vec::with_capacity(16), values: String::with_capacity(256) }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let mut begin = 0;
+        self.ends.iter().map(move |(name, end)| {
+            let value = self.values.get(begin..*end).unwrap_or_default();
+            begin = *end;
+            (*name, value)
+        })
+    }
+
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
+        self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
     fn number(&self, name: &str) -> u64 {
         self.get(name).and_then(|value| value.parse().ok()).unwrap_or_default()
     }
 
-    fn request_line(&self, shows_ids: bool) -> String {
-        let mut line = format!("{:<4}", self.get("outcome").unwrap_or_default());
+    fn request_line(&self, shows_ids: bool) -> Result<String, fmt::Error> {
+        let mut line = String::with_capacity(self.values.len() + 32);
+        write!(line, "{:<4}", self.get("outcome").unwrap_or_default())?;
         for name in ["method", "registry", "repository", "object"] {
             if let Some(value) = self.get(name) {
                 line.push(' ');
@@ -86,16 +105,20 @@ impl Fields {
         let client = self.get("client").unwrap_or_default();
         let size = bytes(self.number("body_bytes"));
         let time = duration(self.number("elapsed_ms"));
-        let reason = self.get("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
-        let id =
-            self.get("id").filter(|_| shows_ids).map(|id| format!(" id={id}")).unwrap_or_default();
-        line + &format!(" {size} {time} {client}{id}{reason}")
+        write!(line, " {size} {time} {client}")?;
+        if let Some(id) = self.get("id").filter(|_| shows_ids) {
+            write!(line, " id={id}")?;
+        }
+        if let Some(reason) = self.get("reason") {
+            write!(line, ": {reason}")?;
+        }
+        Ok(line)
     }
 
     fn event_line(&self, level: Level) -> String {
         let level = level.as_str().to_ascii_lowercase();
         let mut line = format!("{level:<5} {}", self.get("message").unwrap_or_default());
-        for (name, value) in self.0.iter().filter(|(name, _)| *name != "message") {
+        for (name, value) in self.iter().filter(|(name, _)| *name != "message") {
             if value.contains(' ') {
                 line.extend([" ", name, "=\"", value, "\""]);
             } else {
@@ -105,16 +128,21 @@ impl Fields {
         line
     }
 
-    fn push(&mut self, field: &Field, value: &str) {
-        let mut safe = String::with_capacity(value.len());
-        for c in value.chars() {
-            if is_line_safe(c) {
-                safe.push(c);
-            } else {
-                safe.extend(c.escape_default());
+    /// Ends the field whose value stands at the end of `values` from `begin` on.
+    fn end(&mut self, field: &Field, begin: usize) {
+        let value = self.values.get(begin..).unwrap_or_default();
+        let is_plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if !is_plain && !value.chars().all(is_line_safe) {
+            let unsafe_value = self.values.split_off(begin);
+            for c in unsafe_value.chars() {
+                if is_line_safe(c) {
+                    self.values.push(c);
+                } else {
+                    self.values.extend(c.escape_default());
+                }
             }
         }
-        self.0.push((field.name(), safe));
+        self.ends.push((field.name(), self.values.len()));
     }
 }
 
@@ -126,14 +154,18 @@ fn is_line_safe(c: char) -> bool {
 
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.push(field, value);
+        let begin = self.values.len();
+        self.values.push_str(value);
+        self.end(field, begin);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let mut text = String::new();
-        if write!(text, "{value:?}").is_ok() {
-            self.push(field, &text);
+        let begin = self.values.len();
+        // What could not be printed is cut to nothing.
+        if write!(self.values, "{value:?}").is_err() {
+            self.values.truncate(begin);
         }
+        self.end(field, begin);
     }
 }
 
@@ -167,7 +199,7 @@ fn duration(millis: u64) -> String {
 mod tests {
     use super::*;
     use crate::log::{Outcome, RequestLine, Subject};
-    use crate::oci::Route;
+    use crate::oci::{Registry, Route};
     use http::{Method, StatusCode};
     use std::io;
     use std::sync::{Arc, Mutex};
@@ -213,11 +245,8 @@ mod tests {
     #[test]
     fn a_request_is_one_readable_line() {
         let path = "/v2/library/alpine/blobs/sha256:ab12e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852";
-        let subject = Subject::Registry {
-            registry: "docker.io".to_owned(),
-            route: Route::parse(path, None),
-            path: path.to_owned(),
-        };
+        let hub = Registry::at(&"docker.io:443".parse().unwrap());
+        let subject = Subject::of(hub, Route::parse(path, None), path);
         insta::assert_snapshot!(
             logged(|| line(subject).emit()),
             @"HIT  GET docker.io library/alpine blob sha256:ab12e3b0c442… 3.4 MB 2 ms 10.0.0.7"

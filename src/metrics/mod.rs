@@ -265,11 +265,11 @@ impl Drop for Open {
 mod tests {
     use super::*;
     use crate::log::Subject;
-    use crate::oci::Route;
+    use crate::oci::{Registry, Route};
 
     fn line(outcome: Outcome, registry: &str) -> Arc<RequestLine> {
-        let (registry, path) = (registry.to_owned(), "/v2/".to_owned());
-        let subject = Subject::Registry { registry, route: Route::Ping, path };
+        let registry = Registry::at(&format!("{registry}:443").parse().unwrap());
+        let subject = Subject::of(registry, Route::Ping, "/v2/");
         Arc::new(RequestLine::new(outcome, Method::GET, subject, [10, 0, 0, 7].into()))
     }
 

@@ -156,13 +156,14 @@ fn push(ring: &mut VecDeque<Answered>, most: usize, answered: Answered) -> Optio
 mod tests {
     use super::*;
     use crate::log::Subject;
-    use crate::oci::Route;
+    use crate::oci::{Registry, Route};
     use http::{Method, StatusCode};
 
     fn line(outcome: Outcome, repository: &str, body_bytes: u64) -> Arc<RequestLine> {
         let path = format!("/v2/{repository}/manifests/1");
         let route = Route::parse(&path, None);
-        let subject = Subject::Registry { registry: "ghcr.io".to_owned(), route, path };
+        let ghcr = Registry::at(&"ghcr.io:443".parse().unwrap());
+        let subject = Subject::of(ghcr, route, &path);
         let client = [10, 0, 0, 7].into();
         let status = Some(StatusCode::OK);
         let line = RequestLine::new(outcome, Method::GET, subject, client);

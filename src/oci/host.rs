@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The longest name that DNS can carry, in its textual form without the final dot (RFC 1035 §2.3.4).
 const MAX_NAME: usize = 253;
@@ -32,7 +33,7 @@ pub enum HostError {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Host {
     /// A DNS name.
-    Name(String),
+    Name(Arc<str>),
     /// An IP address; printed in brackets when it is of version 6.
     Ip(IpAddr),
 }
@@ -50,7 +51,11 @@ impl FromStr for Host {
             return Ok(Self::Ip(IpAddr::V4(ip)));
         }
         check_name(text)?;
-        Ok(Self::Name(text.to_ascii_lowercase()))
+        let mut name: Arc<str> = text.into();
+        if let Some(name) = Arc::get_mut(&mut name) {
+            name.make_ascii_lowercase();
+        }
+        Ok(Self::Name(name))
     }
 }
 
@@ -242,7 +247,7 @@ impl HostPattern {
                 let fixed = globs.iter().rev().take_while(|glob| !glob.contains('*')).count();
                 let start = globs.len() - fixed;
                 let suffix = globs.get(start..)?.join(".");
-                (!suffix.is_empty()).then_some(Host::Name(suffix))
+                (!suffix.is_empty()).then_some(Host::Name(suffix.into()))
             }
         }
     }

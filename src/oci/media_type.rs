@@ -15,27 +15,27 @@ const MANIFESTS: [&str; 6] = [
 /// The media type of a manifest or index, exactly as the registry gave it, without parameters.
 ///
 /// A registry's other documents (a login page, an error) have no such type and are never kept.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct MediaType(String);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MediaType(&'static str);
 
 impl MediaType {
     /// Reads a `Content-Type` value; `None` where that is no manifest's.
     #[must_use]
     pub fn of_manifest(content_type: &str) -> Option<Self> {
         let essence = content_type.split(';').next().unwrap_or_default().trim();
-        MANIFESTS.contains(&essence).then(|| Self(essence.to_owned()))
+        MANIFESTS.into_iter().find(|known| *known == essence).map(Self)
     }
 
     /// As it stands in `Content-Type`.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+    pub fn as_str(&self) -> &'static str {
+        self.0
     }
 }
 
 impl fmt::Display for MediaType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.0)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The longest repository name taken. The specification lets a registry limit `host/name` to 255
 /// characters; so do all that we know.
@@ -12,12 +13,12 @@ const MAX_LENGTH: usize = 255;
 #[error("not a repository name: lower-case components of letters, digits and single separators")]
 pub struct NameError;
 
-/// A repository's name within its registry (`library/alpine`).
+/// A repository's name within its registry (`library/alpine`). Cheap to clone.
 ///
 /// OCI distribution specification, "Pulling manifests":
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RepositoryName(String);
+pub struct RepositoryName(Arc<str>);
 
 impl RepositoryName {
     /// The name as it stands in a URL.
@@ -32,7 +33,7 @@ impl FromStr for RepositoryName {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let valid = text.len() <= MAX_LENGTH && text.split('/').all(is_component);
-        if valid { Ok(Self(text.to_owned())) } else { Err(NameError) }
+        if valid { Ok(Self(text.into())) } else { Err(NameError) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which registry an authority stands for.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::host::{Authority, HTTPS_PORT, Host, is_hub_name};
 
@@ -12,9 +13,9 @@ const HUB_API: &str = "registry-1.docker.io";
 /// A registry's identity: what the store files its records under and what the log prints.
 ///
 /// The Hub has several host names and one identity, `docker.io`; every other registry is its
-/// host, with the port where that is not 443.
+/// host, with the port where that is not 443. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Registry(String);
+pub struct Registry(Arc<str>);
 
 impl Registry {
     /// The identity of the registry at `authority`.
@@ -22,9 +23,10 @@ impl Registry {
     pub fn at(authority: &Authority) -> Self {
         match authority.host() {
             Host::Name(name) if is_hub_name(name) && authority.port() == HTTPS_PORT => {
-                Self(HUB.to_owned())
+                Self(HUB.into())
             }
-            _ => Self(authority.to_host_field(HTTPS_PORT)),
+            Host::Name(name) if authority.port() == HTTPS_PORT => Self(name.clone()),
+            _ => Self(authority.to_host_field(HTTPS_PORT).into()),
         }
     }
 
@@ -33,7 +35,7 @@ impl Registry {
     #[must_use]
     pub fn authority(&self, asked: &Authority) -> Authority {
         if self.is_hub() {
-            Authority::new(Host::Name(HUB_API.to_owned()), HTTPS_PORT)
+            Authority::new(Host::Name(HUB_API.into()), HTTPS_PORT)
         } else {
             asked.clone()
         }
@@ -42,7 +44,7 @@ impl Registry {
     /// Whether it is Docker Hub.
     #[must_use]
     pub fn is_hub(&self) -> bool {
-        self.0 == HUB
+        &*self.0 == HUB
     }
 
     /// `docker.io`, `ghcr.io`, `registry.corp:5000`.

@@ -87,7 +87,7 @@ fn authority_of(uri: &Uri, secure: bool) -> Result<Authority, UpstreamError> {
     let text = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
     let default_port = if secure { 443 } else { 80 };
     Authority::parse(text, default_port).map_err(|error| UpstreamError::Exchange {
-        authority: Authority::new(Host::Name("invalid".to_owned()), default_port),
+        authority: Authority::new(Host::Name("invalid".into()), default_port),
         reason: error.to_string(),
     })
 }

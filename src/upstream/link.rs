@@ -130,7 +130,7 @@ fn judge_unresolved(authority: &Authority, rule: AddressRule) -> Result<(), Dial
     let loopback = std::net::Ipv4Addr::LOCALHOST.into();
     let address = match authority.host() {
         Host::Ip(ip) => *ip,
-        Host::Name(name) if name == "localhost" || name.ends_with(".localhost") => loopback,
+        Host::Name(name) if &**name == "localhost" || name.ends_with(".localhost") => loopback,
         Host::Name(_) => return Ok(()),
     };
     if rule.allows(address) {

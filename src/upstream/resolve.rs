@@ -54,7 +54,7 @@ impl Resolver {
             Self::Silent => std::future::pending().await,
             Self::Table(table) => table
                 .iter()
-                .find(|(known, _)| known == name)
+                .find(|(known, _)| *known == **name)
                 .map(|(_, ips)| ips.clone())
                 .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "not in the table"))?,
         };

@@ -35,7 +35,7 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
 fn server_name(host: &Host) -> Option<ServerName<'static>> {
     match host {
         Host::Ip(ip) => Some(ServerName::from(*ip)),
-        Host::Name(name) => ServerName::try_from(name.clone()).ok(),
+        Host::Name(name) => ServerName::try_from(name.to_string()).ok(),
     }
 }
 

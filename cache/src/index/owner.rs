@@ -10,6 +10,7 @@ use super::engine::{Engine, EngineError, Hint, Last, Loaded};
 use super::sled_engine::{move_aside, take_clean};
 use super::table::{End, Table};
 use super::{IndexState, Opener};
+use crate::Digest;
 use crate::inspect::walk;
 use crate::references::Interpreter;
 use crate::sync::locked;
@@ -39,10 +40,10 @@ impl Owner {
     /// Reads, walks if need be, then writes batches until the store is closed.
     pub(super) fn run(self, opener: Opener) {
         let mut engine = self.fenced(|| opener(&self.tree));
-        let loaded = self.load(engine.as_mut());
-        self.take_over(&loaded);
-        locked(&self.table).rebuilt = loaded.hints.is_empty();
-        let is_whole = loaded.clean || self.rebuild();
+        let Loaded { hints, clean, .. } = self.load(engine.as_mut());
+        locked(&self.table).rebuilt = hints.is_empty();
+        self.take_over(hints);
+        let is_whole = clean || self.rebuild();
         self.read_documents();
         self.settle();
         while self.closed.recv_timeout(GATHER) == Err(RecvTimeoutError::Timeout) {
@@ -59,9 +60,9 @@ impl Owner {
         engine.and_then(|engine| self.fenced(|| engine.load())).unwrap_or_default()
     }
 
-    fn take_over(&self, loaded: &Loaded) {
-        for (digest, hint) in &loaded.hints {
-            locked(&self.table).merge(digest, hint.clone());
+    fn take_over(&self, hints: Vec<(Digest, Hint)>) {
+        for (digest, hint) in hints {
+            locked(&self.table).merge(&digest, hint);
         }
     }
 
@@ -81,7 +82,7 @@ impl Owner {
         walked.is_ok()
     }
 
-    fn learn(&self, digest: crate::Digest) {
+    fn learn(&self, digest: Digest) {
         if locked(&self.table).knows(&digest) {
             return;
         }

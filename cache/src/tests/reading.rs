@@ -57,6 +57,29 @@ async fn buffers_that_are_used_again_do_not_show() {
 }
 
 #[tokio::test]
+async fn a_small_object_is_read_from_the_disk_once() {
+    let dir = new_dir();
+    let store = open(&dir).await;
+    for (len, is_small) in [(3_000, true), (100_000, false)] {
+        let content = noise(len, 4);
+        let digest = sha256(&content);
+        fill(&store, &content).await;
+        let reader = kept(&store, &digest).await;
+        assert_eq!(read_all(&reader, usize::MAX).await.unwrap(), content);
+        fs::OpenOptions::new()
+            .write(true)
+            .open(blob_path(&dir, &digest))
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+        let again = read_all(&kept(&store, &digest).await, usize::MAX).await;
+        assert_eq!(again.is_ok_and(|again| again == content), is_small);
+        let part = reader.read_at(1_000, 500).await;
+        assert_eq!(part.is_ok_and(|part| part == content[1_000..1_500]), is_small);
+    }
+}
+
+#[tokio::test]
 async fn many_open_objects_are_closed_again() {
     let dir = new_dir();
     let store = open(&dir).await;
