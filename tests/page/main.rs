@@ -199,6 +199,29 @@ fn it_is_legible_in_light_and_dark_and_on_a_phone() {
     browser.assert_clean(&origin(&proxy));
 }
 
+/// The names of all that has this role in the accessibility tree.
+fn names_of(nodes: &Value, role: &str) -> Vec<String> {
+    let heard = nodes.as_array().unwrap().iter().filter(|node| node["ignored"] == false);
+    let of_role = heard.filter(|node| node["role"]["value"] == role);
+    of_role.map(|node| node["name"]["value"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[track_caller]
+fn assert_accessible(browser: &mut Browser) {
+    let nodes = &browser.call("Accessibility.getFullAXTree", &json!({}))["nodes"];
+    for role in ["progressbar", "meter", "image", "table", "button", "region", "columnheader"] {
+        let names = names_of(nodes, role);
+        assert!(!names.is_empty(), "there is no {role}");
+        assert!(names.iter().all(|name| !name.is_empty()), "a {role} without a name: {names:?}");
+    }
+    for landmark in ["main", "banner", "contentinfo"] {
+        assert_eq!(names_of(nodes, landmark).len(), 1, "{landmark}");
+    }
+    assert_eq!(names_of(nodes, "status").len(), 1, "little is read out by itself");
+    let rows = browser.value("document.querySelectorAll('tr').length").as_u64().unwrap();
+    assert_eq!(names_of(nodes, "row").len() as u64, rows);
+}
+
 #[test]
 fn a_keyboard_and_a_screen_reader_find_their_way() {
     let (registry, proxy, large) = busy();
@@ -212,22 +235,11 @@ fn a_keyboard_and_a_screen_reader_find_their_way() {
     wait_until_told(&mut browser);
     browser.wait_for("document.querySelector('#fetches progress') !== null");
 
-    let tree = browser.call("Accessibility.getFullAXTree", &json!({}));
-    let nodes: Vec<_> =
-        tree["nodes"].as_array().unwrap().iter().filter(|node| node["ignored"] == false).collect();
-    let names_of = |role: &str| -> Vec<String> {
-        let of_role = nodes.iter().filter(|node| node["role"]["value"] == role);
-        of_role.map(|node| node["name"]["value"].as_str().unwrap_or_default().to_owned()).collect()
-    };
-    for role in ["progressbar", "meter", "image", "table", "button", "region", "columnheader"] {
-        let names = names_of(role);
-        assert!(!names.is_empty(), "there is no {role}");
-        assert!(names.iter().all(|name| !name.is_empty()), "a {role} without a name: {names:?}");
+    // On a phone the rows are laid out anew, and are rows all the same.
+    for width in [360, 1280] {
+        browser.look(width, 900, "light");
+        assert_accessible(&mut browser);
     }
-    for landmark in ["main", "banner", "contentinfo"] {
-        assert_eq!(names_of(landmark).len(), 1, "{landmark}");
-    }
-    assert_eq!(names_of("status").len(), 1, "little is read out by itself");
 
     // By keyboard alone: the link past the head, then the time spans.
     browser.press("Tab", 9, "");
