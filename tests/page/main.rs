@@ -199,6 +199,35 @@ fn it_is_legible_in_light_and_dark_and_on_a_phone() {
     browser.assert_clean(&origin(&proxy));
 }
 
+#[test]
+fn a_registry_in_trouble_is_told_with_the_cause() {
+    let mut registry = Registry::open();
+    registry.push(ALPINE, "1", &Image::random(1, 1000));
+    let proxy = Proxy::builder(BINARY).in_front_of(&registry).start();
+    let pulled = proxy.puller().pull(ALPINE, "1").unwrap();
+    proxy.wait_until_all_kept(&pulled);
+    registry.stop();
+    proxy.puller().pull(ALPINE, "1").unwrap();
+    let unknown = format!("https://{}/v2/{ALPINE}/manifests/2", registry.host());
+    assert_eq!(proxy.client().get(&unknown).unwrap().status, 503);
+    let mut browser = Browser::start();
+    for (width, scheme) in [(1280, "light"), (360, "dark")] {
+        browser.look(width, 900, scheme);
+        open(&mut browser, &proxy);
+        browser.wait_for("document.querySelector('#registries .bad') !== null");
+        let told = browser.text("#registries");
+        assert!(told.contains("unreachable") && told.contains("refused"), "{told}");
+        let error = browser.text("#errors");
+        assert!(error.contains("refused") && error.contains("manifest 2"), "{error}");
+        assert!(browser.text("#requests").contains("STALE"));
+        let least = browser.value(LEAST_CONTRAST);
+        assert!(least[0].as_f64().unwrap() >= 4.5, "{scheme}: {least}");
+        assert_fits(&mut browser, width);
+        browser.picture(&format!("page-trouble-{width}-{scheme}"));
+    }
+    browser.assert_clean(&origin(&proxy));
+}
+
 /// The names of all that has this role in the accessibility tree.
 fn names_of(nodes: &Value, role: &str) -> Vec<String> {
     let heard = nodes.as_array().unwrap().iter().filter(|node| node["ignored"] == false);

@@ -19,10 +19,13 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+// A name that breaks behind its slashes, if it has to.
+const breakable = text => (text.match(/[^/]+\/?|\//g) || []).flatMap((part, n) => (n === 0 ? [part] : [make('wbr'), part]));
+
 // A row and its cells. The roles are spelled out for where the style lays them out as no table.
 const row = (attributes, ...cells) => make('tr', { role: 'row', ...attributes }, ...cells);
 const cell = (style, ...children) => make('td', { role: 'cell', class: style }, ...children);
-const head = text => make('th', { role: 'rowheader', scope: 'row' }, text);
+const head = text => make('th', { role: 'rowheader', scope: 'row' }, ...breakable(text));
 
 function setText(id, text) {
   const node = byId(id);
@@ -245,7 +248,7 @@ function trouble(one) {
 
 function quota(one) {
   const told = one.quota;
-  if (!told) return cell('quiet', '–');
+  if (!told) return cell('quiet wide', '–');
   const left = cell('', told.limit === null ? `${told.remaining}` : `${told.remaining} of ${told.limit}`);
   if (told.limit) {
     const bar = make('progress', { 'aria-label': `Pulls left at ${one.registry}` });
@@ -284,7 +287,7 @@ const OUTCOMES = {
 function requestRow(one) {
   const where = [one.registry, one.repository].filter(Boolean).join('/');
   const size = bytes(one.body_bytes);
-  const what = cell('', make('span', {}, `${one.method === 'GET' ? '' : `${one.method} `}${where} ${one.object}`),
+  const what = cell('', make('span', {}, ...breakable(`${one.method === 'GET' ? '' : `${one.method} `}${where} ${one.object}`)),
     make('small', { class: 'narrow' }, `${size}, ${took(one.elapsed_ms)}, ${one.client}`),
     one.reason ? make('small', {}, one.reason) : null);
   return row({ title: `id ${one.id}` },
