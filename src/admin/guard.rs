@@ -6,7 +6,9 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{self, SHA256};
 use http::{HeaderMap, Method, StatusCode, header};
@@ -78,15 +80,23 @@ impl Denial {
 
 /// The rules of one admin listener.
 #[derive(Debug)]
-pub(super) struct Guard {
-    token: Option<Token>,
+pub struct Guard {
+    token: ArcSwapOption<Token>,
     /// Whether only this machine reaches the listener.
     is_local: bool,
 }
 
 impl Guard {
-    pub(super) fn new(listen: IpAddr, token: Option<Token>) -> Self {
-        Self { token, is_local: listen.to_canonical().is_loopback() }
+    /// Those of the listener at `listen`; with `token` the API is heard from other machines.
+    #[must_use]
+    pub fn new(listen: IpAddr, token: Option<Token>) -> Self {
+        let is_local = listen.to_canonical().is_loopback();
+        Self { token: ArcSwapOption::from_pointee(token), is_local }
+    }
+
+    /// This token and no other opens the API from now on.
+    pub fn replace_token(&self, token: Option<Token>) {
+        self.token.store(token.map(Arc::new));
     }
 
     /// Whether a request for the API is heard; `body` is the media type that its body must have, if
@@ -118,7 +128,8 @@ impl Guard {
 
     /// Whether the request brings the token; a wrong one is not like none.
     fn authorized(&self, headers: &HeaderMap) -> Result<bool, Denial> {
-        let Some(token) = &self.token else {
+        let token = self.token.load();
+        let Some(token) = token.as_ref() else {
             return if self.is_local { Ok(false) } else { Err(Denial::NoToken) };
         };
         let Some(shown) = headers.get(header::AUTHORIZATION) else { return Ok(false) };

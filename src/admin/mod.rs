@@ -3,6 +3,7 @@
 //! - `pages`: origin-form requests on the proxy's listener; nothing there changes anything
 //! - `front`: the first of them, for people
 //! - `server`: the admin listener
+//! - `page`: the status page there
 //! - `guard`: who may use its API
 //! - `api`: the API
 //! - `events`: what changes, as it changes
@@ -21,6 +22,7 @@ mod free_space;
 mod front;
 pub mod guard;
 mod history;
+mod page;
 pub mod pages;
 pub mod pull;
 mod scrape;
@@ -30,6 +32,7 @@ pub mod verification;
 
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use entrepot_cache::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -38,6 +41,7 @@ use crate::gateway::Gateway;
 use crate::images::Images;
 use crate::listener::policy::Policy;
 use crate::metrics::Metrics;
+use guard::Guard;
 
 /// What the admin listener tells of.
 pub struct Services {
@@ -59,8 +63,10 @@ pub struct Services {
     pub metrics: Metrics,
     /// When the CA ends.
     pub ca_expiry: SystemTime,
-    /// What was configured, without secrets.
-    pub config: serde_json::Value,
+    /// What was configured and is in force, without secrets.
+    pub config: ArcSwap<serde_json::Value>,
+    /// Who may use the API.
+    pub guard: Guard,
     /// Every connection, for the drain.
     pub tasks: TaskTracker,
     /// Cancelled when the drain begins.

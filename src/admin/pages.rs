@@ -1,5 +1,6 @@
 //! The proxy's own pages on its listener: what this is, its CA certificate, set-up scripts.
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use super::front::Front;
@@ -11,7 +12,8 @@ use crate::oci::{ErrorCode, ErrorDocument};
 /// The media type of a CA certificate, by which browsers offer to install it.
 const CA_MEDIA_TYPE: &str = "application/x-x509-ca-cert";
 const TEXT: &str = "text/plain; charset=utf-8";
-const HTML: &str = "text/html; charset=utf-8";
+/// The media type of a page.
+pub(super) const HTML: &str = "text/html; charset=utf-8";
 /// What a browser may load for the page: nothing but the style that stands in it.
 const NO_SCRIPTS: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
@@ -122,7 +124,8 @@ impl<'a> SetupQuery<'a> {
     }
 }
 
-fn document(media_type: &'static str, body: String) -> Response<ResponseBody> {
+/// A document that is made anew each time.
+pub(super) fn document(media_type: &'static str, body: impl Into<Bytes>) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::full(body));
     let fields = response.headers_mut();
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));

@@ -12,9 +12,9 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::body::AdminBody;
-use super::guard::{Ends, Guard, Token};
+use super::guard::Ends;
 use super::pages::{not_found, only_get, refused, text};
-use super::{Services, api, scrape};
+use super::{Services, api, page, scrape};
 use crate::gateway::ResponseBody;
 use crate::listener::http::{self as connection, Received};
 
@@ -24,14 +24,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The admin listener's socket.
 pub struct AdminServer {
     socket: TcpListener,
-    guard: Guard,
 }
 
 impl AdminServer {
-    /// Binds `address`; with `token` the API is heard from other machines.
-    pub async fn bind(address: SocketAddr, token: Option<Token>) -> io::Result<Self> {
-        let guard = Guard::new(address.ip(), token);
-        Ok(Self { socket: TcpListener::bind(address).await?, guard })
+    /// Binds `address`.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { socket: TcpListener::bind(address).await? })
     }
 
     /// The address really bound.
@@ -41,7 +39,6 @@ impl AdminServer {
 
     /// Serves until the shutdown begins.
     pub async fn run(self, services: Arc<Services>) {
-        let guard = Arc::new(self.guard);
         loop {
             let accepted = tokio::select! {
                 () = services.shutdown.cancelled() => return,
@@ -53,11 +50,7 @@ impl AdminServer {
                 continue;
             };
             let Ok(own) = stream.local_addr() else { continue };
-            let visitor = Visitor {
-                services: services.clone(),
-                guard: guard.clone(),
-                ends: Ends { client, own },
-            };
+            let visitor = Visitor { services: services.clone(), ends: Ends { client, own } };
             services.tasks.spawn(visitor.serve(stream));
         }
     }
@@ -66,7 +59,6 @@ impl AdminServer {
 /// One connection.
 struct Visitor {
     services: Arc<Services>,
-    guard: Arc<Guard>,
     ends: Ends,
 }
 
@@ -95,7 +87,8 @@ impl Visitor {
         let path = request.uri().path();
         let has_body = !request.body().is_end_stream();
         let body = has_body.then(|| api::media_type(path));
-        let checked = self.guard.check(self.ends, request.method(), request.headers(), body);
+        let guard = &self.services.guard;
+        let checked = guard.check(self.ends, request.method(), request.headers(), body);
         if let Err(denial) = checked {
             tracing::warn!(client = %self.ends.client.ip(), %denial, "a request to the API is refused");
             return closing(refused(denial.status(), &denial.to_string())).map(Into::into);
@@ -116,7 +109,7 @@ impl Visitor {
                 let accept = request.headers().get(header::ACCEPT);
                 scrape::page(&self.services, accept.and_then(|accept| accept.to_str().ok()))
             }
-            path => not_found(path),
+            path => page::file(path).unwrap_or_else(|| not_found(path)),
         }
     }
 }

@@ -9,6 +9,7 @@ mod documents;
 mod images;
 mod privileges;
 mod pull;
+mod reload;
 mod serve;
 mod site;
 mod verify;
@@ -60,7 +61,10 @@ pub fn run(
         Err(error) => return usage(&error),
     };
     let outcome = match matches.subcommand() {
-        Some(("serve", given)) => settings(given, environment).and_then(serve::run),
+        Some(("serve", given)) => {
+            let sources = sources(given, environment.clone());
+            settings(given, environment).and_then(|settings| serve::run(settings, sources))
+        }
         Some(("check", given)) => {
             let client = given.get_one::<String>("proxy").map(|url| check::Depth::Client(url));
             let full = client.unwrap_or(check::Depth::Full);
@@ -239,6 +243,10 @@ fn with_settings(command: Command) -> Command {
 }
 
 fn settings(given: &ArgMatches, environment: Vec<(String, String)>) -> anyhow::Result<Settings> {
+    Ok(Settings::load(&sources(given, environment))?)
+}
+
+fn sources(given: &ArgMatches, environment: Vec<(String, String)>) -> Sources {
     let flags = KEYS
         .iter()
         .filter(|key| !key.name.contains('.'))
@@ -249,7 +257,7 @@ fn settings(given: &ArgMatches, environment: Vec<(String, String)>) -> anyhow::R
         .collect();
     let file = given.get_one::<PathBuf>("config").cloned();
     let mirror_cache = Path::new(CACHE_VOLUME).is_dir().then(|| CACHE_VOLUME.into());
-    Ok(Settings::load(&Sources { file, environment, flags, mirror_cache })?)
+    Sources { file, environment, flags, mirror_cache }
 }
 
 #[cfg(test)]

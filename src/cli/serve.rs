@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
 use entrepot_ca::{Authority, Constraints};
 use entrepot_cache::Store;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -14,36 +15,42 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
+use crate::admin::guard::Guard;
 use crate::admin::pages::ProxyPages;
 use crate::admin::server::AdminServer;
-use crate::config::Settings;
+use crate::config::{Settings, Sources};
 use crate::gateway::Gateway;
 use crate::images::Images;
 use crate::listener::{Listener, Services};
+use crate::log::Volume;
 use crate::metrics::Metrics;
 use crate::oci::{Host, HostPattern, Registry};
 use crate::upstream::Upstream;
 
+use super::reload::Reload;
+
 /// How long requests under way may take to end once the shutdown has begun.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// Runs the proxy until SIGTERM or SIGINT, and drains it; a second signal ends it at once.
-pub(super) fn run(settings: Settings) -> anyhow::Result<()> {
-    crate::log::start(settings.log);
+/// Runs the proxy until SIGTERM or SIGINT, and drains it; a second signal ends it at once. On SIGHUP
+/// `sources` are read again.
+pub(super) fn run(settings: Settings, sources: Sources) -> anyhow::Result<()> {
+    let volume = crate::log::start(settings.log);
     for note in &settings.notes {
         tracing::warn!("{note}");
     }
     protect_memory();
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(serve(settings));
+    let outcome = runtime.block_on(serve(settings, sources, volume));
     // What still runs after the drain has had its time.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<()> {
+async fn serve(settings: Settings, sources: Sources, volume: Volume) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let certificates = certificates(&settings)?;
     let store = Store::open(settings.store.clone())
         .await
@@ -89,7 +96,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         gateway,
         metrics,
         ca_expiry: certificates.not_after(),
-        config: settings.shown.clone(),
+        config: ArcSwap::from_pointee(settings.shown.clone()),
+        guard: Guard::new(settings.admin_listen.ip(), settings.admin_token.clone()),
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
         turn: admin::Turn::default(),
@@ -102,13 +110,19 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         set_up,
     };
     warn_of_credentials(&settings);
-    tokio::spawn(admin.run(Arc::new(operators)));
+    let operators = Arc::new(operators);
+    let access = listener.access_rules();
+    let reload = Reload { sources, volume, access, operators: operators.clone() };
+    tokio::spawn(admin.run(operators));
     let mut accepting = tokio::spawn(listener.run());
 
-    tokio::select! {
-        () = signals.next() => {}
-        // It only ends with the shutdown; a proxy that takes nobody must not look alive.
-        ended = &mut accepting => bail!("the listener has ended: {ended:?}"),
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            _ = hangup.recv() => reload.run().await,
+            // It only ends with the shutdown; a proxy that takes nobody must not look alive.
+            ended = &mut accepting => bail!("the listener has ended: {ended:?}"),
+        }
     }
     tracing::info!("draining: no new clients; requests under way have {} s", DRAIN.as_secs());
     shutdown.cancel();
@@ -178,7 +192,7 @@ fn host_name() -> String {
 
 async fn bind_admin(settings: &Settings) -> anyhow::Result<AdminServer> {
     let address = settings.admin_listen;
-    AdminServer::bind(address, settings.admin_token.clone()).await.with_context(|| {
+    AdminServer::bind(address).await.with_context(|| {
         format!(
             "can't listen on {address} for the admin listener: choose another with --admin-listen"
         )
@@ -216,7 +230,7 @@ fn set_up(proxy_url: &str, certificates: &Authority) -> String {
 
 /// What a registry's credentials may pull is open to everybody who reaches the proxy: on purpose,
 /// but not behind an operator's back.
-fn warn_of_credentials(settings: &Settings) {
+pub(super) fn warn_of_credentials(settings: &Settings) {
     for rule in settings.gateway.registries.iter().filter(|rule| rule.credentials.is_some()) {
         tracing::warn!(
             registry = %rule.host,
@@ -239,6 +253,7 @@ impl Signals {
         })
     }
 
+    /// One that ends the proxy.
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -57,6 +57,7 @@ pub const KEYS: &[Key] = &[
     one("tunnel", "Other hosts: public (addresses, usual port), any, none [default: public]"),
     one("push", "Pushes: client (relayed under the client's credential), deny [default: client]"),
     one("log", "Log format: text, json [default: text]"),
+    one("log-level", "How much is logged: error, warn, info, debug, trace [default: info]"),
     many("access.clients", "Networks whose clients may use the proxy [default: all]"),
     one("access.htpasswd", "A file of users (bcrypt), who are asked for their passwords"),
     many(

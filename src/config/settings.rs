@@ -152,11 +152,15 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         upstream: upstream_options(reader, exemptions, proxies),
         log: log::Options {
             format: reader.get("log").unwrap_or_default(),
-            level: if reader.is_debugging() { log::Level::Debug } else { log::Level::Info },
+            level: reader.get("log-level").unwrap_or_else(|| usual_level(reader)),
         },
         run_as: reader.get("run-as"),
         notes: reader.notes(),
     }
+}
+
+fn usual_level(reader: &Reader) -> log::Level {
+    if reader.is_debugging() { log::Level::Debug } else { log::Level::Info }
 }
 
 fn listen(reader: &mut Reader) -> Vec<SocketAddr> {

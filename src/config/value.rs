@@ -11,7 +11,7 @@ use super::source::Value;
 use crate::admin::setup::ProxyAddress;
 use crate::gateway::Push;
 use crate::listener::policy::Tunnels;
-use crate::log::Format;
+use crate::log::{Format, Level};
 use crate::oci::{Host, HostPattern};
 use crate::upstream::proxy::ProxyChoice;
 use crate::upstream::{ConnectTo, Scheme};
@@ -240,6 +240,21 @@ impl FromValue for Format {
         Some(match text {
             "text" => Self::Text,
             "json" => Self::Json,
+            _ => return None,
+        })
+    }
+}
+
+impl FromValue for Level {
+    const EXPECTED: &'static str = "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(match text {
+            "error" => Self::Error,
+            "warn" => Self::Warn,
+            "info" => Self::Info,
+            "debug" => Self::Debug,
+            "trace" => Self::Trace,
             _ => return None,
         })
     }

@@ -52,8 +52,8 @@ pub(super) struct Question {
 /// What is remembered of who may have what.
 pub(super) struct Access {
     clients: Cache<(Place, Fingerprint), ()>,
-    /// Until when.
-    shared: Cache<Place, Instant>,
+    /// Until when, and what the shared identity was then.
+    shared: Cache<Place, (Instant, String)>,
     /// When the registry last refused somebody.
     revoked: Cache<(Place, Identity), Instant>,
     contents: Cache<(Place, Digest), ContentRecord>,
@@ -71,9 +71,10 @@ impl Default for Access {
 }
 
 impl Access {
-    /// How long the shared identity's grant still lasts.
-    fn left(&self, place: &Place) -> Option<Duration> {
-        self.shared.get(place)?.checked_duration_since(Instant::now())
+    /// How long the grant of the shared identity, as which it is `who`, still lasts.
+    fn left(&self, place: &Place, who: &str) -> Option<Duration> {
+        let (until, whose) = self.shared.get(place)?;
+        until.checked_duration_since(Instant::now()).filter(|_| whose == who)
     }
 
     /// The records of `place` are to be read anew.
@@ -167,7 +168,7 @@ impl Rights {
 
     /// How long the shared identity's grant still lasts.
     pub(super) fn shared_left(&self, access: &Access) -> Option<Duration> {
-        access.left(&self.place)
+        access.left(&self.place, &self.who)
     }
 
     /// How long ago the shared identity was last served here, as it is now configured.
@@ -194,7 +195,8 @@ impl Rights {
                 access.clients.contains_key(&(self.place.clone(), fingerprint))
             }
             Identity::Shared => {
-                access.left(&self.place).is_some() || self.was_served_lately(access).await
+                access.left(&self.place, &self.who).is_some()
+                    || self.was_served_lately(access).await
             }
         }
     }
@@ -202,8 +204,13 @@ impl Rights {
     async fn was_served_lately(&self, access: &Access) -> bool {
         let age = self.last_served(access).await;
         let Some(left) = age.and_then(|age| SHARED_GRANT.checked_sub(age)) else { return false };
-        access.shared.insert(self.place.clone(), Instant::now() + left);
+        self.open_for(left, access);
         true
+    }
+
+    /// The shared identity has a grant for so long.
+    fn open_for(&self, time: Duration, access: &Access) {
+        access.shared.insert(self.place.clone(), (Instant::now() + time, self.who.clone()));
     }
 
     /// The registry has served this identity here, at `then`; what it has said since counts more.
@@ -220,9 +227,10 @@ impl Rights {
             Identity::Client(fingerprint) => {
                 access.clients.insert((self.place.clone(), fingerprint), ());
             }
-            Identity::Shared if access.left(&self.place) > Some(SHARED_GRANT * 9 / 10) => {}
+            Identity::Shared
+                if access.left(&self.place, &self.who) > Some(SHARED_GRANT * 9 / 10) => {}
             Identity::Shared => {
-                access.shared.insert(self.place.clone(), Instant::now() + SHARED_GRANT);
+                self.open_for(SHARED_GRANT, access);
                 let served = Served::now(self.who.clone());
                 if let Err(error) = self.records.record_fact(Fact::Access, served).await {
                     tracing::warn!(%error, "a record could not be written");

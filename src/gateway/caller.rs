@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use super::challenges::{Authentication, error_told, scope_asked_for};
 use super::headers::for_ourselves;
 use super::identity::Identity;
-use super::shared::Errand;
-use super::{Gateway, Parts, access::Rights};
+use super::shared::{Errand, SharedTokens};
+use super::{Gateway, InForce, Parts, access::Rights};
 use crate::metrics::HeldBack;
 use crate::oci::{Registry, Route};
 use crate::upstream::body::RequestBody;
@@ -106,7 +106,7 @@ impl Caller {
             let answer = self.authorized(&registry, &method, &target, headers, redirects).await?;
             let Some(next) = &answer.elsewhere else { return Ok(answer) };
             registry = Registry::at(&next.authority);
-            let scheme = self.parts.options.scheme_for(&next.authority);
+            let scheme = self.parts.in_force.load().options.scheme_for(&next.authority);
             target = Target { scheme, ..next.clone() };
         }
         Err(UpstreamError::Redirect { authority: target.authority, source: RedirectError::TooMany })
@@ -128,24 +128,25 @@ impl Caller {
             let fields = with_authorization(headers, None);
             return self.send(method.clone(), target, fields, redirects).await;
         };
+        let InForce { options, tokens } = &*parts.in_force.load_full();
         let mut errand = Errand {
             registry,
             target,
             authentication: self.authentication(registry, target).await?,
             scope,
-            rule: parts.options.rule_for(&target.authority),
+            rule: options.rule_for(&target.authority),
         };
-        let shown = parts.shared.authorization(&parts.upstream, &errand).await?;
+        let shown = tokens.authorization(&parts.upstream, &errand).await?;
         let fields = with_authorization(headers, shown.as_ref());
         let answer = self.send(method.clone(), target, fields, redirects).await?;
         if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.is_from_registry() {
             return Ok(answer);
         }
-        if !self.is_worth_another_try(&mut errand, shown.as_ref(), &answer).await {
+        if !is_worth_another_try(tokens, &mut errand, shown.as_ref(), &answer).await {
             return Ok(answer);
         }
         // A realm that this answer alone names, and that can't be asked, leaves the answer as it is.
-        let again = parts.shared.authorization(&parts.upstream, &errand).await;
+        let again = tokens.authorization(&parts.upstream, &errand).await;
         let Ok(Some(again)) = again else { return Ok(answer) };
         let fields = with_authorization(headers, Some(&again));
         self.send(method.clone(), target, fields, redirects).await
@@ -164,30 +165,6 @@ impl Caller {
         let ping = Target { path_and_query: "/v2/".to_owned(), ..target.clone() };
         let gateway = Gateway { parts: self.parts.clone() };
         Ok(super::ping::ask(&gateway, registry, &ping).await?.0)
-    }
-
-    /// Whether a refused errand may fare better: with the realm and scope that this answer names,
-    /// or with a new token in place of one that is not taken any more.
-    async fn is_worth_another_try(
-        &self,
-        errand: &mut Errand<'_>,
-        shown: Option<&HeaderValue>,
-        answer: &Followed,
-    ) -> bool {
-        let fields = answer.response.headers();
-        let asked_for = scope_asked_for(fields).filter(|scope| !is_for_writing(scope));
-        let told = Authentication::bearer_of(errand.target, fields);
-        let is_other_realm = told.is_some() && told != errand.authentication;
-        let is_other_scope = asked_for.as_ref().is_some_and(|scope| *scope != errand.scope);
-        let is_lacking = error_told(fields).as_deref() == Some(LACKING);
-        if let Some(shown) = shown
-            && !is_lacking
-        {
-            self.parts.shared.forget(errand, shown).await;
-        }
-        errand.authentication = told.or_else(|| errand.authentication.take());
-        errand.scope = asked_for.unwrap_or_else(|| errand.scope.clone());
-        is_other_realm || is_other_scope || (shown.is_some() && !is_lacking)
     }
 
     async fn send(
@@ -221,6 +198,30 @@ impl Caller {
         }
         Ok(answer)
     }
+}
+
+/// Whether a refused errand may fare better: with the realm and scope that this answer names,
+/// or with a new token in place of one that is not taken any more.
+async fn is_worth_another_try(
+    tokens: &SharedTokens,
+    errand: &mut Errand<'_>,
+    shown: Option<&HeaderValue>,
+    answer: &Followed,
+) -> bool {
+    let fields = answer.response.headers();
+    let asked_for = scope_asked_for(fields).filter(|scope| !is_for_writing(scope));
+    let told = Authentication::bearer_of(errand.target, fields);
+    let is_other_realm = told.is_some() && told != errand.authentication;
+    let is_other_scope = asked_for.as_ref().is_some_and(|scope| *scope != errand.scope);
+    let is_lacking = error_told(fields).as_deref() == Some(LACKING);
+    if let Some(shown) = shown
+        && !is_lacking
+    {
+        tokens.forget(errand, shown).await;
+    }
+    errand.authentication = told.or_else(|| errand.authentication.take());
+    errand.scope = asked_for.unwrap_or_else(|| errand.scope.clone());
+    is_other_realm || is_other_scope || (shown.is_some() && !is_lacking)
 }
 
 /// What a request for a repository's content needs (distribution's token scopes).

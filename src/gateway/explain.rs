@@ -85,7 +85,8 @@ impl Gateway {
         let parts = &self.parts;
         let place =
             Place { registry: image.registry.clone(), repository: image.repository.clone() };
-        let rule = parts.options.rule_for(&image.authority);
+        let in_force = parts.in_force.load();
+        let rule = in_force.options.rule_for(&image.authority);
         let identity = rule.and_then(|rule| rule.credentials.as_ref()).map(Credentials::label);
         let who = identity.clone().unwrap_or_default();
         let rights = Rights::new(&parts.store, place, Identity::Shared, who)?;
@@ -130,7 +131,7 @@ impl Gateway {
             digest: known.resolution.digest,
             age: known.age(),
             media_type: known.resolution.media_type,
-            ttl: self.parts.options.tag_ttl(&image.authority, tag),
+            ttl: self.parts.in_force.load().options.tag_ttl(&image.authority, tag),
         })
     }
 

@@ -129,6 +129,26 @@ pub(super) fn cache_status(fields: &mut HeaderMap, status: &str) {
     }
 }
 
+/// Adds a reason to our own `Cache-Status`, as its `detail` (RFC 9211 §2.8): a string, in which '"' and
+/// '\\' are escaped (RFC 8941 §3.3.3).
+pub(super) fn explain(fields: &mut HeaderMap, reason: &str) {
+    const LONGEST: usize = 500;
+    let name = HeaderName::from_static("cache-status");
+    let mut values = fields.get_all(&name).iter();
+    // With others' words before ours it is not clear whose detail would be read.
+    let (Some(only), None) = (values.next(), values.next()) else { return };
+    let Ok(status) = only.to_str() else { return };
+    let (status, known) = match status.split_once("; detail=") {
+        Some((status, known)) => (status, format!("{known}: ")),
+        None => (status, String::new()),
+    };
+    let words = reason.chars().filter(|c| (' '..='~').contains(c)).take(LONGEST);
+    let words = words.collect::<String>().replace('\\', r"\\").replace('"', "\\\"");
+    if let Ok(value) = HeaderValue::try_from(format!("{status}; detail=\"{known}{words}\"")) {
+        fields.insert(name, value);
+    }
+}
+
 /// A text field's value, if it has exactly one and it is text.
 pub(super) fn text(fields: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
     fields.get(name).and_then(|value| value.to_str().ok())
@@ -177,6 +197,22 @@ mod tests {
         assert_eq!(part["range"], "bytes=0-1");
         let whole = for_whole_content(&request);
         assert!(!whole.contains_key("range") && !whole.contains_key("if-none-match"));
+    }
+
+    #[test]
+    fn a_reason_is_a_quoted_detail() {
+        let explained = |status: &'static str, reason: &str| {
+            let mut fields = map(&[("cache-status", status)]);
+            explain(&mut fields, reason);
+            fields["cache-status"].to_str().unwrap().to_owned()
+        };
+        let fresh = explained("entrepot; hit", "within tag-ttl");
+        assert_eq!(fresh, r#"entrepot; hit; detail="within tag-ttl""#);
+        let stale = explained("entrepot; hit; detail=stale", "a \"b\"\\ \u{e9}\r\n");
+        assert_eq!(stale, r#"entrepot; hit; detail="stale: a \"b\"\\ ""#);
+        let mut foreign = map(&[("cache-status", "cdn; hit"), ("cache-status", "entrepot; hit")]);
+        explain(&mut foreign, "x");
+        assert_eq!(foreign.get_all("cache-status").iter().count(), 2);
     }
 
     #[test]

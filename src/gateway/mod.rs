@@ -62,6 +62,7 @@ mod turns;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
@@ -186,8 +187,13 @@ impl Served {
         Self { response, outcome, reason: None }
     }
 
-    fn why(self, reason: &Reason) -> Self {
-        Self { reason: Some(reason.to_string()), ..self }
+    /// With the reason, for the log; at its level `debug` the client is told as well.
+    fn why(mut self, reason: &Reason) -> Self {
+        let reason = reason.to_string();
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            headers::explain(self.response.headers_mut(), &reason);
+        }
+        Self { reason: Some(reason), ..self }
     }
 }
 
@@ -200,13 +206,12 @@ pub struct Gateway {
 struct Parts {
     store: entrepot_cache::Store,
     upstream: Upstream,
-    options: Options,
+    in_force: ArcSwap<InForce>,
     fills: fill::Fills,
     trouble: trouble::Trouble,
     identifier: Identifier,
     access: Access,
     challenges: Challenges,
-    shared: SharedTokens,
     tags: Tags,
     listings: Listings,
     quotas: Quotas,
@@ -219,6 +224,19 @@ struct Parts {
     /// Room for downloads that outlive their clients.
     downloads: Arc<Semaphore>,
     tasks: TaskTracker,
+}
+
+/// What the operator wants now, and the tokens that were got under it: a request that began under
+/// other credentials leaves none here.
+struct InForce {
+    options: Options,
+    tokens: SharedTokens,
+}
+
+impl InForce {
+    fn new(options: Options) -> Self {
+        Self { options, tokens: SharedTokens::default() }
+    }
 }
 
 /// A registry request, parsed; on the heap, since it is handed from future to future.
@@ -264,18 +282,17 @@ impl Gateway {
         tasks: TaskTracker,
     ) -> Self {
         let identifier = Identifier::new();
-        let (fills, trouble, access, challenges, shared) = Default::default();
+        let (fills, trouble, access, challenges) = Default::default();
         let (tags, listings, quotas, pressure, errands, pings) = Default::default();
         let parts = Parts {
             store,
             upstream,
-            options,
+            in_force: ArcSwap::from_pointee(InForce::new(options)),
             fills,
             trouble,
             identifier,
             access,
             challenges,
-            shared,
             tags,
             listings,
             quotas,
@@ -288,6 +305,12 @@ impl Gateway {
             tasks,
         };
         Self { parts: Arc::new(parts) }
+    }
+
+    /// Decides by these options from now on. Tokens that the credentials of before have bought are
+    /// not used any more.
+    pub fn reconfigure(&self, options: Options) {
+        self.parts.in_force.store(Arc::new(InForce::new(options)));
     }
 
     /// Whether the store takes downloads.
@@ -308,7 +331,7 @@ impl Gateway {
         let registry = Registry::at(authority);
         let subject = Subject::of(registry.clone(), route.clone(), uri.path());
         let upstream = registry.authority(authority);
-        let scheme = self.parts.options.scheme_for(authority);
+        let scheme = self.parts.in_force.load().options.scheme_for(authority);
         let way = Way::of(authority, uri);
         let asked = Asked::new(scheme, upstream, registry.clone(), &route, request, way.clone());
         if has_dot_segment(asked.target.path()) {
@@ -377,15 +400,17 @@ impl Gateway {
         let registry = asked.registry.clone();
         let rights = repository.and_then(|repository| {
             let place = Place { registry: registry.clone(), repository: repository.clone() };
-            let who = self.parts.options.shared_label(&asked.target.authority);
+            let in_force = self.parts.in_force.load();
+            let who = in_force.options.shared_label(&asked.target.authority);
             Rights::new(&self.parts.store, place, identity.clone(), who).map(Arc::new)
         });
         Caller { parts: self.parts.clone(), registry, identity, rights }
     }
 
     fn has_credentials(&self, authority: &Authority) -> bool {
-        let credentials =
-            self.parts.options.rule_for(authority).and_then(|rule| rule.credentials.as_ref());
+        let in_force = self.parts.in_force.load();
+        let rule = in_force.options.rule_for(authority);
+        let credentials = rule.and_then(|rule| rule.credentials.as_ref());
         credentials.is_some_and(|credentials| credentials.may_go_to(authority.host()))
     }
 
@@ -418,7 +443,7 @@ impl Gateway {
             (Route::Tags { repository } | Route::Referrers { repository, .. }, &Method::GET) => {
                 Box::pin(listings::serve(self, asked, route, repository)).await
             }
-            _ if self.parts.options.push == Push::Deny && is_write(&asked) => {
+            _ if self.parts.in_force.load().options.push == Push::Deny && is_write(&asked) => {
                 return push_denied(&registry);
             }
             _ => Box::pin(relay::serve(self, asked)).await,

@@ -77,7 +77,7 @@ pub async fn vouch(
 impl Gateway {
     /// [`vouch`] while clients are served: what was known of the repository before counts no more.
     pub async fn vouch(&self, image: &Vouched<'_>) -> Result<(), RecordError> {
-        vouch(&self.parts.store, &self.parts.options, image).await?;
+        vouch(&self.parts.store, &self.parts.in_force.load().options, image).await?;
         let place = place(&image.name.registry, &image.name.repository);
         self.parts.access.pardon(&(place, Identity::Shared));
         self.forget_records(&image.name.registry, &image.name.repository);

@@ -112,7 +112,8 @@ impl Tagged<'_> {
     /// Whether the registry need not be asked again so soon, for somebody whom it has let in.
     async fn is_fresh_for_client(&self, known: &Known) -> bool {
         let Request { gateway, asked, rights, .. } = &self.request;
-        let ttl = gateway.parts.options.tag_ttl(&asked.target.authority, self.entry.tag);
+        let ttl =
+            gateway.parts.in_force.load().options.tag_ttl(&asked.target.authority, self.entry.tag);
         known.age() < ttl && rights.may_pull(&gateway.parts.access).await
     }
 
@@ -191,7 +192,7 @@ impl Tagged<'_> {
     /// Whether what the tag stood for before is served in place of what it stands for now: the few
     /// pulls that are left are better spent on what is not held at all.
     async fn spares_quota(&self, known: Option<&Known>, now: &Resolution) -> bool {
-        let floor = self.request.gateway.parts.options.quota_floor;
+        let floor = self.request.gateway.parts.in_force.load().options.quota_floor;
         let is_low = self.pulls_left().is_some_and(|left| left <= floor);
         let Some(known) = known.filter(|_| is_low) else { return false };
         let is_news = known.resolution.digest != now.digest;
@@ -239,7 +240,7 @@ impl Tagged<'_> {
     /// the operator wants it all the same. (To others a registry may say so of what it hides.)
     async fn deleted(&self, unwell: &UpstreamError) -> Option<Served> {
         let parts = &self.request.gateway.parts;
-        if parts.options.keep_deleted {
+        if parts.in_force.load().options.keep_deleted {
             return self.stale(None, unwell, &Reason::Deleted).await;
         }
         if self.request.rights.may_pull(&parts.access).await {

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
-use super::access::{Access, Place, Places};
+use super::access::{self, Access, Place, Places};
 use super::idle::IdleStream;
 use super::stream::{ClientStream, Opening, Rewound, TcpClient};
 use super::tls::TlsSettings;
@@ -93,6 +94,7 @@ impl Listener {
         let tls = TlsSettings::new(services.certificates.clone(), options.own_names);
         let access =
             Access::new(options.access, services.tasks.clone()).map_err(|_| BindError::Random)?;
+        let access = ArcSwap::from_pointee(access);
         let shared = Arc::new(Shared { services, policy: options.policy, access, tls });
         Ok(Self { sockets, shared })
     }
@@ -101,6 +103,12 @@ impl Listener {
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+    }
+
+    /// Who may use the proxy, to be changed while it runs.
+    #[must_use]
+    pub fn access_rules(&self) -> AccessRules {
+        AccessRules(self.shared.clone())
     }
 
     /// Accepts clients until the shutdown begins. Connections run on, as tasks of the tracker.
@@ -112,6 +120,21 @@ impl Listener {
             loops.spawn(accept_all(socket, self.shared.clone(), permits.clone(), places.clone()));
         }
         loops.join_all().await;
+    }
+}
+
+/// Who may use a listener's proxy.
+#[derive(Clone)]
+pub struct AccessRules(Arc<Shared>);
+
+impl AccessRules {
+    /// These rules hold for every connection and every request to the proxy from now on; tunnels that
+    /// are open stay open. Right passwords are checked again.
+    pub fn replace(&self, options: access::Options) -> Result<(), BindError> {
+        let tasks = self.0.services.tasks.clone();
+        let access = Access::new(options, tasks).map_err(|_| BindError::Random)?;
+        self.0.access.store(Arc::new(access));
+        Ok(())
     }
 }
 
@@ -190,7 +213,7 @@ fn placed(
 }
 
 async fn serve(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, place: Place) {
-    let is_admitted = shared.access.admits(client.ip());
+    let is_admitted = shared.access.load().admits(client.ip());
     let open = shared.services.metrics.connection();
     let Ok((stream, secure)) = opened(&shared, stream, is_admitted).await.inspect_err(|error| {
         tracing::debug!(%client, %error, "a connection came to nothing");
@@ -202,7 +225,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, place
     http::serve(stream, &shutdown, |received| {
         let peer = peer.clone();
         async move {
-            if is_admitted {
+            if peer.shared.access.load().admits(client.ip()) {
                 proxy::answer(&peer, received).await
             } else {
                 proxy::turn_away(&peer, received)

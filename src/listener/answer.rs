@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 
 use super::request::Unfit;
@@ -35,18 +35,31 @@ impl Answer {
     }
 
     /// The response for hyper, whose end writes the line.
-    pub(super) fn logged(self, began: Instant, metrics: &Metrics) -> Response<LoggedBody> {
+    pub(super) fn logged(mut self, began: Instant, metrics: &Metrics) -> Response<LoggedBody> {
         let status = Some(self.response.status());
         let line = self.line.map(|line| RequestLine { status, ..line });
         let waited = began.elapsed();
         if let Some(line) = line.as_ref().filter(|_| waited >= SLOW) {
             line.warn_of_wait(waited);
         }
+        if let Some(line) = &line {
+            name_request(line, &mut self.response);
+        }
         // These have no body, whatever they describe; nobody will ask for its end.
         let ended = line.as_ref().is_some_and(|line| line.method == Method::HEAD)
             || matches!(status, Some(StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED));
         let metrics = metrics.clone();
         self.response.map(|inner| LoggedBody { inner, line, began, ended, metrics })
+    }
+}
+
+/// Tells the client under which id the log has an answer that it will ask about: one of our own, so
+/// that no registry's field is in the way.
+fn name_request(line: &RequestLine, response: &mut Response<ResponseBody>) {
+    if matches!(line.outcome, Outcome::Denied | Outcome::Error)
+        && let Ok(id) = HeaderValue::try_from(line.id.to_string())
+    {
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
     }
 }
 

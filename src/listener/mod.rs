@@ -38,11 +38,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::http::{Method, Response};
+use arc_swap::ArcSwap;
 use entrepot_ca::Authority as CertificateAuthority;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use accept::{BindError, Listener};
+pub use accept::{AccessRules, BindError, Listener};
 pub use policy::Policy;
 pub use request::Unfit;
 pub use tls::TlsSettingsError;
@@ -112,7 +113,7 @@ pub struct Services {
 struct Shared {
     services: Services,
     policy: Policy,
-    access: access::Access,
+    access: ArcSwap<access::Access>,
     tls: tls::TlsSettings,
 }
 

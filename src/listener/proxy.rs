@@ -67,7 +67,7 @@ pub(super) fn turn_away(peer: &Peer, received: Received) -> Response<LoggedBody>
 /// The pages by which clients are set up are everybody's. Whatever else there is in origin form
 /// takes the proxy for an origin, which asks by 401 (RFC 9110 §11.6).
 async fn denial(peer: &Peer, request: &Request<Incoming>) -> Option<Answer> {
-    let access = &peer.shared.access;
+    let access = peer.shared.access.load_full();
     let client = peer.client.ip();
     let is_direct = request.method() != Method::CONNECT && !is_forwarded(request);
     let checked = if !is_direct {

@@ -9,9 +9,9 @@ mod text;
 use std::io::IsTerminal as _;
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 pub use line::{Outcome, RequestId, RequestLine, Subject};
 pub use text::bytes;
@@ -29,11 +29,30 @@ pub enum Format {
 /// How much is logged where `RUST_LOG` does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Level {
+    /// What an operator must act upon.
+    Error,
+    /// What is degraded as well.
+    Warn,
     /// One line a request, and what happens beside them.
     #[default]
     Info,
     /// The decisions as well, with their reasons.
     Debug,
+    /// And every step.
+    Trace,
+}
+
+impl Level {
+    fn filter(self) -> EnvFilter {
+        // Of what others have to say in such detail nothing is of use here.
+        EnvFilter::new(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "info,entrepot=debug",
+            Self::Trace => "info,entrepot=trace",
+        })
+    }
 }
 
 /// How, and how much.
@@ -41,25 +60,39 @@ pub enum Level {
 pub struct Options {
     /// `log`.
     pub format: Format,
-    /// The default of `RUST_LOG`.
+    /// `log-level`.
     pub level: Level,
+}
+
+/// How much is logged, to be changed while it is.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    filter: reload::Handle<EnvFilter, Registry>,
+    /// `RUST_LOG` is there, and stays as it is.
+    is_given: bool,
+}
+
+impl Volume {
+    /// Logs this much from now on; false where `RUST_LOG` says otherwise.
+    #[must_use]
+    pub fn set(&self, level: Level) -> bool {
+        !self.is_given && self.filter.reload(level.filter()).is_ok()
+    }
 }
 
 /// Starts logging to standard output. `RUST_LOG` selects what is logged (default: the level).
 ///
 /// Call once; a second call has no effect.
-pub fn start(options: Options) {
+pub fn start(options: Options) -> Volume {
     let Options { format, level } = options;
-    let level = match level {
-        Level::Info => "info",
-        Level::Debug => "info,entrepot=debug",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let shows_ids = filter.max_level_hint().is_some_and(|level| level >= LevelFilter::DEBUG);
+    let given = EnvFilter::try_from_default_env().ok();
+    let is_given = given.is_some();
+    let (filter, handle) = reload::Layer::new(given.unwrap_or_else(|| level.filter()));
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         Format::Text => {
             let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let shows_ids = || LevelFilter::current() >= LevelFilter::DEBUG;
             let layer =
                 tracing_subscriber::fmt::layer().event_format(text::Text { colour, shows_ids });
             registry.with(layer).try_init()
@@ -72,4 +105,5 @@ pub fn start(options: Options) {
     if let Err(error) = started {
         tracing::debug!(%error, "logging was started before");
     }
+    Volume { filter: handle, is_given }
 }

@@ -17,7 +17,7 @@ use super::line::TARGET;
 pub(super) struct Text {
     pub(super) colour: bool,
     /// Who looks closely wants to tell the lines of one request from those of others.
-    pub(super) shows_ids: bool,
+    pub(super) shows_ids: fn() -> bool,
 }
 
 impl<S, N> FormatEvent<S, N> for Text
@@ -34,7 +34,7 @@ where
         let mut fields = Fields::with_room();
         event.record(&mut fields);
         let line = if event.metadata().target() == TARGET {
-            fields.request_line(self.shows_ids)?
+            fields.request_line((self.shows_ids)())?
         } else {
             fields.event_line(*event.metadata().level())
         };
@@ -225,7 +225,7 @@ mod tests {
         let captured = Captured::default();
         let writer = captured.clone();
         let layer = tracing_subscriber::fmt::layer()
-            .event_format(Text { colour: false, shows_ids: false })
+            .event_format(Text { colour: false, shows_ids: || false })
             .with_writer(move || writer.clone());
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, emit);

@@ -1,10 +1,13 @@
 //! The command line beside `serve`: checks, configuration, the CA, documents.
 
-use entrepot_testkit::proxy::run;
+use std::net::TcpListener;
+
+use entrepot_testkit::proxy::{Signal, run};
 use entrepot_testkit::{Proxy, Registry};
 use serde_json::Value;
 
-use crate::{BINARY, in_front_of};
+use crate::bad_disk::FailingCalls;
+use crate::{ALPINE, BINARY, in_front_of, one_layer};
 
 #[test]
 fn a_check_asks_for_everything_that_is_configured() {
@@ -12,7 +15,7 @@ fn a_check_asks_for_everything_that_is_configured() {
     let proxy = in_front_of(&registry);
     let well = proxy.run(&["check"]);
     assert_eq!(well.code, Some(0), "{}", well.output);
-    for what in ["ca-dir", "cache-dir", "disk", "open files", "clock", "ca", "proxy"] {
+    for what in ["ca-dir", "cache-dir", "disk", "open files", "clock", "ca", "proxy", "readiness"] {
         assert!(well.output.contains(&format!("ok    {what}: ")), "{what}: {}", well.output);
     }
     assert!(well.output.contains("ok    registry docker.io: answers "), "{}", well.output);
@@ -26,6 +29,41 @@ fn a_check_asks_for_everything_that_is_configured() {
     assert_eq!(wrong.len(), 1, "{told}");
     assert_eq!(wrong[0]["what"], "registry docker.io");
     assert_eq!(proxy.run(&["check", "--max-size", "x"]).code, Some(2));
+}
+
+#[test]
+fn a_check_without_a_proxy_says_whether_one_could_start() {
+    let registry = Registry::open();
+    let proxy = in_front_of(&registry);
+    proxy.signal(Signal::TERM);
+    proxy.wait_exit();
+    let taken = TcpListener::bind(proxy.admin_address()).unwrap();
+    let found = proxy.run(&["check", "--json"]);
+    assert_eq!(found.code, Some(1), "{}", found.output);
+    let document = found.output.lines().find(|line| line.starts_with('{')).unwrap();
+    let told: Value = serde_json::from_str(document).unwrap();
+    let of = |what: &str| {
+        let checks = told["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["what"] == what).unwrap_or(&Value::Null).clone()
+    };
+    assert_eq!(of("proxy")["is_ok"], false, "{told}");
+    assert_eq!(of(&format!("port {}", proxy.address()))["words"], "free", "{told}");
+    let admin = of(&format!("port {}", proxy.admin_address()));
+    assert!(admin["words"].as_str().unwrap().contains("another process"), "{told}");
+    assert_eq!(of("registry docker.io")["is_ok"], true, "{told}");
+    drop(taken);
+}
+
+#[test]
+fn a_check_tells_what_is_degraded() {
+    let (_registry, proxy, blob) = one_layer(4_000_000);
+    let failing = FailingCalls::new(&proxy, &["fsync:error=EIO", "fdatasync:error=EIO"]);
+    proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    proxy.wait_for_log(&["the store can't take downloads"]);
+    drop(failing);
+    let found = proxy.run(&["check"]);
+    assert_eq!(found.code, Some(1), "{}", found.output);
+    assert!(found.output.contains("WRONG readiness: degraded: "), "{}", found.output);
 }
 
 #[test]
@@ -86,7 +124,7 @@ fn a_renewed_ca_is_another_and_the_old_one_is_kept() {
     for kept in ["ca.crt.", "ca.key."] {
         assert!(names.iter().any(|name| name.starts_with(kept)), "{names:?}");
     }
-    proxy.restart(entrepot_testkit::proxy::Signal::TERM);
+    proxy.restart(Signal::TERM);
     proxy.wait_for_log(&[&after]);
 }
 

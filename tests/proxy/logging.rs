@@ -92,18 +92,59 @@ fn a_request_is_told_from_others_by_its_id() {
     }
 }
 
+#[test]
+fn a_refusal_names_its_line() {
+    let proxy = Proxy::builder(BINARY).config("log = \"json\"").start();
+    let (refused, _) = proxy.client().connect("mail.example:25").unwrap();
+    let line = proxy.wait_for_log(&["DENIED", "mail.example:25"]);
+    let told = refused.headers.get("x-request-id");
+    assert!(told.is_some() && told == id(&line), "{told:?}: {line}");
+}
+
 fn id(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once("\"id\":\"").or_else(|| line.split_once(" id="))?;
     rest.get(..16).filter(|id| id.chars().all(|c| c.is_ascii_hexdigit()))
 }
 
 #[test]
+fn at_debug_the_client_is_told_why_as_well() {
+    let mut registry = Registry::open();
+    registry.push(ALPINE, "3.20", &Image::random(1, 1000));
+    let debug = "log-level = \"debug\"";
+    let proxy = Proxy::builder(BINARY).in_front_of(&registry).config(debug).start();
+    let pulled = proxy.puller().pull(ALPINE, "3.20").unwrap();
+    proxy.wait_until_all_kept(&pulled);
+    registry.stop();
+    let url = format!("https://{}/v2/{ALPINE}/manifests/3.20", registry.host());
+    let stale = proxy.client().get(&url).unwrap();
+    let told = stale.headers.get("cache-status").unwrap();
+    assert!(told.starts_with("entrepot; hit; detail=\"stale: "), "{told}");
+    assert!(told.contains("registry-1.docker.io"), "{told}");
+}
+
+#[test]
 fn nothing_a_client_sends_makes_a_second_line() {
     let registry = Registry::open();
-    let proxy = in_front_of(&registry);
-    let forged = "HIT  GET docker.io forged";
+    for log in ["text", "json"] {
+        let builder = Proxy::builder(BINARY).in_front_of(&registry);
+        let proxy = builder.config(&format!("log = {log:?}")).env("RUST_LOG", "trace").start();
+        send_what_breaks_lines(&registry, &proxy);
+        for line in proxy.log() {
+            assert!(!line.starts_with(FORGED), "{line}");
+            assert!(!line.contains(['\u{1b}', '\r']), "{line:?}");
+            assert!(log == "json" || !line.contains('\u{2028}'), "{line:?}");
+            let is_json = || serde_json::from_str::<serde_json::Value>(&line).is_ok();
+            assert!(log == "text" || is_json(), "{line}");
+        }
+    }
+}
+
+const FORGED: &str = "HIT  GET docker.io forged";
+
+/// Line ends, escapes, marks of Unicode and bytes that are no text, wherever a client may put some.
+fn send_what_breaks_lines(registry: &Registry, proxy: &Proxy) {
     let paths = [
-        format!("/v2/x%0a{}", forged.replace(' ', "%20")),
+        format!("/v2/x%0a{}", FORGED.replace(' ', "%20")),
         "/v2/\u{1b}[31m".to_owned(),
         "/v2/\u{2028}x".to_owned(),
     ];
@@ -112,10 +153,16 @@ fn nothing_a_client_sends_makes_a_second_line() {
         // Whether it is answered at all is another test's matter.
         let _ = proxy.client().open(registry.host()).unwrap().send(&request);
     }
+    let raw: [&[u8]; 5] = [
+        b"GET /v2/\xff\xfe\x1b[31m HTTP/1.1\r\nHost: registry-1.docker.io\r\n\r\n",
+        b"GET /v2/x HTTP/1.1\r\nHost: a\x1b[31mb\r\nUser-Agent: \xff\x85\r\n\r\n",
+        b"GET /v2/\nHIT  GET docker.io forged HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT a\x1b[31m:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x1b[31m\rHIT  GET docker.io forged\n\n",
+    ];
+    for bytes in raw {
+        let _ = proxy.client().plain().unwrap().send_raw(bytes);
+    }
     proxy.client().get(&format!("https://{}/v2/marker", registry.host())).unwrap();
     proxy.wait_for_log(&["marker"]);
-    for line in proxy.log() {
-        assert!(!line.starts_with(forged), "{line}");
-        assert!(!line.contains(['\u{1b}', '\u{2028}', '\r']), "{line:?}");
-    }
 }

@@ -116,7 +116,7 @@ pub(super) async fn answer(
     match endpoint {
         Endpoint::Stats => json(&reports::stats(services)),
         Endpoint::Fetches => json(&reports::fetches(services)),
-        Endpoint::Config => json(&services.config),
+        Endpoint::Config => json(&services.config.load()),
         Endpoint::About => json(&watching::about(services)),
         Endpoint::Registries => json(&watching::registries(services)),
         Endpoint::Errors => json(&watching::errors(services)),

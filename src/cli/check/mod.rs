@@ -1,21 +1,19 @@
 //! `entrepot check`: what is wrong, in words.
 //!
 //! - `machine`: directories, disk, limits, the CA
+//! - `process`: the running proxy, or whether one could listen
 //! - `reach`: registries from here, and registries through a proxy, as a client sees them
 
 mod machine;
+mod process;
 mod reach;
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context as _, bail};
 use serde_json::json;
 
 use super::Report;
-use super::api::reachable;
 use crate::config::Settings;
 
 /// How much is checked.
@@ -41,9 +39,6 @@ impl Finding {
     }
 }
 
-/// A proxy on this machine answers at once, or something is wrong with it.
-const PATIENCE: Duration = Duration::from_secs(3);
-
 /// Checks, and says on standard output what was found. 0: all is well; 1: something is not.
 pub(super) fn run(
     settings: &Settings,
@@ -51,10 +46,10 @@ pub(super) fn run(
     report: Report,
 ) -> anyhow::Result<ExitCode> {
     let findings = match depth {
-        Depth::Alive => vec![proxy(settings)],
+        Depth::Alive => vec![process::proxy(settings)],
         Depth::Full => {
             let mut findings = machine::check(settings);
-            findings.push(proxy(settings));
+            findings.extend(process::check(settings));
             findings.extend(reach::registries(settings)?);
             findings
         }
@@ -85,29 +80,4 @@ fn tell(findings: &[Finding], report: Report) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn proxy(settings: &Settings) -> Finding {
-    let addresses = &settings.listener.addresses;
-    let found = addresses.first().map_or_else(|| bail!("no listen address"), |at| alive(*at));
-    Finding::new("proxy", found)
-}
-
-fn alive(address: SocketAddr) -> anyhow::Result<String> {
-    let local = reachable(address);
-    let answer = ask(local).with_context(|| format!("no proxy answers on {local}"))?;
-    if !answer.starts_with("HTTP/1.1 200") {
-        bail!("{local} answers, but not as entrepot does");
-    }
-    Ok(format!("alive on {local}"))
-}
-
-fn ask(address: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(4096).read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -347,7 +347,13 @@ impl Proxy {
     /// Waits for a line that contains all these parts.
     #[track_caller]
     pub fn wait_for_log(&self, parts: &[&str]) -> String {
-        self.process.wait_for_line(parts)
+        self.process.wait_for_line(parts, 1)
+    }
+
+    /// Waits for so many lines that contain all these parts, and gives the last of them.
+    #[track_caller]
+    pub fn wait_for_logs(&self, parts: &[&str], count: usize) -> String {
+        self.process.wait_for_line(parts, count)
     }
 
     /// Its process id.

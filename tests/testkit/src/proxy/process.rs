@@ -89,14 +89,17 @@ impl Process {
     }
 
     #[track_caller]
-    pub(super) fn wait_for_line(&self, parts: &[&str]) -> String {
+    pub(super) fn wait_for_line(&self, parts: &[&str], count: usize) -> String {
         let find = |lines: &[String]| {
-            lines.iter().find(|line| parts.iter().all(|part| line.contains(part))).cloned()
+            let mut found =
+                lines.iter().filter(|line| parts.iter().all(|part| line.contains(part)));
+            found.nth(count - 1).cloned()
         };
         let lines = self.output.lines.lock().unwrap();
         let missing = |lines: &mut Vec<String>| find(lines).is_none();
         let (lines, _) = self.output.changed.wait_timeout_while(lines, PATIENCE, missing).unwrap();
-        find(&lines).unwrap_or_else(|| panic!("no line with {parts:?} in:\n{}", lines.join("\n")))
+        find(&lines)
+            .unwrap_or_else(|| panic!("not {count} lines with {parts:?} in:\n{}", lines.join("\n")))
     }
 
     pub(super) fn has_ended(&self) -> bool {

@@ -1,0 +1,137 @@
+//! The dashboard and the alerts of docs/deploy ask for what `/metrics` tells, and the programs that
+//! read them take them.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use yaml_rust2::YamlLoader;
+
+use crate::{ALPINE, one_layer};
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/deploy").join(name)
+}
+
+fn text(name: &str) -> String {
+    std::fs::read_to_string(path(name)).unwrap()
+}
+
+#[track_caller]
+fn promtool(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{error}: apt-get install prometheus"))
+}
+
+/// What a proxy that has something to tell exposes.
+fn page() -> String {
+    let (_registry, proxy, blob) = one_layer(1000);
+    proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    proxy.wait_for_log(&["MISS", "blob"]);
+    proxy.admin("/metrics").text()
+}
+
+/// Every name that a query may use.
+fn exposed(page: &str) -> BTreeSet<String> {
+    let described = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let mut names: BTreeSet<_> = described
+        .flat_map(|line| match line.split_once(' ').unwrap() {
+            (name, "histogram") => {
+                ["_bucket", "_sum", "_count"].map(|part| format!("{name}{part}")).to_vec()
+            }
+            (name, _) => vec![name.to_owned()],
+        })
+        .collect();
+    // Prometheus' own word on whether it could scrape.
+    names.insert("up".to_owned());
+    names
+}
+
+/// The names in a query: what is followed by `{` or `[`, or looks like one of ours.
+fn asked_for(query: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut names = BTreeSet::new();
+    let mut rest = query;
+    while let Some(start) = rest.find(is_part) {
+        let word = &rest[start..];
+        let end = word.find(|c| !is_part(c)).unwrap_or(word.len());
+        let (name, after) = word.split_at(end);
+        let is_ours = name.starts_with("entrepot_") || name.starts_with("process_");
+        if is_ours || after.starts_with(['{', '[']) {
+            names.insert(name.to_owned());
+        }
+        rest = after;
+    }
+    names
+}
+
+/// Every text under this key, wherever it stands.
+fn values(document: &Value, key: &str, found: &mut Vec<String>) {
+    match document {
+        Value::Array(items) => items.iter().for_each(|item| values(item, key, found)),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value.as_str().filter(|_| name == key) {
+                    Some(text) => found.push(text.to_owned()),
+                    None => values(value, key, found),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[track_caller]
+fn assert_known(queries: &[String], exposed: &BTreeSet<String>) {
+    for query in queries {
+        let names = asked_for(query);
+        assert!(!names.is_empty(), "no metric in {query}");
+        for name in names {
+            assert!(exposed.contains(&name), "{name} is not in /metrics: {query}");
+        }
+    }
+}
+
+#[test]
+fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
+    let exposed = exposed(&page());
+    let dashboard: Value = serde_json::from_str(&text("grafana-dashboard.json")).unwrap();
+    let (mut queries, mut definitions) = (Vec::new(), Vec::new());
+    values(&dashboard["panels"], "expr", &mut queries);
+    values(&dashboard["templating"], "definition", &mut definitions);
+    assert!(queries.len() > 20 && definitions.len() == 2);
+    assert_known(&queries, &exposed);
+    assert_known(&definitions, &exposed);
+    let ids: BTreeSet<_> =
+        dashboard["panels"].as_array().unwrap().iter().map(|one| one["id"].as_u64()).collect();
+    assert_eq!(ids.len(), dashboard["panels"].as_array().unwrap().len());
+
+    let rules = YamlLoader::load_from_str(&text("prometheus-rules.yaml")).unwrap();
+    let rules = rules[0]["groups"][0]["rules"].as_vec().unwrap();
+    let queries: Vec<_> =
+        rules.iter().map(|rule| rule["expr"].as_str().unwrap().to_owned()).collect();
+    assert!(queries.len() > 8);
+    assert_known(&queries, &exposed);
+    let documented = include_str!("../../docs/metrics.md");
+    for rule in rules {
+        let name = rule["alert"].as_str().unwrap();
+        assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/metrics.md");
+        assert!(rule["annotations"]["summary"].as_str().is_some(), "{name}");
+    }
+}
+
+#[test]
+fn prometheus_takes_the_rules_and_the_metrics() {
+    let rules = promtool(
+        Command::new("promtool").args(["check", "rules"]).arg(path("prometheus-rules.yaml")),
+    );
+    assert!(rules.status.success(), "{}", String::from_utf8_lossy(&rules.stderr));
+    let mut check = Command::new("promtool");
+    check.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut check =
+        check.spawn().unwrap_or_else(|error| panic!("{error}: apt-get install prometheus"));
+    check.stdin.take().unwrap().write_all(page().as_bytes()).unwrap();
+    let told = check.wait_with_output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+}
