@@ -91,10 +91,15 @@ fn merged(before: &Value, mut after: Value) -> (Value, Vec<&'static str>) {
         .into_iter()
         .filter(|(_, field)| of_registries(before, field).ne(of_registries(&after, field)));
     waiting.extend(changed.map(|(key, _)| key));
-    if let Some(document) = after.as_object_mut() {
-        document.insert("waiting_for_restart".to_owned(), json!(waiting));
+    (waiting_for(after, &waiting), waiting)
+}
+
+/// A configuration as it is shown, with the keys that take effect at the next start.
+pub(super) fn waiting_for(mut shown: Value, keys: &[&str]) -> Value {
+    if let Some(document) = shown.as_object_mut() {
+        document.insert("waiting_for_restart".to_owned(), json!(keys));
     }
-    (after, waiting)
+    shown
 }
 
 /// Shows a key as it was, if it has changed; whether it has.

@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::oci::{Host, HostPattern, Registry};
 use crate::upstream::Upstream;
 
-use super::reload::Reload;
+use super::reload::{Reload, waiting_for};
 
 /// How long requests under way may take to end once the shutdown has begun.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -96,7 +96,7 @@ async fn serve(settings: Settings, sources: Sources, volume: Volume) -> anyhow::
         gateway,
         metrics,
         ca_expiry: certificates.not_after(),
-        config: ArcSwap::from_pointee(settings.shown.clone()),
+        config: ArcSwap::from_pointee(waiting_for(settings.shown.clone(), &[])),
         guard: Guard::new(settings.admin_listen.ip(), settings.admin_token.clone()),
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),

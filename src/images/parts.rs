@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use entrepot_cache::{Kept, Presence, Store};
 
-use crate::oci::Digest;
-use crate::oci::descriptor::{Document, Platform, platform_of_config};
+use crate::oci::descriptor::{Document, platform_of_config};
+use crate::oci::{Digest, Platform};
 
 /// What is known of an image's parts. From the index but for the documents themselves, which are
 /// read without counting as used.

@@ -2,11 +2,10 @@
 //! specification, "Content Descriptors"; Docker's documents have the same fields).
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Digest;
+use super::{Digest, Platform};
 
 /// What a document says of another object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +19,8 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// What it runs on, in an index.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What it runs on, in an index; not written.
+    #[serde(default, skip_serializing, deserialize_with = "platform_from_fields")]
     pub platform: Option<Platform>,
     /// What else is said of it, as its name in a layout.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -36,31 +35,22 @@ fn digest_to_text<S: Serializer>(digest: &Digest, to: S) -> Result<S::Ok, S::Err
     to.collect_str(digest)
 }
 
-/// What an image runs on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Platform {
-    /// `linux`.
-    pub os: String,
-    /// `amd64`.
-    pub architecture: String,
-    /// `v7`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub variant: Option<String>,
+/// A platform as documents have it.
+#[derive(Deserialize)]
+struct Described {
+    os: String,
+    architecture: String,
+    variant: Option<String>,
 }
 
-impl Platform {
-    /// Whether it is one at all: what accompanies images in an index (`unknown/unknown`) is not.
-    #[must_use]
-    pub fn is_known(&self) -> bool {
-        self.os != "unknown" && !self.architecture.is_empty()
+impl From<Described> for Platform {
+    fn from(Described { os, architecture, variant }: Described) -> Self {
+        Self::new(&os, &architecture, variant.as_deref())
     }
 }
 
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
-    }
+fn platform_from_fields<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Platform>, D::Error> {
+    Ok(Option::<Described>::deserialize(from)?.map(Platform::from))
 }
 
 /// A manifest or an index, as far as it says what belongs to an image.
@@ -97,7 +87,7 @@ impl Document {
 /// What an image runs on, by its configuration.
 #[must_use]
 pub fn platform_of_config(bytes: &[u8]) -> Option<Platform> {
-    serde_json::from_slice(bytes).ok()
+    serde_json::from_slice::<Described>(bytes).ok().map(Platform::from)
 }
 
 #[cfg(test)]
@@ -115,17 +105,12 @@ mod tests {
         let listed = index.descriptors().next().unwrap();
         assert_eq!(listed.platform.as_ref().unwrap().to_string(), "linux/arm/v7");
         let again = serde_json::to_string(listed).unwrap();
-        assert_eq!(serde_json::from_str::<Descriptor>(&again).unwrap(), *listed);
+        let again: Descriptor = serde_json::from_str(&again).unwrap();
+        assert_eq!(again, Descriptor { platform: None, ..listed.clone() });
         for wrong in ["x", r#"{"layers":[{"digest":"sha256:aa","size":1}]}"#] {
             assert!(Document::parse(wrong.as_bytes()).is_none(), "{wrong}");
         }
         let config = br#"{"os":"linux","architecture":"amd64","rootfs":{}}"#;
         assert_eq!(platform_of_config(config).unwrap().to_string(), "linux/amd64");
-        let unknown = Platform {
-            os: "unknown".to_owned(),
-            architecture: "unknown".to_owned(),
-            variant: None,
-        };
-        assert!(!unknown.is_known());
     }
 }

@@ -101,10 +101,25 @@ fn assert_described(proxy: &Proxy, method: &str, path: &str, template: &str) -> 
 fn every_answer_has_the_fields_that_are_described() {
     let (_registry, proxy, _) = one_layer(300_000);
     pull(&proxy, ALPINE, "1");
-    for path in ["stats", "blobs", "fetches", "config", "images"] {
+    for path in [
+        "stats",
+        "blobs",
+        "fetches",
+        "config",
+        "images",
+        "about",
+        "registries",
+        "requests",
+        "errors",
+        "repositories",
+        "history",
+    ] {
         let path = format!("/api/v1/{path}");
         assert_described(&proxy, "get", &path, &path);
     }
+    let explained = "/api/v1/explain?image=alpine:1";
+    assert_described(&proxy, "get", explained, "/api/v1/explain");
+    assert_described(&proxy, "post", "/api/v1/pull?image=alpine:1", "/api/v1/pull");
     assert_described(&proxy, "post", "/api/v1/verify", "/api/v1/verify");
     let (image, template) = ("/api/v1/images/docker.io/library/alpine:1", "/api/v1/images/{name}");
     assert_described(&proxy, "get", image, template);
