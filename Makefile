@@ -26,6 +26,13 @@ lint:
 	$(CARGO) deny check bans licenses sources
 	scripts/check-advisories
 
+# Times single functions, then entrepot beside what else is installed: bench/README.md.
+bench:
+	$(CARGO) bench --package entrepot --bench hot --locked
+	$(CARGO) run --release --locked --package entrepot-cache --example figures
+	$(CARGO) build --release --locked
+	$(CARGO) run --release --locked --package entrepot-bench -- $(ARGS)
+
 # Builds the container image.
 image:
 	docker build --tag $(IMAGE) .
