@@ -6,7 +6,8 @@
     reason = "the steps of a test are no product code: one that can't go on has failed"
 )]
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -138,18 +139,78 @@ fn the_nodes_reach_the_service_and_run_a_script_that_is_there() {
     assert_eq!(names, ["NODE_IP", "FINGERPRINT"]);
 }
 
-/// The lines that make a CA by hand, as they stand in the README.
-#[test]
-fn the_ca_made_by_hand_is_one_that_entrepot_takes() {
+/// Makes a CA in `ca` by the lines that stand in the README. Returns its fingerprint.
+fn made_by_hand(ca: &Path) -> String {
     let readme = fs::read_to_string(path("README.md")).unwrap();
     let begin = readme.find("openssl req").unwrap();
     let script = readme[begin..].split("\n```").next().unwrap();
+    fs::create_dir(ca).unwrap();
+    let made = run(Command::new("sh").args(["-ec", script]).current_dir(ca), "openssl");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8_lossy(&made.stdout).split(' ').next().unwrap().to_owned()
+}
+
+/// For a pod's user and its `fsGroup`, as the Deployment has them.
+#[test]
+fn a_secret_volume_is_a_ca_directory_for_its_own_group() {
+    const POD: u32 = 65532;
+    let directory = tempfile::tempdir().unwrap();
+    let home = directory.path();
+    fs::set_permissions(home, Permissions::from_mode(0o755)).unwrap();
+    let binary = home.join("entrepot");
+    fs::copy(env!("CARGO_BIN_EXE_entrepot"), &binary).unwrap();
+    let made = home.join("made");
+    let fingerprint = made_by_hand(&made);
+    // The volume as the kubelet writes it: links to a directory that is replaced as a whole.
+    let volume = home.join("volume");
+    let data = volume.join("..2026_01_01");
+    fs::create_dir_all(&data).unwrap();
+    symlink("..2026_01_01", volume.join("..data")).unwrap();
+    for name in ["ca.crt", "ca.key"] {
+        fs::copy(made.join(name), data.join(name)).unwrap();
+        chown(data.join(name), Some(0), Some(POD)).unwrap();
+        fs::set_permissions(data.join(name), Permissions::from_mode(0o440)).unwrap();
+        symlink(Path::new("..data").join(name), volume.join(name)).unwrap();
+    }
+    for (place, mode) in [(&volume, 0o3777), (&data, 0o2755)] {
+        chown(place, Some(0), Some(POD)).unwrap();
+        fs::set_permissions(place, Permissions::from_mode(mode)).unwrap();
+    }
+    let show = |user: &str| {
+        let ids = format!("--reuid={user} --regid={user} --clear-groups");
+        let mut show = Command::new("setpriv");
+        show.args(ids.split(' ')).arg(&binary).args(["ca", "show", "--json", "--ca-dir"]);
+        show.arg(&volume).arg("--data-dir").arg(home).env_clear().current_dir(home);
+        run(&mut show, "util-linux")
+    };
+    let pod = show("65532");
+    let told = String::from_utf8_lossy(&pod.stdout).to_lowercase().replace(':', "");
+    assert!(told.contains(&fingerprint), "{told}{}", String::from_utf8_lossy(&pod.stderr));
+    assert!(!show("65533").status.success(), "it is not of the group");
+    fs::set_permissions(data.join("ca.key"), Permissions::from_mode(0o444)).unwrap();
+    let refused = show("65532");
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("ca.key"), "everybody reads it: {told}");
+}
+
+#[test]
+fn the_secret_is_the_one_that_the_deployment_mounts() {
+    let (secret, deployment) = (documents("kubernetes-ca.yaml"), documents("kubernetes.yaml"));
+    let secret = of_kind(&secret, "Secret");
+    let pod = &of_kind(&deployment, "Deployment")["spec"]["template"]["spec"];
+    let volumes = pod["volumes"].as_vec().unwrap();
+    let mounted = volumes.iter().find(|volume| !volume["secret"].is_badvalue()).unwrap();
+    assert_eq!(mounted["secret"]["secretName"], secret["metadata"]["name"]);
+    let files = secret["stringData"].as_hash().unwrap();
+    let files: Vec<_> = files.keys().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(files, ["ca.crt", "ca.key"]);
+}
+
+#[test]
+fn the_ca_made_by_hand_is_one_that_entrepot_takes() {
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("ca");
-    fs::create_dir(&ca).unwrap();
-    let made = run(Command::new("sh").args(["-ec", script]).current_dir(&ca), "openssl");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let fingerprint = String::from_utf8_lossy(&made.stdout).split(' ').next().unwrap().to_owned();
+    let fingerprint = made_by_hand(&ca);
     let mut show = Command::new(env!("CARGO_BIN_EXE_entrepot"));
     show.args(["ca", "show", "--json", "--ca-dir"]).arg(&ca).arg("--data-dir").arg(&ca);
     let shown = run(show.env_clear().current_dir(directory.path()), "nothing");

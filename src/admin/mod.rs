@@ -9,6 +9,7 @@
 //! - `events`: what changes, as it changes
 //! - `history`: how it went, minute by minute
 //! - `free_space`: what is left of the store's disk
+//! - `pull`: bringing an image in ahead of time
 //! - `verification`: hashing everything that is kept
 //! - `scrape`: `/metrics`
 //! - `body`: what the admin listener sends
@@ -23,6 +24,7 @@ pub mod guard;
 mod history;
 mod page;
 pub mod pages;
+pub mod pull;
 mod scrape;
 pub mod server;
 pub mod setup;
@@ -36,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::gateway::Gateway;
+use crate::listener::policy::Policy;
 use crate::metrics::Metrics;
 use guard::Guard;
 
@@ -75,9 +78,13 @@ pub struct Services {
     pub proxy_url: String,
     /// The line to run on a client.
     pub set_up: String,
+    /// Which hosts are registries.
+    pub policy: Policy,
+    /// The room for pulls.
+    pub room: Room,
 }
 
-pub use api::Turn;
+pub use api::{Room, Turn};
 pub use events::Audience;
 pub use free_space::FreeSpace;
 pub use history::History;

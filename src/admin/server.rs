@@ -65,14 +65,10 @@ struct Visitor {
 impl Visitor {
     async fn serve(self, stream: TcpStream) {
         let shutdown = self.services.shutdown.clone();
-        connection::serve(stream, &shutdown, |received| {
-            let response = self.answer(received);
-            async move { response }
-        })
-        .await;
+        connection::serve(stream, &shutdown, |received| self.answer(received)).await;
     }
 
-    fn answer(&self, received: Received) -> Response<AdminBody> {
+    async fn answer(&self, received: Received) -> Response<AdminBody> {
         let request = match received {
             Ok(request) => request,
             Err(unserved) => {
@@ -81,20 +77,21 @@ impl Visitor {
             }
         };
         if request.uri().path().starts_with("/api/") {
-            self.api(&request)
+            self.api(request).await
         } else {
             self.page(&request).map(Into::into)
         }
     }
 
-    fn api(&self, request: &Request<Incoming>) -> Response<AdminBody> {
-        let (method, headers, uri) = (request.method(), request.headers(), request.uri());
-        let has_body = !request.body().is_end_stream();
-        if let Err(denial) = self.services.guard.check(self.ends, method, headers, has_body) {
+    async fn api(&self, request: Request<Incoming>) -> Response<AdminBody> {
+        let (head, body) = request.into_parts();
+        let (method, uri) = (&head.method, &head.uri);
+        let has_body = !body.is_end_stream();
+        if let Err(denial) = self.services.guard.check(self.ends, method, &head.headers, has_body) {
             tracing::warn!(client = %self.ends.client.ip(), %denial, "a request to the API is refused");
             return closing(refused(denial.status(), &denial.to_string())).map(Into::into);
         }
-        let response = api::answer(&self.services, method, uri.path(), uri.query());
+        let response = api::answer(&self.services, method, uri.path(), uri.query()).await;
         // Nobody reads the body: what follows it on the connection could be taken for a request.
         if has_body { closing(response) } else { response }
     }

@@ -54,15 +54,6 @@ pub enum Told {
     Error(String),
 }
 
-/// Whether to go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Going {
-    /// With the next object.
-    On,
-    /// Nobody wants to know.
-    Off,
-}
-
 /// Looks at every object, one after the other, and moves the damaged ones to `quarantine/`, from
 /// where they are fetched again when they are next asked for.
 ///
@@ -70,7 +61,7 @@ pub enum Going {
 pub async fn verify(
     store: &Store,
     pace: Pace,
-    mut tell: impl FnMut(Told) -> Going,
+    mut tell: impl FnMut(Told),
 ) -> Result<Findings, VerificationError> {
     let digests = store.objects().await.map_err(VerificationError::List)?;
     let total_bytes = store.totals().bytes;
@@ -89,9 +80,7 @@ pub async fn verify(
                 tell(Told::Damaged(digest.to_string()));
             }
         }
-        if tell(Told::Progress(progress)) == Going::Off {
-            break;
-        }
+        tell(Told::Progress(progress));
     }
     Ok(Findings { objects: progress.objects, sound_bytes: progress.bytes, damaged })
 }

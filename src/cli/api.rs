@@ -1,5 +1,6 @@
 //! The admin API of a running proxy, as the command line uses it.
 
+use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -22,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const THINKING: Duration = Duration::from_secs(30);
 /// More than any document of the API has.
 const LARGEST: usize = 4 * 1024 * 1024;
+/// A line of an answer is shorter.
+const LONGEST_LINE: usize = 64 * 1024 * 1024;
 
 /// The way to a running proxy's API.
 pub(super) struct Api {
@@ -49,7 +53,12 @@ impl Api {
         path: &str,
     ) -> anyhow::Result<Response<Incoming>> {
         let at = &self.at;
-        let silent = || format!("no proxy answers on http://{at} (admin-listen)");
+        let silent = || {
+            format!(
+                "no proxy answers on http://{at} (admin-listen): start one with `entrepot serve`, \
+                 or name another with --server"
+            )
+        };
         let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(at)).await;
         let stream =
             stream.map_err(anyhow::Error::from).and_then(|s| Ok(s?)).with_context(silent)?;
@@ -80,6 +89,40 @@ fn server_at(url: &str) -> anyhow::Result<String> {
             Ok(address.authority().to_string())
         }
         _ => bail!("--server: expected http://HOST:PORT, the address of a proxy's admin-listen"),
+    }
+}
+
+/// JSON lines as they come.
+pub(super) struct Lines<T> {
+    body: Incoming,
+    rest: Vec<u8>,
+    line: PhantomData<T>,
+}
+
+impl<T: DeserializeOwned> Lines<T> {
+    /// Those of an answer.
+    pub(super) fn new(response: Response<Incoming>) -> Self {
+        Self { body: response.into_body(), rest: Vec::new(), line: PhantomData }
+    }
+
+    /// The next; none at the end. It waits as long as the work takes: TCP tells when the other side
+    /// is gone.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<T>> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return Ok(Some(serde_json::from_slice(&line).context("an unknown answer")?));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(frame) => {
+                    self.rest.extend_from_slice(&frame?.into_data().unwrap_or_default());
+                }
+            }
+            if self.rest.len() > LONGEST_LINE {
+                bail!("an answer without an end");
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod documents;
 mod privileges;
+mod pull;
 mod reload;
 mod serve;
 mod verify;
@@ -75,6 +76,11 @@ pub fn run(
                 .and_then(|settings| verify::run(&settings, server, Report::of(given)));
             return verified.unwrap_or_else(|error| failed(&error, CANNOT));
         }
+        Some(("pull", given)) => {
+            let pulled = settings(given, environment)
+                .and_then(|settings| pull::run(&settings, given, Report::of(given)));
+            return pulled.unwrap_or_else(|error| failed(&error, 1));
+        }
         Some(("ca", given)) => match given.subcommand() {
             Some(("renew", given)) => settings(given, environment)
                 .and_then(|settings| ca::renew(&settings, Report::of(given))),
@@ -142,6 +148,13 @@ fn command() -> Command {
                 Command::new("verify")
                     .about("Hash everything that is kept; set aside what is damaged"),
             )
+            .arg(json())
+            .arg(server()),
+        )
+        .subcommand(
+            pull::arguments(with_settings(
+                Command::new("pull").about("Bring images into the cache of a running proxy"),
+            ))
             .arg(json())
             .arg(server()),
         )

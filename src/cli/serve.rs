@@ -99,6 +99,8 @@ async fn serve(settings: Settings, sources: Sources, volume: Volume) -> anyhow::
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
         turn: admin::Turn::default(),
+        policy: settings.listener.policy.clone(),
+        room: admin::Room::default(),
         audience: admin::Audience::default(),
         ca_fingerprint: certificates.fingerprint().to_string(),
         proxy_url,

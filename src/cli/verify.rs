@@ -6,23 +6,19 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use entrepot_cache::{OpenError, Pace, Store};
 use http::Method;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
 use super::Report;
-use super::api::Api;
-use crate::admin::verification::{Findings, Going, Progress, Told, verify};
+use super::api::{Api, Lines};
+use crate::admin::verification::{Findings, Progress, Told, verify};
 use crate::config::Settings;
 
 /// How often a terminal's progress line changes.
 const TICK: Duration = Duration::from_millis(200);
 /// How often progress is told where there is no terminal.
 const LINE: Duration = Duration::from_secs(10);
-/// A line of a running proxy's answer is shorter.
-const LONGEST_LINE: usize = 64 * 1024 * 1024;
 
 /// Verifies the store. 0: it is sound; 1: damage was found and set aside, to be fetched again when it
 /// is next asked for. Whatever keeps it from being verified is an error.
@@ -46,11 +42,7 @@ async fn find(settings: &Settings, server: Option<&str>) -> anyhow::Result<Findi
     match Store::open(options).await {
         Ok(store) => {
             let mut bar = Bar::new();
-            let found = verify(&store, Pace::Full, |told| {
-                bar.hear(&told);
-                Going::On
-            });
-            let found = found.await;
+            let found = verify(&store, Pace::Full, |told| bar.hear(&told)).await;
             bar.clear();
             store.close().await;
             Ok(found?)
@@ -68,7 +60,7 @@ async fn find(settings: &Settings, server: Option<&str>) -> anyhow::Result<Findi
 /// What a running proxy finds.
 async fn of_running(api: &Api) -> anyhow::Result<Findings> {
     let response = api.send(Method::POST, "/api/v1/verify").await?;
-    let mut lines = Lines { body: response.into_body(), rest: Vec::new() };
+    let mut lines = Lines::new(response);
     let mut bar = Bar::new();
     let broken = || anyhow!("the proxy on {} ended before it was done", api.at());
     let found = loop {
@@ -80,33 +72,6 @@ async fn of_running(api: &Api) -> anyhow::Result<Findings> {
     };
     bar.clear();
     found
-}
-
-/// JSON lines as they come.
-struct Lines {
-    body: Incoming,
-    rest: Vec<u8>,
-}
-
-impl Lines {
-    async fn next(&mut self) -> anyhow::Result<Option<Told>> {
-        loop {
-            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.rest.drain(..=end).collect();
-                return Ok(Some(serde_json::from_slice(&line).context("an unknown answer")?));
-            }
-            // A large object takes its time, and TCP tells when the other side is gone.
-            match self.body.frame().await {
-                None => return Ok(None),
-                Some(frame) => {
-                    self.rest.extend_from_slice(&frame?.into_data().unwrap_or_default());
-                }
-            }
-            if self.rest.len() > LONGEST_LINE {
-                bail!("an answer without an end");
-            }
-        }
-    }
 }
 
 fn tell(findings: &Findings, report: Report) -> anyhow::Result<()> {

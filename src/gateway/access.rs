@@ -149,8 +149,13 @@ impl Rights {
         is_shared && self.last_served(access).await.is_some_and(|age| age < most)
     }
 
+    /// How long the shared identity's grant still lasts.
+    pub(super) fn shared_left(&self, access: &Access) -> Option<Duration> {
+        access.left(&self.place, &self.who)
+    }
+
     /// How long ago the shared identity was last served here, as it is now configured.
-    async fn last_served(&self, access: &Access) -> Option<Duration> {
+    pub(super) async fn last_served(&self, access: &Access) -> Option<Duration> {
         let served: Served = self.records.fact(Fact::Access).await?;
         // Looked at last: a refusal may have come while the record was read.
         let is_revoked = access.revoked.contains_key(&self.subject());

@@ -16,6 +16,7 @@
 //! - `tags`: what tags stand for, as their registries said last
 //! - `listings`: tags and referrers
 //! - `pressure`, `quota`: registries that have had enough, and what they say of that
+//! - `explain`: what a pull would meet now
 //! - `turns`: one fetch for all who want the same
 //! - `reason`: why an answer is what it is
 //! - `fill`: a download on its way into the store
@@ -34,6 +35,7 @@ pub mod body;
 mod caller;
 mod challenges;
 mod errors;
+mod explain;
 mod fill;
 mod headers;
 mod identity;
@@ -60,7 +62,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -69,7 +70,9 @@ use access::{Access, Place, Question, Rights};
 pub use body::ResponseBody;
 use caller::Caller;
 use challenges::{Challenges, TOKEN_PATH};
+use entrepot_cache::Presence;
 pub use errors::error_response;
+pub use explain::{Expected, Explanation, ObjectState, TagState};
 pub use headers::{PRODUCT, is_own_via};
 use identity::{Identifier, has_own_token};
 use listings::Listings;
@@ -87,7 +90,7 @@ use turns::Turns;
 
 use crate::log::{Outcome, Subject};
 use crate::oci::{
-    Authority, ErrorCode, ErrorDocument, HostPattern, Registry, RepositoryName, Route, Tag,
+    Authority, Digest, ErrorCode, ErrorDocument, HostPattern, Registry, RepositoryName, Route, Tag,
 };
 use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::credentials::Credentials;
@@ -100,6 +103,9 @@ const MOST_DOWNLOADS: usize = 256;
 const MOST_ANSWERS: u64 = 10_000;
 /// How long a registry's yes or no is an answer to those who ask the same at that moment.
 const ANSWER_LIFE: Duration = Duration::from_secs(1);
+
+/// How long an object that has come may take to be written to its end.
+const SETTLED: Duration = Duration::from_mins(1);
 
 /// Whether pushes go through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -231,7 +237,7 @@ struct Asked {
     registry: Registry,
     way: Way,
     headers: HeaderMap,
-    body: Incoming,
+    body: RequestBody,
 }
 
 impl Asked {
@@ -240,7 +246,7 @@ impl Asked {
         authority: Authority,
         registry: Registry,
         route: &Route,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         way: Way,
     ) -> Box<Self> {
         let (head, body) = request.into_parts();
@@ -308,8 +314,9 @@ impl Gateway {
     pub async fn respond(
         &self,
         authority: &Authority,
-        request: Request<Incoming>,
+        request: Request<impl Into<RequestBody>>,
     ) -> (Served, Subject) {
+        let request = request.map(Into::into);
         let uri = request.uri();
         let route = Route::parse(uri.path(), uri.query());
         let registry = Registry::at(authority);
@@ -329,6 +336,22 @@ impl Gateway {
             self.parts.challenges.rewrite(&registry, &way.own_realm(), headers);
         }
         (served, subject)
+    }
+
+    /// Whether the store has an object that a client of this repository has just read to its end:
+    /// the last byte comes a moment before the file has its name and its record is written.
+    pub async fn has_settled(
+        &self,
+        registry: &Registry,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> bool {
+        let place = Place { registry: registry.clone(), repository: repository.clone() };
+        if let Some(recorded) = self.parts.fills.pending(digest, &place) {
+            // A disk that hangs is not waited for.
+            let _ = tokio::time::timeout(SETTLED, recorded).await;
+        }
+        self.parts.store.contains(digest) != Presence::Absent
     }
 
     /// What can't be reached now.
@@ -354,6 +377,7 @@ impl Gateway {
     pub async fn forward(&self, authority: Authority, request: Request<Incoming>) -> Served {
         let registry = Registry::at(&authority);
         let way = Way { authority: authority.clone(), scheme: Scheme::Http };
+        let request = request.map(Into::into);
         let asked = Asked::new(Scheme::Http, authority, registry, &Route::Other, request, way);
         let name = asked.registry.clone();
         relay::unseen(self, asked)
@@ -432,8 +456,7 @@ impl Gateway {
             // Some registries answer 411 to an upload's empty requests without it.
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
         }
-        let body = RequestBody::Client(asked.body);
-        self.parts.upstream.send(asked.method, &asked.target, headers, body).await
+        self.parts.upstream.send(asked.method, &asked.target, headers, asked.body).await
     }
 }
 

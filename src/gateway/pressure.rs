@@ -62,18 +62,12 @@ impl Pressure {
         authority: &Authority,
         identity: &Identity,
     ) -> Result<(), (Duration, StatusCode)> {
-        let now = Instant::now();
-        let keys = [Some(identity.clone()), None].map(|identity| (authority.clone(), identity));
-        let refusals = keys.each_ref().map(|key| self.refused.get(key));
-        for refusal in refusals.iter().flatten() {
-            match refusal.next.checked_duration_since(now) {
-                Some(wait) if !wait.is_zero() => return Err((wait, refusal.status)),
-                _ => {}
-            }
+        if let Some(refusal) = self.refusal(authority, identity) {
+            return Err(refusal);
         }
-        for (key, refusal) in keys.into_iter().zip(refusals) {
-            if let Some(refusal) = refusal {
-                self.refused.insert(key, Refusal { next: now + PACE, ..refusal });
+        for key in keys(authority, identity) {
+            if let Some(refusal) = self.refused.get(&key) {
+                self.refused.insert(key, Refusal { next: Instant::now() + PACE, ..refusal });
             }
         }
         Ok(())
@@ -91,6 +85,19 @@ impl Pressure {
                 (key.0.clone(), wait, refusal.status)
             })
             .collect()
+    }
+
+    /// How long until the next place, and why, if there is none now; takes none.
+    pub(super) fn refusal(
+        &self,
+        authority: &Authority,
+        identity: &Identity,
+    ) -> Option<(Duration, StatusCode)> {
+        let refusals = keys(authority, identity).into_iter();
+        refusals.filter_map(|key| self.refused.get(&key)).find_map(|refusal| {
+            let wait = refusal.next.checked_duration_since(Instant::now())?;
+            (!wait.is_zero()).then_some((wait, refusal.status))
+        })
     }
 
     /// Notes an answer.
@@ -133,7 +140,7 @@ impl Pressure {
 
     /// What was refused to others without a word on whose quota it was is over as well.
     fn relax(&self, authority: &Authority, identity: &Identity) {
-        for key in [Some(identity.clone()), None].map(|identity| (authority.clone(), identity)) {
+        for key in keys(authority, identity) {
             if self.refused.contains_key(&key) {
                 self.refused.invalidate(&key);
             }
@@ -145,6 +152,11 @@ impl Pressure {
             self.last.invalidate(authority);
         }
     }
+}
+
+/// What may hold somebody back: a refusal of his own, or of everybody.
+fn keys(authority: &Authority, identity: &Identity) -> [Key; 2] {
+    [Some(identity.clone()), None].map(|identity| (authority.clone(), identity))
 }
 
 #[cfg(test)]

@@ -204,6 +204,22 @@ impl TagEntry<'_> {
         })
     }
 
+    /// What the tag stood for when anybody last had it asked.
+    pub(super) async fn latest(
+        tags: &Tags,
+        records: &Repository,
+        place: &Place,
+        tag: &Tag,
+    ) -> Option<Known> {
+        let record: Record = records.fact(Fact::Tag(tag.as_str())).await?;
+        let known = record.variants.iter().filter_map(|variant| {
+            // The record is written again only once in a while.
+            let key = (place.clone(), tag.clone(), Accept(variant.accept.clone()));
+            tags.known.get(&key).or_else(|| variant.known())
+        });
+        known.max_by_key(|known| known.asked)
+    }
+
     /// The registry has just said what it stands for. That is written down once the object is kept:
     /// without it nobody is served by it after a restart, and strangers can ask for any tag.
     pub(super) async fn learn(&self, resolution: Resolution, is_kept: bool) {

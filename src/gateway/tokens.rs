@@ -43,7 +43,7 @@ async fn relayed(gateway: &Gateway, asked: Box<Asked>) -> Result<Served, Upstrea
     let headers = forwarded(&asked.headers);
     let body = match asked.method {
         Method::GET => RequestBody::Empty,
-        _ => RequestBody::Client(asked.body),
+        _ => asked.body,
     };
     match gateway.parts.upstream.send(asked.method, &target, headers, body).await {
         Ok(response) if !response.status().is_server_error() => {

@@ -170,7 +170,8 @@ impl Visit for Fields {
 }
 
 /// Decimal units, as engines print them.
-fn bytes(count: u64) -> String {
+#[must_use]
+pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if count < 1000 {
         return format!("{count} B");

@@ -11,28 +11,33 @@
 //! - `tag_pattern`: patterns of tags
 //! - `route`: what a request path asks for
 //! - `manifest`: what a manifest refers to
+//! - `contents`, `platform`: what of it is pulled, and for which machines
 //! - `media_type`: which media types are manifests
 //! - `challenge`: what `WWW-Authenticate` asks for
 //! - `error`: the error document
 
 pub mod challenge;
+mod contents;
 pub mod error;
 pub mod host;
 mod image;
 pub mod manifest;
 pub mod media_type;
 pub mod name;
+mod platform;
 pub mod reference;
 pub mod registry;
 pub mod route;
 mod tag_pattern;
 
+pub use contents::{Contents, ContentsError, Listed, Part};
 pub use entrepot_cache::{Algorithm, Digest};
 pub use error::{ErrorCode, ErrorDocument};
 pub use host::{Authority, Host, HostPattern};
 pub use image::{ImageName, ImageNameError};
 pub use media_type::MediaType;
 pub use name::RepositoryName;
+pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, Tag};
 pub use registry::Registry;
 pub use route::Route;

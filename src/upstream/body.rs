@@ -104,6 +104,24 @@ pub enum RequestBody {
     Client(Incoming),
 }
 
+impl From<Incoming> for RequestBody {
+    fn from(body: Incoming) -> Self {
+        Self::Client(body)
+    }
+}
+
+impl RequestBody {
+    /// Whether nothing of it is left to send.
+    #[must_use]
+    pub fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Client(incoming) => incoming.is_end_stream(),
+        }
+    }
+}
+
 /// A request body that marks its progress.
 pub(super) struct SentBody {
     pub(super) body: RequestBody,
@@ -139,11 +157,7 @@ impl Body for SentBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.body {
-            RequestBody::Empty => true,
-            RequestBody::Whole(bytes) => bytes.is_none(),
-            RequestBody::Client(incoming) => incoming.is_end_stream(),
-        }
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

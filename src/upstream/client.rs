@@ -18,7 +18,7 @@ use super::breaker::{Admission, Breakers, Outage};
 use super::certs::Certificates;
 use super::connector::Connector;
 use super::dial::TcpDialer;
-use super::error::UpstreamError;
+use super::error::{DialError, UpstreamError};
 use super::link::{Dialer, proxy_refusal};
 use super::proxy::{ForwardProxy, Proxies};
 use super::reach::{Exemptions, OwnListeners};
@@ -169,6 +169,7 @@ pub struct Upstream {
     pool: legacy::Client<Connector, SentBody>,
     dialer: Dialer,
     breakers: Breakers,
+    is_offline: bool,
     header_timeout: Duration,
     idle_timeout: Duration,
     metrics: Metrics,
@@ -191,7 +192,8 @@ impl Upstream {
             .build(connector);
         let Options { header_timeout, idle_timeout, .. } = *options;
         let breakers = Breakers::default();
-        Ok(Self { pool, dialer, breakers, header_timeout, idle_timeout, metrics })
+        let is_offline = options.offline;
+        Ok(Self { pool, dialer, breakers, is_offline, header_timeout, idle_timeout, metrics })
     }
 
     /// Who makes its connections, for what is no HTTP request (tunnels).
@@ -261,6 +263,17 @@ impl Upstream {
         self.breakers.admit(&target.authority).inspect_err(|_| {
             self.metrics.held_back(registry.as_str(), HeldBack::Unreachable);
         })
+    }
+
+    /// Why a request to `authority` would fail before it is sent, if it would.
+    #[must_use]
+    pub fn would_refuse(&self, authority: &Authority) -> Option<UpstreamError> {
+        if self.is_offline {
+            let authority = authority.clone();
+            return Some(DialError::Offline { authority }.into());
+        }
+        // The right to ask is given back at once.
+        self.breakers.admit(authority).err()
     }
 
     /// What can't be reached now.

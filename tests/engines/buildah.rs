@@ -8,13 +8,14 @@ use serde_json::Value;
 
 use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::Image;
-use crate::process::{command, run};
-use crate::site::{Access, Site};
+use crate::process::run;
+use crate::site::Site;
+use crate::way::Way;
 
 #[test]
 fn buildah_pulls_again_from_the_cache() -> Result<()> {
     second_pulls_come_from_the_cache(|site: &Site| {
-        Ok(Buildah { home: site.directory("buildah")?, proxy: site.access(), settings: None })
+        Ok(Buildah { home: site.directory("buildah")?, way: Way::Proxy(site.access()) })
     })
 }
 
@@ -22,25 +23,19 @@ fn buildah_pulls_again_from_the_cache() -> Result<()> {
 fn buildah_finds_the_proxy_in_its_settings() -> Result<()> {
     second_pulls_come_from_the_cache(|site: &Site| {
         let home = site.directory("buildah")?;
-        let settings = Some(site.access().containers_conf(&home)?);
-        Ok(Buildah { home, proxy: site.access(), settings })
+        let settings = site.access().containers_conf(&home)?;
+        Ok(Buildah { home, way: Way::Settings(site.access(), settings) })
     })
 }
 
 pub(crate) struct Buildah {
     pub(crate) home: PathBuf,
-    pub(crate) proxy: Access,
-    /// A `containers.conf` that names the proxy, if its environment does not.
-    pub(crate) settings: Option<PathBuf>,
+    pub(crate) way: Way,
 }
 
 impl Buildah {
     fn buildah(&self) -> Result<Command> {
-        let mut buildah = command("buildah", &self.home)?;
-        match &self.settings {
-            Some(settings) => self.proxy.trusting(&mut buildah).env("CONTAINERS_CONF", settings),
-            None => self.proxy.client(&mut buildah),
-        };
+        let mut buildah = self.way.command("buildah", &self.home)?;
         buildah
             .args(["--storage-driver", "vfs"])
             .arg("--root")

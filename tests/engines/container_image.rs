@@ -17,6 +17,7 @@ use crate::images;
 use crate::process::{Daemon, run, run_for_all_output};
 use crate::site::{Access, Registry, connect_to, free_addresses};
 use crate::skopeo::Skopeo;
+use crate::way::Way;
 
 /// The user of the image.
 const USER: &str = "65532";
@@ -49,7 +50,8 @@ fn image_serves_as_nobody_from_a_read_only_root_and_reports_its_health() -> Resu
         events.still_runs()?;
         container.still_runs()
     })?;
-    let pulled = Skopeo::with(directory(home.path(), "skopeo")?, access)?.pull(&image)?;
+    let pulled =
+        Skopeo::with(directory(home.path(), "skopeo")?, Way::Proxy(access))?.pull(&image)?;
     ensure!(pulled.contains(&image.digest), "{pulled:?}");
 
     let health = events.line(0, "anything on its health", |line| {
@@ -87,6 +89,8 @@ fn image_takes_the_place_of_docker_registry_proxy() -> Result<()> {
             &registry,
             &[
                 "--env=ENABLE_MANIFEST_CACHE=true",
+                "--env=REGISTRIES=registry.k8s.io gcr.io a.custom.registry",
+                "--env=AUTH_REGISTRIES=auth.docker.io:dockerhub_username:dockerhub_password",
                 &format!("--volume={}:/docker_mirror_cache", cache.display()),
                 &format!("--volume={}:/ca", certificates.display()),
             ],
@@ -97,7 +101,8 @@ fn image_takes_the_place_of_docker_registry_proxy() -> Result<()> {
             let own = fs::read_to_string(certificates.join("ca.crt"))?;
             ensure!(access.authority()?.trim() == own.trim(), "it has a CA of its own");
         }
-        let pulled = Skopeo::with(directory(&place, "skopeo")?, access)?.pull(&image)?;
+        let pulled =
+            Skopeo::with(directory(&place, "skopeo")?, Way::Proxy(access))?.pull(&image)?;
         ensure!(pulled.contains(&image.digest), "{pulled:?}");
         container.runs_as(nginx.map_or(USER.to_owned(), |user| user.to_string()).as_str())?;
         ensure!(cache.join("entrepot/blobs").is_dir(), "{}", container.log()?);

@@ -9,12 +9,13 @@ use anyhow::{Result, ensure};
 use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::Image;
 use crate::process::{Daemon, command, run};
-use crate::site::{Access, Site};
+use crate::site::Site;
+use crate::way::Way;
 
 #[test]
 fn containerd_pulls_again_from_the_cache() -> Result<()> {
     second_pulls_come_from_the_cache(|site: &Site| {
-        Containerd::start(site.directory("containerd")?, site.access())
+        Containerd::start(site.directory("containerd")?, Way::Proxy(site.access()))
     })
 }
 
@@ -22,22 +23,22 @@ fn containerd_pulls_again_from_the_cache() -> Result<()> {
 #[test]
 fn containerd_pulls_again_from_a_mirror() -> Result<()> {
     second_pulls_come_from_the_cache(|site: &Site| {
-        let containerd = Containerd::start(site.directory("containerd")?, site.access())?;
+        let containerd = Containerd::start(site.directory("containerd")?, Way::Told)?;
         let hosts = containerd.home.join("hosts");
         fs::create_dir_all(hosts.join("_default"))?;
         let mirror = format!(
             "[host.\"http://{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n",
-            containerd.proxy.mirror()
+            site.access().mirror()
         );
         fs::write(hosts.join("_default/hosts.toml"), mirror)?;
-        Ok(Containerd { hosts: Some(hosts), ..containerd })
+        Ok(containerd.with_hosts(hosts))
     })
 }
 
 pub(crate) struct Containerd {
     home: PathBuf,
     socket: PathBuf,
-    proxy: Access,
+    way: Way,
     /// Where it reads how registries are reached, if that is not by a proxy.
     hosts: Option<PathBuf>,
     // Stopped when dropped.
@@ -45,7 +46,7 @@ pub(crate) struct Containerd {
 }
 
 impl Containerd {
-    pub(crate) fn start(home: PathBuf, proxy: Access) -> Result<Self> {
+    pub(crate) fn start(home: PathBuf, way: Way) -> Result<Self> {
         let socket = home.join("socket");
         let config = home.join("config.toml");
         fs::write(
@@ -62,14 +63,16 @@ impl Containerd {
         )?;
         let daemon = Daemon::start(command("containerd", &home)?.arg("--config").arg(config))?;
         daemon.line(0, "that it is up", |line| line.contains("containerd successfully booted"))?;
-        Ok(Self { home, socket, proxy, hosts: None, _daemon: daemon })
+        Ok(Self { home, socket, way, hosts: None, _daemon: daemon })
+    }
+
+    /// With the mirrors that this directory names.
+    pub(crate) fn with_hosts(self, hosts: PathBuf) -> Self {
+        Self { hosts: Some(hosts), ..self }
     }
 
     fn ctr(&self) -> Result<Command> {
-        let mut ctr = command("ctr", &self.home)?;
-        if self.hosts.is_none() {
-            self.proxy.client(&mut ctr);
-        }
+        let mut ctr = self.way.command("ctr", &self.home)?;
         ctr.arg("--address").arg(&self.socket);
         Ok(ctr)
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::Image;
+use crate::machine::Machine;
 use crate::process::{Daemon, command, find, run};
 use crate::site::{Access, Site};
 
@@ -46,13 +47,25 @@ impl Dockerd {
     fn start_with(home: PathBuf, proxy: Option<&Access>, settings: &Value) -> Result<Self> {
         let file = home.join("daemon.json");
         std::fs::write(&file, settings.to_string())?;
-        let socket = format!("unix://{}", home.join("socket").display());
         // What it mounts goes away with it.
         let mut dockerd = command("unshare", &home)?;
-        dockerd.arg("--mount").arg(find("dockerd")?);
+        dockerd.arg("--mount").arg(find("dockerd")?).arg("--config-file").arg(file);
         if let Some(proxy) = proxy {
             proxy.client(&mut dockerd);
         }
+        Self::launch(home, dockerd)
+    }
+
+    /// As a set-up script has left it on this machine.
+    pub(crate) fn set_up(home: PathBuf, machine: &Machine) -> Result<Self> {
+        let mut dockerd = machine.command("unshare", &home)?;
+        dockerd.arg("--mount").arg(find("dockerd")?);
+        dockerd.envs(machine.environment_of("docker.service")?);
+        Self::launch(home, dockerd)
+    }
+
+    fn launch(home: PathBuf, mut dockerd: Command) -> Result<Self> {
+        let socket = format!("unix://{}", home.join("socket").display());
         dockerd
             .args(["--iptables=false", "--bridge=none", "--host", &socket])
             .arg("--data-root")
@@ -60,9 +73,7 @@ impl Dockerd {
             .arg("--exec-root")
             .arg(home.join("exec"))
             .arg("--pidfile")
-            .arg(home.join("pid"))
-            .arg("--config-file")
-            .arg(file);
+            .arg(home.join("pid"));
         let daemon = Daemon::start(&mut dockerd)?;
         daemon.line(0, "that it listens", |line| line.contains("API listen on"))?;
         Ok(Self { home, socket, _daemon: daemon })

@@ -1,7 +1,7 @@
 //! What is asked of every engine: that it pulls through the proxy, and that what it pulls again
 //! costs the registry nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 
@@ -46,38 +46,58 @@ pub(crate) fn second_pulls_come_from_the_cache<E: Engine>(
 ) -> Result<()> {
     let (site, images) = Site::start(images::create_all)?;
     let engine = start(&site)?;
-    pull_all(&engine, &images).context("the first time")?;
-    engine.forget_everything()?;
-    let mark = site.proxy.mark();
-    pull_all(&engine, &images).context("the second time")?;
-
-    let mut once = BTreeMap::new();
-    for image in &images {
-        for digest in engine.variants(image)?.into_iter().flat_map(Variant::blobs) {
-            once.insert(digest.clone(), 1);
-        }
-    }
+    let pulls = pull_twice(&engine, &site, &images)?;
     drop(engine);
+    pulls.check(site)
+}
 
-    // A program that has ended has a complete log.
-    let log = site.proxy.stop()?;
-    let second_time = log.get(mark..).unwrap_or_default();
-    for digest in once.keys() {
+/// Two pulls of some images, whose costs are to be checked.
+#[must_use]
+pub(crate) struct Pulls {
+    /// Each blob that was needed.
+    blobs: BTreeSet<String>,
+    /// Where the second pull begins in the proxy's log.
+    second: usize,
+}
+
+/// Pulls every image twice, the second time into an engine that has forgotten the first.
+pub(crate) fn pull_twice(engine: &impl Engine, site: &Site, images: &[Image]) -> Result<Pulls> {
+    pull_all(engine, images).context("the first time")?;
+    engine.forget_everything()?;
+    let second = site.proxy.mark();
+    pull_all(engine, images).context("the second time")?;
+    let mut blobs = BTreeSet::new();
+    for image in images {
+        blobs.extend(engine.variants(image)?.into_iter().flat_map(Variant::blobs).cloned());
+    }
+    Ok(Pulls { blobs, second })
+}
+
+impl Pulls {
+    /// The second time all blobs were hits, and over the whole time the registry was asked once for
+    /// each.
+    pub(crate) fn check(self, site: Site) -> Result<()> {
+        // A program that has ended has a complete log.
+        let log = site.proxy.stop()?;
+        let second_time = log.get(self.second..).unwrap_or_default();
+        for digest in &self.blobs {
+            ensure!(
+                second_time.iter().any(|line| is_hit(line, digest)),
+                "blob {digest} was no hit the second time:\n{}",
+                log.join("\n")
+            );
+        }
+        let mut fetched = BTreeMap::new();
+        for digest in site.registry.stop()? {
+            *fetched.entry(digest).or_insert(0) += 1;
+        }
+        let once: BTreeMap<_, _> = self.blobs.into_iter().map(|digest| (digest, 1)).collect();
         ensure!(
-            second_time.iter().any(|line| is_hit(line, digest)),
-            "blob {digest} was no hit the second time:\n{}",
-            log.join("\n")
+            fetched == once,
+            "the registry was asked for blobs that often: {fetched:#?}, and not once each: {once:#?}"
         );
+        Ok(())
     }
-    let mut fetched = BTreeMap::new();
-    for digest in site.registry.stop()? {
-        *fetched.entry(digest).or_insert(0) += 1;
-    }
-    ensure!(
-        fetched == once,
-        "the registry was asked for blobs that often: {fetched:#?}, and not once each: {once:#?}"
-    );
-    Ok(())
 }
 
 fn pull_all(engine: &impl Engine, images: &[Image]) -> Result<()> {

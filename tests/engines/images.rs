@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// The tag of them all.
+/// The tag of nearly all.
 const TAG: &str = "1.0";
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -87,10 +87,32 @@ pub(crate) fn create_all(directory: &Path) -> Result<Vec<Image>> {
     ])
 }
 
+/// Small ones: where the way is of interest, and not what goes along it. The set-up scripts ask a
+/// mirror for the last.
+pub(crate) fn create_some(directory: &Path) -> Result<Vec<Image>> {
+    let platforms: [(_, &[u64]); 2] =
+        [("amd64", &[40 * KIB, 5 * KIB]), ("arm64", &[50 * KIB, 6 * KIB])];
+    let hello: [(_, &[u64]); 2] = [("amd64", &[KIB]), ("arm64", &[KIB])];
+    Ok(vec![
+        create(directory, "library/small", &[(native_architecture(), &[3 * KIB])])?,
+        create(directory, "library/several-platforms", &platforms)?,
+        create_as(directory, "library/hello-world", "latest", &hello)?,
+    ])
+}
+
 /// An image of the given platforms, each with layers that hold one file of the given size.
 pub(crate) fn create(
     directory: &Path,
     repository: &'static str,
+    platforms: &[(&'static str, &[u64])],
+) -> Result<Image> {
+    create_as(directory, repository, TAG, platforms)
+}
+
+fn create_as(
+    directory: &Path,
+    repository: &'static str,
+    tag: &'static str,
     platforms: &[(&'static str, &[u64])],
 ) -> Result<Image> {
     let layout = Layout::create(directory.join(repository))?;
@@ -103,8 +125,8 @@ pub(crate) fn create(
         several => layout.index(several)?,
     };
     let digest = text(&root, "digest")?;
-    layout.finish(root)?;
-    Ok(Image { repository, tag: TAG, layout: layout.root, digest, variants })
+    layout.finish(root, tag)?;
+    Ok(Image { repository, tag, layout: layout.root, digest, variants })
 }
 
 impl Variant {
@@ -177,8 +199,8 @@ impl Layout {
         self.json(INDEX, &json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}))
     }
 
-    fn finish(&self, root: Value) -> Result<()> {
-        let root = with(root, "annotations", json!({"org.opencontainers.image.ref.name": TAG}));
+    fn finish(&self, root: Value, tag: &str) -> Result<()> {
+        let root = with(root, "annotations", json!({"org.opencontainers.image.ref.name": tag}));
         fs::write(
             self.root.join("index.json"),
             json!({"schemaVersion": 2, "manifests": [root]}).to_string(),

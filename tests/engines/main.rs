@@ -10,18 +10,25 @@
 //! - `images`: the images that are pulled
 //! - `engine`: the one behaviour that is asked of every engine
 //! - `dockerd`, `containerd`, `podman`, `buildah`, `skopeo`: an engine each
+//! - `way`: how an engine comes to the registry
+//! - `machine`, `whole_way`: each of them set up by the proxy's own script, and back
+//! - `ahead`: what `entrepot pull` has brought in
 //! - `private`: names, passwords and tokens, with each of them
 //! - `container_image`: entrepot's own image, built and run
 //! - `process`: starting, watching and stopping programs
 
+mod ahead;
 mod buildah;
 mod container_image;
 mod containerd;
 mod dockerd;
 mod engine;
 mod images;
+mod machine;
 mod podman;
 mod private;
 mod process;
 mod site;
 mod skopeo;
+mod way;
+mod whole_way;

@@ -8,8 +8,9 @@ use anyhow::{Result, ensure};
 
 use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::Image;
-use crate::process::{command, run};
-use crate::site::{Access, Site};
+use crate::process::run;
+use crate::site::Site;
+use crate::way::Way;
 
 #[test]
 fn podman_pulls_again_from_the_cache() -> Result<()> {
@@ -50,25 +51,9 @@ pub(crate) struct Podman {
     pub(crate) way: Way,
 }
 
-/// How it comes to the registry.
-pub(crate) enum Way {
-    Proxy(Access),
-    /// With this `containers.conf`, which names the proxy.
-    Settings(Access, PathBuf),
-    /// With this `registries.conf`.
-    Mirror(PathBuf),
-}
-
 impl Podman {
     fn podman(&self) -> Result<Command> {
-        let mut podman = command("podman", &self.home)?;
-        match &self.way {
-            Way::Proxy(proxy) => proxy.client(&mut podman),
-            Way::Settings(proxy, settings) => {
-                proxy.trusting(&mut podman).env("CONTAINERS_CONF", settings)
-            }
-            Way::Mirror(registries) => podman.env("CONTAINERS_REGISTRIES_CONF", registries),
-        };
+        let mut podman = self.way.command("podman", &self.home)?;
         podman
             .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"])
             .args(["--events-backend", "none"])

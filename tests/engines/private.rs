@@ -15,28 +15,29 @@ use crate::containerd::Containerd;
 use crate::dockerd::Dockerd;
 use crate::engine::{Engine, Login};
 use crate::images::{self, Image};
-use crate::podman::{Podman, Way};
+use crate::podman::Podman;
 use crate::process::PATIENCE;
 use crate::site::Access;
 use crate::skopeo::Skopeo;
+use crate::way::Way;
 
 const PRIVATE: &str = "team/private";
 const PUBLIC: &str = "library/public";
 
-struct World {
+pub(crate) struct World {
     home: TempDir,
-    hub: Registry,
-    access: Access,
+    pub(crate) hub: Registry,
+    pub(crate) access: Access,
     alice: Login,
     private: Image,
-    public: Image,
-    proxy: Proxy,
+    pub(crate) public: Image,
+    pub(crate) proxy: Proxy,
 }
 
 impl World {
     /// A Hub with an image that everybody may pull and one that Alice alone may; she has pushed both
     /// through the proxy.
-    fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let home = tempfile::tempdir()?;
         let alice = User::new("alice").pushes(PRIVATE).pushes(PUBLIC);
         let login = Login { name: alice.name.clone(), password: alice.password.clone() };
@@ -49,14 +50,14 @@ impl World {
         let image = |name| images::create(&layouts, name, &[(native, &[9_000, 90_000])]);
         let (private, public) = (image(PRIVATE)?, image(PUBLIC)?);
         let world = Self { home, hub, access, alice: login, private, public, proxy };
-        let skopeo = Skopeo::with(world.directory("pusher")?, world.access.clone())?;
+        let skopeo = Skopeo::with(world.directory("pusher")?, Way::Proxy(world.access.clone()))?;
         for image in [&world.private, &world.public] {
             skopeo.push_as(image, &world.alice)?;
         }
         Ok(world)
     }
 
-    fn directory(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.home.path().join(name);
         std::fs::create_dir(&path)?;
         Ok(path)
@@ -122,7 +123,7 @@ fn dockerd_pulls_without_the_hub() -> Result<()> {
 
 #[test]
 fn containerd_pulls_without_the_hub() -> Result<()> {
-    pulls_go_on_without_the_hub(Containerd::start)
+    pulls_go_on_without_the_hub(|home, access| Containerd::start(home, Way::Proxy(access)))
 }
 
 #[test]
@@ -132,12 +133,12 @@ fn podman_pulls_without_the_hub() -> Result<()> {
 
 #[test]
 fn buildah_pulls_without_the_hub() -> Result<()> {
-    pulls_go_on_without_the_hub(|home, proxy| Ok(Buildah { home, proxy, settings: None }))
+    pulls_go_on_without_the_hub(|home, proxy| Ok(Buildah { home, way: Way::Proxy(proxy) }))
 }
 
 #[test]
 fn skopeo_pulls_without_the_hub() -> Result<()> {
-    pulls_go_on_without_the_hub(Skopeo::with)
+    pulls_go_on_without_the_hub(|home, access| Skopeo::with(home, Way::Proxy(access)))
 }
 
 #[test]
@@ -147,7 +148,7 @@ fn dockerd_logs_in_through_the_proxy() -> Result<()> {
 
 #[test]
 fn containerd_logs_in_through_the_proxy() -> Result<()> {
-    private_images_are_their_owners(Containerd::start)
+    private_images_are_their_owners(|home, access| Containerd::start(home, Way::Proxy(access)))
 }
 
 #[test]
@@ -157,10 +158,10 @@ fn podman_logs_in_through_the_proxy() -> Result<()> {
 
 #[test]
 fn buildah_logs_in_through_the_proxy() -> Result<()> {
-    private_images_are_their_owners(|home, proxy| Ok(Buildah { home, proxy, settings: None }))
+    private_images_are_their_owners(|home, proxy| Ok(Buildah { home, way: Way::Proxy(proxy) }))
 }
 
 #[test]
 fn skopeo_logs_in_through_the_proxy() -> Result<()> {
-    private_images_are_their_owners(Skopeo::with)
+    private_images_are_their_owners(|home, access| Skopeo::with(home, Way::Proxy(access)))
 }

@@ -17,13 +17,14 @@ use rustix::process::{Pid, Signal, kill_process};
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Where Debian keeps each program that is needed here.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 11] = [
     ("buildah", "buildah"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
     ("docker", "docker.io"),
     ("docker-registry", "docker-registry"),
     ("dockerd", "docker.io"),
+    ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("podman", "podman"),
     ("skopeo", "skopeo"),
@@ -126,6 +127,11 @@ impl Daemon {
         let (tell, exit) = channel();
         std::thread::spawn(move || tell.send(child.wait()));
         Ok(Self { name, pid, exit, exited: None, readers, stdout, log })
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
     }
 
     /// How many lines it has printed so far.

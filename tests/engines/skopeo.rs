@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::{self, Image, Variant};
-use crate::process::{command, run};
-use crate::site::{Access, Site};
+use crate::process::run;
+use crate::site::Site;
+use crate::way::Way;
 
 #[test]
 fn skopeo_copies_all_platforms_again_from_the_cache() -> Result<()> {
@@ -35,23 +36,21 @@ fn what_skopeo_pushes_through_the_proxy_can_be_pulled_through_it() -> Result<()>
 /// The images that it copied lie in an OCI layout each.
 pub(crate) struct Skopeo {
     home: PathBuf,
-    proxy: Access,
+    way: Way,
 }
 
 impl Skopeo {
     fn start(site: &Site) -> Result<Self> {
-        Self::with(site.directory("skopeo")?, site.access())
+        Self::with(site.directory("skopeo")?, Way::Proxy(site.access()))
     }
 
-    pub(crate) fn with(home: PathBuf, proxy: Access) -> Result<Self> {
+    pub(crate) fn with(home: PathBuf, way: Way) -> Result<Self> {
         fs::create_dir(home.join("layouts"))?;
-        Ok(Self { home, proxy })
+        Ok(Self { home, way })
     }
 
     fn skopeo(&self) -> Result<Command> {
-        let mut skopeo = command("skopeo", &self.home)?;
-        self.proxy.client(&mut skopeo);
-        Ok(skopeo)
+        self.way.command("skopeo", &self.home)
     }
 
     fn copy(&self, source: &str, target: &str) -> Result<()> {

@@ -130,7 +130,7 @@ fn a_renewed_ca_is_another_and_the_old_one_is_kept() {
 
 #[test]
 fn shells_and_man_are_told_of_every_subcommand() {
-    let subcommands = ["serve", "check", "verify", "config", "ca", "completions", "man"];
+    let subcommands = ["serve", "check", "verify", "pull", "config", "ca", "completions", "man"];
     for shell in ["bash", "zsh", "fish"] {
         let script = run(BINARY.as_ref(), &["completions", shell], &[]);
         assert_eq!(script.code, Some(0));

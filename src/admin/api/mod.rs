@@ -1,9 +1,15 @@
 //! `/api/v1/`: JSON for tools. `docs/api/openapi.json` describes it.
 //!
 //! - `verify`: hash everything that is kept
+//! - `explain`: what a pull would meet now
+//! - `pull`: bring an image in
+//! - `lines`: work that is told of while it goes on
 //! - `reports`: what there is to know, as documents
 //! - `watching`: what a person who watches wants to see
 
+mod explain;
+pub(super) mod lines;
+mod pull;
 pub(super) mod reports;
 mod verify;
 pub(super) mod watching;
@@ -13,6 +19,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde_json::Value;
 
+pub use pull::Room;
 pub use verify::Turn;
 
 use super::Services;
@@ -36,6 +43,8 @@ pub(super) enum Endpoint {
     History,
     Events,
     Verify,
+    Pull,
+    Explain,
 }
 
 /// Every endpoint: its method, its path.
@@ -52,10 +61,12 @@ pub(super) const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
     (Method::GET, "/api/v1/history", Endpoint::History),
     (Method::GET, "/api/v1/events", Endpoint::Events),
     (Method::POST, "/api/v1/verify", Endpoint::Verify),
+    (Method::POST, "/api/v1/pull", Endpoint::Pull),
+    (Method::GET, "/api/v1/explain", Endpoint::Explain),
 ];
 
 /// The answer to a request that may be answered.
-pub(super) fn answer(
+pub(super) async fn answer(
     services: &Arc<Services>,
     method: &Method,
     path: &str,
@@ -81,6 +92,11 @@ pub(super) fn answer(
         Endpoint::Requests => queried(watching::requests(services, query.unwrap_or_default())),
         Endpoint::Events => events::stream(services),
         Endpoint::Verify => verify::start(services),
+        Endpoint::Explain => match explain::explain(services, query.unwrap_or_default()).await {
+            Ok(document) => json(&document),
+            Err(reason) => refused(StatusCode::BAD_REQUEST, &reason).map(Into::into),
+        },
+        Endpoint::Pull => pull::start(services, query.unwrap_or_default()),
     }
 }
 

@@ -3,18 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use entrepot_cache::Pace;
-use http::{HeaderValue, Response, StatusCode, header};
-use tokio::sync::{Semaphore, mpsc};
+use http::{Response, StatusCode};
+use tokio::sync::Semaphore;
 
 use super::super::Services;
 use super::super::body::AdminBody;
 use super::super::pages::refused;
-use super::super::verification::{Going, Told, verify};
+use super::super::verification::{Told, verify};
+use super::lines::{self, Lines};
 
-/// Lines that wait for a slow listener; progress beyond that is not told.
-const WAITING: usize = 64;
 /// How often progress is told at most.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -35,43 +33,29 @@ pub(super) fn start(services: &Arc<Services>) -> Response<AdminBody> {
         let reason = "a verification is under way already";
         return refused(StatusCode::CONFLICT, reason).map(Into::into);
     };
-    let (lines, body) = mpsc::channel(WAITING);
-    let services = services.clone();
-    services.tasks.clone().spawn(async move {
+    let deserted = "nobody listens: the verification ends early";
+    lines::tell(services, deserted, |services, lines| async move {
         tracing::info!("verifying what is kept");
-        let is_deserted = tokio::select! {
-            () = run(&services, &lines) => false,
-            () = lines.closed() => true,
-            () = services.shutdown.cancelled() => false,
-        };
+        let last = run(&services, &lines).await;
         // Before it is told: who reads that may begin another.
         drop(turn);
-        if is_deserted {
-            tracing::info!("nobody listens: the verification ends early");
-        }
-    });
-    let mut response = Response::new(AdminBody::Lines(body));
-    let media_type = HeaderValue::from_static("application/jsonl");
-    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
-    response
+        lines.say(&last).await;
+    })
 }
 
-async fn run(services: &Services, lines: &mpsc::Sender<Bytes>) {
+async fn run(services: &Services, lines: &Lines) -> Told {
     let mut last_progress: Option<Instant> = None;
     let tell = |told: Told| {
         if matches!(told, Told::Progress(_)) {
             if last_progress.is_some_and(|last| last.elapsed() < TICK) {
-                return Going::On;
+                return;
             }
             last_progress = Some(Instant::now());
         }
         // A listener that is slow misses steps of the progress; the summary has all that counts.
-        match line(&told).map(|line| lines.try_send(line)) {
-            Some(Err(mpsc::error::TrySendError::Closed(_))) => Going::Off,
-            _ => Going::On,
-        }
+        lines.hint(&told);
     };
-    let last = match verify(&services.store, Pace::Gentle, tell).await {
+    match verify(&services.store, Pace::Gentle, tell).await {
         Ok(findings) => {
             let damaged = findings.damaged.len();
             tracing::info!(objects = findings.objects, damaged, "what is kept was verified");
@@ -81,14 +65,5 @@ async fn run(services: &Services, lines: &mpsc::Sender<Bytes>) {
             tracing::error!(%error, "what is kept could not be verified");
             Told::Error(error.to_string())
         }
-    };
-    if let Some(line) = line(&last) {
-        // Whoever has left meanwhile has heard enough.
-        let _ = lines.send(line).await;
     }
-}
-
-fn line(told: &Told) -> Option<Bytes> {
-    let text = serde_json::to_string(told).ok()?;
-    Some(Bytes::from(format!("{text}\n")))
 }

@@ -1,0 +1,108 @@
+//! `POST /api/v1/pull`: bring an image in ahead of time.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use tokio::sync::Semaphore;
+use url::form_urlencoded;
+
+use super::super::Services;
+use super::super::body::AdminBody;
+use super::super::pages::refused;
+use super::super::pull::{Platforms, Pull, Told, Wanted};
+use super::lines;
+use crate::oci::Platform;
+
+/// Pulls at a time: each has a handful of transfers of its own.
+const MOST: usize = 32;
+
+/// The room for pulls; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Room(Arc<Semaphore>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MOST)))
+    }
+}
+
+/// Begins, and tells of it as JSON lines. It ends early when nobody listens any more, and with the
+/// shutdown.
+pub(super) fn start(services: &Arc<Services>, query: &str) -> Response<AdminBody> {
+    let wanted = match parse(query) {
+        Ok(wanted) => wanted,
+        Err(reason) => return refused(StatusCode::BAD_REQUEST, &reason).map(Into::into),
+    };
+    let Ok(place) = services.room.0.clone().try_acquire_owned() else {
+        let reason = "too many pulls are under way already: try again later";
+        return refused(StatusCode::TOO_MANY_REQUESTS, reason).map(Into::into);
+    };
+    lines::tell(
+        services,
+        "nobody listens: no more of the image is brought in",
+        |services, lines| {
+            async move {
+                let Services { gateway, policy, .. } = &*services;
+                tracing::info!(image = %wanted.image, "bringing an image in");
+                let pull = Pull { gateway, policy, wanted: &wanted, lines: &lines };
+                let last = match pull.run().await {
+                    Ok(summary) => {
+                        let (blobs, bytes) = (summary.fetched_blobs, summary.fetched_bytes);
+                        tracing::info!(image = %wanted.image, blobs, bytes, "an image was brought in");
+                        Told::Summary(summary)
+                    }
+                    Err(failure) => {
+                        tracing::warn!(error = failure.message, "an image could not be brought in");
+                        Told::Error(failure)
+                    }
+                };
+                // Before it is told: who reads that may begin another.
+                drop(place);
+                lines.say(&last).await;
+            }
+        },
+    )
+}
+
+/// `image=NAME`, and `platform=OS/ARCH[/VARIANT]` any number of times, or `platform=all`.
+fn parse(query: &str) -> Result<Wanted, String> {
+    let (mut image, mut platforms, mut is_all) = (None, Vec::new(), false);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "image" if image.is_none() => {
+                image = Some(value.parse().map_err(|error| format!("image: {error}"))?);
+            }
+            "platform" if value == "all" => is_all = true,
+            "platform" => {
+                platforms.push(value.parse().map_err(|error| format!("platform: {error}"))?);
+            }
+            _ => return Err("the query may hold image=NAME once, and platform=…".to_owned()),
+        }
+    }
+    let platforms = match platforms {
+        _ if is_all => Platforms::All,
+        platforms if platforms.is_empty() => Platforms::These(vec![Platform::here()]),
+        platforms => Platforms::These(platforms),
+    };
+    Ok(Wanted { image: image.ok_or("image=NAME is missing")?, platforms })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_asked_for_in_one_way() {
+        let wanted =
+            parse("image=alpine%3A3&platform=linux%2Farm64&platform=linux/arm/v7").unwrap();
+        assert_eq!(wanted.image.to_string(), "docker.io/library/alpine:3");
+        let these = ["linux/arm64", "linux/arm/v7"].map(|one| one.parse().unwrap());
+        assert_eq!(wanted.platforms, Platforms::These(these.to_vec()));
+        let here = Platforms::These(vec![Platform::here()]);
+        assert_eq!(parse("image=alpine").unwrap().platforms, here);
+        assert_eq!(parse("image=a&platform=all").unwrap().platforms, Platforms::All);
+        for wrong in ["", "image=", "image=A", "image=a&image=b", "image=a&platform=x", "tag=x"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! One object of an image, asked for as an engine asks.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+
+use super::Pull;
+use super::failure::{self, Failure};
+use super::told::{Done, Origin, Progress, Told};
+use crate::gateway::{ResponseBody, Served};
+use crate::log::Outcome;
+use crate::oci::{Algorithm, Digest, Part, Reference};
+use crate::upstream::body::RequestBody;
+
+/// What containerd asks for, word by word: a tag that was resolved for it is fresh for it.
+const ACCEPT: &str = "application/vnd.docker.distribution.manifest.v2+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, */*";
+/// The largest manifest taken, as the gateway has it.
+const LARGEST_MANIFEST: usize = 8 * 1024 * 1024;
+/// No error document is longer.
+const LARGEST_ERROR: usize = 64 * 1024;
+/// How often the progress of a blob is told at most.
+const TICK: Duration = Duration::from_millis(200);
+
+impl Pull<'_> {
+    /// A manifest, and the digest of its bytes.
+    pub(super) async fn manifest(&self, reference: &Reference) -> Result<(Digest, Bytes), Failure> {
+        let image = &self.wanted.image;
+        let served = self.ask(&format!("manifests/{reference}")).await?;
+        let body = Limited::new(served.response.into_body(), LARGEST_MANIFEST).collect().await;
+        let bytes = body.map_err(|error| Failure::unusable(image, &error))?.to_bytes();
+        let algorithm = match reference {
+            Reference::Digest(digest) => digest.algorithm(),
+            Reference::Tag(_) => Algorithm::Sha256,
+        };
+        let digest = Digest::of(algorithm, &bytes);
+        self.settled(&digest).await?;
+        Ok((digest, bytes))
+    }
+
+    /// A blob, into the store.
+    pub(super) async fn blob(&self, part: &Part) -> Result<Done, Failure> {
+        let served = self.ask(&format!("blobs/{}", part.digest)).await?;
+        let digest = part.digest.to_string();
+        let done = if served.outcome == Outcome::Hit {
+            Done { digest, bytes: part.size, from: Origin::Store }
+        } else {
+            let bytes = self.read(&digest, served.response.into_body()).await?;
+            self.settled(&part.digest).await?;
+            Done { digest, bytes, from: Origin::Registry }
+        };
+        self.lines.say(&Told::Done(done.clone())).await;
+        Ok(done)
+    }
+
+    /// Reads a blob to its end, as a client that throws it away.
+    async fn read(&self, digest: &str, mut body: ResponseBody) -> Result<u64, Failure> {
+        let (mut bytes, mut told) = (0, Instant::now());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Failure::broken(&self.wanted.image, &error))?;
+            bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if told.elapsed() >= TICK {
+                told = Instant::now();
+                self.lines.hint(&Told::Progress(Progress { digest: digest.to_owned(), bytes }));
+            }
+        }
+        Ok(bytes)
+    }
+
+    async fn settled(&self, digest: &Digest) -> Result<(), Failure> {
+        let image = &self.wanted.image;
+        if self.gateway.has_settled(&image.registry, &image.repository, digest).await {
+            Ok(())
+        } else {
+            Err(Failure::not_kept(image))
+        }
+    }
+
+    /// The gateway's answer, if it is what was asked for.
+    async fn ask(&self, what: &str) -> Result<Served, Failure> {
+        let image = &self.wanted.image;
+        let request = Request::get(format!("/v2/{}/{what}", image.repository))
+            .header(header::ACCEPT, ACCEPT)
+            .body(RequestBody::Empty)
+            .map_err(|error| Failure::unusable(image, &error))?;
+        let (served, _) = self.gateway.respond(&image.authority, request).await;
+        let status = served.response.status();
+        if status == StatusCode::OK {
+            return Ok(served);
+        }
+        let body = Limited::new(served.response.into_body(), LARGEST_ERROR).collect().await;
+        let told = || body.ok().and_then(|body| failure::message(&body.to_bytes()));
+        Err(Failure::answered(image, status, served.reason.or_else(told).as_deref()))
+    }
+}

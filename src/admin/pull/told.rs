@@ -1,0 +1,102 @@
+//! What is told of a pull while it goes on, one JSON object a line.
+
+use serde::{Deserialize, Serialize};
+
+use super::Failure;
+use crate::oci::Part;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Told {
+    /// The manifests are here: what belongs to the image is known.
+    Image(Beginning),
+    /// A blob is coming.
+    Progress(Progress),
+    /// A blob is here.
+    Done(Done),
+    /// The last line, if all went well.
+    Summary(Summary),
+    /// The last line, if not.
+    Error(Failure),
+}
+
+/// What belongs to an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beginning {
+    /// Its full name.
+    pub image: String,
+    /// What its name stands for.
+    pub digest: String,
+    /// For which machines; none where there is no index that says so.
+    pub platforms: Vec<String>,
+    /// Its blobs.
+    pub objects: Vec<Object>,
+}
+
+/// A blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// Its name.
+    pub digest: String,
+    /// Its size, as the manifest has it.
+    pub total_bytes: u64,
+    /// Whether it is the configuration, rather than a layer.
+    pub is_config: bool,
+}
+
+impl Object {
+    pub(super) fn of(part: &Part) -> Self {
+        let Part { digest, size, is_config } = part;
+        Self { digest: digest.to_string(), total_bytes: *size, is_config: *is_config }
+    }
+}
+
+/// How much of a blob has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Which.
+    pub digest: String,
+    /// So much.
+    pub bytes: u64,
+}
+
+/// A blob that is here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Which.
+    pub digest: String,
+    /// All of it.
+    pub bytes: u64,
+    /// Where it came from.
+    pub from: Origin,
+}
+
+/// Where a blob came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// It was kept already.
+    Store,
+    /// From the registry, just now.
+    Registry,
+}
+
+/// What was brought in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The image's full name.
+    pub image: String,
+    /// What its name stands for.
+    pub digest: String,
+    /// For which machines; none where there is no index that says so.
+    pub platforms: Vec<String>,
+    /// Its manifests and blobs.
+    pub objects: u64,
+    /// All their bytes.
+    pub bytes: u64,
+    /// Blobs that were not kept before.
+    pub fetched_blobs: u64,
+    /// Their bytes.
+    pub fetched_bytes: u64,
+}

@@ -1,0 +1,119 @@
+//! `entrepot pull`: bring images into the cache of a running proxy ahead of time.
+//!
+//! The proxy does it (`POST /api/v1/pull`); here it is only watched.
+
+mod show;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use http::Method;
+use url::form_urlencoded;
+
+use self::show::Show;
+use super::Report;
+use super::api::{Api, Lines};
+use crate::admin::pull::{Failure, FailureKind, Platforms, Told, Wanted};
+use crate::config::Settings;
+use crate::oci::{ImageName, Platform};
+
+/// What stands behind `entrepot pull`, beside the settings.
+pub(super) fn arguments(command: Command) -> Command {
+    let image = Arg::new("image")
+        .value_name("IMAGE")
+        .required(true)
+        .num_args(1..)
+        .value_parser(clap::value_parser!(ImageName))
+        .help("As you give it to an engine: alpine, ghcr.io/org/app:1.2, …@sha256:…");
+    let platform = Arg::new("platform")
+        .long("platform")
+        .value_name("OS/ARCH[/VARIANT],…")
+        .action(ArgAction::Append)
+        .value_delimiter(',')
+        .value_parser(clap::value_parser!(Platform))
+        .help("For these machines [default: those like this one]");
+    let all = Arg::new("all-platforms")
+        .long("all-platforms")
+        .action(ArgAction::SetTrue)
+        .conflicts_with("platform")
+        .help("For all machines that there are");
+    command.arg(image).arg(platform).arg(all)
+}
+
+/// Brings the images in, one after the other; all are tried. The exit code is that of the first
+/// failure.
+pub(super) fn run(
+    settings: &Settings,
+    given: &ArgMatches,
+    report: Report,
+) -> anyhow::Result<ExitCode> {
+    let api = Api::new(settings, given.get_one::<String>("server").map(String::as_str))?;
+    let mut show = Show::new(report);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut code = ExitCode::SUCCESS;
+    let mut has_failed = false;
+    for wanted in wanted(given) {
+        if let Err(failure) = runtime.block_on(pull(&api, &wanted, &mut show))? {
+            eprintln!("entrepot: {}", failure.message);
+            if !has_failed {
+                code = ExitCode::from(exit_code(failure.kind));
+            }
+            has_failed = true;
+        }
+    }
+    Ok(code)
+}
+
+fn wanted(given: &ArgMatches) -> Vec<Wanted> {
+    let platforms = match given.get_many::<Platform>("platform") {
+        _ if given.get_flag("all-platforms") => Platforms::All,
+        Some(platforms) => Platforms::These(platforms.cloned().collect()),
+        None => Platforms::These(vec![Platform::here()]),
+    };
+    let images = given.get_many::<ImageName>("image").into_iter().flatten();
+    images.map(|image| Wanted { image: image.clone(), platforms: platforms.clone() }).collect()
+}
+
+/// Has the proxy bring one image in.
+async fn pull(api: &Api, wanted: &Wanted, show: &mut Show) -> anyhow::Result<Result<(), Failure>> {
+    let response = api.send(Method::POST, &path(wanted)).await?;
+    let mut lines = Lines::new(response);
+    let broken = || {
+        let (at, image) = (api.at(), &wanted.image);
+        anyhow!("the proxy on {at} ended before {image} was here: what has come is kept")
+    };
+    loop {
+        let told = lines.next().await.with_context(broken)?.ok_or_else(broken)?;
+        show.hear(&told)?;
+        match told {
+            Told::Summary(_) => return Ok(Ok(())),
+            Told::Error(failure) => return Ok(Err(failure)),
+            Told::Image(_) | Told::Progress(_) | Told::Done(_) => {}
+        }
+    }
+}
+
+fn path(wanted: &Wanted) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("image", &wanted.image.to_string());
+    match &wanted.platforms {
+        Platforms::All => {
+            query.append_pair("platform", "all");
+        }
+        Platforms::These(platforms) => {
+            query.extend_pairs(platforms.iter().map(|one| ("platform", one.to_string())));
+        }
+    }
+    format!("/api/v1/pull?{}", query.finish())
+}
+
+fn exit_code(kind: FailureKind) -> u8 {
+    match kind {
+        FailureKind::NotFound | FailureKind::NoPlatform => 3,
+        FailureKind::Refused => 4,
+        FailureKind::Unreachable => 5,
+        FailureKind::Quota => 6,
+        FailureKind::NotIntercepted | FailureKind::NotKept | FailureKind::Unusable => 1,
+    }
+}

@@ -1,0 +1,168 @@
+//! How a pull is told: a bar a layer on a terminal, lines elsewhere, or JSON.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal as _, Write as _};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::Report;
+use crate::admin::pull::{Beginning, Done, Object, Origin, Summary, Told};
+use crate::log::bytes;
+
+/// A layer's line on a terminal.
+const BAR: &str = "{prefix} [{bar:30}] {decimal_bytes:>9}/{decimal_total_bytes:9} {wide_msg}";
+
+/// Who tells it.
+pub(super) enum Show {
+    /// Bars on standard error.
+    Bars(MultiProgress, HashMap<String, ProgressBar>),
+    /// Lines on standard output.
+    Lines(HashMap<String, Object>),
+    /// Each line of the API, as it is.
+    Json,
+}
+
+impl Show {
+    pub(super) fn new(report: Report) -> Self {
+        match report {
+            Report::Json => Self::Json,
+            Report::Text if io::stderr().is_terminal() => {
+                Self::Bars(MultiProgress::new(), HashMap::new())
+            }
+            Report::Text => Self::Lines(HashMap::new()),
+        }
+    }
+
+    /// Tells the next thing. What fails is for the caller to tell.
+    pub(super) fn hear(&mut self, told: &Told) -> anyhow::Result<()> {
+        match (&mut *self, told) {
+            (Self::Json, told) => writeln!(io::stdout(), "{}", serde_json::to_string(told)?)?,
+            (Self::Bars(all, bars), Told::Image(beginning)) => {
+                all.println(headline(beginning))?;
+                let objects = beginning.objects.iter();
+                bars.extend(objects.map(|one| (one.digest.clone(), all.add(bar(one)))));
+            }
+            (Self::Bars(_, bars), Told::Progress(progress)) => {
+                if let Some(bar) = bars.get(&progress.digest) {
+                    bar.set_position(progress.bytes);
+                }
+            }
+            (Self::Bars(_, bars), Told::Done(done)) => {
+                if let Some(bar) = bars.get(&done.digest) {
+                    bar.set_position(done.bytes);
+                    bar.finish_with_message(origin(done.from));
+                }
+            }
+            (Self::Lines(objects), Told::Image(beginning)) => {
+                writeln!(io::stdout(), "{}", headline(beginning))?;
+                objects
+                    .extend(beginning.objects.iter().map(|one| (one.digest.clone(), one.clone())));
+            }
+            (Self::Lines(objects), Told::Done(done)) => {
+                writeln!(io::stdout(), "{}", line(done, objects.get(&done.digest)))?;
+            }
+            (_, Told::Summary(summary)) => {
+                self.end();
+                writeln!(io::stdout(), "{}", footline(summary))?;
+            }
+            (_, Told::Error(_)) => self.end(),
+            (Self::Lines(_), Told::Progress(_)) => {}
+        }
+        Ok(())
+    }
+
+    /// Bars of what has not come stay as they are.
+    fn end(&mut self) {
+        if let Self::Bars(_, bars) = self {
+            for (_, bar) in bars.drain() {
+                bar.abandon();
+            }
+        }
+    }
+}
+
+fn bar(object: &Object) -> ProgressBar {
+    let style = ProgressStyle::with_template(BAR);
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("##.");
+    let bar = ProgressBar::new(object.total_bytes).with_style(style);
+    bar.with_prefix(format!("{} {}", short(&object.digest), kind(object.is_config)))
+}
+
+/// As much of a digest as tells it from others.
+fn short(digest: &str) -> String {
+    digest.split(':').next_back().unwrap_or_default().chars().take(12).collect()
+}
+
+/// Both are of one width.
+fn kind(is_config: bool) -> &'static str {
+    if is_config { "config" } else { "layer " }
+}
+
+fn origin(from: Origin) -> &'static str {
+    match from {
+        Origin::Store => "kept already",
+        Origin::Registry => "pulled",
+    }
+}
+
+fn headline(beginning: &Beginning) -> String {
+    let Beginning { image, digest, platforms, objects } = beginning;
+    let platforms = match platforms.join(", ") {
+        none if none.is_empty() => none,
+        some => format!(" for {some}"),
+    };
+    let all: u64 = objects.iter().map(|one| one.total_bytes).sum();
+    format!("{image} is {digest}{platforms}: {} blobs, {}", objects.len(), bytes(all))
+}
+
+fn line(done: &Done, object: Option<&Object>) -> String {
+    let kind = kind(object.is_some_and(|object| object.is_config));
+    let (digest, size, from) = (short(&done.digest), bytes(done.bytes), origin(done.from));
+    format!("{digest} {kind} {size:>9} {from}")
+}
+
+fn footline(summary: &Summary) -> String {
+    let Summary { image, objects, bytes: all, fetched_bytes, .. } = summary;
+    let (all, fetched) = (bytes(*all), bytes(*fetched_bytes));
+    format!("{image} is here: {objects} objects, {all}, of which {fetched} came now")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_read_well() {
+        let digest = |n: &str| format!("sha256:{}", n.repeat(32));
+        let object =
+            |n: &str, total_bytes, is_config| Object { digest: digest(n), total_bytes, is_config };
+        let beginning = Beginning {
+            image: "docker.io/library/alpine:latest".to_owned(),
+            digest: digest("ab"),
+            platforms: vec!["linux/amd64".to_owned()],
+            objects: vec![object("cd", 1471, true), object("ef", 3_642_247, false)],
+        };
+        let done = |n: &str, bytes, from| Done { digest: digest(n), bytes, from };
+        let summary = Summary {
+            image: beginning.image.clone(),
+            digest: digest("ab"),
+            platforms: beginning.platforms.clone(),
+            objects: 4,
+            bytes: 3_645_000,
+            fetched_blobs: 1,
+            fetched_bytes: 3_642_247,
+        };
+        let text = [
+            headline(&beginning),
+            line(&done("cd", 1471, Origin::Store), Some(&beginning.objects[0])),
+            line(&done("ef", 3_642_247, Origin::Registry), Some(&beginning.objects[1])),
+            footline(&summary),
+        ];
+        insta::assert_snapshot!(text.join("\n"), @r"
+        docker.io/library/alpine:latest is sha256:abababababababababababababababababababababababababababababababab for linux/amd64: 2 blobs, 3.6 MB
+        cdcdcdcdcdcd config    1.4 kB kept already
+        efefefefefef layer     3.6 MB pulled
+        docker.io/library/alpine:latest is here: 4 objects, 3.6 MB, of which 3.6 MB came now
+        ");
+    }
+}
