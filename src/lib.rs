@@ -9,6 +9,7 @@
 //! - `cli`: one file a subcommand
 //! - `config`: layers of sources to valid settings
 //! - `admin`: the proxy's own pages, the admin listener
+//! - `images`: what is kept, as images
 //! - `listener`: accepting, sniffing, CONNECT, interception, tunnels, drain
 //! - `gateway`: the decisions on a registry request
 //! - `upstream`: everything that leaves
@@ -21,6 +22,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod gateway;
+pub mod images;
 pub mod listener;
 pub mod log;
 pub mod metrics;

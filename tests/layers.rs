@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down: a module may name itself and whatever stands below it.
-const LAYERS: [&str; 9] =
-    ["cli", "config", "admin", "listener", "gateway", "upstream", "metrics", "log", "oci"];
+const LAYERS: [&str; 10] = [
+    "cli", "config", "admin", "images", "listener", "gateway", "upstream", "metrics", "log", "oci",
+];
 
 #[test]
 fn nothing_imports_upward() {

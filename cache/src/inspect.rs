@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::disk::{DiskError, DiskFile, Kind};
 use crate::shared::Shared;
-use crate::{Algorithm, Digest, Hasher, QuarantineError};
+use crate::{Algorithm, Digest, Hasher, QuarantineError, references};
 
 /// How much is read and hashed at a time.
 const PIECE: u64 = 1024 * 1024;
@@ -137,6 +139,14 @@ fn take_out(
         error if error.is_not_found() => QuarantineError::Absent,
         error => QuarantineError::Store(error),
     })
+}
+
+/// The bytes of a small kept object, if they are right. Blocks.
+pub(crate) fn peek(shared: &Shared, digest: &Digest) -> Option<Bytes> {
+    let file = shared.tree.disk().open(&shared.tree.blob(digest)).ok()?;
+    let len = file.len().ok().filter(|len| *len <= references::LARGEST)?;
+    let bytes = file.read_exact_at(usize::try_from(len).ok()?, 0).ok()?;
+    (Digest::of(digest.algorithm(), &bytes) == *digest).then(|| bytes.into())
 }
 
 /// Calls `visit` with every kept object of `shared`'s tree, in no order. Blocks.

@@ -24,9 +24,11 @@
 //! | `publish`, `inspect` | partial → final name; verification and quarantine |
 //! | `check` | verifying a kept object when it is first asked for |
 //! | `repository`, `records` | what a registry has shown where |
+//! | `catalogue` | which records there are |
 //! | `index` | hints: sizes, last use, hits |
 //! | `references` | which other objects a document needs |
 //! | `bounds`, `pins` | eviction, and what is exempt from it |
+//! | `withdrawal` | taking documents out with what nothing else needs |
 //! | `tree`, `lock`, `recovery` | the directory: layout, ownership, cleaning after a crash |
 //! | [`disk`] | every file call, with a seam for faults |
 //!
@@ -68,6 +70,7 @@
 mod blocking;
 mod bounds;
 mod buffers;
+mod catalogue;
 mod check;
 mod checksum;
 mod digest;
@@ -100,8 +103,10 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod withdrawal;
 mod writer;
 
+pub use catalogue::RepositoryPath;
 pub use digest::{Algorithm, Digest, DigestError};
 pub use errors::{
     BeginError, FinishError, OpenError, PutError, QuarantineError, ReadError, RecordError,
@@ -117,6 +122,7 @@ pub use relay::Relay;
 pub use repository::{ContentRecord, Fact, Repository};
 pub use reservation::{Reservation, Start};
 pub use store::{Download, Kept, Lookup, Presence, Store, Totals};
+pub use withdrawal::Withdrawn;
 pub use writer::Writer;
 
 /// How many bytes at the end of an unfinished object no reader sees before the digest is verified.

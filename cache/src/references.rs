@@ -9,7 +9,7 @@ use crate::Digest;
 use crate::disk::{DiskError, DiskFile};
 
 /// Larger ones are no documents: registries take manifests of up to 4 MiB, some of 8.
-const LARGEST: u64 = 8 * 1024 * 1024;
+pub(crate) const LARGEST: u64 = 8 * 1024 * 1024;
 /// A document that needs more is not an image; it counts as one that needs nothing.
 const MOST: usize = 4096;
 /// Where the first byte that is not white space must be.

@@ -8,9 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::disk::DiskError;
 use crate::reservation::interrupted;
 use crate::shared::Shared;
-use crate::{Digest, RecordError, RecordNameError, records};
+use crate::tree::Tree;
+use crate::{Digest, RecordError, RecordNameError, catalogue, records};
 
 /// The longest repository name, in bytes; the OCI distribution spec recommends the limit 255 for
 /// host and name together.
@@ -113,6 +115,29 @@ impl Repository {
         self.write(self.content_path(digest), record).await
     }
 
+    /// Takes the record of an object away; without effect where there is none.
+    pub async fn forget_content(&self, digest: &Digest) -> Result<(), RecordError> {
+        self.remove(self.content_path(digest)).await
+    }
+
+    /// The objects on record here, in order: names alone, a look at the directory.
+    pub async fn contents(&self) -> Result<Vec<Digest>, DiskError> {
+        self.listed(catalogue::contents).await
+    }
+
+    /// The tags on record here, in order: names alone, a look at the directory.
+    pub async fn tags(&self) -> Result<Vec<String>, DiskError> {
+        self.listed(catalogue::tags).await
+    }
+
+    async fn listed<T: Send + 'static>(
+        &self,
+        list: fn(&Tree, &Path) -> Result<T, DiskError>,
+    ) -> Result<T, DiskError> {
+        let listed = self.on_lane(self.dir.clone(), move |shared, dir| list(&shared.tree, dir));
+        listed.await.unwrap_or_else(|error| Err(interrupted(error)))
+    }
+
     /// What is on record about `fact`, in the caller's own words. Damage, an unknown form and disk
     /// errors are logged and count as nothing on record. Cancel safe.
     pub async fn fact<T>(&self, fact: Fact<'_>) -> Option<T>
@@ -134,8 +159,11 @@ impl Repository {
 
     /// Takes a record away; without effect where there is none.
     pub async fn forget_fact(&self, fact: Fact<'_>) -> Result<(), RecordError> {
-        let removed =
-            self.on_lane(self.fact_path(fact)?, |shared, path| shared.tree.disk().remove(path));
+        self.remove(self.fact_path(fact)?).await
+    }
+
+    async fn remove(&self, path: PathBuf) -> Result<(), RecordError> {
+        let removed = self.on_lane(path, |shared, path| shared.tree.disk().remove(path));
         let removed = removed.await.unwrap_or_else(|error| Err(interrupted(error)));
         removed.map_err(RecordError::Store)
     }

@@ -1,7 +1,8 @@
 //! The store: opening it, and asking it for objects.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -22,8 +23,12 @@ use crate::shared::Shared;
 use crate::tree::Tree;
 use crate::{
     Digest, IndexState, OpenError, Options, Pace, PutError, QuarantineError, Reader,
-    RecordNameError, Repository, Reservation, Verdict, blocking, check, inspect,
+    RecordNameError, Repository, RepositoryPath, Reservation, Verdict, Withdrawn, blocking,
+    catalogue, check, inspect, withdrawal,
 };
+
+/// How often it is looked whether the index has been read: only its owner's thread knows when.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// An open store. Cheap to clone; all clones are the same store.
 ///
@@ -273,6 +278,21 @@ impl Store {
         lanes.run(&lane, move || work(&shared, &digest)).await
     }
 
+    /// Takes `documents` out, with all that only they need; who is reading any of it goes on.
+    ///
+    /// What is pinned or `exempt` stays, with what it needs; so does what another kept document
+    /// needs, and what is asked for just now. While the index is being read it is not known what
+    /// needs what: wait for [`is_known_within`](Self::is_known_within) before.
+    pub async fn withdraw(
+        &self,
+        documents: HashSet<Digest>,
+        exempt: HashSet<Digest>,
+    ) -> Result<Withdrawn, DiskError> {
+        let shared = Arc::clone(&self.shared);
+        let taken = blocking::run(move || withdrawal::withdraw(&shared, documents, exempt)).await;
+        taken.unwrap_or_else(|error| Err(interrupted(error)))
+    }
+
     /// Hashes a kept object from the disk, about 2 GB/s of one core. Changes nothing.
     pub async fn verify_object(&self, digest: &Digest) -> Verdict {
         self.verify_at(digest, Pace::Full).await
@@ -293,6 +313,18 @@ impl Store {
             inspect::walk(&shared.tree, |digest| digests.push(digest)).map(|()| digests)
         });
         walked.await.unwrap_or_else(|error| Err(interrupted(error)))
+    }
+
+    /// The bytes of a small kept object (8 MiB at most), if they are right. It counts as no use.
+    pub async fn peek(&self, digest: &Digest) -> Option<Bytes> {
+        self.off_thread(digest, inspect::peek).await.ok().flatten()
+    }
+
+    /// Every repository that has records, in order: names alone, a walk through the directories.
+    pub async fn repositories(&self) -> Result<Vec<RepositoryPath>, DiskError> {
+        let shared = Arc::clone(&self.shared);
+        let listed = blocking::run(move || catalogue::repositories(&shared.tree)).await;
+        listed.unwrap_or_else(|error| Err(interrupted(error)))
     }
 
     /// Keeps `digest` and all that it needs from being evicted, whether it is kept already or not;
@@ -345,6 +377,23 @@ impl Store {
             one.is_pinned = self.shared.pins.has(&one.digest);
         }
         kept
+    }
+
+    /// What is known of one kept object: from memory, as far as the index has been read.
+    #[must_use]
+    pub fn find(&self, digest: &Digest) -> Option<Kept> {
+        let kept = self.shared.index.find(digest)?;
+        Some(Kept { is_pinned: self.shared.pins.has(digest), ..kept })
+    }
+
+    /// Waits until it is known what is kept, and what needs what: whether that is so in time.
+    pub async fn is_known_within(&self, patience: Duration) -> bool {
+        let known = async {
+            while !self.shared.index.is_complete() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(patience, known).await.is_ok()
     }
 
     /// The downloads that are under way now, in no order.

@@ -64,8 +64,8 @@ pub(super) enum Denial {
     Host,
     #[error("this API is not for web pages of elsewhere")]
     Origin,
-    #[error("a body must be application/json")]
-    MediaType,
+    #[error("a body must be {0}")]
+    MediaType(&'static str),
 }
 
 impl Denial {
@@ -73,7 +73,7 @@ impl Denial {
         match self {
             Self::NoToken | Self::Host | Self::Origin => StatusCode::FORBIDDEN,
             Self::Token => StatusCode::UNAUTHORIZED,
-            Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         }
     }
 }
@@ -99,13 +99,14 @@ impl Guard {
         self.token.store(token.map(Arc::new));
     }
 
-    /// Whether a request for the API is heard.
+    /// Whether a request for the API is heard; `body` is the media type that its body must have, if
+    /// it has one.
     pub(super) fn check(
         &self,
         ends: Ends,
         method: &Method,
         headers: &HeaderMap,
-        has_body: bool,
+        body: Option<&'static str>,
     ) -> Result<(), Denial> {
         let is_authorized = self.authorized(headers)?;
         if !is_authorized && !ends.client.ip().to_canonical().is_loopback() {
@@ -119,10 +120,10 @@ impl Guard {
         if !is_same_origin(headers, &host) {
             return Err(Denial::Origin);
         }
-        if *method != Method::GET && *method != Method::HEAD && has_body && !is_json(headers) {
-            return Err(Denial::MediaType);
+        match body.filter(|_| *method != Method::GET && *method != Method::HEAD) {
+            Some(media_type) if !is_of(headers, media_type) => Err(Denial::MediaType(media_type)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether the request brings the token; a wrong one is not like none.
@@ -169,11 +170,12 @@ fn is_same_origin(headers: &HeaderMap, host: &Authority) -> bool {
     })
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// No form of a web page sends any of the media types that are asked for here.
+fn is_of(headers: &HeaderMap, wanted: &str) -> bool {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(media_type), None) = (types.next(), types.next()) else { return false };
     let media_type = media_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
-    media_type.trim().eq_ignore_ascii_case("application/json")
+    media_type.trim().eq_ignore_ascii_case(wanted)
 }
 
 #[cfg(test)]
@@ -198,7 +200,8 @@ mod tests {
         let client = SocketAddr::new(client.parse().unwrap(), 40_000);
         let ends = Ends { client, own: own.parse().unwrap() };
         let has_body = fields.iter().any(|(name, _)| *name == "content-length");
-        guard.check(ends, &Method::POST, &headers, has_body)
+        let body = has_body.then_some("application/json");
+        guard.check(ends, &Method::POST, &headers, body)
     }
 
     #[test]
@@ -247,9 +250,10 @@ mod tests {
         }
         let body = ("content-length", "2");
         let typed = |media_type| check(&[body, ("content-type", media_type)]);
-        assert_eq!(check(&[body]), Err(Denial::MediaType));
-        assert_eq!(typed("text/plain"), Err(Denial::MediaType));
-        assert_eq!(typed("application/x-www-form-urlencoded"), Err(Denial::MediaType));
+        let refused = Err(Denial::MediaType("application/json"));
+        assert_eq!(check(&[body]), refused);
+        assert_eq!(typed("text/plain"), refused);
+        assert_eq!(typed("application/x-www-form-urlencoded"), refused);
         assert_eq!(typed("Application/JSON; charset=utf-8"), Ok(()));
     }
 

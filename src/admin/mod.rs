@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::gateway::Gateway;
+use crate::images::Images;
 use crate::listener::policy::Policy;
 use crate::metrics::Metrics;
 use guard::Guard;
@@ -46,6 +47,8 @@ use guard::Guard;
 pub struct Services {
     /// What is kept.
     pub store: Store,
+    /// The same, as images.
+    pub images: Images,
     /// `max-size`.
     pub max_size: Option<u64>,
     /// `min-free`.
@@ -82,6 +85,8 @@ pub struct Services {
     pub policy: Policy,
     /// The room for pulls.
     pub room: Room,
+    /// Who imports.
+    pub imports: Turn,
 }
 
 pub use api::{Room, Turn};

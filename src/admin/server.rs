@@ -84,15 +84,17 @@ impl Visitor {
     }
 
     async fn api(&self, request: Request<Incoming>) -> Response<AdminBody> {
-        let (head, body) = request.into_parts();
-        let (method, uri) = (&head.method, &head.uri);
-        let has_body = !body.is_end_stream();
-        if let Err(denial) = self.services.guard.check(self.ends, method, &head.headers, has_body) {
+        let path = request.uri().path();
+        let has_body = !request.body().is_end_stream();
+        let body = has_body.then(|| api::media_type(path));
+        let guard = &self.services.guard;
+        let checked = guard.check(self.ends, request.method(), request.headers(), body);
+        if let Err(denial) = checked {
             tracing::warn!(client = %self.ends.client.ip(), %denial, "a request to the API is refused");
             return closing(refused(denial.status(), &denial.to_string())).map(Into::into);
         }
-        let response = api::answer(&self.services, method, uri.path(), uri.query()).await;
-        // Nobody reads the body: what follows it on the connection could be taken for a request.
+        let response = api::answer(&self.services, request).await;
+        // Hardly anybody reads a body: what follows it on the connection could be taken for a request.
         if has_body { closing(response) } else { response }
     }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
+use entrepot_cache::OpenError;
 use http::{Method, Request, Response, header};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -32,7 +34,12 @@ pub(super) struct Api {
     /// `host:port`.
     at: String,
     token: Option<String>,
+    /// Why it is asked at all, for when nobody answers.
+    cause: Option<String>,
 }
+
+/// The body of a request: pieces as they come, none for most.
+pub(super) type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 impl Api {
     /// The API of `server`, or of the proxy that this configuration is for.
@@ -43,7 +50,13 @@ impl Api {
         };
         let token = settings.admin_token_file.as_ref().map(std::fs::read_to_string).transpose();
         let token = token.context("admin-token-file")?.map(|token| token.trim().to_owned());
-        Ok(Self { at, token })
+        Ok(Self { at, token, cause: None })
+    }
+
+    /// The API of the proxy that holds the store of this configuration.
+    pub(super) fn of_holder(settings: &Settings, locked: &OpenError) -> anyhow::Result<Self> {
+        let cause = Some(format!("cache-dir {locked}"));
+        Ok(Self { cause, ..Self::new(settings, None)? })
     }
 
     /// Sends a request without a body.
@@ -52,12 +65,25 @@ impl Api {
         method: Method,
         path: &str,
     ) -> anyhow::Result<Response<Incoming>> {
+        let nothing = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
+        self.send_body(method, path, None, nothing).await
+    }
+
+    /// Sends a request; its body may go on after the answer has begun.
+    pub(super) async fn send_body(
+        &self,
+        method: Method,
+        path: &str,
+        media_type: Option<&str>,
+        body: RequestBody,
+    ) -> anyhow::Result<Response<Incoming>> {
         let at = &self.at;
-        let silent = || {
-            format!(
+        let silent = || match &self.cause {
+            Some(cause) => format!("{cause}, and no proxy answers on http://{at} (admin-listen)"),
+            None => format!(
                 "no proxy answers on http://{at} (admin-listen): start one with `entrepot serve`, \
                  or name another with --server"
-            )
+            ),
         };
         let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(at)).await;
         let stream =
@@ -69,16 +95,29 @@ impl Api {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request.body(Empty::<Bytes>::new())?;
+        if let Some(media_type) = media_type {
+            request = request.header(header::CONTENT_TYPE, media_type);
+        }
+        let request = request.body(body)?;
         let answered = tokio::time::timeout(THINKING, sender.send_request(request)).await;
         let response =
             answered.map_err(anyhow::Error::from).and_then(|r| Ok(r?)).with_context(silent)?;
         if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
     }
 
+    /// Sends a request without a body, and reads the document that answers it.
+    pub(super) async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Value> {
+        document(self.send(method, path).await?).await
+    }
+
     /// Where it is.
     pub(super) fn at(&self) -> &str {
         &self.at
+    }
+
+    /// What to say of an answer that has no end.
+    pub(super) fn broken(&self) -> anyhow::Error {
+        anyhow::anyhow!("the proxy on {} ended before it was done", self.at)
     }
 }
 

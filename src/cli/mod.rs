@@ -1,14 +1,17 @@
 //! The command line: one file a subcommand.
 
 mod api;
+mod archive;
 mod ca;
 mod check;
 mod config;
 mod documents;
+mod images;
 mod privileges;
 mod pull;
 mod reload;
 mod serve;
+mod site;
 mod verify;
 
 use std::ffi::OsString;
@@ -81,6 +84,15 @@ pub fn run(
                 .and_then(|settings| pull::run(&settings, given, Report::of(given)));
             return pulled.unwrap_or_else(|error| failed(&error, 1));
         }
+        Some((name @ ("ls" | "rm" | "pin" | "unpin"), given)) => {
+            settings(given, environment).and_then(|settings| images::run(name, given, &settings))
+        }
+        Some(("export", given)) => {
+            settings(given, environment).and_then(|settings| archive::export(given, &settings))
+        }
+        Some(("import", given)) => {
+            settings(given, environment).and_then(|settings| archive::import(given, &settings))
+        }
         Some(("ca", given)) => match given.subcommand() {
             Some(("renew", given)) => settings(given, environment)
                 .and_then(|settings| ca::renew(&settings, Report::of(given))),
@@ -120,7 +132,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn command() -> Command {
-    Command::new("entrepot")
+    let command = Command::new("entrepot")
         .about("A caching HTTPS forward proxy for container-registry traffic")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
@@ -198,7 +210,9 @@ fn command() -> Command {
                     )
                     .arg(json()),
                 ),
-        )
+        );
+    let images = images::commands().into_iter().chain(archive::commands());
+    command.subcommands(images.map(|images| with_settings(images).arg(json()).arg(server())))
 }
 
 fn json() -> Arg {

@@ -20,6 +20,7 @@ use crate::admin::pages::ProxyPages;
 use crate::admin::server::AdminServer;
 use crate::config::{Settings, Sources};
 use crate::gateway::Gateway;
+use crate::images::Images;
 use crate::listener::{Listener, Services};
 use crate::log::Volume;
 use crate::metrics::Metrics;
@@ -86,6 +87,7 @@ async fn serve(settings: Settings, sources: Sources, volume: Volume) -> anyhow::
     let set_up = set_up(&proxy_url, &certificates);
     announce(&settings, &certificates, &listener.addresses(), &set_up);
     let operators = admin::Services {
+        images: Images::of(&store),
         store: store.clone(),
         max_size: settings.store.max_size,
         min_free: settings.store.min_free,
@@ -99,6 +101,7 @@ async fn serve(settings: Settings, sources: Sources, volume: Volume) -> anyhow::
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
         turn: admin::Turn::default(),
+        imports: admin::Turn::default(),
         policy: settings.listener.policy.clone(),
         room: admin::Room::default(),
         audience: admin::Audience::default(),

@@ -6,12 +6,13 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow};
-use entrepot_cache::{OpenError, Pace, Store};
+use anyhow::anyhow;
+use entrepot_cache::Pace;
 use http::Method;
 
 use super::Report;
 use super::api::{Api, Lines};
+use super::site::Site;
 use crate::admin::verification::{Findings, Progress, Told, verify};
 use crate::config::Settings;
 
@@ -34,26 +35,17 @@ pub(super) fn run(
 }
 
 async fn find(settings: &Settings, server: Option<&str>) -> anyhow::Result<Findings> {
-    if server.is_some() {
-        return of_running(&Api::new(settings, server)?).await;
-    }
     // Nothing may be evicted while it is looked at.
     let options = entrepot_cache::Options::new(&settings.store.dir);
-    match Store::open(options).await {
-        Ok(store) => {
+    match Site::open(settings, server, options).await? {
+        Site::Stopped(store) => {
             let mut bar = Bar::new();
             let found = verify(&store, Pace::Full, |told| bar.hear(&told)).await;
             bar.clear();
             store.close().await;
             Ok(found?)
         }
-        Err(locked @ OpenError::Locked { .. }) => {
-            let api = Api::new(settings, None)?;
-            of_running(&api).await.with_context(|| format!("cache-dir {locked}"))
-        }
-        Err(error) => {
-            Err(error).with_context(|| format!("cache-dir {}", settings.store.dir.display()))
-        }
+        Site::Running(api) => of_running(&api).await,
     }
 }
 
@@ -62,9 +54,8 @@ async fn of_running(api: &Api) -> anyhow::Result<Findings> {
     let response = api.send(Method::POST, "/api/v1/verify").await?;
     let mut lines = Lines::new(response);
     let mut bar = Bar::new();
-    let broken = || anyhow!("the proxy on {} ended before it was done", api.at());
     let found = loop {
-        match lines.next().await?.ok_or_else(broken)? {
+        match lines.next().await?.ok_or_else(|| api.broken())? {
             Told::Summary(findings) => break Ok(findings),
             Told::Error(reason) => break Err(anyhow!("the proxy could not: {reason}")),
             told => bar.hear(&told),

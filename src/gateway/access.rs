@@ -76,18 +76,35 @@ impl Access {
         let (until, whose) = self.shared.get(place)?;
         until.checked_duration_since(Instant::now()).filter(|_| whose == who)
     }
+
+    /// The records of `place` are to be read anew.
+    pub(super) fn forget(&self, place: &Place) {
+        self.shared.invalidate(place);
+        let of_place = self.contents.iter().filter(|(key, _)| key.0 == *place);
+        of_place.for_each(|(key, _)| self.contents.invalidate(&*key));
+    }
+
+    /// That the registry refused somebody counts no more.
+    pub(super) fn pardon(&self, subject: &(Place, Identity)) {
+        self.revoked.invalidate(subject);
+    }
 }
 
 /// When the shared identity was last served, and what it was then: other credentials are another
 /// identity.
 #[derive(Serialize, Deserialize)]
-struct Served {
+pub(super) struct Served {
     served: u64,
     #[serde(default)]
     who: String,
 }
 
 impl Served {
+    pub(super) fn now(who: String) -> Self {
+        let served = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { served: served.as_secs(), who }
+    }
+
     fn age(&self) -> Option<Duration> {
         let served = UNIX_EPOCH.checked_add(Duration::from_secs(self.served))?;
         served.elapsed().ok()
@@ -214,8 +231,7 @@ impl Rights {
                 if access.left(&self.place, &self.who) > Some(SHARED_GRANT * 9 / 10) => {}
             Identity::Shared => {
                 self.open_for(SHARED_GRANT, access);
-                let served = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let served = Served { served: served.as_secs(), who: self.who.clone() };
+                let served = Served::now(self.who.clone());
                 if let Err(error) = self.records.record_fact(Fact::Access, served).await {
                     tracing::warn!(%error, "a record could not be written");
                 }

@@ -19,6 +19,7 @@
 //! - `explain`: what a pull would meet now
 //! - `turns`: one fetch for all who want the same
 //! - `reason`: why an answer is what it is
+//! - `records`: what operators read and change of the records
 //! - `fill`: a download on its way into the store
 //! - `object`, `multipart`: an object of the store as a response, in one part or several
 //! - `rescue`: bodies that go on from the registry when the disk fails
@@ -48,6 +49,7 @@ mod pressure;
 mod quota;
 pub mod ranges;
 pub mod reason;
+pub mod records;
 mod relay;
 mod rescue;
 mod shared;
@@ -154,6 +156,13 @@ impl Options {
     fn tag_ttl(&self, authority: &Authority, tag: &Tag) -> Duration {
         let there = self.rule_for(authority).and_then(|rule| rule.tag_ttl.of(tag));
         there.or_else(|| self.tag_ttl.of(tag)).unwrap_or_default()
+    }
+
+    /// What tells the shared identity at the registry at `authority` from others: whose credentials
+    /// it has there, never a secret.
+    fn shared_label(&self, authority: &Authority) -> String {
+        let credentials = self.rule_for(authority).and_then(|rule| rule.credentials.as_ref());
+        credentials.map(Credentials::label).unwrap_or_default()
     }
 
     /// How the registry at `authority` is spoken to: by TLS unless the operator says otherwise,
@@ -392,9 +401,7 @@ impl Gateway {
         let rights = repository.and_then(|repository| {
             let place = Place { registry: registry.clone(), repository: repository.clone() };
             let in_force = self.parts.in_force.load();
-            let rule = in_force.options.rule_for(&asked.target.authority);
-            let credentials = rule.and_then(|rule| rule.credentials.as_ref());
-            let who = credentials.map(Credentials::label).unwrap_or_default();
+            let who = in_force.options.shared_label(&asked.target.authority);
             Rights::new(&self.parts.store, place, identity.clone(), who).map(Arc::new)
         });
         Caller { parts: self.parts.clone(), registry, identity, rights }

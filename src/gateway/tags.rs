@@ -2,13 +2,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use entrepot_cache::{Fact, Repository};
+use entrepot_cache::{Fact, RecordError, Repository};
 use http::{HeaderMap, header};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::access::Place;
+use super::records::{Standing, Vouched};
 use crate::oci::{Digest, MediaType, Tag, TagPattern};
 
 /// Tags kept in memory; one that is dropped costs a small read.
@@ -165,6 +166,44 @@ impl Tags {
             self.known.insert(entry.key(), known);
         }
     }
+
+    /// The records of `place` are to be read anew.
+    pub(super) fn forget(&self, place: &Place) {
+        let known = self.known.iter().filter(|(key, _)| key.0 == *place);
+        known.for_each(|(key, _)| self.known.invalidate(&*key));
+        let unwritten = self.unwritten.iter().filter(|(key, _)| key.0 == *place);
+        unwritten.for_each(|(key, _)| self.unwritten.invalidate(&*key));
+    }
+}
+
+/// What is on record of a tag, for whichever clients, in no order.
+pub(super) async fn on_record(records: &Repository, tag: &Tag) -> Vec<Standing> {
+    let record: Record = records.fact(Fact::Tag(tag.as_str())).await.unwrap_or_default();
+    let known = record.variants.iter().filter_map(Variant::known);
+    known
+        .map(|Known { resolution: Resolution { digest, media_type, .. }, asked, .. }| Standing {
+            digest,
+            media_type,
+            asked,
+        })
+        .collect()
+}
+
+/// Puts on record that a tag stands for this image as of now, to every client that takes it.
+pub(super) async fn set(
+    records: &Repository,
+    tag: &Tag,
+    image: &Vouched<'_>,
+) -> Result<(), RecordError> {
+    let asked = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let variant = Variant {
+        accept: String::new(),
+        digest: image.digest.to_string(),
+        media_type: Some(image.media_type.to_string()),
+        size: Some(image.size),
+        asked: asked.as_secs(),
+    };
+    records.record_fact(Fact::Tag(tag.as_str()), Record { variants: vec![variant] }).await
 }
 
 /// One tag of one repository, for clients that take certain media types.

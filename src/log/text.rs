@@ -169,7 +169,7 @@ impl Visit for Fields {
     }
 }
 
-/// Decimal units, as engines print them.
+/// A size in decimal units, as engines print them: `3.4 MB`.
 #[must_use]
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];

@@ -10,6 +10,7 @@
 //! - `image`: image names as people type them
 //! - `tag_pattern`: patterns of tags
 //! - `route`: what a request path asks for
+//! - `descriptor`: what a document says of another object
 //! - `manifest`: what a manifest refers to
 //! - `contents`, `platform`: what of it is pulled, and for which machines
 //! - `media_type`: which media types are manifests
@@ -18,6 +19,7 @@
 
 pub mod challenge;
 mod contents;
+pub mod descriptor;
 pub mod error;
 pub mod host;
 mod image;

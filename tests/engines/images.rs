@@ -67,7 +67,7 @@ impl Variant {
     }
 }
 
-fn native_architecture() -> &'static str {
+pub(crate) fn native_architecture() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
 }
 

@@ -13,11 +13,13 @@
 //! - `way`: how an engine comes to the registry
 //! - `machine`, `whole_way`: each of them set up by the proxy's own script, and back
 //! - `ahead`: what `entrepot pull` has brought in
+//! - `air_gap`: images as archives, from one entrepot to another
 //! - `private`: names, passwords and tokens, with each of them
 //! - `container_image`: entrepot's own image, built and run
 //! - `process`: starting, watching and stopping programs
 
 mod ahead;
+mod air_gap;
 mod buildah;
 mod container_image;
 mod containerd;

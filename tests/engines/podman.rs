@@ -52,7 +52,7 @@ pub(crate) struct Podman {
 }
 
 impl Podman {
-    fn podman(&self) -> Result<Command> {
+    pub(crate) fn podman(&self) -> Result<Command> {
         let mut podman = self.way.command("podman", &self.home)?;
         podman
             .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"])

@@ -105,6 +105,15 @@ fn certify(home: &Path, authority: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Its configuration file, which it finds where it is started.
+const CONFIG: &str = "entrepot.toml";
+
+fn entrepot(home: &Path) -> Command {
+    let mut entrepot = Command::new(env!("CARGO_BIN_EXE_entrepot"));
+    entrepot.env_clear().env("HOME", home).current_dir(home);
+    entrepot
+}
+
 /// How entrepot's log names an address that it listens on.
 const LISTENING: &str = "listening address=";
 
@@ -112,6 +121,7 @@ const LISTENING: &str = "listening address=";
 pub(crate) struct Proxy {
     daemon: Daemon,
     access: Access,
+    home: PathBuf,
 }
 
 /// How a client uses a proxy.
@@ -124,30 +134,44 @@ pub(crate) struct Access {
 
 impl Proxy {
     pub(crate) fn start(home: &Path, registry: &Registry) -> Result<Self> {
+        let authority = registry.authority.display();
+        let upstream = format!(
+            "[upstream]\nconnect-to = [\"{}\"]\nca-files = [\"{authority}\"]\n",
+            connect_to(registry)
+        );
+        Self::configured(home, &upstream)
+    }
+
+    /// One that contacts nobody.
+    pub(crate) fn offline(home: &Path) -> Result<Self> {
+        Self::configured(home, "offline = true\n")
+    }
+
+    fn configured(home: &Path, settings: &str) -> Result<Self> {
         fs::create_dir(home)?;
-        let config = home.join("entrepot.toml");
+        let [_, admin] = free_addresses()?;
         fs::write(
-            &config,
+            home.join(CONFIG),
             format!(
-                "listen = [\"127.0.0.1:0\"]\n\
-                 admin-listen = \"127.0.0.1:0\"\n\
-                 data-dir = \"{}\"\n\
-                 [upstream]\n\
-                 connect-to = [\"{}\"]\n\
-                 ca-files = [\"{}\"]\n",
+                "listen = [\"127.0.0.1:0\"]\nadmin-listen = \"{admin}\"\ndata-dir = \"{}\"\n{settings}",
                 home.join("data").display(),
-                connect_to(registry),
-                registry.authority.display(),
             ),
         )?;
-        let mut entrepot = Command::new(env!("CARGO_BIN_EXE_entrepot"));
-        entrepot.env_clear().env("HOME", home).current_dir(home);
-        let mut daemon = Daemon::start(entrepot.arg("serve").arg("--config").arg(config))?;
+        let mut daemon = Daemon::start(entrepot(home).arg("serve"))?;
         let line = daemon.line(0, "its address", |line| line.contains(LISTENING))?;
         let address = line.split_once(LISTENING).map_or("", |(_, address)| address);
         let address = address.parse().with_context(|| format!("no address in {line:?}"))?;
         let access = Access::to(address, home, || daemon.still_runs())?;
-        Ok(Self { daemon, access })
+        Ok(Self { daemon, access, home: home.to_owned() })
+    }
+
+    /// Runs a subcommand with its configuration.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Result<String> {
+        run(entrepot(&self.home).args(arguments))
+    }
+
+    pub(crate) fn access(&self) -> Access {
+        self.access.clone()
     }
 
     /// Where its log has come to.
@@ -293,6 +317,6 @@ impl Site {
     }
 
     pub(crate) fn access(&self) -> Access {
-        self.proxy.access.clone()
+        self.proxy.access()
     }
 }

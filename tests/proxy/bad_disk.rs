@@ -12,10 +12,10 @@ use crate::{ALPINE, BINARY, one_layer};
 const SIZE: usize = 4_000_000;
 
 /// A file system with limits that goes away with the test.
-struct SmallDisk(tempfile::TempDir);
+pub(crate) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    fn new(options: &str) -> Self {
+    pub(crate) fn new(options: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(directory.path());
@@ -23,11 +23,11 @@ impl SmallDisk {
         Self(directory)
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
-    fn remount(&self, options: &str) {
+    pub(crate) fn remount(&self, options: &str) {
         let mut mount = Command::new("mount");
         mount.args(["-o", &format!("remount,{options}")]).arg(self.path());
         assert!(mount.status().unwrap().success());

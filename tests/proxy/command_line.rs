@@ -125,7 +125,7 @@ fn a_renewed_ca_is_another_and_the_old_one_is_kept() {
         assert!(names.iter().any(|name| name.starts_with(kept)), "{names:?}");
     }
     proxy.restart(Signal::TERM);
-    assert!(proxy.log_contains(&after));
+    proxy.wait_for_log(&[&after]);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 mod access;
 mod admin_api;
+mod archives;
 mod authorisation_matrix;
 mod authorities;
 mod bad_disk;
@@ -17,9 +18,11 @@ mod command_line;
 mod configuration;
 mod costs;
 mod credentials;
+mod described;
 mod drop_in;
 mod explain;
 mod framing;
+mod images;
 mod integrity;
 mod interception;
 mod listings;

@@ -25,7 +25,7 @@ use crate::Options;
 use crate::shared::Shared;
 use crate::sync::locked;
 use sweep::Sweeper;
-pub(crate) use units::{Candidate, Node};
+pub(crate) use units::{Candidate, Node, documents_first};
 
 /// How long closing waits for a sweep to stop; it looks after every object.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -113,6 +113,13 @@ pub(super) fn units(nodes: &[Node], spared: &HashSet<Digest>, largest: u64) -> V
     units
 }
 
+/// All of `nodes`, each document before what it needs.
+pub(crate) fn documents_first(nodes: &[Node]) -> Vec<Candidate> {
+    let graph = Graph::new(nodes);
+    let order = graph.children_first().into_iter().rev();
+    order.filter_map(|at| graph.candidate(at)).collect()
+}
+
 /// Who needs whom, by places in a list of nodes.
 struct Graph<'a> {
     nodes: &'a [Node],

@@ -270,6 +270,11 @@ impl Index {
         locked(&self.table).kept(after, limit)
     }
 
+    /// What is known of one object.
+    pub(crate) fn find(&self, digest: &Digest) -> Option<Kept> {
+        locked(&self.table).find(digest)
+    }
+
     pub(crate) fn totals(&self) -> Totals {
         locked(&self.table).totals()
     }

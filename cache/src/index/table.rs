@@ -208,6 +208,12 @@ impl Table {
             .collect()
     }
 
+    /// What is known of one object.
+    pub(super) fn find(&self, digest: &Digest) -> Option<Kept> {
+        let known = self.hints.get(digest).filter(|known| known.proof != Proof::Damaged);
+        known.map(|known| known.kept(digest))
+    }
+
     /// A damaged object was set aside.
     pub(super) fn count_quarantined(&mut self) {
         self.quarantined = self.quarantined.saturating_add(1);

@@ -23,14 +23,14 @@ fn needs(document: &[u8]) -> Vec<Digest> {
     needs.iter().filter_map(|one| one.as_str()?.parse().ok()).collect()
 }
 
-fn options(dir: &TempDir, max_size: Option<u64>) -> Options {
+pub(super) fn options(dir: &TempDir, max_size: Option<u64>) -> Options {
     let mut options = Options::new(dir.path());
     options.max_size = max_size;
     options.references = Some(needs);
     options
 }
 
-async fn opened(options: Options) -> Store {
+pub(super) async fn opened(options: Options) -> Store {
     let store = Store::open(options).await.unwrap();
     while store.index_state() == IndexState::Loading {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -45,7 +45,7 @@ async fn put(store: &Store, content: &Bytes) -> Digest {
 }
 
 /// An image of two layers, and itself: index, manifest, layers.
-async fn image(store: &Store, number: usize, shared: &Bytes) -> [Digest; 4] {
+pub(super) async fn image(store: &Store, number: usize, shared: &Bytes) -> [Digest; 4] {
     let own = noise(1_000, 100 + number as u64);
     let layers = [sha256(shared), sha256(&own)];
     let manifest = document(number, &layers);
@@ -61,7 +61,7 @@ async fn image(store: &Store, number: usize, shared: &Bytes) -> [Digest; 4] {
     [index, manifest, shared, own]
 }
 
-fn are(store: &Store, digests: &[Digest]) -> Vec<bool> {
+pub(super) fn are(store: &Store, digests: &[Digest]) -> Vec<bool> {
     digests.iter().map(|digest| store.contains(digest) == Presence::Kept).collect()
 }
 

@@ -2,6 +2,7 @@
 
 mod bad_disk;
 mod bounds;
+mod catalogue;
 mod collapsed;
 mod digests;
 mod faults;

@@ -14,6 +14,7 @@ use super::super::body::AdminBody;
 const WAITING: usize = 64;
 
 /// Who listens to the work.
+#[derive(Clone)]
 pub(crate) struct Lines(mpsc::Sender<Bytes>);
 
 impl Lines {

@@ -6,8 +6,12 @@
 //! - `lines`: work that is told of while it goes on
 //! - `reports`: what there is to know, as documents
 //! - `watching`: what a person who watches wants to see
+//! - `images`: what is kept, as images
+//! - `archives`: images out of the store, and into it
 
+mod archives;
 mod explain;
+mod images;
 pub(super) mod lines;
 mod pull;
 pub(super) mod reports;
@@ -16,7 +20,8 @@ pub(super) mod watching;
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
 use serde_json::Value;
 
 pub use pull::Room;
@@ -28,7 +33,7 @@ use super::events;
 use super::pages::refused;
 use crate::gateway::ResponseBody;
 
-/// What each path of the API is, by its one method.
+/// What can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Stats,
@@ -45,9 +50,19 @@ pub(super) enum Endpoint {
     Verify,
     Pull,
     Explain,
+    Images,
+    Image,
+    RemoveImage,
+    PinImage,
+    UnpinImage,
+    Export,
+    Import,
 }
 
-/// Every endpoint: its method, its path.
+/// What stands in a path for the full name of an image, slashes and all.
+const NAME: &str = "{name}";
+
+/// Every endpoint: its method, its path. Of two paths that fit, the first is meant.
 pub(super) const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
     (Method::GET, "/api/v1/stats", Endpoint::Stats),
     (Method::GET, "/api/v1/blobs", Endpoint::Blobs),
@@ -63,22 +78,41 @@ pub(super) const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
     (Method::POST, "/api/v1/verify", Endpoint::Verify),
     (Method::POST, "/api/v1/pull", Endpoint::Pull),
     (Method::GET, "/api/v1/explain", Endpoint::Explain),
+    (Method::GET, "/api/v1/images", Endpoint::Images),
+    (Method::PUT, "/api/v1/images/{name}/pin", Endpoint::PinImage),
+    (Method::DELETE, "/api/v1/images/{name}/pin", Endpoint::UnpinImage),
+    (Method::GET, "/api/v1/images/{name}", Endpoint::Image),
+    (Method::DELETE, "/api/v1/images/{name}", Endpoint::RemoveImage),
+    (Method::GET, "/api/v1/export", Endpoint::Export),
+    (Method::POST, IMPORT, Endpoint::Import),
 ];
+
+/// Where an archive is sent to.
+const IMPORT: &str = "/api/v1/import";
+
+/// The media type that a body for this path must have.
+pub(super) fn media_type(path: &str) -> &'static str {
+    if path == IMPORT { archives::MEDIA_TYPE } else { "application/json" }
+}
 
 /// The answer to a request that may be answered.
 pub(super) async fn answer(
     services: &Arc<Services>,
-    method: &Method,
-    path: &str,
-    query: Option<&str>,
+    request: Request<Incoming>,
 ) -> Response<AdminBody> {
-    let mut of_path = ENDPOINTS.iter().filter(|(_, known, _)| *known == path);
-    let Some((wanted, _, endpoint)) = of_path.next() else {
+    let (head, body) = request.into_parts();
+    let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+    let Some((template, name)) =
+        ENDPOINTS.iter().find_map(|(_, template, _)| Some((*template, named(template, path)?)))
+    else {
         return refused(StatusCode::NOT_FOUND, "there is no such path in this API").map(Into::into);
     };
-    if method != wanted {
-        return wrong_method(wanted).map(Into::into);
-    }
+    let of_path = ENDPOINTS.iter().filter(|(_, known, _)| *known == template);
+    let Some((_, _, endpoint)) = of_path.clone().find(|(method, _, _)| *method == head.method)
+    else {
+        let methods: Vec<_> = of_path.map(|(method, _, _)| method.as_str()).collect();
+        return wrong_method(&methods).map(Into::into);
+    };
     match endpoint {
         Endpoint::Stats => json(&reports::stats(services)),
         Endpoint::Fetches => json(&reports::fetches(services)),
@@ -88,15 +122,22 @@ pub(super) async fn answer(
         Endpoint::Errors => json(&watching::errors(services)),
         Endpoint::Repositories => json(&watching::repositories(services)),
         Endpoint::History => json(&watching::history(services)),
-        Endpoint::Blobs => queried(reports::blobs(services, query.unwrap_or_default())),
-        Endpoint::Requests => queried(watching::requests(services, query.unwrap_or_default())),
+        Endpoint::Blobs => queried(reports::blobs(services, query)),
+        Endpoint::Requests => queried(watching::requests(services, query)),
         Endpoint::Events => events::stream(services),
         Endpoint::Verify => verify::start(services),
-        Endpoint::Explain => match explain::explain(services, query.unwrap_or_default()).await {
+        Endpoint::Explain => match explain::explain(services, query).await {
             Ok(document) => json(&document),
             Err(reason) => refused(StatusCode::BAD_REQUEST, &reason).map(Into::into),
         },
-        Endpoint::Pull => pull::start(services, query.unwrap_or_default()),
+        Endpoint::Pull => pull::start(services, query),
+        Endpoint::Images => told(images::list(services, query).await),
+        Endpoint::Image => told(images::find(services, name).await),
+        Endpoint::RemoveImage => told(images::remove(services, name).await),
+        Endpoint::PinImage => told(images::pin(services, name).await),
+        Endpoint::UnpinImage => told(images::unpin(services, name).await),
+        Endpoint::Export => archives::export(services, query).await.unwrap_or_else(Into::into),
+        Endpoint::Import => archives::import(services, query, body).unwrap_or_else(Into::into),
     }
 }
 
@@ -108,6 +149,34 @@ fn queried(document: Result<Value, &'static str>) -> Response<AdminBody> {
     }
 }
 
+/// What stands in `path` where `template` has a name, if the rest is the same.
+fn named<'p>(template: &str, path: &'p str) -> Option<&'p str> {
+    match template.split_once(NAME) {
+        Some((before, behind)) => {
+            let name = path.strip_prefix(before)?.strip_suffix(behind)?;
+            Some(name).filter(|name| !name.is_empty())
+        }
+        None => (template == path).then_some(""),
+    }
+}
+
+fn told(answer: Result<Value, Refusal>) -> Response<AdminBody> {
+    answer.map_or_else(Into::into, |document| json(&document))
+}
+
+/// Why something is not done.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    reason: String,
+}
+
+impl From<Refusal> for Response<AdminBody> {
+    fn from(Refusal { status, reason }: Refusal) -> Self {
+        refused(status, &reason).map(Into::into)
+    }
+}
+
 fn json(document: &Value) -> Response<AdminBody> {
     let body = ResponseBody::full(format!("{document}\n"));
     let mut response = Response::new(AdminBody::Whole(body));
@@ -116,11 +185,13 @@ fn json(document: &Value) -> Response<AdminBody> {
     response
 }
 
-fn wrong_method(wanted: &Method) -> Response<ResponseBody> {
-    let reason = format!("this path takes {wanted} alone");
+fn wrong_method(known: &[&str]) -> Response<ResponseBody> {
+    let methods = known.join(", ");
+    let reason = format!("this path takes {methods} alone");
     let mut response = refused(StatusCode::METHOD_NOT_ALLOWED, &reason);
-    let allow = if *wanted == Method::POST { "POST" } else { "GET" };
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    if let Ok(methods) = HeaderValue::try_from(methods) {
+        response.headers_mut().insert(header::ALLOW, methods);
+    }
     response
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use entrepot_cache::Pace;
 use http::{Response, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::Services;
 use super::super::body::AdminBody;
@@ -14,9 +14,9 @@ use super::super::verification::{Told, verify};
 use super::lines::{self, Lines};
 
 /// How often progress is told at most.
-const TICK: Duration = Duration::from_millis(200);
+pub(super) const TICK: Duration = Duration::from_millis(200);
 
-/// Who verifies: one at a time, since the disk is the clients'.
+/// Who verifies, or imports: one at a time, since the disk is the clients'.
 #[derive(Debug, Clone)]
 pub struct Turn(Arc<Semaphore>);
 
@@ -26,10 +26,17 @@ impl Default for Turn {
     }
 }
 
+impl Turn {
+    /// The turn, unless somebody has it.
+    pub(super) fn take(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.clone().try_acquire_owned().ok()
+    }
+}
+
 /// Begins, and tells of it as JSON lines. It ends early when nobody listens any more, and with the
 /// shutdown.
 pub(super) fn start(services: &Arc<Services>) -> Response<AdminBody> {
-    let Ok(turn) = services.turn.0.clone().try_acquire_owned() else {
+    let Some(turn) = services.turn.take() else {
         let reason = "a verification is under way already";
         return refused(StatusCode::CONFLICT, reason).map(Into::into);
     };

@@ -295,6 +295,16 @@ impl Proxy {
         }
     }
 
+    /// Waits until an object of this digest is finished in the store, on record or not.
+    #[track_caller]
+    pub fn wait_until_finished(&self, digest: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.keeps(digest) {
+            assert!(Instant::now() < deadline, "{digest} does not come");
+            thread::sleep(BETWEEN_ATTEMPTS);
+        }
+    }
+
     fn is_on_record(&self, digest: &str) -> bool {
         let hex = digest.rsplit(':').next().unwrap_or_default();
         files_under(&self.data_dir()).iter().any(|path| {

@@ -1,0 +1,70 @@
+//! Which records there are: repositories, tags and objects by their names alone.
+//!
+//! A look at the directories, for people and their tools; no request of a client needs it.
+
+use std::path::{Path, PathBuf};
+
+use crate::disk::{DiskError, Kind};
+use crate::tree::Tree;
+use crate::{Algorithm, Digest};
+
+/// A repository that has records: the name of its registry, and its own.
+pub type RepositoryPath = (String, String);
+
+/// Every repository that has records, in order. Blocks.
+pub(crate) fn repositories(tree: &Tree) -> Result<Vec<RepositoryPath>, DiskError> {
+    let mut found = Vec::new();
+    for registry in names(tree, &tree.repositories(), Kind::Directory)? {
+        let root = tree.repositories().join(&registry);
+        let mut rest: Vec<PathBuf> = subdirectories(tree, &root)?;
+        while let Some(dir) = rest.pop() {
+            rest.extend(subdirectories(tree, &dir)?);
+            let is_repository = ["_contents", "_tags"].iter().any(|name| dir.join(name).is_dir());
+            if let Some(name) = dir.strip_prefix(&root).ok().and_then(Path::to_str)
+                && is_repository
+            {
+                found.push((registry.clone(), name.to_owned()));
+            }
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The directories in `dir` that are parts of a repository's name, which never begin so.
+fn subdirectories(tree: &Tree, dir: &Path) -> Result<Vec<PathBuf>, DiskError> {
+    let names = names(tree, dir, Kind::Directory)?.into_iter();
+    Ok(names.filter(|name| !name.starts_with(['_', '.'])).map(|name| dir.join(name)).collect())
+}
+
+/// The tags on record below `dir`, in order. Blocks.
+pub(crate) fn tags(tree: &Tree, dir: &Path) -> Result<Vec<String>, DiskError> {
+    let mut tags = names(tree, &dir.join("_tags"), Kind::File)?;
+    tags.sort_unstable();
+    Ok(tags)
+}
+
+/// The objects on record below `dir`, in order. Blocks.
+pub(crate) fn contents(tree: &Tree, dir: &Path) -> Result<Vec<Digest>, DiskError> {
+    let mut digests = Vec::new();
+    for algorithm in Algorithm::ALL {
+        let dir = dir.join("_contents").join(algorithm.as_str());
+        let names = names(tree, &dir, Kind::File)?.into_iter();
+        digests.extend(names.filter_map(|name| Digest::from_hex(algorithm, &name).ok()));
+    }
+    digests.sort_unstable();
+    Ok(digests)
+}
+
+/// The names of this kind in `dir`; none where there is no such directory.
+fn names(tree: &Tree, dir: &Path, kind: Kind) -> Result<Vec<String>, DiskError> {
+    match tree.disk().list(dir) {
+        Ok(entries) => Ok(entries
+            .into_iter()
+            .filter(|entry| entry.kind == kind)
+            .map(|entry| entry.name)
+            .collect()),
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,327 @@
+//! `entrepot ls`, `rm`, `pin`, `unpin`: what is kept, as images.
+
+use std::collections::HashSet;
+use std::io::{self, Write as _};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::bail;
+use clap::{Arg, ArgMatches, Command};
+use http::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use url::form_urlencoded;
+
+use super::Report;
+use super::api::Api;
+use super::site::{Site, unbounded};
+use crate::config::Settings;
+use crate::images::{Image, Images, MOST, Query, Removed, Selection};
+use crate::oci::ImageName;
+
+/// How many digits of a digest are enough to know it by.
+const SHORT: usize = 12;
+
+pub(super) fn commands() -> [Command; 4] {
+    let names = Arg::new("name")
+        .value_name("NAME")
+        .num_args(0..)
+        .value_parser(clap::value_parser!(SelectionArg))
+        .help("An image, a repository, or the beginning of full names (ghcr.io/org/)");
+    [
+        Command::new("ls").about("Say which images are kept").arg(names),
+        Command::new("rm")
+            .about("Remove images, with what no other image needs of them")
+            .arg(image_names()),
+        Command::new("pin").about("Keep images from being evicted").arg(image_names()),
+        Command::new("unpin").about("Let images be evicted again").arg(image_names()),
+    ]
+}
+
+/// One image or more.
+pub(super) fn image_names() -> Arg {
+    Arg::new("image")
+        .value_name("IMAGE")
+        .num_args(1..)
+        .required(true)
+        .value_parser(clap::value_parser!(ImageName))
+        .help("alpine, alpine:3.20, ghcr.io/org/app@sha256:…")
+}
+
+/// A selection, and how it was typed.
+#[derive(Clone)]
+struct SelectionArg(String, Selection);
+
+impl std::str::FromStr for SelectionArg {
+    type Err = crate::oci::ImageNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned(), text.parse()?))
+    }
+}
+
+/// Runs the subcommand called `name`.
+pub(super) fn run(name: &str, given: &ArgMatches, settings: &Settings) -> anyhow::Result<()> {
+    let report = Report::of(given);
+    let server = given.get_one::<String>("server").map(String::as_str);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let site = Site::open(settings, server, unbounded(settings)).await?;
+        let done = match name {
+            "ls" => {
+                let names = given.get_many("name").unwrap_or_default().cloned().collect();
+                list(&site, names, report).await
+            }
+            change => {
+                let names = given.get_many::<ImageName>("image").unwrap_or_default();
+                change_each(&site, Change::named(change), names, report).await
+            }
+        };
+        if let Site::Stopped(store) = site {
+            store.close().await;
+        }
+        done
+    })
+}
+
+async fn list(site: &Site, names: Vec<SelectionArg>, report: Report) -> anyhow::Result<()> {
+    let (mut images, mut unknown) = (Vec::new(), Vec::new());
+    let mut seen = HashSet::new();
+    if names.is_empty() {
+        images = all(site, None).await?;
+    }
+    for name in names {
+        let found = all(site, Some(&name)).await?;
+        if found.is_empty() {
+            unknown.push(name.0);
+        }
+        images.extend(found.into_iter().filter(|image| seen.insert(image.name.clone())));
+    }
+    let mut output = io::stdout().lock();
+    match report {
+        Report::Json => writeln!(output, "{}", json!({ "images": images }))?,
+        Report::Text => write!(output, "{}", table(&images, SystemTime::now()))?,
+    }
+    if !unknown.is_empty() {
+        bail!("nothing is kept of {}", unknown.join(", "));
+    }
+    Ok(())
+}
+
+/// All images of a selection, page by page.
+async fn all(site: &Site, name: Option<&SelectionArg>) -> anyhow::Result<Vec<Image>> {
+    let selection = name.map_or(Selection::All, |name| name.1.clone());
+    let mut query = Query { selection, limit: MOST, ..Query::default() };
+    let mut images = Vec::new();
+    loop {
+        let (page, next) = match site {
+            Site::Stopped(store) => {
+                let page = Images::of(store).list(&query).await?;
+                (page.images, page.next)
+            }
+            Site::Running(api) => page_of(api, &query, name).await?,
+        };
+        images.extend(page);
+        match next {
+            Some(next) => query.after = Some(next),
+            None => return Ok(images),
+        }
+    }
+}
+
+async fn page_of(
+    api: &Api,
+    query: &Query,
+    name: Option<&SelectionArg>,
+) -> anyhow::Result<(Vec<Image>, Option<ImageName>)> {
+    let mut fields = form_urlencoded::Serializer::new(String::new());
+    fields.append_pair("limit", &query.limit.to_string());
+    if let Some(name) = name {
+        fields.append_pair("name", &name.0);
+    }
+    if let Some(after) = &query.after {
+        fields.append_pair("after", &after.to_string());
+    }
+    let page = api.ask(Method::GET, &format!("/api/v1/images?{}", fields.finish())).await?;
+    let Listed { images, next } = serde_json::from_value(page)?;
+    Ok((images, next.as_deref().map(str::parse).transpose()?))
+}
+
+/// A page, as a running proxy tells it.
+#[derive(Deserialize)]
+struct Listed {
+    images: Vec<Image>,
+    next: Option<String>,
+}
+
+/// As `docker images` lists them; no cell has a space in it.
+fn table(images: &[Image], now: SystemTime) -> String {
+    let head = ["IMAGE", "DIGEST", "SIZE", "LAST USED", "HITS", "PINNED", "PLATFORMS"];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(images.iter().map(|image| row(image, now)));
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<_> = (0..head.len()).map(|column| width(column).unwrap_or_default()).collect();
+    let line = |row: &[String; 7]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+fn row(image: &Image, now: SystemTime) -> [String; 7] {
+    let hex = image.digest.split(':').next_back().unwrap_or_default();
+    let used = UNIX_EPOCH.checked_add(Duration::from_secs(image.last_use)).unwrap_or(now);
+    let platforms = match (image.is_complete, image.platforms.is_empty()) {
+        (false, _) => "(incomplete)".to_owned(),
+        (true, true) => "-".to_owned(),
+        (true, false) => image.platforms.join(","),
+    };
+    [
+        image.name.clone(),
+        hex.get(..SHORT).unwrap_or(hex).to_owned(),
+        size(image.bytes),
+        age(now.duration_since(used).unwrap_or_default()),
+        image.hits.to_string(),
+        if image.is_pinned { "yes" } else { "-" }.to_owned(),
+        platforms,
+    ]
+}
+
+/// `3.6MB`, as Docker writes it.
+pub(super) fn size(bytes: u64) -> String {
+    crate::log::bytes(bytes).replace(' ', "")
+}
+
+/// `5m`: how long ago, in the largest unit that fits.
+fn age(age: Duration) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let secs = age.as_secs();
+    let unit = UNITS.iter().find(|(unit, _)| secs >= *unit);
+    unit.map_or_else(|| "now".to_owned(), |(unit, name)| format!("{}{name}", secs / unit))
+}
+
+/// What is done to an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Remove,
+    Pin,
+    Unpin,
+}
+
+impl Change {
+    fn named(name: &str) -> Self {
+        match name {
+            "pin" => Self::Pin,
+            "unpin" => Self::Unpin,
+            _ => Self::Remove,
+        }
+    }
+}
+
+/// Does it to one image after the other; those that it can't be done to are told, and keep no other.
+async fn change_each(
+    site: &Site,
+    change: Change,
+    names: impl Iterator<Item = &ImageName>,
+    report: Report,
+) -> anyhow::Result<()> {
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    for name in names {
+        match change_one(site, change, name).await {
+            Ok(told) => {
+                if report == Report::Text {
+                    tell(change, name, &told)?;
+                }
+                done.push(with_name(told, name));
+            }
+            Err(error) => failed.push(format!("{error:#}")),
+        }
+    }
+    if report == Report::Json {
+        writeln!(io::stdout().lock(), "{}", json!({ "images": done, "errors": failed }))?;
+    }
+    if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("\nentrepot: ")) }
+}
+
+async fn change_one(site: &Site, change: Change, name: &ImageName) -> anyhow::Result<Value> {
+    match site {
+        Site::Running(api) => {
+            let image = format!("/api/v1/images/{name}");
+            match change {
+                Change::Remove => api.ask(Method::DELETE, &image).await,
+                Change::Pin => api.ask(Method::PUT, &format!("{image}/pin")).await,
+                Change::Unpin => api.ask(Method::DELETE, &format!("{image}/pin")).await,
+            }
+        }
+        Site::Stopped(store) => {
+            let images = Images::of(store);
+            match change {
+                Change::Remove => return Ok(json!(images.remove(name).await?)),
+                Change::Pin => images.pin(name).await?,
+                Change::Unpin => images.unpin(name).await?,
+            }
+            Ok(json!(images.find(name).await?))
+        }
+    }
+}
+
+fn with_name(mut told: Value, name: &ImageName) -> Value {
+    if let Some(fields) = told.as_object_mut() {
+        fields.insert("name".to_owned(), json!(name.to_string()));
+    }
+    told
+}
+
+fn tell(change: Change, name: &ImageName, told: &Value) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    match change {
+        Change::Remove => {
+            let Removed { objects, bytes } = serde_json::from_value(told.clone())?;
+            writeln!(output, "removed {name}: {objects} objects, {}", size(bytes))?;
+        }
+        Change::Pin => writeln!(output, "pinned {name}")?,
+        Change::Unpin => writeln!(output, "unpinned {name}")?,
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_listed_as_a_table() {
+        let digest = |n: char| format!("sha256:{}", n.to_string().repeat(64));
+        let alpine = Image {
+            name: "docker.io/library/alpine:3.20".to_owned(),
+            digest: digest('a'),
+            media_type: None,
+            bytes: 3_623_844,
+            is_complete: true,
+            platforms: vec!["linux/amd64".to_owned(), "linux/arm64".to_owned()],
+            last_use: 1_000_000,
+            hits: 12,
+            is_pinned: true,
+            asked: Some(1),
+        };
+        let app = Image {
+            name: format!("ghcr.io/org/app@{}", digest('b')),
+            digest: digest('b'),
+            bytes: 999,
+            is_complete: false,
+            last_use: 913_000,
+            hits: 0,
+            is_pinned: false,
+            ..alpine.clone()
+        };
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_300);
+        insta::assert_snapshot!(table(&[alpine, app], now), @r"
+        IMAGE                                                                                    DIGEST        SIZE   LAST USED  HITS  PINNED  PLATFORMS
+        docker.io/library/alpine:3.20                                                            aaaaaaaaaaaa  3.6MB  5m         12    yes     linux/amd64,linux/arm64
+        ghcr.io/org/app@sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb  bbbbbbbbbbbb  999B   1d         0     -       (incomplete)
+        ");
+        let none = table(&[], now);
+        assert_eq!(none, "IMAGE  DIGEST  SIZE  LAST USED  HITS  PINNED  PLATFORMS\n");
+    }
+}

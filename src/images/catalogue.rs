@@ -1,0 +1,240 @@
+//! Which images there are: what tags stand for, and manifests that no tag stands for.
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+
+use entrepot_cache::{Presence, RepositoryPath};
+
+use super::parts::{Parts, closure};
+use super::{Image, ImageError, Images, Query, Selection, seconds};
+use crate::gateway::records::{Standing, standings};
+use crate::oci::host::HTTPS_PORT;
+use crate::oci::{
+    Authority, Digest, ImageName, MediaType, Reference, Registry, RepositoryName, Tag,
+};
+
+/// Some images, in the order of their names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The images.
+    pub images: Vec<Image>,
+    /// The last one's name, if there are more behind it.
+    pub next: Option<ImageName>,
+}
+
+/// A name, and what it stands for.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) name: ImageName,
+    /// To clients that take certain media types; what was asked last first. Not empty.
+    pub(super) standings: Vec<Standing>,
+    /// The one of them that is told of.
+    pub(super) shown: Standing,
+}
+
+impl Entry {
+    /// All that it stands for, to whichever client.
+    pub(super) fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.standings.iter().map(|standing| standing.digest)
+    }
+}
+
+impl Images {
+    /// A page of images.
+    pub async fn list(&self, query: &Query) -> Result<Page, ImageError> {
+        self.settled().await?;
+        let mut entries = self.entries(query).await?;
+        let has_more = entries.len() > query.limit;
+        entries.truncate(query.limit);
+        let next = entries.last().filter(|_| has_more).map(|last| last.name.clone());
+        let mut images = Vec::new();
+        for entry in entries {
+            images.push(self.described(&entry).await);
+        }
+        Ok(Page { images, next })
+    }
+
+    /// One image.
+    pub async fn find(&self, name: &ImageName) -> Result<Image, ImageError> {
+        let entry = self.entry(name).await?;
+        Ok(self.described(&entry).await)
+    }
+
+    /// What `name` stands for; of a digest, whether its repository has it.
+    pub(super) async fn entry(&self, name: &ImageName) -> Result<Entry, ImageError> {
+        self.settled().await?;
+        let unknown = || ImageError::Unknown(name.to_string());
+        let entry = match &name.reference {
+            Reference::Tag(tag) => self.tagged(name, tag).await,
+            Reference::Digest(digest) => self.untagged(name, digest).await,
+        };
+        entry.ok_or_else(unknown)
+    }
+
+    /// The first images that are asked for, and one more than fit on the page.
+    async fn entries(&self, query: &Query) -> Result<Vec<Entry>, ImageError> {
+        let after = query.after.as_ref();
+        let is_wanted = |(registry, repository): &RepositoryPath| {
+            query.registry.as_ref().is_none_or(|wanted| wanted == registry)
+                && query.selection.may_be_in(registry, repository)
+                && after.is_none_or(|after| {
+                    let after = (after.registry.as_str(), after.repository.as_str());
+                    (registry.as_str(), repository.as_str()) >= after
+                })
+        };
+        let mut found = Vec::new();
+        for path in self.repositories().await?.into_iter().filter(is_wanted) {
+            for entry in self.in_repository(&path).await? {
+                let reference = &entry.name.reference;
+                let is_behind = after.is_none_or(|after| order(after, &entry.name).is_lt());
+                if query.selection.has(reference) && is_behind {
+                    found.push(entry);
+                }
+            }
+            if found.len() > query.limit {
+                break;
+            }
+        }
+        if let (Selection::One(name), true) = (&query.selection, found.is_empty())
+            && let Ok(entry) = self.entry(name).await
+        {
+            // A digest that a tag stands for is no image of its own, but may be asked about.
+            found.push(entry);
+        }
+        Ok(found)
+    }
+
+    /// All images there are.
+    pub(super) async fn all(&self) -> Result<Vec<Entry>, ImageError> {
+        let mut all = Vec::new();
+        for path in self.repositories().await? {
+            all.extend(self.in_repository(&path).await?);
+        }
+        Ok(all)
+    }
+
+    async fn repositories(&self) -> Result<Vec<RepositoryPath>, ImageError> {
+        self.store.repositories().await.map_err(ImageError::Store)
+    }
+
+    /// The images of one repository: tags, then digests.
+    async fn in_repository(&self, path: &RepositoryPath) -> Result<Vec<Entry>, ImageError> {
+        let Some(repository) = Named::of(path) else { return Ok(Vec::new()) };
+        let Ok(records) = self.store.repository(&path.0, &path.1) else { return Ok(Vec::new()) };
+        let mut entries = Vec::new();
+        for tag in records.tags().await.map_err(ImageError::Store)? {
+            let Ok(tag) = tag.parse::<Tag>() else { continue };
+            let name = repository.with(Reference::Tag(tag.clone()));
+            entries.extend(self.tagged(&name, &tag).await);
+        }
+        let mut covered: HashSet<Digest> =
+            entries.iter().flat_map(Entry::digests).flat_map(|root| self.closure(root)).collect();
+        let contents = records.contents().await.map_err(ImageError::Store)?;
+        let documents: Vec<_> =
+            contents.into_iter().filter(|digest| self.is_document(digest)).collect();
+        // What another document here needs is a part of that.
+        for digest in &documents {
+            covered.extend(self.store.references_of(digest));
+        }
+        for digest in documents.into_iter().filter(|digest| !covered.contains(digest)) {
+            let name = repository.with(Reference::Digest(digest));
+            entries.extend(self.untagged(&name, &digest).await);
+        }
+        Ok(entries)
+    }
+
+    /// What a tag stands for, if something of that is kept.
+    async fn tagged(&self, name: &ImageName, tag: &Tag) -> Option<Entry> {
+        let records =
+            self.store.repository(name.registry.as_str(), name.repository.as_str()).ok()?;
+        let standings = standings(&records, tag).await;
+        let mut kept = standings.iter().filter(|standing| self.is_kept(&standing.digest));
+        let shown = kept.next()?.clone();
+        Some(Entry { name: name.clone(), standings, shown })
+    }
+
+    /// A manifest that is kept and belongs to the repository.
+    async fn untagged(&self, name: &ImageName, digest: &Digest) -> Option<Entry> {
+        let records =
+            self.store.repository(name.registry.as_str(), name.repository.as_str()).ok()?;
+        let record = records.content(digest).await?;
+        let media_type = MediaType::of_manifest(&record.media_type?)?;
+        if !self.is_kept(digest) {
+            return None;
+        }
+        let media_type = Some(media_type);
+        let shown = Standing { digest: *digest, media_type, asked: record.recorded };
+        Some(Entry { name: name.clone(), standings: vec![shown.clone()], shown })
+    }
+
+    fn is_kept(&self, digest: &Digest) -> bool {
+        self.store.contains(digest) == Presence::Kept
+    }
+
+    fn is_document(&self, digest: &Digest) -> bool {
+        self.is_kept(digest) && !self.store.references_of(digest).is_empty()
+    }
+
+    pub(super) fn closure(&self, root: Digest) -> Vec<Digest> {
+        closure(&self.store, root)
+    }
+
+    async fn described(&self, entry: &Entry) -> Image {
+        let Standing { digest, media_type, asked } = &entry.shown;
+        let parts = Parts::of(&self.store, *digest).await;
+        let is_tag = matches!(entry.name.reference, Reference::Tag(_));
+        Image {
+            name: entry.name.to_string(),
+            digest: digest.to_string(),
+            media_type: media_type.as_ref().map(ToString::to_string),
+            bytes: parts.bytes(),
+            is_complete: parts.is_complete(),
+            platforms: parts.platforms(),
+            last_use: parts.last_use(&self.store),
+            hits: parts.hits(),
+            is_pinned: self.store.is_pinned(digest),
+            asked: is_tag.then(|| seconds(*asked)),
+        }
+    }
+}
+
+/// A repository, by its names in the store.
+struct Named {
+    authority: Authority,
+    registry: Registry,
+    repository: RepositoryName,
+}
+
+impl Named {
+    fn of((registry, repository): &RepositoryPath) -> Option<Self> {
+        let asked = Authority::parse(registry, HTTPS_PORT).ok()?;
+        let named = Registry::at(&asked);
+        let authority = named.authority(&asked);
+        let repository = repository.parse().ok()?;
+        (named.as_str() == registry).then_some(Self { authority, registry: named, repository })
+    }
+
+    fn with(&self, reference: Reference) -> ImageName {
+        let Self { authority, registry, repository } = self;
+        ImageName {
+            authority: authority.clone(),
+            registry: registry.clone(),
+            repository: repository.clone(),
+            reference,
+        }
+    }
+}
+
+/// By registry, repository, tag; then digests.
+fn order(one: &ImageName, other: &ImageName) -> Ordering {
+    let place = |name: &ImageName| (name.registry.clone(), name.repository.clone());
+    let reference = |name: &ImageName| match &name.reference {
+        Reference::Tag(tag) => (Some(tag.clone()), None),
+        Reference::Digest(digest) => (None, Some(*digest)),
+    };
+    place(one).cmp(&place(other)).then_with(|| match (reference(one), reference(other)) {
+        ((Some(_), _), (None, _)) => Ordering::Less,
+        ((None, _), (Some(_), _)) => Ordering::Greater,
+        (one, other) => one.cmp(&other),
+    })
+}

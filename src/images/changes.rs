@@ -1,0 +1,103 @@
+//! Removing images, pinning them.
+
+use std::collections::HashSet;
+
+use entrepot_cache::Fact;
+use serde::{Deserialize, Serialize};
+
+use super::catalogue::Entry;
+use super::{ImageError, Images};
+use crate::oci::{Digest, ImageName, Reference};
+
+/// What went with an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// How many objects nothing else needed.
+    pub objects: u64,
+    /// Their sizes' sum.
+    pub bytes: u64,
+}
+
+impl Images {
+    /// Removes an image: its tag's record, and what no other image, pin or document needs. Who reads
+    /// any of it reads on. When it is next pulled it is a miss.
+    ///
+    /// A proxy that runs has to forget the repository's records thereafter
+    /// ([`Gateway::forget_records`](crate::gateway::Gateway::forget_records)).
+    pub async fn remove(&self, name: &ImageName) -> Result<Removed, ImageError> {
+        let entry = self.entry(name).await?;
+        if entry.digests().any(|digest| self.store.is_pinned(&digest)) {
+            return Err(ImageError::Pinned(name.to_string()));
+        }
+        let others: Vec<Entry> =
+            self.all().await?.into_iter().filter(|other| other.name != *name).collect();
+        if let Reference::Digest(digest) = &name.reference {
+            self.check_is_no_part(name, digest, &others)?;
+        }
+        let (registry, repository) = (name.registry.as_str(), name.repository.as_str());
+        let records = self
+            .store
+            .repository(registry, repository)
+            .map_err(|error| ImageError::Record(error.into()))?;
+        // First: what is not here any more must not be led to.
+        if let Reference::Tag(tag) = &name.reference {
+            records.forget_fact(Fact::Tag(tag.as_str())).await?;
+        }
+        let roots: HashSet<Digest> = entry.digests().collect();
+        let own: Vec<Digest> = roots.iter().flat_map(|root| self.closure(*root)).collect();
+        let beside: HashSet<Digest> = others
+            .iter()
+            .filter(|other| is_beside(other, name))
+            .flat_map(|other| self.all_of(other))
+            .collect();
+        let needed = others.iter().flat_map(Entry::digests).collect();
+        let withdrawn = self.store.withdraw(roots, needed).await.map_err(ImageError::Store)?;
+        for digest in own.into_iter().filter(|digest| !beside.contains(digest)) {
+            records.forget_content(&digest).await?;
+        }
+        Ok(Removed { objects: withdrawn.objects, bytes: withdrawn.bytes })
+    }
+
+    /// Keeps an image from being evicted; durable once this returns. A tag that moves on leaves the
+    /// pin with what it stood for.
+    pub async fn pin(&self, name: &ImageName) -> Result<(), ImageError> {
+        let entry = self.entry(name).await?;
+        self.store.pin(&entry.shown.digest).await.map_err(ImageError::Store)
+    }
+
+    /// Takes the pin away; without effect where there is none.
+    pub async fn unpin(&self, name: &ImageName) -> Result<(), ImageError> {
+        let entry = self.entry(name).await?;
+        for digest in entry.digests() {
+            if self.store.is_pinned(&digest) {
+                self.store.unpin(&digest).await.map_err(ImageError::Store)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn all_of(&self, entry: &Entry) -> Vec<Digest> {
+        entry.digests().flat_map(|root| self.closure(root)).collect()
+    }
+
+    /// Removing what another name stands for, or needs, would change nothing.
+    fn check_is_no_part(
+        &self,
+        part: &ImageName,
+        digest: &Digest,
+        others: &[Entry],
+    ) -> Result<(), ImageError> {
+        let has_it = |other: &&Entry| is_beside(other, part) && self.all_of(other).contains(digest);
+        match others.iter().find(has_it) {
+            Some(whole) => {
+                Err(ImageError::Part { part: part.to_string(), whole: whole.name.to_string() })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether it is in the same repository.
+fn is_beside(other: &Entry, name: &ImageName) -> bool {
+    other.name.registry == name.registry && other.name.repository == name.repository
+}

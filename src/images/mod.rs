@@ -1,0 +1,113 @@
+//! What is kept, as images: for people, who know names and not digests.
+//!
+//! An image is a name of a repository of a registry: a tag, or the digest of a manifest that no tag
+//! there stands for. It works on the store and its records alone, of a proxy that runs as of one
+//! that does not; it asks no registry.
+//!
+//! - `catalogue`: which images there are
+//! - `parts`: what an image consists of, and what of that is kept
+//! - `selection`: which of them are meant
+//! - `changes`: removing images, pinning them
+//! - `export`, `import`: archives of images
+//! - `layout`, `tarball`: what such an archive is
+
+mod catalogue;
+mod changes;
+pub mod export;
+pub mod import;
+mod layout;
+mod parts;
+mod selection;
+mod tarball;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use entrepot_cache::disk::DiskError;
+use entrepot_cache::{RecordError, Store};
+use serde::{Deserialize, Serialize};
+
+pub use catalogue::Page;
+pub use changes::Removed;
+pub use selection::{MOST, Query, Selection, is_explicit};
+pub use tarball::TarError;
+
+/// How long the index of a store that has just been opened is waited for. A walk through a tree of
+/// a million files takes some seconds.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The images of a store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Images {
+    store: Store,
+}
+
+/// An image, as it is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Its full name: `docker.io/library/alpine:3.20`, or with `@sha256:…` where no tag stands for it.
+    pub name: String,
+    /// The manifest or index that the name stands for.
+    pub digest: String,
+    /// Its media type, where the registry said.
+    pub media_type: Option<String>,
+    /// How much of it is kept: manifests, configurations, layers.
+    pub bytes: u64,
+    /// Whether all is kept that at least one platform needs.
+    pub is_complete: bool,
+    /// The platforms that are kept whole.
+    pub platforms: Vec<String>,
+    /// When its manifests or configuration were last asked for, or came: seconds since 1970.
+    pub last_use: u64,
+    /// How often its manifest was served from the store.
+    pub hits: u64,
+    /// Whether it is never evicted.
+    pub is_pinned: bool,
+    /// When the registry was last asked what the tag stands for: seconds since 1970.
+    pub asked: Option<u64>,
+}
+
+/// Why an image is not to be had, or not to be changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// Nothing of it is kept.
+    #[error("{0} is not kept")]
+    Unknown(String),
+    /// It must not go.
+    #[error("{0} is pinned: unpin it first")]
+    Pinned(String),
+    /// It is a part of something that stays.
+    #[error("{part} is what {whole} stands for, or a part of it: remove that")]
+    Part {
+        /// What was named.
+        part: String,
+        /// Whose it is.
+        whole: String,
+    },
+    /// It is not known yet what needs what.
+    #[error("the store's index is still being read: try again in a moment")]
+    Loading,
+    /// The directories could not be read.
+    #[error("the store can't be read")]
+    Store(#[source] DiskError),
+    /// A record stays as it was.
+    #[error("a record can't be changed")]
+    Record(#[from] RecordError),
+}
+
+impl Images {
+    /// The images of `store`.
+    #[must_use]
+    pub fn of(store: &Store) -> Self {
+        Self { store: store.clone() }
+    }
+
+    /// Waits until it is known what is kept.
+    async fn settled(&self) -> Result<(), ImageError> {
+        if self.store.is_known_within(PATIENCE).await { Ok(()) } else { Err(ImageError::Loading) }
+    }
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

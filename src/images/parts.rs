@@ -1,0 +1,105 @@
+//! What an image consists of, and what of that is kept.
+
+use std::collections::HashSet;
+
+use entrepot_cache::{Kept, Presence, Store};
+
+use crate::oci::Digest;
+use crate::oci::descriptor::{Document, Platform, platform_of_config};
+
+/// What is known of an image's parts. From the index but for the documents themselves, which are
+/// read without counting as used.
+pub(super) struct Parts {
+    /// The manifest or index that its name stands for.
+    pub(super) root: Digest,
+    /// The root, if it is a manifest, or the manifests that it names.
+    pub(super) manifests: Vec<Part>,
+    /// All that is kept of it.
+    pub(super) kept: Vec<Kept>,
+}
+
+/// A manifest with all that it needs.
+pub(super) struct Part {
+    pub(super) digest: Digest,
+    pub(super) platform: Option<Platform>,
+    /// What is not kept of it.
+    pub(super) missing: Vec<Digest>,
+}
+
+impl Part {
+    pub(super) fn is_whole(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Whether it is an image, and not something that accompanies one.
+    pub(super) fn is_image(&self) -> bool {
+        self.platform.as_ref().is_none_or(Platform::is_known)
+    }
+}
+
+impl Parts {
+    pub(super) async fn of(store: &Store, root: Digest) -> Self {
+        let document = store.peek(&root).await.and_then(|bytes| Document::parse(&bytes));
+        let listed = document.as_ref().map(|document| document.manifests.as_slice());
+        let manifests = match (&document, listed) {
+            (_, Some(listed @ [_, ..])) => {
+                let parts = listed.iter().map(|one| part(store, one.digest, one.platform.clone()));
+                parts.collect()
+            }
+            (Some(Document { config: Some(config), .. }), _) => {
+                let config = store.peek(&config.digest).await;
+                vec![part(store, root, config.and_then(|bytes| platform_of_config(&bytes)))]
+            }
+            _ => vec![part(store, root, None)],
+        };
+        let kept = closure(store, root).iter().filter_map(|digest| store.find(digest)).collect();
+        Self { root, manifests, kept }
+    }
+
+    /// Whether all is kept that at least one platform needs.
+    pub(super) fn is_complete(&self) -> bool {
+        let is_kept = self.kept.iter().any(|kept| kept.digest == self.root);
+        is_kept && self.manifests.iter().any(|part| part.is_image() && part.is_whole())
+    }
+
+    /// The platforms that are kept whole.
+    pub(super) fn platforms(&self) -> Vec<String> {
+        let whole = self.manifests.iter().filter(|part| part.is_image() && part.is_whole());
+        whole.filter_map(|part| part.platform.as_ref()).map(ToString::to_string).collect()
+    }
+
+    /// When something was last asked for that says which image was: layers may be others' too.
+    pub(super) fn last_use(&self, store: &Store) -> u64 {
+        let tells = |kept: &&Kept| {
+            kept.digest == self.root || !store.references_of(&kept.digest).is_empty()
+        };
+        let uses = self.kept.iter().filter(tells).map(|kept| super::seconds(kept.last_use));
+        uses.max().unwrap_or_default()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.kept.iter().map(|kept| kept.size).sum()
+    }
+
+    pub(super) fn hits(&self) -> u64 {
+        let root = self.kept.iter().find(|kept| kept.digest == self.root);
+        root.map_or(0, |kept| kept.hits)
+    }
+}
+
+fn part(store: &Store, digest: Digest, platform: Option<Platform>) -> Part {
+    let is_missing = |digest: &Digest| store.contains(digest) != Presence::Kept;
+    let missing = closure(store, digest).into_iter().filter(is_missing).collect();
+    Part { digest, platform, missing }
+}
+
+/// A digest and all that it needs as far as that is known, documents before what they need.
+pub(super) fn closure(store: &Store, root: Digest) -> Vec<Digest> {
+    let (mut found, mut seen) = (vec![root], HashSet::from([root]));
+    let mut next = 0;
+    while let Some(digest) = found.get(next).copied() {
+        next += 1;
+        found.extend(store.references_of(&digest).into_iter().filter(|one| seen.insert(*one)));
+    }
+    found
+}

@@ -1,0 +1,119 @@
+//! Which images are meant.
+
+use std::str::FromStr;
+
+use crate::oci::{ImageName, ImageNameError, Reference};
+
+/// Images on a page, unless another number is asked for.
+const USUAL: usize = 100;
+/// Images on a page at most.
+pub const MOST: usize = 1000;
+
+/// A page of images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// Of this registry alone, as it is named in front of images.
+    pub registry: Option<String>,
+    /// Which of them.
+    pub selection: Selection,
+    /// Those behind this name.
+    pub after: Option<ImageName>,
+    /// So many at most.
+    pub limit: usize,
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Self { registry: None, selection: Selection::All, after: None, limit: USUAL }
+    }
+}
+
+/// Some images, as a person names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// All of them.
+    All,
+    /// Those whose full names begin so: `ghcr.io/org/`.
+    Below(String),
+    /// Those of a repository: `alpine`, `ghcr.io/org/app`.
+    Repository(ImageName),
+    /// One: `alpine:3.20`.
+    One(ImageName),
+}
+
+impl FromStr for Selection {
+    type Err = ImageNameError;
+
+    /// What ends with a slash is the beginning of a full name; a name with a tag or a digest is an
+    /// image's, any other a repository's.
+    fn from_str(text: &str) -> Result<Self, ImageNameError> {
+        if text.ends_with('/') {
+            return Ok(Self::Below(text.to_owned()));
+        }
+        let name = text.parse()?;
+        Ok(if is_explicit(text) { Self::One(name) } else { Self::Repository(name) })
+    }
+}
+
+/// Whether an image's name has a tag or a digest.
+#[must_use]
+pub fn is_explicit(name: &str) -> bool {
+    name.rsplit('/').next().unwrap_or_default().contains([':', '@'])
+}
+
+impl Selection {
+    /// Whether it has images of this repository at all; cheap, before anything is read.
+    pub(super) fn may_be_in(&self, registry: &str, repository: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Below(prefix) => {
+                let full = format!("{registry}/{repository}");
+                full.starts_with(prefix) || format!("{full}/").starts_with(prefix)
+            }
+            Self::Repository(name) | Self::One(name) => {
+                name.registry.as_str() == registry && name.repository.as_str() == repository
+            }
+        }
+    }
+
+    pub(super) fn has(&self, reference: &Reference) -> bool {
+        match self {
+            Self::All | Self::Below(_) | Self::Repository(_) => true,
+            Self::One(name) => name.reference == *reference,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(selection: &str, name: &str) -> bool {
+        let selection: Selection = selection.parse().unwrap();
+        let name: ImageName = name.parse().unwrap();
+        selection.may_be_in(name.registry.as_str(), name.repository.as_str())
+            && selection.has(&name.reference)
+    }
+
+    #[test]
+    fn names_select_as_people_mean_them() {
+        for (selection, name, expected) in [
+            ("alpine", "alpine:3.20", true),
+            ("alpine", "org/alpine:3.20", false),
+            ("alpine:3.20", "docker.io/library/alpine:3.20", true),
+            ("alpine:3.20", "alpine:3.21", false),
+            ("ghcr.io/", "ghcr.io/org/app:1", true),
+            ("ghcr.io/org/", "ghcr.io/org/app:1", true),
+            ("ghcr.io/or/", "ghcr.io/org/app:1", false),
+            ("ghcr.io/org/app/", "ghcr.io/org/app:1", true),
+            ("ghcr.io/org/app", "ghcr.io/org/app/x:1", false),
+            ("registry.corp:5000/a", "registry.corp:5000/a:1", true),
+        ] {
+            assert_eq!(matches(selection, name), expected, "{selection} {name}");
+        }
+        for wrong in ["", "Alpine", "https://ghcr.io/a", "a:b:c"] {
+            assert!(wrong.parse::<Selection>().is_err(), "{wrong}");
+        }
+        assert!(!is_explicit("registry.corp:5000/a") && is_explicit("registry.corp:5000/a:b"));
+    }
+}

@@ -1,0 +1,262 @@
+//! What is kept, as people see it: listed, removed, pinned, of a proxy that runs and of one that does
+//! not.
+
+use entrepot_testkit::image::INDEX;
+use entrepot_testkit::proxy::{Finished, Signal};
+use entrepot_testkit::pull::Pulled;
+use entrepot_testkit::{Blob, Client, Image, Index, Proxy, Registry, Request, Response};
+use serde_json::Value;
+
+use crate::{ALPINE, BINARY, in_front_of};
+
+const OTHER: &str = "library/busybox";
+
+/// What a subcommand told as JSON.
+#[track_caller]
+pub(crate) fn told(proxy: &Proxy, arguments: &[&str]) -> Value {
+    let Finished { code, output } = proxy.run(&[arguments, &["--json"]].concat());
+    assert_eq!(code, Some(0), "{output}");
+    serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error}: {output}"))
+}
+
+fn names(listed: &Value) -> Vec<&str> {
+    let images = listed["images"].as_array().unwrap();
+    images.iter().map(|image| image["name"].as_str().unwrap()).collect()
+}
+
+#[track_caller]
+pub(crate) fn pull(proxy: &Proxy, repository: &str, tag: &str) -> Pulled {
+    let pulled = proxy.puller().pull(repository, tag).unwrap();
+    proxy.wait_until_all_kept(&pulled);
+    pulled
+}
+
+#[track_caller]
+pub(crate) fn stop(proxy: &Proxy) {
+    proxy.signal(Signal::TERM);
+    proxy.wait_exit();
+}
+
+fn api(proxy: &Proxy, method: &str, path: &str) -> Response {
+    Client::new(proxy.admin_address()).send(&Request::new(method, path)).unwrap()
+}
+
+/// Two images that share a layer, an index of two platforms of which one was pulled, and a manifest
+/// without a tag.
+fn several() -> (Registry, Proxy, [Image; 2], Index) {
+    let registry = Registry::open();
+    let shared = Blob::random(50_000);
+    let image = || Image::of_layers("amd64", vec![shared.clone(), Blob::random(10_000)]);
+    let images = [image(), image()];
+    let index = Index::random(&["amd64", "arm64"], 1, 5_000);
+    registry.push(ALPINE, "1", &images[0]);
+    registry.push(OTHER, "1", &images[1]);
+    registry.push_index(ALPINE, "multi", &index);
+    let lone = Image::random(1, 1_000);
+    registry.push(ALPINE, "x", &lone);
+    let proxy = in_front_of(&registry);
+    for (repository, tag) in [(ALPINE, "1"), (OTHER, "1"), (ALPINE, "multi")] {
+        pull(&proxy, repository, tag);
+    }
+    let url = format!("https://{}/v2/{ALPINE}/manifests/{}", registry.host(), lone.manifest.digest);
+    assert_eq!(proxy.client().get(&url).unwrap().status, 200);
+    proxy.wait_until_kept(&lone.manifest.digest);
+    (registry, proxy, images, index)
+}
+
+#[track_caller]
+fn assert_lists_several(proxy: &Proxy, images: &[Image; 2], index: &Index) {
+    let listed = told(proxy, &["ls"]);
+    let named = names(&listed);
+    let tagged = ["library/alpine:1", "library/alpine:multi", "library/busybox:1"];
+    let tagged = tagged.map(|name| format!("docker.io/{name}"));
+    assert_eq!((named[0], named[1], named[3]), (&*tagged[0], &*tagged[1], &*tagged[2]));
+    assert!(named[2].starts_with("docker.io/library/alpine@sha256:"), "{named:?}");
+    assert_eq!(named.len(), 4, "{named:?}");
+    let [first, multi, lone, _] = [0, 1, 2, 3].map(|at| &listed["images"][at]);
+    assert_eq!(first["digest"], images[0].manifest.digest);
+    let size: usize = images[0].blobs().map(|blob| blob.bytes.len()).sum();
+    assert_eq!(first["bytes"], size + images[0].manifest.bytes.len());
+    assert_eq!(first["platforms"], serde_json::json!(["linux/amd64"]));
+    assert_eq!((&first["is_complete"], &first["is_pinned"]), (&true.into(), &false.into()));
+    assert!(first["asked"].as_u64().unwrap() > 1_600_000_000, "{first}");
+    assert_eq!(
+        (&multi["digest"], &multi["media_type"]),
+        (&index.manifest.digest.clone().into(), &INDEX.into())
+    );
+    assert_eq!(multi["platforms"], serde_json::json!(["linux/amd64"]), "arm64 was not pulled");
+    assert_eq!((&lone["is_complete"], &lone["asked"]), (&false.into(), &Value::Null));
+
+    for (name, count) in [("alpine", 3), ("alpine:1", 1), ("docker.io/library/", 4), ("busybox", 1)]
+    {
+        assert_eq!(names(&told(proxy, &["ls", name])).len(), count, "{name}");
+    }
+    let table = proxy.run(&["ls", "busybox"]);
+    let lines: Vec<_> = table.output.lines().collect();
+    let row: Vec<_> = lines[1].split_whitespace().collect();
+    assert!(lines[0].starts_with("IMAGE ") && lines.len() == 2, "{}", table.output);
+    assert_eq!((row[0], row[1]), (&*tagged[2], &images[1].manifest.digest[7..19]));
+    assert_eq!(row.len(), 7, "{row:?}");
+    let unknown = proxy.run(&["ls", "alpine", "nothing"]);
+    assert_eq!(unknown.code, Some(1));
+    assert!(unknown.output.contains("nothing is kept of nothing"), "{}", unknown.output);
+    assert!(unknown.output.contains(&tagged[0]), "{}", unknown.output);
+}
+
+#[test]
+fn images_are_listed_of_a_proxy_that_runs_and_of_one_that_does_not() {
+    let (_registry, proxy, images, index) = several();
+    assert_lists_several(&proxy, &images, &index);
+    let server = format!("http://{}", proxy.admin_address());
+    assert_eq!(names(&told(&proxy, &["ls", "--server", &server])).len(), 4);
+    stop(&proxy);
+    assert_lists_several(&proxy, &images, &index);
+}
+
+#[test]
+fn pages_and_parts_of_the_list_are_asked_for() {
+    let (_registry, proxy, ..) = several();
+    let mut seen = Vec::new();
+    let mut query = "limit=1".to_owned();
+    loop {
+        let page = proxy.admin(&format!("/api/v1/images?{query}")).json();
+        seen.extend(names(&page).into_iter().map(str::to_owned));
+        let Some(next) = page["next"].as_str() else { break };
+        query = format!("limit=1&after={next}");
+    }
+    assert_eq!(seen, names(&proxy.admin("/api/v1/images").json()));
+    assert_eq!(seen.len(), 4);
+    let count = |query| names(&proxy.admin(&format!("/api/v1/images?{query}")).json()).len();
+    assert_eq!((count("registry=docker.io"), count("registry=ghcr.io")), (4, 0));
+    assert_eq!(count("name=busybox"), 1);
+    assert_eq!(proxy.admin("/api/v1/images?limit=0").status, 400);
+    let path = "/api/v1/images/docker.io/library/alpine:1";
+    assert_eq!(proxy.admin(path).json()["name"], "docker.io/library/alpine:1");
+    assert_eq!(proxy.admin("/api/v1/images/docker.io%2Flibrary%2Falpine%3A1").status, 200);
+    for (path, status) in [("alpine", 400), ("Alpine:1", 400), ("alpine:2", 404)] {
+        let answer = proxy.admin(&format!("/api/v1/images/{path}"));
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+    }
+    assert_eq!(api(&proxy, "POST", path).headers.get("allow"), Some("GET, DELETE"));
+    assert_eq!(
+        api(&proxy, "GET", &format!("{path}/pin")).headers.get("allow"),
+        Some("PUT, DELETE")
+    );
+}
+
+#[test]
+fn a_removed_image_is_a_miss_and_no_other_is_hurt() {
+    for is_running in [true, false] {
+        let (registry, mut proxy, images, index) = several();
+        if !is_running {
+            stop(&proxy);
+        }
+        let removed = told(&proxy, &["rm", "alpine:1"]);
+        assert_eq!(removed["images"][0]["objects"], 3, "manifest, config, own layer: {removed}");
+        assert!(!proxy.keeps(&images[0].layers[1].digest));
+        assert!(proxy.keeps(&images[0].layers[0].digest), "the other image needs it");
+        let again = proxy.run(&["rm", "alpine:1"]);
+        assert_eq!(again.code, Some(1));
+        assert!(
+            again.output.contains("docker.io/library/alpine:1 is not kept"),
+            "{}",
+            again.output
+        );
+        if !is_running {
+            proxy.start_again();
+        }
+        registry.forget_requests();
+        pull(&proxy, OTHER, "1");
+        assert!(registry.requests().blob_gets().is_empty(), "the other image is whole");
+        let missed = pull(&proxy, ALPINE, "1");
+        assert_eq!(missed.manifests[0].response.body, images[0].manifest.bytes);
+        assert_eq!(registry.requests().blob_gets().path(&images[0].layers[1].digest).len(), 1);
+        pull(&proxy, ALPINE, "multi");
+        assert_eq!(
+            registry.requests().blob_gets().path(&index.images[0].layers[0].digest).len(),
+            0
+        );
+        proxy.assert_store_is_sound();
+    }
+}
+
+#[test]
+fn an_image_that_is_removed_while_it_is_read_is_read_to_its_end() {
+    let registry = Registry::open();
+    let image = Image::random(1, 20_000_000);
+    registry.push(ALPINE, "1", &image);
+    let proxy = in_front_of(&registry);
+    pull(&proxy, ALPINE, "1");
+    let layer = &image.layers[0];
+    let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), layer.digest);
+    let mut connection = proxy.client().open(registry.host()).unwrap();
+    let mut download = connection.start(&Request::get(url)).unwrap();
+    let mut read = download.read_exactly(100_000).unwrap();
+    told(&proxy, &["rm", "alpine:1"]);
+    assert!(!proxy.keeps(&layer.digest));
+    read.extend(download.finish().unwrap());
+    assert_eq!(read, layer.bytes);
+}
+
+#[test]
+fn what_is_pinned_stays_until_it_is_unpinned() {
+    let registry = Registry::open();
+    let (pinned, newer) = (Image::random(1, 60_000), Image::random(1, 60_000));
+    registry.push(ALPINE, "1", &pinned);
+    registry.push(ALPINE, "2", &newer);
+    let builder = Proxy::builder(BINARY).in_front_of(&registry);
+    let mut proxy = builder.config("max-size = \"100kB\"").start();
+    pull(&proxy, ALPINE, "1");
+    assert_eq!(told(&proxy, &["pin", "alpine:1"])["images"][0]["is_pinned"], true);
+    let refused = proxy.run(&["rm", "alpine:1"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.output.contains("is pinned: unpin it first"), "{}", refused.output);
+    // There is no room for a second one, and the first may not go.
+    proxy.puller().pull(ALPINE, "2").unwrap();
+    proxy.wait_for_log(&["objects evicted"]);
+    proxy.restart(Signal::TERM);
+    let listed = told(&proxy, &["ls", "alpine:1"]);
+    assert_eq!(
+        (&listed["images"][0]["is_pinned"], &listed["images"][0]["is_complete"]),
+        (&true.into(), &true.into())
+    );
+    stop(&proxy);
+    assert_eq!(told(&proxy, &["unpin", "alpine:1"])["images"][0]["is_pinned"], false);
+    assert_eq!(proxy.run(&["rm", "alpine:1"]).code, Some(0));
+    assert_eq!(proxy.run(&["pin", "alpine:1"]).code, Some(1), "what is not kept");
+}
+
+#[test]
+fn a_digest_that_a_tag_stands_for_goes_with_the_tag() {
+    let (_registry, proxy, images, index) = several();
+    for (digest, whole) in [
+        (&images[0].manifest.digest, "alpine:1"),
+        (&index.images[0].manifest.digest, "alpine:multi"),
+    ] {
+        let refused = proxy.run(&["rm", &format!("alpine@{digest}")]);
+        assert_eq!(refused.code, Some(1));
+        assert!(
+            refused.output.contains(&format!("what docker.io/library/{whole} stands for")),
+            "{}",
+            refused.output
+        );
+    }
+    let listed = told(&proxy, &["ls"]);
+    let lone = names(&listed)[2];
+    assert_eq!(told(&proxy, &["rm", lone])["images"][0]["objects"], 1);
+    assert_eq!(names(&told(&proxy, &["ls"])).len(), 3);
+}
+
+#[test]
+fn a_name_that_is_none_is_wrong_usage() {
+    let proxy = Proxy::builder(BINARY).start();
+    for arguments in
+        [&["rm", "Alpine"][..], &["pin", "a:b:c"], &["ls", "https://ghcr.io/a"], &["rm"]]
+    {
+        let wrong = proxy.run(arguments);
+        assert_eq!(wrong.code, Some(2), "{arguments:?}: {}", wrong.output);
+    }
+    assert!(proxy.run(&["rm", "Alpine"]).output.contains("\"Alpine\" is not the name of an image"));
+    let server = ["ls", "--server", "http://127.0.0.1:1"];
+    assert_eq!(proxy.run(&server).code, Some(1));
+}
