@@ -54,6 +54,9 @@ impl Reload {
             tracing::error!(%error, "the configuration stays as it was");
             return;
         }
+        for note in &settings.notes {
+            tracing::warn!("{note}");
+        }
         warn_of_credentials(&settings);
         self.operators.gateway.reconfigure(settings.gateway);
         self.operators.guard.replace_token(settings.admin_token);

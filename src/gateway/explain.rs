@@ -85,9 +85,7 @@ impl Gateway {
         let parts = &self.parts;
         let place =
             Place { registry: image.registry.clone(), repository: image.repository.clone() };
-        let in_force = parts.in_force.load();
-        let rule = in_force.options.rule_for(&image.authority);
-        let identity = rule.and_then(|rule| rule.credentials.as_ref()).map(Credentials::label);
+        let identity = self.own_identity(image);
         let who = identity.clone().unwrap_or_default();
         let rights = Rights::new(&parts.store, place, Identity::Shared, who)?;
         let (tag, digest) = match &image.reference {
@@ -121,6 +119,13 @@ impl Gateway {
             quota: self.quotas().into_iter().find(|(r, _)| *r == image.registry).map(|(_, q)| q),
             objects,
         })
+    }
+
+    /// What the proxy is at the image's registry, if it is anybody there.
+    fn own_identity(&self, image: &ImageName) -> Option<String> {
+        let in_force = self.parts.in_force.load();
+        let rule = in_force.options.rule_for(&image.authority)?;
+        rule.credentials.as_ref().map(Credentials::label)
     }
 
     /// What the registry said last, whatever the client took that it said so to.
