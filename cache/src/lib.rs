@@ -122,7 +122,7 @@ pub use relay::Relay;
 pub use repository::{ContentRecord, Fact, Repository};
 pub use reservation::{Reservation, Start};
 pub use store::{Download, Kept, Lookup, Presence, Store, Totals};
-pub use withdrawal::Withdrawn;
+pub use withdrawal::{Reach, Withdrawn};
 pub use writer::Writer;
 
 /// How many bytes at the end of an unfinished object no reader sees before the digest is verified.

@@ -22,7 +22,7 @@ use crate::reservation::{interrupted, usable};
 use crate::shared::Shared;
 use crate::tree::Tree;
 use crate::{
-    Digest, IndexState, OpenError, Options, Pace, PutError, QuarantineError, Reader,
+    Digest, IndexState, OpenError, Options, Pace, PutError, QuarantineError, Reach, Reader,
     RecordNameError, Repository, RepositoryPath, Reservation, Verdict, Withdrawn, blocking,
     catalogue, check, inspect, withdrawal,
 };
@@ -287,9 +287,11 @@ impl Store {
         &self,
         documents: HashSet<Digest>,
         exempt: HashSet<Digest>,
+        reach: Reach,
     ) -> Result<Withdrawn, DiskError> {
         let shared = Arc::clone(&self.shared);
-        let taken = blocking::run(move || withdrawal::withdraw(&shared, documents, exempt)).await;
+        let taken =
+            blocking::run(move || withdrawal::withdraw(&shared, documents, exempt, reach)).await;
         taken.unwrap_or_else(|error| Err(interrupted(error)))
     }
 

@@ -19,15 +19,28 @@ pub struct Withdrawn {
     pub bytes: u64,
 }
 
-/// Takes out `documents` and what they need, but for what is `exempt` or pinned, what any other
+/// How far a withdrawal goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To the documents and all that they need.
+    All,
+    /// To these objects alone.
+    Alone,
+}
+
+/// Takes out `documents`, as far as `reach` says, but for what is `exempt` or pinned, what any other
 /// kept document is or needs, and what is asked for just now. Blocks.
 pub(crate) fn withdraw(
     shared: &Shared,
     documents: HashSet<Digest>,
     exempt: HashSet<Digest>,
+    reach: Reach,
 ) -> Result<Withdrawn, DiskError> {
     let nodes = shared.index.nodes();
-    let doomed = shared.index.closure(documents);
+    let doomed = match reach {
+        Reach::All => shared.index.closure(documents),
+        Reach::Alone => documents,
+    };
     let is_other = |node: &&Node| {
         !node.references.as_slice().is_empty() && !doomed.contains(&node.candidate.digest)
     };

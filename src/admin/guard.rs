@@ -117,7 +117,7 @@ impl Guard {
         if !is_authorized && !is_own(&host, ends.own.ip()) {
             return Err(Denial::Host);
         }
-        if !is_same_origin(headers, &host) {
+        if !is_same_origin(headers, &host) || is_cross_site(headers) {
             return Err(Denial::Origin);
         }
         match body.filter(|_| *method != Method::GET && *method != Method::HEAD) {
@@ -168,6 +168,13 @@ fn is_same_origin(headers: &HeaderMap, host: &Authority) -> bool {
         });
         authority.as_ref() == Some(host)
     })
+}
+
+/// A browser says so of what a page of elsewhere makes it fetch, even where nobody will read the
+/// answer and no `Origin` is sent (W3C, "Fetch Metadata Request Headers").
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    sites.any(|site| site != "same-origin" && site != "none")
 }
 
 /// No form of a web page sends any of the media types that are asked for here.
@@ -243,6 +250,14 @@ mod tests {
             check("127.0.0.1", false, "127.0.0.1", &fields)
         };
         assert_eq!(check(&[("origin", "http://localhost:3129")]), Ok(()));
+        for (site, expected) in [
+            ("same-origin", Ok(())),
+            ("none", Ok(())),
+            ("cross-site", Err(Denial::Origin)),
+            ("same-site", Err(Denial::Origin)),
+        ] {
+            assert_eq!(check(&[("sec-fetch-site", site)]), expected, "{site}");
+        }
         for origin in
             ["null", "http://evil.example", "http://localhost:8000", "https://localhost", ""]
         {

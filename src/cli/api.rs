@@ -23,9 +23,11 @@ use crate::config::Settings;
 /// A proxy takes connections at once, or something is wrong with it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may think about an answer.
-const THINKING: Duration = Duration::from_secs(30);
+const THINKING: Duration = Duration::from_secs(90);
 /// More than any document of the API has.
 const LARGEST: usize = 4 * 1024 * 1024;
+/// The proxy takes no more.
+const LONGEST_PATH: usize = 8 * 1024;
 /// A line of an answer is shorter.
 const LONGEST_LINE: usize = 64 * 1024 * 1024;
 
@@ -78,6 +80,7 @@ impl Api {
         body: RequestBody,
     ) -> anyhow::Result<Response<Incoming>> {
         let at = &self.at;
+        anyhow::ensure!(path.len() <= LONGEST_PATH, "too much for one request: name fewer images");
         let silent = || match &self.cause {
             Some(cause) => format!("{cause}, and no proxy answers on http://{at} (admin-listen)"),
             None => format!(
@@ -100,8 +103,8 @@ impl Api {
         }
         let request = request.body(body)?;
         let answered = tokio::time::timeout(THINKING, sender.send_request(request)).await;
-        let response =
-            answered.map_err(anyhow::Error::from).and_then(|r| Ok(r?)).with_context(silent)?;
+        let slow = || format!("the proxy on {at} did not answer within {} s", THINKING.as_secs());
+        let response = answered.with_context(slow)?.with_context(silent)?;
         if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -163,7 +164,10 @@ impl Sink {
         let mut path = output.as_os_str().to_owned();
         path.push(".partial");
         let path = PathBuf::from(path);
-        let file = File::create(&path).with_context(|| path.display().to_string())?;
+        // Private images are nobody else's in the store, and should not become so here.
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(&path).with_context(|| path.display().to_string())?;
         Ok(Self::File(Draft { file, path, output: output.to_owned() }))
     }
 
@@ -275,10 +279,14 @@ async fn import_stopped(
         bar.clear();
         read
     });
-    let contents = reading.await??;
+    let read = reading.await?;
     let mut told = Vec::new();
     let records = Records::Stopped(&settings.gateway);
-    let adopted = Images::of(&store).adopt(&contents, name, &records, |one| told.push(one)).await;
+    let images = Images::of(&store);
+    let adopted = match read {
+        Ok(contents) => images.adopt(&contents, name, &records, |one| told.push(one)).await,
+        Err(error) => Err(error),
+    };
     store.close().await;
     adopted?;
     Ok(brought(told))

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use entrepot_cache::Fact;
+use entrepot_cache::{Fact, Reach};
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::Entry;
@@ -51,7 +51,8 @@ impl Images {
             .flat_map(|other| self.all_of(other))
             .collect();
         let needed = others.iter().flat_map(Entry::digests).collect();
-        let withdrawn = self.store.withdraw(roots, needed).await.map_err(ImageError::Store)?;
+        let withdrawn = self.store.withdraw(roots, needed, Reach::All).await;
+        let withdrawn = withdrawn.map_err(ImageError::Store)?;
         for digest in own.into_iter().filter(|digest| !beside.contains(digest)) {
             records.forget_content(&digest).await?;
         }

@@ -8,7 +8,7 @@ use entrepot_cache::{Lookup, ReadError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::parts::Parts;
+use super::parts::{Part, Parts};
 use super::{ImageError, Images, layout, tarball};
 use crate::oci::descriptor::{Descriptor, Document};
 use crate::oci::{Digest, ImageName};
@@ -125,10 +125,11 @@ impl Images {
 fn incomplete(name: &ImageName, parts: &Parts) -> ExportError {
     // The platform of which most is there is the one that somebody has pulled.
     let images = parts.manifests.iter().filter(|part| part.is_image());
-    let most = images.min_by_key(|part| (part.missing.contains(&part.digest), part.missing.len()));
-    let missing = most.map(|part| part.missing.as_slice()).unwrap_or_default();
-    let first = missing.first().copied().unwrap_or(parts.root);
-    ExportError::Incomplete { name: name.to_string(), missing: missing.len().max(1), first }
+    let is_away = |part: &Part| part.first_missing == Some(part.digest);
+    let most = images.min_by_key(|part| (is_away(part), part.missing));
+    let missing = most.map_or(1, |part| part.missing.max(1));
+    let first = most.and_then(|part| part.first_missing).unwrap_or(parts.root);
+    ExportError::Incomplete { name: name.to_string(), missing, first }
 }
 
 /// Pieces of an archive, on their way to whoever wants it: `None` is its end.

@@ -11,7 +11,7 @@ use std::io::Read;
 
 use bytes::Bytes;
 use entrepot_cache::{
-    BeginError, FinishError, Hasher, Lookup, Presence, RecordError, Start, Store, WriteError,
+    BeginError, FinishError, Hasher, Lookup, Presence, Reach, RecordError, Start, Store, WriteError,
 };
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -78,7 +78,10 @@ pub enum ImportError {
     #[error("{0} is being downloaded just now: import again")]
     Busy(Digest),
     /// An object has come, and is not there any more.
-    #[error("{0} could not be kept: is max-size, or the disk, too small for the image?")]
+    #[error(
+        "{0} could not be kept: is max-size, or the disk, too small for the image? \
+             If it was removed meanwhile, import again"
+    )]
     NotKept(Digest),
     /// There is no room.
     #[error("the disk of the store is full")]
@@ -170,7 +173,8 @@ impl Images {
             if matches!(error, ImportError::Full(_) | ImportError::NotKept(_)) {
                 // Nobody can use it, and others need the room.
                 let new = std::mem::take(&mut contents.new);
-                let _ = runtime.block_on(self.store.withdraw(new, HashSet::new()));
+                let withdrawn = self.store.withdraw(new, HashSet::new(), Reach::Alone);
+                let _ = runtime.block_on(withdrawn);
             }
             return Err(error);
         }
@@ -208,7 +212,8 @@ impl Images {
             tell(Told::Image(Imported { name, digest, platforms }));
         }
         // What no image needs has come for nothing.
-        let strays = self.store.withdraw(contents.new.clone(), contents.roots()).await;
+        let strays =
+            self.store.withdraw(contents.new.clone(), contents.roots(), Reach::Alone).await;
         let strays = strays.map_err(ImageError::Store)?;
         let objects = (contents.new.len() as u64).saturating_sub(strays.objects);
         tell(Told::Summary { objects, bytes: contents.new_bytes.saturating_sub(strays.bytes) });
@@ -244,8 +249,11 @@ impl Images {
         image: &Descriptor,
     ) -> Result<Found, ImportError> {
         let mut found = Found::new(name, image)?;
-        let mut rest = vec![(image.clone(), 0)];
+        let (mut rest, mut seen) = (vec![(image.clone(), 0)], HashSet::new());
         while let Some((one, depth)) = rest.pop() {
+            if !seen.insert(one.digest) {
+                continue;
+            }
             contents.check(name, &one)?;
             if self.store.contains(&one.digest) != Presence::Kept {
                 return Err(ImportError::NotKept(one.digest));

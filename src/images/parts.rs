@@ -22,13 +22,14 @@ pub(super) struct Parts {
 pub(super) struct Part {
     pub(super) digest: Digest,
     pub(super) platform: Option<Platform>,
-    /// What is not kept of it.
-    pub(super) missing: Vec<Digest>,
+    /// How many objects of it are not kept, and the first of them: itself, if it is not.
+    pub(super) missing: usize,
+    pub(super) first_missing: Option<Digest>,
 }
 
 impl Part {
     pub(super) fn is_whole(&self) -> bool {
-        self.missing.is_empty()
+        self.missing == 0
     }
 
     /// Whether it is an image, and not something that accompanies one.
@@ -43,8 +44,9 @@ impl Parts {
         let listed = document.as_ref().map(|document| document.manifests.as_slice());
         let manifests = match (&document, listed) {
             (_, Some(listed @ [_, ..])) => {
-                let parts = listed.iter().map(|one| part(store, one.digest, one.platform.clone()));
-                parts.collect()
+                let mut seen = HashSet::new();
+                let once = listed.iter().filter(|one| seen.insert(one.digest));
+                once.map(|one| part(store, one.digest, one.platform.clone())).collect()
             }
             (Some(Document { config: Some(config), .. }), _) => {
                 let config = store.peek(&config.digest).await;
@@ -89,8 +91,10 @@ impl Parts {
 
 fn part(store: &Store, digest: Digest, platform: Option<Platform>) -> Part {
     let is_missing = |digest: &Digest| store.contains(digest) != Presence::Kept;
-    let missing = closure(store, digest).into_iter().filter(is_missing).collect();
-    Part { digest, platform, missing }
+    let mut missing = closure(store, digest).into_iter().filter(is_missing);
+    let first_missing = missing.next();
+    let missing = usize::from(first_missing.is_some()) + missing.count();
+    Part { digest, platform, missing, first_missing }
 }
 
 /// A digest and all that it needs as far as that is known, documents before what they need.

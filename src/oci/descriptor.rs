@@ -7,6 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Digest, Platform};
 
+/// The most objects that a document names: images have a few hundred layers at most, and indexes
+/// fewer platforms.
+const MOST: usize = 4096;
+
 /// What a document says of another object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -44,9 +48,21 @@ struct Described {
 }
 
 impl From<Described> for Platform {
+    /// It is shown to people, and a stranger wrote it: what is no word is unknown.
     fn from(Described { os, architecture, variant }: Described) -> Self {
-        Self::new(&os, &architecture, variant.as_deref())
+        let words = [Some(&os), Some(&architecture), variant.as_ref()];
+        if words.into_iter().flatten().all(|word| is_word(word)) {
+            Self::new(&os, &architecture, variant.as_deref())
+        } else {
+            Self::new("unknown", "unknown", None)
+        }
     }
+}
+
+fn is_word(text: &str) -> bool {
+    const LONGEST: usize = 32;
+    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    text.len() <= LONGEST && text.bytes().all(is_fit)
 }
 
 fn platform_from_fields<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Platform>, D::Error> {
@@ -72,10 +88,12 @@ pub struct Document {
 }
 
 impl Document {
-    /// The document that these bytes are, if they are one.
+    /// The document that these bytes are, if they are one; one that names thousands of objects is
+    /// none.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes).ok()
+        let parsed: Self = serde_json::from_slice(bytes).ok()?;
+        (parsed.descriptors().count() <= MOST).then_some(parsed)
     }
 
     /// Everything that it names.
@@ -112,5 +130,12 @@ mod tests {
         }
         let config = br#"{"os":"linux","architecture":"amd64","rootfs":{}}"#;
         assert_eq!(platform_of_config(config).unwrap().to_string(), "linux/amd64");
+        let odd = br#"{"os":"linux","architecture":"\u001b[31mred"}"#;
+        assert!(!platform_of_config(odd).unwrap().is_known());
+        let layer = format!(r#"{{"digest":"{digest}","size":1}}"#);
+        for (count, is_one) in [(MOST, true), (MOST + 1, false)] {
+            let manifest = format!(r#"{{"layers":[{}]}}"#, vec![layer.as_str(); count].join(","));
+            assert_eq!(Document::parse(manifest.as_bytes()).is_some(), is_one);
+        }
     }
 }

@@ -7,14 +7,14 @@ use bytes::Bytes;
 
 use super::images::{are, image, opened, options};
 use super::{kept, new_dir, noise, open, read_all, sha256};
-use crate::{Digest, Fact, Store};
+use crate::{Digest, Fact, Reach, Store};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn withdraw(store: &Store, document: Digest, spared: &[Digest]) -> u64 {
     assert!(store.is_known_within(PATIENCE).await);
     let spared: HashSet<Digest> = spared.iter().copied().collect();
-    store.withdraw([document].into(), spared).await.unwrap().objects
+    store.withdraw([document].into(), spared, Reach::All).await.unwrap().objects
 }
 
 #[tokio::test]
@@ -92,4 +92,16 @@ async fn what_is_spared_or_pinned_stays_with_what_it_needs() {
     assert_eq!(are(&store, &[index, manifest, layer, own]), [false, true, true, true]);
     assert_eq!(withdraw(&store, manifest, &[]).await, 2);
     assert_eq!(are(&store, &[manifest, layer, own]), [false, true, false]);
+}
+
+#[tokio::test]
+async fn what_goes_alone_leaves_what_it_needs() {
+    let dir = new_dir();
+    let store = opened(options(&dir, None)).await;
+    let objects = image(&store, 1, &noise(1_000, 1)).await;
+    assert!(store.is_known_within(PATIENCE).await);
+    let [index, ..] = objects;
+    let gone = store.withdraw([index].into(), HashSet::new(), Reach::Alone).await.unwrap();
+    assert_eq!(gone.objects, 1);
+    assert_eq!(are(&store, &objects), [false, true, true, true]);
 }

@@ -106,11 +106,9 @@ async fn take_in(services: &Services, name: Option<&ImageName>, mut body: Incomi
         }
         lines.say(one).await;
     }
-    if imported.is_err() {
-        // An answer is lost when its connection is closed over what nobody has read.
-        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-        let _ = tokio::time::timeout(LINGER, rest).await;
-    }
+    // An answer is lost when its connection is closed over what nobody has read, be it padding.
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 /// An error with its causes.

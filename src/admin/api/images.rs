@@ -1,5 +1,7 @@
 //! What is kept, as images: list, remove, pin.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use serde_json::{Value, json};
 use url::form_urlencoded;
@@ -23,12 +25,20 @@ pub(super) async fn find(services: &Services, name: &str) -> Result<Value, Refus
     Ok(json!(image))
 }
 
-/// Removes one, with what nothing else needs.
-pub(super) async fn remove(services: &Services, name: &str) -> Result<Value, Refusal> {
+/// Removes one, with what nothing else needs; to its end, though the client leaves meanwhile.
+pub(super) async fn remove(services: &Arc<Services>, name: &str) -> Result<Value, Refusal> {
     let name = full_name(name)?;
-    let removed = services.images.remove(&name).await;
-    // Whatever came of it, the records may have changed.
-    services.gateway.forget_records(&name.registry, &name.repository);
+    let (services, wanted) = (services.clone(), name.clone());
+    let removing = services.tasks.clone().spawn(async move {
+        let removed = services.images.remove(&wanted).await;
+        // Whatever came of it, the records may have changed.
+        services.gateway.forget_records(&wanted.registry, &wanted.repository);
+        removed
+    });
+    let removed = removing.await.map_err(|error| Refusal {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        reason: error.to_string(),
+    })?;
     let removed = removed.map_err(refusal)?;
     tracing::info!(image = %name, removed.objects, removed.bytes, "an image was removed");
     Ok(json!(removed))
