@@ -11,15 +11,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::Report;
 use super::api::Api;
 use super::site::{Site, unbounded};
+use super::{Report, short};
 use crate::config::Settings;
 use crate::images::{Image, Images, MOST, Query, Removed, Selection};
 use crate::oci::ImageName;
-
-/// How many digits of a digest are enough to know it by.
-const SHORT: usize = 12;
 
 pub(super) fn commands() -> [Command; 4] {
     let names = Arg::new("name")
@@ -170,7 +167,6 @@ fn table(images: &[Image], now: SystemTime) -> String {
 }
 
 fn row(image: &Image, now: SystemTime) -> [String; 7] {
-    let hex = image.digest.split(':').next_back().unwrap_or_default();
     let used = UNIX_EPOCH.checked_add(Duration::from_secs(image.last_use)).unwrap_or(now);
     let platforms = match (image.is_complete, image.platforms.is_empty()) {
         (false, _) => "(incomplete)".to_owned(),
@@ -179,7 +175,7 @@ fn row(image: &Image, now: SystemTime) -> [String; 7] {
     };
     [
         image.name.clone(),
-        hex.get(..SHORT).unwrap_or(hex).to_owned(),
+        short(&image.digest),
         size(image.bytes),
         age(now.duration_since(used).unwrap_or_default()),
         image.hits.to_string(),

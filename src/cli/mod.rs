@@ -215,6 +215,11 @@ fn command() -> Command {
     command.subcommands(images.map(|images| with_settings(images).arg(json()).arg(server())))
 }
 
+/// As much of a digest as tells it from others, for listings.
+fn short(digest: &str) -> String {
+    digest.split(':').next_back().unwrap_or_default().chars().take(12).collect()
+}
+
 fn json() -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help("Tell it as JSON")
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::request::{self, Unfit};
 use super::stream::{ClientStream, Rewound};
 use super::watched::{Admissions, Watched};
+use crate::log::chain;
 
 /// From the first wait for a request's head to its end, and so also how long a connection may lie
 /// idle between requests. Engines open their connections when they need them.
@@ -78,16 +79,4 @@ fn received(admissions: &Admissions, request: Request<Incoming>) -> Received {
 pub(super) fn unwrapped(upgraded: Upgraded) -> Option<Rewound<ClientStream>> {
     let parts = upgraded.downcast::<TokioIo<Watched<ClientStream>>>().ok()?;
     Some(Rewound::new(parts.read_buf, parts.io.into_inner().into_inner()))
-}
-
-/// An error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

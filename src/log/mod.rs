@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 pub use line::{Outcome, RequestId, RequestLine, Subject};
-pub use text::bytes;
+pub use text::{bytes, chain};
 
 /// How log events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

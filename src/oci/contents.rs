@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::descriptor::digest_from_text;
 use super::{Digest, Platform};
 
 /// Not a manifest that names an image's parts.
@@ -55,20 +56,14 @@ struct Document {
 
 #[derive(Deserialize)]
 struct Descriptor {
-    digest: String,
+    #[serde(deserialize_with = "digest_from_text")]
+    digest: Digest,
     #[serde(default)]
     size: u64,
-    platform: Option<Described>,
+    platform: Option<Platform>,
     /// Where else the content is: such a layer is none of the registry's.
     #[serde(default)]
     urls: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Described {
-    os: String,
-    architecture: String,
-    variant: Option<String>,
 }
 
 impl Contents {
@@ -77,13 +72,12 @@ impl Contents {
         let document: Document = serde_json::from_slice(bytes).map_err(|_| ContentsError::Form)?;
         match document {
             Document { manifests: Some(manifests), .. } => {
-                manifests.iter().map(listed).collect::<Result<_, _>>().map(Self::Index)
+                Ok(Self::Index(manifests.into_iter().map(listed).collect()))
             }
             Document { layers: Some(layers), config, .. } => {
                 let config = config.iter().map(|one| part(one, true));
                 let layers = layers.iter().filter(|one| one.urls.is_empty());
-                let parts = config.chain(layers.map(|one| part(one, false)));
-                parts.collect::<Result<_, _>>().map(Self::Image)
+                Ok(Self::Image(config.chain(layers.map(|one| part(one, false))).collect()))
             }
             Document { fs_layers: Some(_), .. } => Err(ContentsError::Schema1),
             _ => Err(ContentsError::Form),
@@ -91,19 +85,12 @@ impl Contents {
     }
 }
 
-fn digest(descriptor: &Descriptor) -> Result<Digest, ContentsError> {
-    descriptor.digest.parse().map_err(|_| ContentsError::Form)
+fn listed(Descriptor { digest, platform, .. }: Descriptor) -> Listed {
+    Listed { digest, platform }
 }
 
-fn listed(descriptor: &Descriptor) -> Result<Listed, ContentsError> {
-    let platform = descriptor.platform.as_ref();
-    let platform =
-        platform.map(|one| Platform::new(&one.os, &one.architecture, one.variant.as_deref()));
-    Ok(Listed { digest: digest(descriptor)?, platform })
-}
-
-fn part(descriptor: &Descriptor, is_config: bool) -> Result<Part, ContentsError> {
-    Ok(Part { digest: digest(descriptor)?, size: descriptor.size, is_config })
+fn part(descriptor: &Descriptor, is_config: bool) -> Part {
+    Part { digest: descriptor.digest, size: descriptor.size, is_config }
 }
 
 #[cfg(test)]
@@ -140,6 +127,22 @@ mod tests {
         let parts: Vec<_> =
             parts.iter().map(|one| (one.digest.to_string(), one.size, one.is_config)).collect();
         assert_eq!(parts, [(a, 1, true), (b, 7, false)]);
+    }
+
+    #[test]
+    fn a_platform_that_is_no_word_is_unknown() {
+        let text = format!(
+            r#"{{"manifests":[{{"digest":"{}","size":5,
+            "platform":{{"os":"linux","architecture":"\u001b[31mred\n"}}}}]}}"#,
+            named('a')
+        );
+        let Ok(Contents::Index(listed)) = Contents::parse(text.as_bytes()) else {
+            panic!("{text}")
+        };
+        assert_eq!(
+            listed[0].platform.as_ref().map(ToString::to_string).unwrap(),
+            "unknown/unknown"
+        );
     }
 
     #[test]

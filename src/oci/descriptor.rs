@@ -24,49 +24,19 @@ pub struct Descriptor {
     /// Its size in bytes.
     pub size: u64,
     /// What it runs on, in an index; not written.
-    #[serde(default, skip_serializing, deserialize_with = "platform_from_fields")]
+    #[serde(default, skip_serializing)]
     pub platform: Option<Platform>,
     /// What else is said of it, as its name in a layout.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
-fn digest_from_text<'de, D: Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
+pub(super) fn digest_from_text<'de, D: Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
     String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
 }
 
 fn digest_to_text<S: Serializer>(digest: &Digest, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(digest)
-}
-
-/// A platform as documents have it.
-#[derive(Deserialize)]
-struct Described {
-    os: String,
-    architecture: String,
-    variant: Option<String>,
-}
-
-impl From<Described> for Platform {
-    /// It is shown to people, and a stranger wrote it: what is no word is unknown.
-    fn from(Described { os, architecture, variant }: Described) -> Self {
-        let words = [Some(&os), Some(&architecture), variant.as_ref()];
-        if words.into_iter().flatten().all(|word| is_word(word)) {
-            Self::new(&os, &architecture, variant.as_deref())
-        } else {
-            Self::new("unknown", "unknown", None)
-        }
-    }
-}
-
-fn is_word(text: &str) -> bool {
-    const LONGEST: usize = 32;
-    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    text.len() <= LONGEST && text.bytes().all(is_fit)
-}
-
-fn platform_from_fields<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Platform>, D::Error> {
-    Ok(Option::<Described>::deserialize(from)?.map(Platform::from))
 }
 
 /// A manifest or an index, as far as it says what belongs to an image.
@@ -105,7 +75,7 @@ impl Document {
 /// What an image runs on, by its configuration.
 #[must_use]
 pub fn platform_of_config(bytes: &[u8]) -> Option<Platform> {
-    serde_json::from_slice::<Described>(bytes).ok().map(Platform::from)
+    serde_json::from_slice(bytes).ok()
 }
 
 #[cfg(test)]

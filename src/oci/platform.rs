@@ -3,6 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Deserialize;
+
+/// The longest word that a document may have in a platform; known ones are half as long.
+const LONGEST: usize = 32;
+
 /// Not a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a platform: expected os/architecture[/variant], as linux/arm64")]
@@ -12,7 +17,11 @@ pub struct PlatformError(String);
 ///
 /// Names are Go's, and those of `uname` are taken for them. A variant that means no more than its
 /// architecture alone (`amd64/v1`, `arm64/v8`) is left out, as containerd does.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+///
+/// Read from a document it is shown to people although a stranger wrote it: what is no word there is
+/// `unknown`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(from = "Described")]
 pub struct Platform {
     os: String,
     architecture: String,
@@ -87,14 +96,36 @@ impl Platform {
     }
 }
 
+/// A platform as documents have it: in an index beside each manifest, and in an image's configuration.
+#[derive(Deserialize)]
+struct Described {
+    os: String,
+    architecture: String,
+    variant: Option<String>,
+}
+
+impl From<Described> for Platform {
+    fn from(Described { os, architecture, variant }: Described) -> Self {
+        let words = [Some(&os), Some(&architecture), variant.as_ref()];
+        if words.into_iter().flatten().all(|word| word.len() <= LONGEST && is_word(word)) {
+            Self::new(&os, &architecture, variant.as_deref())
+        } else {
+            Self::new("unknown", "unknown", None)
+        }
+    }
+}
+
+fn is_word(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+}
+
 impl FromStr for Platform {
     type Err = PlatformError;
 
     fn from_str(text: &str) -> Result<Self, PlatformError> {
         let bad = || PlatformError(text.to_owned());
-        let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
         let parts: Vec<_> = text.split('/').collect();
-        if !parts.iter().all(|part| !part.is_empty() && part.bytes().all(word)) {
+        if !parts.iter().all(|part| !part.is_empty() && is_word(part)) {
             return Err(bad());
         }
         match parts.as_slice() {

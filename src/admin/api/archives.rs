@@ -20,6 +20,7 @@ use super::lines::{self, Lines};
 use super::verify::TICK;
 use crate::images::export::{self, ExportError};
 use crate::images::import::{Contents, ImportError, Records, Told};
+use crate::log::chain;
 use crate::oci::ImageName;
 
 /// What an archive is sent as.
@@ -109,17 +110,6 @@ async fn take_in(services: &Services, name: Option<&ImageName>, mut body: Incomi
     // An answer is lost when its connection is closed over what nobody has read, be it padding.
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
     let _ = tokio::time::timeout(LINGER, rest).await;
-}
-
-/// An error with its causes.
-fn chain(error: &ImportError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }
 
 /// Reads the archive on a thread of its own, while its bytes are handed over.

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::super::short;
 use super::Report;
 use crate::admin::pull::{Beginning, Done, Object, Origin, Summary, Told};
 use crate::log::bytes;
@@ -86,11 +87,6 @@ fn bar(object: &Object) -> ProgressBar {
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("##.");
     let bar = ProgressBar::new(object.total_bytes).with_style(style);
     bar.with_prefix(format!("{} {}", short(&object.digest), kind(object.is_config)))
-}
-
-/// As much of a digest as tells it from others.
-fn short(digest: &str) -> String {
-    digest.split(':').next_back().unwrap_or_default().chars().take(12).collect()
 }
 
 /// Both are of one width.
