@@ -16,9 +16,14 @@ pub(crate) fn describe(entrepot: &Path, targets: &[&str]) -> String {
         "docker-registry" => Some(told(Command::new("docker-registry").arg("--version"))),
         _ => None,
     };
+    // Without it no run can be told to have been disturbed.
+    let blind = match procs::busy_secs() {
+        Some(_) => "",
+        None => ", which does not tell what other programs use",
+    };
     let versions: Vec<_> = targets.iter().filter_map(version).collect();
     format!(
-        "{}, {} CPUs, {} {}\n\n{}\n",
+        "{}, {} CPUs, {} {}{blind}\n\n{}\n",
         cpu(),
         procs::cpus().len(),
         system.sysname().to_string_lossy(),

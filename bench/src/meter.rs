@@ -17,7 +17,7 @@ struct Seconds {
     server: f64,
     /// Of this process and all that it has started.
     ours: f64,
-    all: f64,
+    all: Option<f64>,
 }
 
 /// What a run has cost.
@@ -25,10 +25,10 @@ struct Seconds {
 pub(crate) struct Cost {
     /// Of the server.
     pub(crate) cpu_secs: f64,
-    /// The most memory it had.
-    pub(crate) peak_kb: u64,
-    /// CPU that went to programs that are no part of this.
-    foreign_secs: f64,
+    /// The most memory it had, where the system tells.
+    pub(crate) peak_kb: Option<u64>,
+    /// CPU that went to programs that are no part of this, where the system tells.
+    foreign_secs: Option<f64>,
 }
 
 /// How much of one CPU others may use before a run counts as disturbed.
@@ -54,7 +54,9 @@ impl Meter {
         Cost {
             cpu_secs: after.server - before.server,
             peak_kb: self.server.peak_kb(),
-            foreign_secs: (after.all - before.all) - (after.ours - before.ours),
+            foreign_secs: after.all.zip(before.all).map(|(after_all, before_all)| {
+                (after_all - before_all) - (after.ours - before.ours)
+            }),
         }
     }
 }
@@ -62,6 +64,7 @@ impl Meter {
 impl Cost {
     /// Whether others were at work while it was measured for so long.
     pub(crate) fn is_disturbed(&self, elapsed: Duration) -> bool {
-        self.foreign_secs > DISTURBED * elapsed.as_secs_f64().max(0.2)
+        let allowed = DISTURBED * elapsed.as_secs_f64().max(0.2);
+        self.foreign_secs.is_some_and(|secs| secs > allowed)
     }
 }

@@ -53,8 +53,10 @@ impl Bench {
             }
             Ok(resident)
         })?;
-        let each = (float(held) - float(before)) / float(count as u64);
-        Ok((vec![("kB a connection", each)], false))
+        let each = held.zip(before).map(|(held, before)| {
+            ("kB a connection", (float(held) - float(before)) / float(count as u64))
+        });
+        Ok((each.into_iter().collect(), false))
     }
 
     /// Opens connections and uses each once.

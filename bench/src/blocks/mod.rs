@@ -181,7 +181,7 @@ impl Measure {
             Self::FirstByte => tally.first_bytes.per_mille(500),
             Self::Median => tally.latencies.per_mille(500),
             Self::Slow => tally.latencies.per_mille(990),
-            Self::Peak => Some(float(cost.peak_kb) / 1e3),
+            Self::Peak => Some(float(cost.peak_kb?) / 1e3),
             Self::Gets => (*gets > 0).then_some(float(*gets)),
         }
     }
