@@ -32,6 +32,8 @@ pub struct ContentRecord {
     pub media_type: Option<Arc<str>>,
     /// When this was recorded, to the second.
     pub recorded: SystemTime,
+    /// When an operator brought the object here, to the second, if that is how it came.
+    pub imported: Option<SystemTime>,
 }
 
 /// What a record beside those of objects is about.
@@ -61,7 +63,8 @@ impl ContentRecord {
     /// What is recorded now.
     #[must_use]
     pub fn now(media_type: Option<&str>) -> Self {
-        Self { media_type: media_type.map(Arc::from), recorded: SystemTime::now() }
+        let media_type = media_type.map(Arc::from);
+        Self { media_type, recorded: SystemTime::now(), imported: None }
     }
 }
 
@@ -70,6 +73,8 @@ struct StoredContent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     media_type: Option<String>,
     recorded: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    imported: Option<u64>,
 }
 
 impl Repository {
@@ -97,22 +102,26 @@ impl Repository {
     /// nothing on record. Cancel safe.
     pub async fn content(&self, digest: &Digest) -> Option<ContentRecord> {
         let stored = self.read::<StoredContent>(self.content_path(digest)).await?;
-        let recorded = UNIX_EPOCH.checked_add(Duration::from_secs(stored.recorded))?;
-        Some(ContentRecord { media_type: stored.media_type.map(Arc::from), recorded })
+        let recorded = time(stored.recorded)?;
+        let imported = stored.imported.and_then(time);
+        Some(ContentRecord { media_type: stored.media_type.map(Arc::from), recorded, imported })
     }
 
-    /// Puts on record, as of now, that the registry delivered or confirmed `digest` here.
+    /// Puts on record that the registry delivered or confirmed `digest` here.
     ///
     /// Replaces what was there. When the future is dropped the record may or may not be written,
     /// never half.
     pub async fn record_content(
         &self,
         digest: &Digest,
-        media_type: Option<&str>,
+        record: &ContentRecord,
     ) -> Result<(), RecordError> {
-        let media_type = media_type.map(str::to_owned);
-        let record = StoredContent { media_type, recorded: now() };
-        self.write(self.content_path(digest), record).await
+        let stored = StoredContent {
+            media_type: record.media_type.as_deref().map(str::to_owned),
+            recorded: seconds(record.recorded),
+            imported: record.imported.map(seconds),
+        };
+        self.write(self.content_path(digest), stored).await
     }
 
     /// Takes the record of an object away; without effect where there is none.
@@ -215,8 +224,12 @@ impl Repository {
     }
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn time(seconds: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 /// `host`, `host:port`, `[address]` or `[address]:port`, in lower case: safe as one path part.

@@ -20,7 +20,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use entrepot_cache::{Algorithm, Digest, Hasher, IndexState, Lookup, Options, Start, Store};
+use entrepot_cache::{
+    Algorithm, ContentRecord, Digest, Hasher, IndexState, Lookup, Options, Start, Store,
+};
 use tempfile::TempDir;
 
 /// Where the victim finds its store, what it does there, and with which contents.
@@ -94,7 +96,7 @@ async fn once(options: Options, seed: u64) {
     let digest = Digest::of(Algorithm::Sha256, &manifest);
     store.put(&digest, manifest).await.unwrap();
     let records = store.repository("docker.io", "library/alpine").unwrap();
-    records.record_content(&digest, None).await.unwrap();
+    records.record_content(&digest, &ContentRecord::now(None)).await.unwrap();
     store.pin(&digest).await.unwrap();
     store.unpin(&digest).await.unwrap();
     store.remove(&digest).await.unwrap();

@@ -243,7 +243,7 @@ pub(super) fn import(given: &ArgMatches, settings: &Settings) -> anyhow::Result<
     };
     let (images, objects, bytes) = run(async {
         match Site::open(settings, server, settings.store.clone()).await? {
-            Site::Stopped(store) => import_stopped(store, source, name, settings).await,
+            Site::Stopped(store) => import_stopped(store, source, name).await,
             Site::Running(api) => import_running(&api, source, name).await,
         }
     })?;
@@ -270,7 +270,6 @@ async fn import_stopped(
     store: Store,
     source: Box<dyn Read + Send>,
     name: Option<&ImageName>,
-    settings: &Settings,
 ) -> anyhow::Result<Brought> {
     let (images, runtime) = (Images::of(&store), Handle::current());
     let mut bar = Bar::new();
@@ -281,10 +280,11 @@ async fn import_stopped(
     });
     let read = reading.await?;
     let mut told = Vec::new();
-    let records = Records::Stopped(&settings.gateway);
     let images = Images::of(&store);
     let adopted = match read {
-        Ok(contents) => images.adopt(&contents, name, &records, |one| told.push(one)).await,
+        Ok(contents) => {
+            images.adopt(&contents, name, &Records::Stopped, |one| told.push(one)).await
+        }
         Err(error) => Err(error),
     };
     store.close().await;

@@ -8,6 +8,8 @@
 //!    there after having delivered its bytes for another of its repositories.
 //!
 //! A registry vouches only for bytes that it has delivered itself.
+//!
+//! While the registry can't be asked, an object is open, too, that an operator has brought here.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -84,23 +86,24 @@ impl Access {
         of_place.for_each(|(key, _)| self.contents.invalidate(&*key));
     }
 
-    /// That the registry refused somebody counts no more.
-    pub(super) fn pardon(&self, subject: &(Place, Identity)) {
-        self.revoked.invalidate(subject);
+    /// That the registry refused people at `place` counts no more.
+    pub(super) fn pardon(&self, place: &Place) {
+        let of_place = self.revoked.iter().filter(|(key, _)| key.0 == *place);
+        of_place.for_each(|(key, _)| self.revoked.invalidate(&*key));
     }
 }
 
 /// When the shared identity was last served, and what it was then: other credentials are another
 /// identity.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Served {
+struct Served {
     served: u64,
     #[serde(default)]
     who: String,
 }
 
 impl Served {
-    pub(super) fn now(who: String) -> Self {
+    fn now(who: String) -> Self {
         let served = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { served: served.as_secs(), who }
     }
@@ -149,21 +152,27 @@ impl Rights {
     /// *may pull*, while the registry can't be asked: what the shared identity could pull when it
     /// last could ask stays open, until the registry says otherwise.
     pub(super) async fn may_pull_unasked(&self, access: &Access, error: &UpstreamError) -> bool {
-        if !error.is_trouble() {
-            return false;
-        }
+        let Some(most) = unasked(error) else { return false };
         if self.may_pull(access).await {
             return true;
         }
-        let most = if error.is_offline() {
-            Duration::MAX
-        } else if error.is_away() {
-            UNASKED_AWAY
-        } else {
-            UNASKED_UNWELL
-        };
         let is_shared = self.identity == Identity::Shared;
         is_shared && self.last_served(access).await.is_some_and(|age| age < most)
+    }
+
+    /// The same for one object that belongs here: if an operator has brought it, it is open to
+    /// everybody for as long.
+    pub(super) async fn may_have_unasked(
+        &self,
+        access: &Access,
+        record: &ContentRecord,
+        error: &UpstreamError,
+    ) -> bool {
+        // A clock that has been set back since makes nothing old.
+        let age = record.imported.map(|at| at.elapsed().unwrap_or_default());
+        let is_open = age.zip(unasked(error)).is_some_and(|(age, most)| age < most);
+        (is_open && !access.revoked.contains_key(&self.subject()))
+            || self.may_pull_unasked(access, error).await
     }
 
     /// How long the shared identity's grant still lasts.
@@ -288,7 +297,8 @@ impl Rights {
             self.belongs(access, digest, media_type).await;
         }
         if !self.delivered(digest).await.as_ref().is_some_and(is_known) {
-            write(&self.of_registry, digest, media_type).await;
+            let record = ContentRecord::now(media_type.map(MediaType::as_str));
+            write(&self.of_registry, digest, &record).await;
         }
     }
 
@@ -299,15 +309,30 @@ impl Rights {
         digest: &Digest,
         media_type: Option<&MediaType>,
     ) {
-        let record = ContentRecord::now(media_type.map(MediaType::as_str));
-        access.contents.insert((self.place.clone(), *digest), record);
-        write(&self.records, digest, media_type).await;
+        let mut record = ContentRecord::now(media_type.map(MediaType::as_str));
+        // That an operator brought it stays true.
+        record.imported = self.content(access, digest).await.and_then(|before| before.imported);
+        access.contents.insert((self.place.clone(), *digest), record.clone());
+        write(&self.records, digest, &record).await;
     }
 }
 
-async fn write(records: &Repository, digest: &Digest, media_type: Option<&MediaType>) {
-    let media_type = media_type.map(MediaType::as_str);
-    if let Err(error) = records.record_content(digest, media_type).await {
+/// For how long what was right before stays so while the registry can't be asked; not at all if it
+/// has answered.
+fn unasked(error: &UpstreamError) -> Option<Duration> {
+    if !error.is_trouble() {
+        None
+    } else if error.is_offline() {
+        Some(Duration::MAX)
+    } else if error.is_away() {
+        Some(UNASKED_AWAY)
+    } else {
+        Some(UNASKED_UNWELL)
+    }
+}
+
+async fn write(records: &Repository, digest: &Digest, record: &ContentRecord) {
+    if let Err(error) = records.record_content(digest, record).await {
         tracing::warn!(%digest, %error, "a record could not be written");
     }
 }

@@ -69,17 +69,19 @@ impl Request<'_> {
     async fn head(&self) -> Result<Served, UpstreamError> {
         let access = &self.gateway.parts.access;
         let kept = self.kept().await;
-        if let Some((reader, since)) = &kept
+        if let Some((reader, record)) = &kept
             && self.rights.may_pull(access).await
         {
-            return Ok(self.kept_as(reader.clone(), Outcome::Hit, "hit", Some(*since)));
+            return Ok(self.kept_as(reader.clone(), Outcome::Hit, "hit", Some(record.recorded)));
         }
         let headers = for_content(&self.asked.headers);
         let asking = self.caller.follow(Method::HEAD, &self.asked.target, &headers).await;
         let answer = match (asking, kept) {
             (Ok(answer), _) => answer,
-            (Err(error), Some((reader, since))) if self.may_unasked(&error).await => {
-                return Ok(self.kept_as(reader, Outcome::Hit, "hit", Some(since)));
+            (Err(error), Some((reader, record)))
+                if self.rights.may_have_unasked(access, &record, &error).await =>
+            {
+                return Ok(self.kept_as(reader, Outcome::Hit, "hit", Some(record.recorded)));
             }
             (Err(error), _) => return Err(error),
         };
@@ -89,15 +91,15 @@ impl Request<'_> {
         Ok(passed_on(answer.response, "fwd=request"))
     }
 
-    /// The object, if it is kept and belongs here, and since when.
-    async fn kept(&self) -> Option<(Reader, SystemTime)> {
+    /// The object, if it is kept and belongs here.
+    async fn kept(&self) -> Option<(Reader, ContentRecord)> {
         let parts = &self.gateway.parts;
         if parts.store.contains(self.digest) != Presence::Kept {
             return None;
         }
         let record = self.rights.content(&parts.access, self.digest).await?;
         match parts.store.lookup(self.digest, self.asked.registry.as_str()).await {
-            Lookup::Kept(reader) => Some((reader, record.recorded)),
+            Lookup::Kept(reader) => Some((reader, record)),
             Lookup::InFlight(_) | Lookup::Absent(_) => None,
         }
     }
@@ -122,7 +124,7 @@ impl Request<'_> {
         let record = self.recorded(&reader).await;
         match self.may_have(&reader, record.as_ref()).await {
             Ok(true) => {}
-            Err(error) if record.is_some() && self.may_unasked(&error).await => {}
+            Err(error) if self.may_unasked(record.as_ref(), &error).await => {}
             // Known without asking: it would be the same again.
             Err(error) if error.is_known() => return Err(error),
             Ok(false) | Err(_) => return Box::pin(self.pass_through()).await,
@@ -204,8 +206,9 @@ impl Request<'_> {
     }
 
     /// Whether the object may be served although the registry can't say so now.
-    async fn may_unasked(&self, error: &UpstreamError) -> bool {
-        self.rights.may_pull_unasked(&self.gateway.parts.access, error).await
+    async fn may_unasked(&self, record: Option<&ContentRecord>, error: &UpstreamError) -> bool {
+        let Some(record) = record else { return false };
+        self.rights.may_have_unasked(&self.gateway.parts.access, record, error).await
     }
 
     /// Whether the registry would serve this request's credential now; asked once for all who wait.

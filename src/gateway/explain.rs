@@ -1,7 +1,7 @@
 //! What a pull of an image would meet now, from what is known here: nobody is asked.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use entrepot_cache::Presence;
 
@@ -30,6 +30,8 @@ pub struct Explanation {
     pub granted: Option<Duration>,
     /// How long ago the registry last served the proxy there.
     pub served: Option<Duration>,
+    /// How long ago an operator brought what is asked for first, if that is how it came.
+    pub imported: Option<Duration>,
     /// Why the registry would not be asked now.
     pub trouble: Option<String>,
     /// What the registry has said of its quota.
@@ -100,14 +102,20 @@ impl Gateway {
         let is_here = objects.first().is_some_and(ObjectState::can_be_served);
         let may_pull = rights.may_pull(&parts.access).await;
         let is_fresh = tag.as_ref().is_none_or(|tag| tag.age < tag.ttl);
-        let outcome = match &trouble {
-            _ if is_here && may_pull && is_fresh => Expected::Hit,
-            None if is_here => Expected::Revalidated,
-            None => Expected::Fetched,
-            Some(error) if is_here && rights.may_pull_unasked(&parts.access, error).await => {
+        let record = match digest.filter(|_| is_here) {
+            Some(digest) => rights.content(&parts.access, &digest).await,
+            None => None,
+        };
+        let outcome = match (&trouble, &record) {
+            (_, Some(_)) if may_pull && is_fresh => Expected::Hit,
+            (None, Some(_)) => Expected::Revalidated,
+            (None, None) => Expected::Fetched,
+            (Some(error), Some(record))
+                if rights.may_have_unasked(&parts.access, record, error).await =>
+            {
                 Expected::Stale
             }
-            Some(_) => Expected::Fails,
+            (Some(_), _) => Expected::Fails,
         };
         Some(Explanation {
             outcome,
@@ -115,6 +123,7 @@ impl Gateway {
             identity,
             granted: rights.shared_left(&parts.access),
             served: rights.last_served(&parts.access).await,
+            imported: record.and_then(|record| record.imported).map(age),
             trouble: trouble.map(|error| error.to_string()),
             quota: self.quotas().into_iter().find(|(r, _)| *r == image.registry).map(|(_, q)| q),
             objects,
@@ -168,6 +177,11 @@ impl Gateway {
         });
         self.parts.upstream.would_refuse(authority).or(limited)
     }
+}
+
+/// A clock that has been set back since makes nothing old.
+fn age(since: SystemTime) -> Duration {
+    since.elapsed().unwrap_or_default()
 }
 
 impl ObjectState {

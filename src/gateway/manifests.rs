@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use entrepot_cache::{Digest, Lookup, Presence, Reader};
+use entrepot_cache::{ContentRecord, Digest, Lookup, Presence, Reader};
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
 use super::access::{Place, Rights};
@@ -62,6 +62,7 @@ pub(super) struct Kept {
     pub(super) reader: Reader,
     pub(super) media_type: MediaType,
     pub(super) since: SystemTime,
+    pub(super) record: ContentRecord,
     /// Whether the registry has shown it in this repository, rather than in another.
     pub(super) belongs: bool,
 }
@@ -129,7 +130,7 @@ impl Request<'_> {
     /// What is served while the registry can't say whether it may be.
     async fn without_registry(&self, kept: &Kept, error: &UpstreamError) -> Option<Served> {
         let access = &self.gateway.parts.access;
-        if !kept.belongs || !self.rights.may_pull_unasked(access, error).await {
+        if !kept.belongs || !self.rights.may_have_unasked(access, &kept.record, error).await {
             return None;
         }
         Some(self.kept_as(kept, Outcome::Hit).why(&Reason::Unreachable(error.to_string())))
@@ -156,10 +157,10 @@ impl Request<'_> {
             Some(record) => (true, record),
             None => (false, self.rights.delivered(digest).await?),
         };
-        let media_type = MediaType::of_manifest(&record.media_type?)?;
+        let media_type = MediaType::of_manifest(record.media_type.as_deref()?)?;
         match parts.store.lookup(digest, self.asked.registry.as_str()).await {
             Lookup::Kept(reader) => {
-                Some(Kept { reader, media_type, since: record.recorded, belongs })
+                Some(Kept { reader, media_type, since: record.recorded, record, belongs })
             }
             Lookup::InFlight(_) | Lookup::Absent(_) => None,
         }

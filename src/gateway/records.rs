@@ -1,16 +1,15 @@
 //! What operators read and change of the records: what tags stand for, and images that they bring.
 //!
-//! An image that an operator brings is believed as if its registry had shown it to the proxy itself:
-//! whoever may use the proxy may pull it.
+//! Objects that an operator brings are open to whoever may use the proxy, while their registry can't
+//! say otherwise; nothing else of their repository is.
 
 use std::time::SystemTime;
 
-use entrepot_cache::{Fact, RecordError, Repository, Store};
+use entrepot_cache::{ContentRecord, Fact, RecordError, Repository, Store};
 
-use super::access::{self, Place};
+use super::access::Place;
 use super::challenges::Authentication;
-use super::identity::Identity;
-use super::{Gateway, Options, tags};
+use super::{Gateway, tags};
 use crate::oci::{Digest, ImageName, MediaType, Reference, Registry, RepositoryName, Tag};
 
 /// What a tag stands for, to clients that take certain media types.
@@ -46,28 +45,23 @@ pub struct Vouched<'a> {
     pub contents: &'a [(Digest, Option<MediaType>)],
 }
 
-/// Puts on record that an image belongs where its name says, and that everybody may pull it there.
+/// Puts on record that an image belongs where its name says, and that an operator has brought it.
 ///
 /// The tag comes last: before it is written nothing leads to the image by that name. For a proxy that
 /// runs there is [`Gateway::vouch`].
-pub async fn vouch(
-    store: &Store,
-    options: &Options,
-    image: &Vouched<'_>,
-) -> Result<(), RecordError> {
-    let ImageName { registry, repository, authority, reference } = image.name;
+pub async fn vouch(store: &Store, image: &Vouched<'_>) -> Result<(), RecordError> {
+    let ImageName { registry, repository, reference, .. } = image.name;
     let records = store.repository(registry.as_str(), repository.as_str())?;
     for (digest, media_type) in image.contents {
-        let media_type = media_type.as_ref().map(MediaType::as_str);
-        records.record_content(digest, media_type).await?;
+        let mut record = ContentRecord::now(media_type.as_ref().map(MediaType::as_str));
+        record.imported = Some(record.recorded);
+        records.record_content(digest, &record).await?;
     }
     // Without one a client's first request asks the registry, which may be out of reach for good.
     let of_registry = store.registry(registry.as_str())?;
     if of_registry.fact::<Authentication>(Fact::Challenge).await.is_none() {
         of_registry.record_fact(Fact::Challenge, Authentication::None).await?;
     }
-    let served = access::Served::now(options.shared_label(authority));
-    records.record_fact(Fact::Access, served).await?;
     match reference {
         Reference::Tag(tag) => tags::set(&records, tag, image).await,
         Reference::Digest(_) => Ok(()),
@@ -77,9 +71,10 @@ pub async fn vouch(
 impl Gateway {
     /// [`vouch`] while clients are served: what was known of the repository before counts no more.
     pub async fn vouch(&self, image: &Vouched<'_>) -> Result<(), RecordError> {
-        vouch(&self.parts.store, &self.parts.in_force.load().options, image).await?;
+        vouch(&self.parts.store, image).await?;
         let place = place(&image.name.registry, &image.name.repository);
-        self.parts.access.pardon(&(place, Identity::Shared));
+        self.parts.access.pardon(&place);
+        self.parts.answers.invalidate_all();
         self.forget_records(&image.name.registry, &image.name.repository);
         Ok(())
     }

@@ -257,10 +257,6 @@ impl Tagged<'_> {
         reason: &Reason,
     ) -> Option<Served> {
         let request = &self.request;
-        let access = &request.gateway.parts.access;
-        if !request.rights.may_pull_unasked(access, error).await {
-            return None;
-        }
         let known = match known {
             Some(known) => known,
             None => match self.entry.known().await {
@@ -269,7 +265,9 @@ impl Tagged<'_> {
             },
         };
         let kept = self.kept(&known).await?;
-        Some(request.kept_as(&kept, Outcome::Stale).why(reason))
+        let access = &request.gateway.parts.access;
+        let may = request.rights.may_have_unasked(access, &kept.record, error).await;
+        may.then(|| request.kept_as(&kept, Outcome::Stale).why(reason))
     }
 }
 

@@ -18,8 +18,8 @@ use tokio::runtime::Handle;
 
 use super::tarball::{Entry, Kind, TarError, Tarball};
 use super::{Image, ImageError, Images, layout};
+use crate::gateway::Gateway;
 use crate::gateway::records::{self, Vouched};
-use crate::gateway::{self, Gateway};
 use crate::oci::descriptor::{Descriptor, Document};
 use crate::oci::{Digest, ImageName, MediaType};
 
@@ -143,7 +143,7 @@ pub enum Records<'a> {
     /// A proxy that runs.
     Running(&'a Gateway),
     /// Nobody else: it does not run.
-    Stopped(&'a gateway::Options),
+    Stopped,
 }
 
 /// What has been read from an archive; all of it is kept.
@@ -235,7 +235,7 @@ impl Images {
         };
         let recorded = match records {
             Records::Running(gateway) => gateway.vouch(&vouched).await,
-            Records::Stopped(options) => records::vouch(&self.store, options, &vouched).await,
+            Records::Stopped => records::vouch(&self.store, &vouched).await,
         };
         recorded.map_err(|error| ImportError::Record(name.to_string(), error))
     }

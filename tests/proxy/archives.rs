@@ -10,7 +10,7 @@ use std::time::Instant;
 use entrepot_testkit::image::digest_of;
 use entrepot_testkit::proxy::Finished;
 use entrepot_testkit::{
-    Access, Blob, Client, Image, Index, PATIENCE, Proxy, Registry, Request, User,
+    Access, Blob, Client, Image, Index, PATIENCE, Proxy, Puller, Registry, Request, User,
 };
 use serde_json::{Value, json};
 
@@ -137,6 +137,54 @@ fn an_imported_image_is_served_while_its_registry_is_out_of_reach_and_goes_on_wh
     told(&back, &["import", &world.archive()]);
     assert_pulls(&back, "1", &world.image);
     pull(&back, ALPINE, "multi");
+}
+
+#[test]
+fn an_import_opens_what_it_has_brought_and_nothing_else() {
+    let alice = User::new("alice").pulls(PRIVATE);
+    let access = Access::bearer([alice.clone()]);
+    let mut registry = Registry::builder().access(access).start();
+    let (secret, brought) = (Image::random(1, 10_000), Image::random(1, 10_000));
+    registry.push(PRIVATE, "1", &secret);
+    let proxy = in_front_of(&registry);
+    let host = registry.host().to_owned();
+    let client = proxy.client().trusting(&registry.ca().pem());
+    let pulled = Puller::new(client).user(&alice).pull(PRIVATE, "1").unwrap();
+    proxy.wait_until_all_kept(&pulled);
+    let home = tempfile::tempdir().unwrap();
+    let name = json!({ "io.containerd.image.name": format!("docker.io/{PRIVATE}:2") });
+    let path = written(home.path(), &Layout::of(&brought, &name).tar()).display().to_string();
+    told(&proxy, &["import", &path]);
+
+    let client = proxy.client();
+    let status = |path: String, authorization: Option<&str>| {
+        let mut request = Request::get(format!("https://{host}/v2/{PRIVATE}/{path}"));
+        if let Some(authorization) = authorization {
+            request.headers.push("Authorization", authorization);
+        }
+        client.send(&request).unwrap().status
+    };
+    let of = |image: &Image, tag: &str| {
+        let blob = format!("blobs/{}", image.layers[0].digest);
+        [format!("manifests/{tag}"), format!("manifests/{}", image.manifest.digest), blob]
+    };
+    for path in of(&brought, "2").into_iter().chain(of(&secret, "1")) {
+        assert_eq!(status(path, None), 401, "the registry can be asked, and is");
+    }
+    // It has just refused everybody; what the operator says next counts more.
+    registry.stop();
+    for path in of(&brought, "2") {
+        assert!(status(path, None) >= 502);
+    }
+    told(&proxy, &["import", &path]);
+    for authorization in [None, Some("Basic Ym9iOmJvYg==")] {
+        for path in of(&brought, "2") {
+            assert_eq!(status(path.clone(), authorization), 200, "{path}");
+        }
+        for path in of(&secret, "1").into_iter().chain(["tags/list".to_owned()]) {
+            assert!(status(path.clone(), authorization) >= 502, "{path}");
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::images::{are, image, opened, options};
 use super::{kept, new_dir, noise, open, read_all, sha256};
-use crate::{Digest, Fact, Reach, Store};
+use crate::{ContentRecord, Digest, Fact, Reach, Store};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -27,8 +27,8 @@ async fn what_is_on_record_is_listed_by_name() {
     {
         let repository = store.repository(registry, name).unwrap();
         assert!(repository.tags().await.unwrap().is_empty());
-        repository.record_content(&two, None).await.unwrap();
-        repository.record_content(&one, Some("a/b")).await.unwrap();
+        repository.record_content(&two, &ContentRecord::now(None)).await.unwrap();
+        repository.record_content(&one, &ContentRecord::now(Some("a/b"))).await.unwrap();
         for tag in ["v2", "latest"] {
             repository.record_fact(Fact::Tag(tag), 1).await.unwrap();
         }
@@ -40,7 +40,12 @@ async fn what_is_on_record_is_listed_by_name() {
         repository.forget_content(&two).await.unwrap();
         assert_eq!(repository.contents().await.unwrap(), [one]);
     }
-    store.registry("c.example").unwrap().record_content(&one, None).await.unwrap();
+    store
+        .registry("c.example")
+        .unwrap()
+        .record_content(&one, &ContentRecord::now(None))
+        .await
+        .unwrap();
     let names = [("a.example", "x"), ("a.example", "x/y/z"), ("b.example:5000", "x/y")];
     let names = names.map(|(registry, name)| (registry.to_owned(), name.to_owned()));
     assert_eq!(store.repositories().await.unwrap(), names);

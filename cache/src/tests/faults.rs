@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{assert_blobs_are_right, new_dir, noise, read_all, sha256};
 use crate::disk::{Disk, Fault, FaultPlan};
-use crate::{Lookup, Options, ReadError, Start, Store, Verdict};
+use crate::{ContentRecord, Lookup, Options, ReadError, Start, Store, Verdict};
 
 /// A bit of everything. Errors are expected; wrong bytes and hanging are not.
 async fn everything(store: &Store) {
@@ -21,7 +21,9 @@ async fn everything(store: &Store) {
     download(store, &broken, 200_000).await;
     download(store, &broken, broken.len()).await;
     if let Ok(records) = store.repository("docker.io", "library/alpine") {
-        let _ = records.record_content(&sha256(&manifest), Some("application/json")).await;
+        let _ = records
+            .record_content(&sha256(&manifest), &ContentRecord::now(Some("application/json")))
+            .await;
         let _ = records.content(&sha256(&manifest)).await;
     }
     assert!(!matches!(store.verify_object(&sha256(&blob)).await, Verdict::Damaged { .. }));

@@ -12,7 +12,7 @@ use super::{
     ORIGIN, blob_path, fill, kept, new_dir, noise, partial_path, read_all, reserve, sha256,
 };
 use crate::disk::{Call, Disk, Fault, FaultPlan};
-use crate::{IndexState, Lookup, Options, Presence, Start, Store};
+use crate::{ContentRecord, IndexState, Lookup, Options, Presence, Start, Store};
 
 /// More than tokio has threads for blocking work.
 const CROWD: usize = 600;
@@ -208,7 +208,7 @@ async fn a_record_or_a_put_that_hangs_delays_no_other() {
         hang.hangs(8).await;
         assert_prompt("hits while small files hang", hits(&store, &others).await);
         let other = store.repository("docker.io", "library/alpine").unwrap();
-        other.record_content(&digest, None).await.unwrap();
+        other.record_content(&digest, &ContentRecord::now(None)).await.unwrap();
         assert!(other.content(&digest).await.is_some());
         assert_eq!(hang.0.hanging(), 8);
         dissolve(hang, crowd).await;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{
     fill, kept, leave_partial, new_dir, noise, open, partial_path, read_all, reserve, sha256,
 };
-use crate::{OpenError, Options, Store};
+use crate::{ContentRecord, OpenError, Options, Store};
 
 async fn refusal(dir: &Path) -> OpenError {
     match Store::open(Options::new(dir)).await {
@@ -120,7 +120,7 @@ async fn everything_is_private_whatever_the_umask() {
     leave_partial(&store, &noise(100_000, 2), 1).await;
     store.put(&sha256(b"put"), "put".into()).await.unwrap();
     let records = store.repository("ghcr.io", "some/thing").unwrap();
-    records.record_content(&sha256(b"put"), None).await.unwrap();
+    records.record_content(&sha256(b"put"), &ContentRecord::now(None)).await.unwrap();
     store.quarantine(&sha256(b"put")).await.unwrap();
     store.close().await;
     rustix::process::umask(before);

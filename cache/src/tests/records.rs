@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 
 use super::{new_dir, open, sha256};
-use crate::{Fact, RecordNameError, Repository, Store};
+use crate::{ContentRecord, Fact, RecordNameError, Repository, Store};
 
 const MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -20,7 +20,7 @@ async fn what_is_recorded_is_found_here_and_nowhere_else() {
     let store = open(&dir).await;
     let digest = sha256(b"manifest");
     assert_eq!(alpine(&store).content(&digest).await, None);
-    alpine(&store).record_content(&digest, Some(MEDIA_TYPE)).await.unwrap();
+    alpine(&store).record_content(&digest, &ContentRecord::now(Some(MEDIA_TYPE))).await.unwrap();
     store.close().await;
 
     let store = open(&dir).await;
@@ -34,8 +34,14 @@ async fn what_is_recorded_is_found_here_and_nowhere_else() {
     }
     assert_eq!(alpine(&store).content(&sha256(b"another")).await, None);
 
-    alpine(&store).record_content(&digest, None).await.unwrap();
-    assert_eq!(alpine(&store).content(&digest).await.unwrap().media_type, None);
+    assert_eq!(record.imported, None);
+
+    let now = ContentRecord::now(None);
+    let imported = ContentRecord { imported: Some(now.recorded), ..now };
+    alpine(&store).record_content(&digest, &imported).await.unwrap();
+    let record = alpine(&store).content(&digest).await.unwrap();
+    assert_eq!(record.media_type, None);
+    assert_eq!(record.imported, Some(record.recorded));
 }
 
 #[tokio::test]
@@ -56,7 +62,7 @@ async fn facts_are_the_callers_own_words() {
         assert!(alpine.record_fact(Fact::Tag(bad), 1u64).await.is_err(), "{bad:?}");
         assert_eq!(alpine.fact::<u64>(Fact::Tag(bad)).await, None);
     }
-    registry.record_content(&sha256(b"x"), None).await.unwrap();
+    registry.record_content(&sha256(b"x"), &ContentRecord::now(None)).await.unwrap();
     assert_eq!(alpine.content(&sha256(b"x")).await, None);
     assert!(registry.content(&sha256(b"x")).await.is_some());
 }
@@ -67,7 +73,8 @@ async fn repositories_within_repositories_do_not_mix() {
     let store = open(&dir).await;
     for name in ["a", "a/b", "a/b/c"] {
         let repository = store.repository("localhost:5000", name).unwrap();
-        repository.record_content(&sha256(name.as_bytes()), Some(name)).await.unwrap();
+        let record = ContentRecord::now(Some(name));
+        repository.record_content(&sha256(name.as_bytes()), &record).await.unwrap();
     }
     for name in ["a", "a/b", "a/b/c"] {
         let repository = store.repository("localhost:5000", name).unwrap();
@@ -85,7 +92,7 @@ async fn every_damage_makes_a_record_absent_and_is_cleared_away() {
         .path()
         .join("repositories/registry-1.docker.io/library/alpine/_contents/sha256")
         .join(digest.hex());
-    alpine(&store).record_content(&digest, Some(MEDIA_TYPE)).await.unwrap();
+    alpine(&store).record_content(&digest, &ContentRecord::now(Some(MEDIA_TYPE))).await.unwrap();
     let sound = fs::read(&path).unwrap();
     assert_eq!(sound.iter().position(|byte| *byte == b'\n'), Some(sound.len() - 1));
     let truncated = (0..sound.len()).map(|len| sound[..len].to_vec());

@@ -57,6 +57,7 @@ fn document(image: &ImageName, is_intercepted: bool, known: &Explanation) -> Val
         "identity": known.identity,
         "granted_secs": seconds(known.granted),
         "served_secs_ago": seconds(known.served),
+        "imported_secs_ago": seconds(known.imported),
         "trouble": known.trouble,
         "quota": quota,
         "words": words(image, is_intercepted, known),
@@ -114,6 +115,10 @@ fn words(image: &ImageName, is_intercepted: bool, known: &Explanation) -> Vec<St
         }
         (None, None) => format!("{registry} has not served {} to this proxy", image.repository),
     });
+    words.extend(known.imported.map(|ago| {
+        let ago = ago.as_secs();
+        format!("it was imported {ago} s ago: while {registry} can't be asked, anybody may pull it")
+    }));
     words.push(match &known.identity {
         Some(origin) => format!("it is there with credentials ({origin})"),
         None => "it is there as nobody: no credentials are configured".to_owned(),
