@@ -11,6 +11,29 @@ use crate::{Algorithm, Digest};
 /// A repository that has records: the name of its registry, and its own.
 pub type RepositoryPath = (String, String);
 
+/// Every directory in which there may be records, those of repositories before those above them.
+/// Blocks.
+pub(crate) fn directories(tree: &Tree) -> Result<Vec<PathBuf>, DiskError> {
+    let mut found = Vec::new();
+    let mut rest: Vec<PathBuf> = subdirectories(tree, &tree.repositories())?;
+    while let Some(dir) = rest.pop() {
+        rest.extend(subdirectories(tree, &dir)?);
+        found.push(dir);
+    }
+    found.reverse();
+    Ok(found)
+}
+
+/// Where it is on record, in the records at `dir`, that an object belongs there.
+pub(crate) fn content(dir: &Path, digest: &Digest) -> PathBuf {
+    dir.join("_contents").join(digest.algorithm().as_str()).join(digest.hex())
+}
+
+/// Where it is on record what a tag stands for.
+pub(crate) fn tag(dir: &Path, tag: &str) -> PathBuf {
+    dir.join("_tags").join(tag)
+}
+
 /// Every repository that has records, in order. Blocks.
 pub(crate) fn repositories(tree: &Tree) -> Result<Vec<RepositoryPath>, DiskError> {
     let mut found = Vec::new();
@@ -32,7 +55,7 @@ pub(crate) fn repositories(tree: &Tree) -> Result<Vec<RepositoryPath>, DiskError
 }
 
 /// The directories in `dir` that are parts of a repository's name, which never begin so.
-fn subdirectories(tree: &Tree, dir: &Path) -> Result<Vec<PathBuf>, DiskError> {
+pub(crate) fn subdirectories(tree: &Tree, dir: &Path) -> Result<Vec<PathBuf>, DiskError> {
     let names = names(tree, dir, Kind::Directory)?.into_iter();
     Ok(names.filter(|name| !name.starts_with(['_', '.'])).map(|name| dir.join(name)).collect())
 }
@@ -57,7 +80,7 @@ pub(crate) fn contents(tree: &Tree, dir: &Path) -> Result<Vec<Digest>, DiskError
 }
 
 /// The names of this kind in `dir`; none where there is no such directory.
-fn names(tree: &Tree, dir: &Path, kind: Kind) -> Result<Vec<String>, DiskError> {
+pub(crate) fn names(tree: &Tree, dir: &Path, kind: Kind) -> Result<Vec<String>, DiskError> {
     match tree.disk().list(dir) {
         Ok(entries) => Ok(entries
             .into_iter()

@@ -24,7 +24,7 @@
 //! | `publish`, `inspect` | partial → final name; verification and quarantine |
 //! | `check` | verifying a kept object when it is first asked for |
 //! | `repository`, `records` | what a registry has shown where |
-//! | `catalogue` | which records there are |
+//! | `catalogue`, `pruning` | which records there are; taking away those of what has long been gone |
 //! | `index` | hints: sizes, last use, hits |
 //! | `references` | which other objects a document needs |
 //! | `bounds`, `pins` | eviction, and what is exempt from it |
@@ -89,6 +89,7 @@ mod options;
 mod origin;
 mod pen;
 mod pins;
+mod pruning;
 mod publish;
 mod reader;
 mod records;
@@ -116,6 +117,7 @@ pub use hasher::Hasher;
 pub use index::IndexState;
 pub use inspect::{Pace, Verdict};
 pub use options::Options;
+pub use pruning::{Lifetimes, ReadTag};
 pub use reader::Reader;
 pub use references::ReadReferences;
 pub use relay::Relay;

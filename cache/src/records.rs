@@ -20,6 +20,8 @@ use crate::tree::Tree;
 
 /// More than any record has; what is larger is damaged.
 const LIMIT: usize = 64 * 1024;
+/// How often a record is put into its directory once more, which may go while it is empty.
+const TRIES: usize = 8;
 
 /// Reads the record at `path`. One that is damaged is removed. Blocks.
 pub(crate) fn read<T: DeserializeOwned>(tree: &Tree, path: &Path) -> Option<T> {
@@ -65,9 +67,20 @@ fn replace(tree: &Tree, path: &Path, line: Bytes) -> Result<(), DiskError> {
     let disk = tree.disk();
     let draft = tree.temporary();
     let file = disk.create_new(&draft)?;
-    let placed = file.write_all_at(&[line], 0).and_then(|()| file.sync()).and_then(|()| {
+    let place = || {
         path.parent().map_or(Ok(false), |dir| disk.make_dirs(dir))?;
         disk.rename(&draft, path)
+    };
+    let placed = file.write_all_at(&[line], 0).and_then(|()| file.sync()).and_then(|()| {
+        let mut placed = place();
+        // A directory that was empty until now may just have been removed.
+        for _ in 0..TRIES {
+            if !placed.as_ref().is_err_and(DiskError::is_not_found) {
+                break;
+            }
+            placed = place();
+        }
+        placed
     });
     placed.inspect_err(|_| drop(disk.remove(&draft)))
 }

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::DiskError;
+use crate::pruning::{Lifetimes, ReadTag, prune};
 use crate::reservation::interrupted;
 use crate::shared::Shared;
 use crate::tree::Tree;
@@ -89,6 +90,11 @@ impl Repository {
         Ok(records)
     }
 
+    /// What is on record at `dir`, which is there.
+    pub(crate) const fn at(shared: Arc<Shared>, dir: PathBuf) -> Self {
+        Self { shared, dir }
+    }
+
     pub(crate) fn of_registry(
         shared: Arc<Shared>,
         registry: &str,
@@ -137,6 +143,14 @@ impl Repository {
     /// The tags on record here, in order: names alone, a look at the directory.
     pub async fn tags(&self) -> Result<Vec<String>, DiskError> {
         self.listed(catalogue::tags).await
+    }
+
+    /// Removes what has been on record here for so long without leading to anything that is kept.
+    /// How many records that were.
+    pub async fn prune(&self, lifetimes: Lifetimes, read_tag: ReadTag) -> Result<u64, DiskError> {
+        let work = move |shared: &Shared, dir: &Path| prune(shared, dir, lifetimes, read_tag);
+        let pruned = self.on_lane(self.dir.clone(), work);
+        pruned.await.unwrap_or_else(|error| Err(interrupted(error)))
     }
 
     async fn listed<T: Send + 'static>(
@@ -214,13 +228,13 @@ impl Repository {
             Fact::Access => Ok(self.dir.join("_access")),
             Fact::Challenge => Ok(self.dir.join("_challenge")),
             Fact::Listing(question) => Ok(self.dir.join("_listings").join(question.hex())),
-            Fact::Tag(tag) if is_tag(tag) => Ok(self.dir.join("_tags").join(tag)),
+            Fact::Tag(tag) if is_tag(tag) => Ok(catalogue::tag(&self.dir, tag)),
             Fact::Tag(_) => Err(RecordNameError::Tag.into()),
         }
     }
 
     fn content_path(&self, digest: &Digest) -> PathBuf {
-        self.dir.join("_contents").join(digest.algorithm().as_str()).join(digest.hex())
+        catalogue::content(&self.dir, digest)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::bounds::Keeper;
 use crate::buffers::Buffers;
 use crate::disk::{DiskError, DiskFile};
 use crate::flights::Flights;
-use crate::index::{Index, Proof};
+use crate::index::{Index, Knowledge, Proof};
 use crate::lanes::Lanes;
 use crate::lock::Lock;
 use crate::object::Object;
@@ -18,7 +18,7 @@ use crate::opened::Opened;
 use crate::pins::Pins;
 use crate::references::{Interpreter, References};
 use crate::tree::Tree;
-use crate::{Digest, check};
+use crate::{Digest, Presence, check};
 
 /// An open store. The lock goes with the last handle: store, reservation or writer.
 #[derive(Debug)]
@@ -69,6 +69,21 @@ impl Shared {
         let object = Arc::new(object);
         self.opened.insert(&object);
         Ok(Some(object))
+    }
+
+    /// Whether an object is kept or in flight. While the index is being read that may block for a
+    /// look at the directory.
+    pub(crate) fn presence(&self, digest: &Digest) -> Presence {
+        // In this order: an object is in the index before its download is over.
+        if self.flights.find(digest).is_some() {
+            return Presence::InFlight;
+        }
+        let on_disk = || self.tree.disk().file_size(&self.tree.blob(digest)).is_ok();
+        match self.index.knowledge(digest) {
+            Knowledge::Kept => Presence::Kept,
+            Knowledge::NotYet if on_disk() => Presence::Kept,
+            Knowledge::NotYet | Knowledge::NotKept => Presence::Absent,
+        }
     }
 
     /// The file of a kept object; the index forgets one that is not there.

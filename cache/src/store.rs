@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::bounds::{Bounds, Keeper};
 use crate::disk::{Disk, DiskError};
 use crate::flights::{Boarding, Flights, Ticket};
-use crate::index::{Index, Knowledge};
+use crate::index::Index;
 use crate::lock::Lock;
 use crate::object::Object;
 use crate::opened::Opened;
@@ -201,17 +201,7 @@ impl Store {
     /// is not known yet costs one look at the directory.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> Presence {
-        let shared = &self.shared;
-        // In this order: an object is in the index before its download is over.
-        if shared.flights.find(digest).is_some() {
-            return Presence::InFlight;
-        }
-        let on_disk = || shared.tree.disk().file_size(&shared.tree.blob(digest)).is_ok();
-        match shared.index.knowledge(digest) {
-            Knowledge::Kept => Presence::Kept,
-            Knowledge::NotYet if on_disk() => Presence::Kept,
-            Knowledge::NotYet | Knowledge::NotKept => Presence::Absent,
-        }
+        self.shared.presence(digest)
     }
 
     /// Whether a download of `digest` from the registry called `origin` is reserved or under way.
@@ -320,6 +310,15 @@ impl Store {
     /// The bytes of a small kept object (8 MiB at most), if they are right. It counts as no use.
     pub async fn peek(&self, digest: &Digest) -> Option<Bytes> {
         self.off_thread(digest, inspect::peek).await.ok().flatten()
+    }
+
+    /// Wherever there may be records: those of every repository before its registry's. A walk
+    /// through the directories.
+    pub async fn all_records(&self) -> Result<Vec<Repository>, DiskError> {
+        let shared = Arc::clone(&self.shared);
+        let listed = blocking::run(move || catalogue::directories(&shared.tree)).await;
+        let dirs = listed.unwrap_or_else(|error| Err(interrupted(error)))?;
+        Ok(dirs.into_iter().map(|dir| Repository::at(Arc::clone(&self.shared), dir)).collect())
     }
 
     /// Every repository that has records, in order: names alone, a walk through the directories.

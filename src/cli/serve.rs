@@ -71,6 +71,8 @@ async fn serve(settings: Settings, sources: Sources, volume: Volume) -> anyhow::
     let history = admin::History::new(metrics.clone());
     tasks.spawn(free_space.clone().watch(settings.store.dir.clone(), shutdown.clone()));
     tasks.spawn(history.clone().keep(shutdown.clone()));
+    let (pruning, ended) = (gateway.clone(), shutdown.clone());
+    tasks.spawn(async move { ended.run_until_cancelled(pruning.keep_pruning()).await });
     let services = Services {
         dialer,
         gateway: gateway.clone(),

@@ -292,8 +292,9 @@ impl Rights {
             media_type.is_none()
                 || record.media_type.as_deref() == media_type.map(MediaType::as_str)
         };
-        // Here first: who finds it delivered, and not here, asks the registry about it.
-        if !self.content(access, digest).await.as_ref().is_some_and(is_known) {
+        // Here first: who finds it delivered, and not here, asks the registry about it. What is on
+        // record, rather than remembered: records go when their objects have been gone for long.
+        if !self.records.content(digest).await.as_ref().is_some_and(is_known) {
             self.belongs(access, digest, media_type).await;
         }
         if !self.delivered(digest).await.as_ref().is_some_and(is_known) {

@@ -20,6 +20,7 @@
 //! - `turns`: one fetch for all who want the same
 //! - `reason`: why an answer is what it is
 //! - `records`: what operators read and change of the records
+//! - `pruning`: forgetting those of what has long been gone
 //! - `fill`: a download on its way into the store
 //! - `object`, `multipart`: an object of the store as a response, in one part or several
 //! - `rescue`: bodies that go on from the registry when the disk fails
@@ -46,6 +47,7 @@ mod multipart;
 mod object;
 mod ping;
 mod pressure;
+mod pruning;
 mod quota;
 pub mod ranges;
 pub mod reason;

@@ -176,6 +176,12 @@ impl Tags {
     }
 }
 
+/// All that a record of a tag leads to.
+pub(super) fn digests_of(record: serde_json::Value) -> Vec<Digest> {
+    let record: Record = serde_json::from_value(record).unwrap_or_default();
+    record.variants.iter().filter_map(|variant| variant.digest.parse().ok()).collect()
+}
+
 /// What is on record of a tag, for whichever clients, in no order.
 pub(super) async fn on_record(records: &Repository, tag: &Tag) -> Vec<Standing> {
     let record: Record = records.fact(Fact::Tag(tag.as_str())).await.unwrap_or_default();

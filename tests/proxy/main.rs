@@ -33,6 +33,7 @@ mod monitoring;
 mod other_registries;
 mod pages;
 mod private_repositories;
+mod pruning;
 mod pull_ahead;
 mod pulls;
 mod pushes;

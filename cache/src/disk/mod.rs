@@ -187,6 +187,14 @@ impl Disk {
         self.attempt(Call::Remove, path, || absent_is_fine(fs::remove_dir_all(path)))
     }
 
+    /// Removes a directory in which there is nothing; any other is left alone.
+    pub(crate) fn remove_empty_dir(&self, path: &Path) -> Result<(), DiskError> {
+        self.attempt(Call::Remove, path, || match absent_is_fine(fs::remove_dir(path)) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            removed => removed,
+        })
+    }
+
     /// Makes the names in a directory durable.
     pub(crate) fn sync_dir(&self, dir: &Path) -> Result<(), DiskError> {
         self.attempt(Call::SyncDir, dir, || File::open(dir)?.sync_all())

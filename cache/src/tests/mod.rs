@@ -12,6 +12,7 @@ mod images;
 mod index;
 mod opening;
 mod origin;
+mod pruning;
 mod publishing;
 mod reading;
 mod records;
