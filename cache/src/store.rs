@@ -422,13 +422,14 @@ type StartIndex = fn(Tree, Interpreter, Arc<Lock>) -> Index;
 fn open(options: Options, start: StartIndex) -> Result<Shared, OpenError> {
     let keeper = Keeper::new(Bounds::of(&options));
     let documents = Interpreter::new(options.references);
-    let tree = Tree::new(options.dir, options.disk);
+    let disk = options.disk.in_the_hands_of(&options.dir);
+    let tree = Tree::new(options.dir, disk);
     tree.claim()?;
     let lock = Arc::new(Lock::take(&tree)?);
     let prepared = tree.create_directories().and_then(|()| recover(&tree));
     let pins = prepared.and_then(|()| Pins::load(&tree));
     let pins = pins.map_err(|error| tree.failed(error))?;
-    let walked = Tree::new(tree.dir().to_owned(), Disk::real());
+    let walked = Tree::new(tree.dir().to_owned(), Disk::real().in_the_hands_of(tree.dir()));
     let index = start(walked, documents, Arc::clone(&lock));
     Ok(Shared {
         tree,

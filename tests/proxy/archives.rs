@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -185,6 +186,38 @@ fn an_import_opens_what_it_has_brought_and_nothing_else() {
             assert!(status(path.clone(), authorization) >= 502, "{path}");
         }
     }
+}
+
+/// Files below `path`, and itself, that are root's.
+fn of_root(path: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let metadata = fs::symlink_metadata(path).unwrap();
+    if metadata.uid() == 0 {
+        found.push(path.to_owned());
+    }
+    if metadata.is_dir() {
+        let entries = fs::read_dir(path).unwrap();
+        found.extend(entries.flat_map(|entry| of_root(&entry.unwrap().path())));
+    }
+    found
+}
+
+#[test]
+fn what_root_does_for_a_stopped_service_leaves_nothing_of_roots() {
+    assert!(rustix::process::geteuid().is_root(), "this test needs root");
+    let world = World::new();
+    world.export(&["alpine:1", "alpine:multi"]);
+    let service = air_gapped();
+    stop(&service);
+    let status = Command::new("chown").args(["-R", "65532:65532"]).arg(service.data_dir()).status();
+    assert!(status.unwrap().success());
+    told(&service, &["import", &world.archive()]);
+    told(&service, &["ls"]);
+    told(&service, &["pin", "alpine:1"]);
+    told(&service, &["ca", "renew"]);
+    fs::remove_dir_all(service.data_dir().join("cache/index")).unwrap();
+    told(&service, &["rm", "alpine:multi"]);
+    assert_eq!(of_root(&service.data_dir()), Vec::<PathBuf>::new());
 }
 
 #[test]
