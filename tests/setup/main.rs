@@ -371,6 +371,29 @@ fn engine_that_does_not_run_is_not_started() {
 }
 
 #[test]
+fn restart_is_left_to_whoever_wants_that() {
+    let proxy = proxy();
+    let steps = [
+        Step::set_up(&proxy).with_args(&["--no-restart"]),
+        Step::set_up(&proxy),
+        Step::undo(&proxy).with_env("ENTREPOT_RESTART=no"),
+        Step::set_up(&proxy).with_env("ENTREPOT_RESTART=maybe"),
+    ];
+    let outcomes = run(Family::Debian, &steps);
+    for outcome in &outcomes {
+        assert!(!outcome.commands.contains("systemctl restart"), "{}", outcome.told());
+    }
+    for changed in [&outcomes[0], &outcomes[2]] {
+        assert_eq!(changed.status, "0");
+        let line = "not restarted: docker.service (--no-restart)";
+        assert!(changed.stdout.contains(line), "{}", changed.told());
+    }
+    outcomes[1].assert_changed_nothing();
+    assert_same_tree(&outcomes[0].before, &outcomes[2].after);
+    assert_refused(&outcomes[3], "ENTREPOT_RESTART is neither yes nor no: maybe");
+}
+
+#[test]
 fn restart_that_failed_is_made_up_for_by_the_next_run() {
     let proxy = proxy();
     let steps = [

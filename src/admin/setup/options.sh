@@ -5,6 +5,7 @@
 takes=
 check=https://registry-1.docker.io/v2/
 mirror=no
+restart=yes
 unit=
 cluster=
 
@@ -20,18 +21,20 @@ accepts() {
 
 read_options() {
     check=${ENTREPOT_CHECK:-$check}
+    restart=${ENTREPOT_RESTART:-$restart}
     if accepts unit; then unit=${ENTREPOT_UNIT:-$unit}; fi
     if accepts mirror; then mirror=${ENTREPOT_MIRROR:-$mirror}; fi
     if accepts name; then cluster=${ENTREPOT_NAME:-$cluster}; fi
     extra_direct=${NO_PROXY:-${no_proxy:-}}
     unset NO_PROXY no_proxy
-    known='--undo, --check URL'
+    known='--undo, --check URL, --no-restart'
     if accepts unit; then known="$known, --unit NAME"; fi
     if accepts name; then known="$known, --name CLUSTER"; fi
     if accepts mirror; then known="$known, --mirror"; fi
     while [ $# -gt 0 ]; do
         case $1 in
         --undo) mode=undo ;;
+        --no-restart) restart=no ;;
         --mirror)
             accepts mirror || unknown "$1"
             mirror=yes
@@ -53,6 +56,10 @@ read_options() {
     case $mirror in
     yes | no) ;;
     *) fail "ENTREPOT_MIRROR is neither yes nor no: $mirror" ;;
+    esac
+    case $restart in
+    yes | no) ;;
+    *) fail "ENTREPOT_RESTART is neither yes nor no: $restart" ;;
     esac
     check_url_valid "$check"
 }

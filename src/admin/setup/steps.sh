@@ -50,6 +50,8 @@ restart_engine() {
             say "not ${how}ed: $engine (it is not installed)"
         elif ! systemctl is-active --quiet "$engine"; then
             say "not ${how}ed: $engine (it is not running)"
+        elif [ "$restart" = no ]; then
+            say "not ${how}ed: $engine (--no-restart): do that when it suits, until then all is as it was"
         else
             systemctl "$how" "$engine" ||
                 fail "$engine did not $how: see 'journalctl -u $engine', then run this script again"

@@ -8,6 +8,8 @@
 # Options (as arguments, or in the environment):
 #   --unit NAME   ENTREPOT_UNIT    buildkitd's systemd unit; buildkit.service unless given
 #   --check no    ENTREPOT_CHECK   no request to the mirror before anything is restarted
+#   --no-restart  ENTREPOT_RESTART=no
+#                                  change the settings, and leave the engine's restart to you
 #   --undo                         remove what this script made
 #
 # This script and the certificate come from the same place: compare the fingerprint below with what

@@ -26,8 +26,8 @@ need_config_path() {
     elif ! grep -qxF -e "$own_mark" "$settings" &&
         ! grep -q '^[[:space:]]*config_path[[:space:]]*=.*/etc/containerd/certs\.d' "$settings"; then
         fail "$settings names no config_path, without which Kubernetes' part of containerd reads no" \
-            "mirrors. Add these lines (in a file of version 3 the plugin is" \
-            "\"io.containerd.cri.v1.images\") and run this again:
+            "mirrors. Set config_path in this table, which may be there already, or add both lines (in" \
+            "a file of version 3 the plugin is \"io.containerd.cri.v1.images\"), and run this again:
 [plugins.\"io.containerd.grpc.v1.cri\".registry]
   config_path = \"/etc/containerd/certs.d\""
     fi

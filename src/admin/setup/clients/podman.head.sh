@@ -12,6 +12,8 @@
 #                                  as a mirror of the best-known registries: no CA, public images alone
 #   --check URL   ENTREPOT_CHECK   what to ask for through the proxy before anything is restarted;
 #                                  https://registry-1.docker.io/v2/ unless given, "no" for no check
+#   --no-restart  ENTREPOT_RESTART=no
+#                                  change the settings, and leave the engine's restart to you
 #   --undo                         remove what this script made
 #                 NO_PROXY         added to the list of what the engine reaches without the proxy
 #
