@@ -54,9 +54,7 @@ pub(super) struct Ends {
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Denial {
-    #[error(
-        "the API needs a token where admin-listen is not a loopback address: set admin-token-file"
-    )]
+    #[error("from other machines the API needs a token: set admin-token-file")]
     NoToken,
     #[error("from other machines the API needs `Authorization: Bearer` with the token")]
     Token,
@@ -82,16 +80,13 @@ impl Denial {
 #[derive(Debug)]
 pub struct Guard {
     token: ArcSwapOption<Token>,
-    /// Whether only this machine reaches the listener.
-    is_local: bool,
 }
 
 impl Guard {
-    /// Those of the listener at `listen`; with `token` the API is heard from other machines.
+    /// With `token` the API is heard from other machines.
     #[must_use]
-    pub fn new(listen: IpAddr, token: Option<Token>) -> Self {
-        let is_local = listen.to_canonical().is_loopback();
-        Self { token: ArcSwapOption::from_pointee(token), is_local }
+    pub fn new(token: Option<Token>) -> Self {
+        Self { token: ArcSwapOption::from_pointee(token) }
     }
 
     /// This token and no other opens the API from now on.
@@ -110,7 +105,8 @@ impl Guard {
     ) -> Result<(), Denial> {
         let is_authorized = self.authorized(headers)?;
         if !is_authorized && !ends.client.ip().to_canonical().is_loopback() {
-            return Err(Denial::Token);
+            let has_token = self.token.load().is_some();
+            return Err(if has_token { Denial::Token } else { Denial::NoToken });
         }
         let host = host(headers).ok_or(Denial::Host)?;
         // Who has the token is no web page, and may know this machine by any name.
@@ -129,9 +125,7 @@ impl Guard {
     /// Whether the request brings the token; a wrong one is not like none.
     fn authorized(&self, headers: &HeaderMap) -> Result<bool, Denial> {
         let token = self.token.load();
-        let Some(token) = token.as_ref() else {
-            return if self.is_local { Ok(false) } else { Err(Denial::NoToken) };
-        };
+        let Some(token) = token.as_ref() else { return Ok(false) };
         let Some(shown) = headers.get(header::AUTHORIZATION) else { return Ok(false) };
         let shown = shown.to_str().ok().and_then(bearer).ok_or(Denial::Token)?;
         if token.is(shown) { Ok(true) } else { Err(Denial::Token) }
@@ -191,13 +185,8 @@ mod tests {
 
     const SECRET: &str = "0123456789abcdef";
 
-    fn check(
-        listen: &str,
-        token: bool,
-        client: &str,
-        fields: &[(&str, &str)],
-    ) -> Result<(), Denial> {
-        let guard = Guard::new(listen.parse().unwrap(), Token::new(SECRET).filter(|_| token));
+    fn check(token: bool, client: &str, fields: &[(&str, &str)]) -> Result<(), Denial> {
+        let guard = Guard::new(Token::new(SECRET).filter(|_| token));
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             let name = header::HeaderName::try_from(*name).unwrap();
@@ -217,22 +206,19 @@ mod tests {
         let right = ("authorization", "bearer 0123456789abcdef");
         let wrong = ("authorization", "Bearer 0123456789abcdeF");
         let basic = ("authorization", "Basic 0123456789abcdef");
-        let any = "0.0.0.0";
-        assert_eq!(check("127.0.0.1", false, "127.0.0.1", &[here]), Ok(()));
-        assert_eq!(check("127.0.0.1", true, "127.0.0.1", &[here]), Ok(()));
-        assert_eq!(check("127.0.0.1", true, "127.0.0.1", &[here, wrong]), Err(Denial::Token));
-        assert_eq!(check(any, false, "127.0.0.1", &[here]), Err(Denial::NoToken));
-        assert_eq!(check(any, false, "10.0.0.7", &[there]), Err(Denial::NoToken));
-        assert_eq!(check(any, true, "10.0.0.7", &[there]), Err(Denial::Token));
-        assert_eq!(check(any, true, "10.0.0.7", &[there, basic]), Err(Denial::Token));
-        assert_eq!(check(any, true, "10.0.0.7", &[there, wrong]), Err(Denial::Token));
-        assert_eq!(check(any, true, "10.0.0.7", &[there, right]), Ok(()));
-        assert_eq!(check(any, true, "127.0.0.1", &[here]), Ok(()));
+        assert_eq!(check(false, "127.0.0.1", &[here]), Ok(()));
+        assert_eq!(check(true, "127.0.0.1", &[here]), Ok(()));
+        assert_eq!(check(true, "127.0.0.1", &[here, wrong]), Err(Denial::Token));
+        assert_eq!(check(false, "10.0.0.7", &[there]), Err(Denial::NoToken));
+        assert_eq!(check(true, "10.0.0.7", &[there]), Err(Denial::Token));
+        assert_eq!(check(true, "10.0.0.7", &[there, basic]), Err(Denial::Token));
+        assert_eq!(check(true, "10.0.0.7", &[there, wrong]), Err(Denial::Token));
+        assert_eq!(check(true, "10.0.0.7", &[there, right]), Ok(()));
     }
 
     #[test]
     fn a_name_that_is_led_here_is_not_heard() {
-        let check = |host: &str| check("127.0.0.1", false, "127.0.0.1", &[("host", host)]);
+        let check = |host: &str| check(false, "127.0.0.1", &[("host", host)]);
         for own in ["127.0.0.1:3129", "localhost:3129", "LOCALHOST", "[::1]:3129", "localhost:9"] {
             assert_eq!(check(own), Ok(()), "{own}");
         }
@@ -247,7 +233,7 @@ mod tests {
     fn web_pages_of_elsewhere_are_not_heard() {
         let check = |fields: &[(&str, &str)]| {
             let fields = [&[("host", "localhost:3129")], fields].concat();
-            check("127.0.0.1", false, "127.0.0.1", &fields)
+            check(false, "127.0.0.1", &fields)
         };
         assert_eq!(check(&[("origin", "http://localhost:3129")]), Ok(()));
         for (site, expected) in [

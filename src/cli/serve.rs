@@ -99,7 +99,7 @@ async fn serve(settings: Settings, sources: Sources, volume: Volume) -> anyhow::
         metrics,
         ca_expiry: certificates.not_after(),
         config: ArcSwap::from_pointee(waiting_for(settings.shown.clone(), &[])),
-        guard: Guard::new(settings.admin_listen.ip(), settings.admin_token.clone()),
+        guard: Guard::new(settings.admin_token.clone()),
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
         turn: admin::Turn::default(),

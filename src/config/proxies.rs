@@ -57,8 +57,13 @@ fn exempt(reader: &mut Reader, sources: &Sources) -> NoProxy {
     if let Some(listed) = listed {
         return NoProxy::new(listed.iter().map(|entry| entry.0.as_str()));
     }
-    let variable = ["NO_PROXY", "no_proxy"].into_iter().find_map(|name| sources.variable(name));
-    NoProxy::new(variable.unwrap_or_default().split(','))
+    NoProxy::new(no_proxy(sources).unwrap_or_default().1.split(','))
+}
+
+/// The variable that says which hosts are reached without a proxy, and what it says.
+pub(super) fn no_proxy(sources: &Sources) -> Option<(&'static str, &str)> {
+    let mut names = ["NO_PROXY", "no_proxy"].into_iter();
+    names.find_map(|name| Some((name, sources.variable(name)?)))
 }
 
 fn from_environment(

@@ -5,10 +5,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value as Json;
+
 use super::error::ConfigError;
 use super::proxies::{self, Own};
 use super::reader::Reader;
 use super::registry::{RegistryEntry, beside};
+use super::show::{DEFAULT, fill_in};
 use super::source::Sources;
 use super::value::ByteSize;
 use super::{access, admin};
@@ -72,7 +75,7 @@ pub struct Settings {
     /// The token in it.
     pub admin_token: Option<Token>,
     /// What was configured, without secrets.
-    pub shown: serde_json::Value,
+    pub shown: Json,
     /// `external-url`.
     pub external_url: Option<ProxyAddress>,
     /// `ca-dir`.
@@ -113,8 +116,35 @@ impl Settings {
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(sources);
         let shown = reader.shown();
-        let settings = Self { shown, ..build(&mut reader, sources) };
+        let mut settings = build(&mut reader, sources);
+        settings.shown = settings.as_in_force(shown, sources);
         reader.finish(settings)
+    }
+
+    /// What was configured, with what has come of keys that nobody has set.
+    fn as_in_force(&self, mut shown: Json, sources: &Sources) -> Json {
+        let path = |path: &Path| Json::from(path.to_string_lossy());
+        let directories = [
+            ("data-dir", default_data_dir(sources)),
+            ("ca-dir", Some(self.ca_dir.clone())),
+            ("cache-dir", Some(self.store.dir.clone())),
+        ];
+        for (key, dir) in directories {
+            fill_in(&mut shown, key, dir.as_deref().map_or(Json::Null, path), DEFAULT);
+        }
+        fill_in(&mut shown, "intercept", Json::from(BUILT_IN_REGISTRIES), DEFAULT);
+        let proxies = &self.upstream.proxies;
+        let (proxy, from) = match proxies.https.as_ref().or(proxies.http.as_ref()) {
+            Some(proxy) => (Json::from(proxy.url()), proxy.setting()),
+            None => (Json::Null, DEFAULT),
+        };
+        fill_in(&mut shown, "upstream.proxy", proxy, from);
+        let (exempt, from) = match proxies::no_proxy(sources) {
+            Some((name, value)) => (Json::from(value), name),
+            None => (Json::Null, DEFAULT),
+        };
+        fill_in(&mut shown, "upstream.no-proxy", exempt, from);
+        shown
     }
 }
 
@@ -143,7 +173,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
             .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 3129))),
         admin_token_file,
         admin_token,
-        shown: serde_json::Value::Null,
+        shown: Json::Null,
         external_url,
         ca_dir,
         ca_constraints,

@@ -2,11 +2,13 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::keys::KEYS;
+use super::keys::{KEYS, Key};
 use super::source::{Entry, Found, Value};
 
 /// What stands in place of a secret.
 const HIDDEN: &str = "(hidden)";
+/// Where a value comes from that nobody has set.
+pub(super) const DEFAULT: &str = "default";
 
 /// Every key with its value and where that was given, and every `[[registry]]` entry; passwords are
 /// hidden.
@@ -19,7 +21,7 @@ pub(super) fn shown(found: &Found) -> Json {
                 Some(entry) => {
                     json!({ "value": visible(entry), "from": entry.place.to_string() })
                 }
-                None => json!({ "value": default_of(key.help), "from": "default" }),
+                None => json!({ "value": default_of(key), "from": DEFAULT }),
             };
             (key.name.to_owned(), shown)
         })
@@ -33,10 +35,27 @@ fn registry(entries: &[Entry]) -> Json {
     Json::Object(values.collect())
 }
 
-/// What `--help` says of it.
-fn default_of(help: &str) -> Json {
-    let default = help.split_once("[default: ").and_then(|(_, rest)| rest.strip_suffix(']'));
-    default.map_or(Json::Null, Json::from)
+/// What `--help` says of it, as the file would have it.
+fn default_of(key: &Key) -> Json {
+    let default = key.help.split_once("[default: ").and_then(|(_, rest)| rest.strip_suffix(']'));
+    match default {
+        None | Some("none") => Json::Null,
+        Some(several) if key.is_list && several.contains(", ") => several.split(", ").collect(),
+        Some(one) => one
+            .parse::<bool>()
+            .map(Json::from)
+            .or_else(|_| one.parse::<u64>().map(Json::from))
+            .unwrap_or_else(|_| Json::from(one)),
+    }
+}
+
+/// Shows what has come of a key that nobody has set, where that depends on the machine, and what it
+/// has come from.
+pub(super) fn fill_in(shown: &mut Json, key: &str, value: Json, from: &str) {
+    let entry = shown.get_mut("keys").and_then(|keys| keys.get_mut(key));
+    if let Some(entry) = entry.filter(|entry| entry.get("from").is_some_and(|f| f == DEFAULT)) {
+        *entry = json!({ "value": value, "from": from });
+    }
 }
 
 fn visible(entry: &Entry) -> Json {
@@ -68,7 +87,7 @@ fn without_user(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Sources;
+    use super::super::{Settings, Sources};
     use super::*;
 
     #[test]
@@ -94,5 +113,33 @@ mod tests {
         assert_eq!(shown["keys"]["upstream.proxy"]["value"], "http://(hidden)@corp:8080");
         assert_eq!(shown["registries"][0]["password"], HIDDEN);
         assert_eq!(shown["registries"][0]["proxy"], "https://(hidden)@corp");
+    }
+
+    #[test]
+    fn what_nobody_has_set_is_shown_as_it_is_in_force() {
+        let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let environment = vec![
+            variable("STATE_DIRECTORY", "/state"),
+            variable("ENTREPOT_CA_DIR", "/ca"),
+            variable("HTTPS_PROXY", "http://me:s3cret@corp:8080"),
+            variable("no_proxy", ".corp"),
+        ];
+        let settings = Settings::load(&Sources { environment, ..Sources::default() }).unwrap();
+        let keys = &settings.shown["keys"];
+        let of = |value: Json, from: &str| json!({ "value": value, "from": from });
+        for (key, shown) in [
+            ("data-dir", of(json!("/state"), "default")),
+            ("cache-dir", of(json!("/state/cache"), "default")),
+            ("ca-dir", of(json!("/ca"), "ENTREPOT_CA_DIR")),
+            ("upstream.proxy", of(json!("http://corp:8080"), "HTTPS_PROXY")),
+            ("upstream.no-proxy", of(json!(".corp"), "no_proxy")),
+            ("admin-token-file", of(Json::Null, "default")),
+            ("listen", of(json!(["0.0.0.0:3128", "[::]:3128"]), "default")),
+            ("offline", of(json!(false), "default")),
+            ("quota-floor", of(json!(5), "default")),
+        ] {
+            assert_eq!(keys[key], shown, "{key}");
+        }
+        assert_eq!(keys["intercept"]["value"][0], "docker.io");
     }
 }

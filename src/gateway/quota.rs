@@ -27,6 +27,14 @@ pub struct Quota {
     pub told: SystemTime,
 }
 
+impl Quota {
+    /// What was told longer ago than its window tells nothing.
+    fn is_current(&self) -> bool {
+        let age = self.told.elapsed().ok();
+        age.is_some_and(|age| self.window_secs.is_none_or(|window| age.as_secs() < window))
+    }
+}
+
 /// The quotas of all.
 pub(super) struct Quotas(Cache<(Registry, Identity), Quota>);
 
@@ -44,18 +52,17 @@ impl Quotas {
         }
     }
 
-    /// Pulls that are left to somebody, where the registry counts them. What was told longer ago
-    /// than its window tells nothing.
+    /// Pulls that are left to somebody, where the registry counts them.
     pub(super) fn remaining(&self, registry: &Registry, identity: &Identity) -> Option<u64> {
         let quota = self.0.get(&(registry.clone(), identity.clone()))?;
-        let age = quota.told.elapsed().ok()?.as_secs();
-        (quota.window_secs.is_none_or(|window| age < window)).then_some(quota.remaining)
+        quota.is_current().then_some(quota.remaining)
     }
 
     /// The proxy's own quota at each registry.
     pub(super) fn shared(&self) -> Vec<(Registry, Quota)> {
         let ours = self.0.iter().filter(|(key, _)| key.1 == Identity::Shared);
-        ours.map(|(key, quota)| (key.0.clone(), quota)).collect()
+        let current = ours.filter(|(_, quota)| quota.is_current());
+        current.map(|(key, quota)| (key.0.clone(), quota)).collect()
     }
 }
 
@@ -118,5 +125,9 @@ mod tests {
         let other = Registry::at(&"ghcr.io:443".parse().unwrap());
         assert_eq!(quotas.remaining(&other, &Identity::Shared), None);
         assert_eq!(quotas.shared().len(), 1);
+        let over = told(&[("ratelimit-remaining", "3;w=0")]);
+        quotas.note(&registry, &Identity::Shared, &over);
+        assert_eq!(quotas.remaining(&registry, &Identity::Shared), None);
+        assert!(quotas.shared().is_empty(), "its window is over");
     }
 }

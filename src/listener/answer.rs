@@ -37,7 +37,11 @@ impl Answer {
     /// The response for hyper, whose end writes the line.
     pub(super) fn logged(mut self, began: Instant, metrics: &Metrics) -> Response<LoggedBody> {
         let status = Some(self.response.status());
-        let line = self.line.map(|line| RequestLine { status, ..line });
+        let why = self.response.extensions_mut().remove::<Why>().map(|Why(reason)| reason);
+        let line = self.line.map(|line| {
+            let reason = line.reason.or(why);
+            RequestLine { status, reason, ..line }
+        });
         let waited = began.elapsed();
         if let Some(line) = line.as_ref().filter(|_| waited >= SLOW) {
             line.warn_of_wait(waited);
@@ -138,9 +142,15 @@ impl Drop for LoggedBody {
     }
 }
 
+/// Why the proxy itself has refused, for the request's line.
+#[derive(Clone)]
+struct Why(String);
+
 /// A refusal by the proxy itself.
 pub(super) fn refusal(status: StatusCode, code: ErrorCode, reason: &str) -> Response<ResponseBody> {
-    error_response(&ErrorDocument::new(status, code, reason))
+    let mut response = error_response(&ErrorDocument::new(status, code, reason));
+    response.extensions_mut().insert(Why(reason.to_owned()));
+    response
 }
 
 /// A request that is not one; the connection is of no further use.

@@ -15,6 +15,8 @@ use crate::oci::Authority;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// And no longer than this: a registry that is back is soon found.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a host that nobody asks any more counts as unreachable once it might be tried again.
+const STILL: Duration = Duration::from_mins(1);
 /// Hosts remembered at a time. Beyond it the oldest failure is forgotten: it costs one more try.
 const MOST: usize = 1000;
 
@@ -72,15 +74,17 @@ impl Breakers {
         Ok(Admission { breakers: self.clone(), authority: authority.clone(), is_trial })
     }
 
-    /// What can't be reached now.
+    /// What can't be reached now, as far as somebody has lately tried.
     pub(super) fn outages(&self) -> Vec<Outage> {
+        let now = Instant::now();
         let outage = |(authority, broken): (&Authority, &Broken)| Outage {
             authority: authority.clone(),
             lasting: broken.since.elapsed(),
-            next_try: broken.until.saturating_duration_since(Instant::now()),
+            next_try: broken.until.saturating_duration_since(now),
             reason: broken.reason.to_string(),
         };
-        self.lock().iter().map(outage).collect()
+        let broken = self.lock();
+        broken.iter().filter(|(_, one)| now < one.until + STILL).map(outage).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Authority, Broken>> {
@@ -167,6 +171,9 @@ mod tests {
         assert_eq!(breakers.outages().len(), 1);
 
         tokio::time::advance(FIRST_PAUSE).await;
+        assert_eq!(breakers.outages().len(), 1);
+        tokio::time::advance(STILL).await;
+        assert!(breakers.outages().is_empty(), "nobody knows any more");
         let trial = admit().unwrap();
         assert!(admit().is_err(), "one at a time");
         drop(trial);

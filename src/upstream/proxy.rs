@@ -50,6 +50,18 @@ impl ForwardProxy {
         &self.authority
     }
 
+    /// Its URL, without a credential.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme.as_str(), self.authority)
+    }
+
+    /// Which key or variable has named it.
+    #[must_use]
+    pub fn setting(&self) -> &str {
+        &self.named_by
+    }
+
     /// The value of `Proxy-Authorization`, marked as sensitive.
     pub(super) fn authorization(&self) -> Option<HeaderValue> {
         self.credential.as_ref().map(|credential| credential.0.clone())

@@ -19,7 +19,8 @@ const SKEW: Duration = Duration::from_mins(5);
 /// The registry that a client asks for; it needs no credentials to say who it is.
 const USUAL: &str = "registry-1.docker.io:443";
 
-/// Asks every registry that the configuration names, at once: DNS, connection, TLS, an answer.
+/// Asks every registry that the configuration names, at once: DNS, connection, TLS, an answer. Where
+/// it names none, Docker Hub is the one.
 pub(super) fn registries(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
     let named = settings.upstream.exemptions.registries.iter().filter_map(HostPattern::exact);
     let led = settings.upstream.connect_to.iter().filter_map(ConnectTo::asked);
@@ -32,6 +33,10 @@ pub(super) fn registries(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
         .collect();
     asked.sort_by_key(ToString::to_string);
     asked.dedup();
+    let usual = Authority::parse_with_port(USUAL)?;
+    if asked.is_empty() && is_registry(&usual) && !settings.upstream.offline {
+        asked.push(usual);
+    }
     ask_all(settings, &settings.upstream, &asked)
 }
 
