@@ -20,13 +20,20 @@ pub(crate) fn publish(
     digest: &Digest,
 ) -> Result<(), DiskError> {
     let to = shared.tree.blob(digest);
-    move_into_place(shared, file, from, &to, digest).inspect_err(|error| {
+    let moved = move_into_place(shared, file, from, &to, digest).inspect_err(|error| {
         tracing::warn!(%digest, %error, cause = %error.io(), "object not kept");
+        // What has the final name, if anything, is another's and as good as it was.
         remove_quietly(shared, from);
+    });
+    moved?;
+    let dir = shared.tree.shard(digest);
+    shared.tree.disk().sync_dir(&dir).inspect_err(|error| {
+        tracing::warn!(%digest, %error, cause = %error.io(), "object not kept");
         remove_quietly(shared, &to);
     })
 }
 
+/// Everything but making the final name durable.
 fn move_into_place(
     shared: &Shared,
     file: &DiskFile,
@@ -37,8 +44,7 @@ fn move_into_place(
     let disk = shared.tree.disk();
     file.sync()?;
     prepare_shard(shared, digest)?;
-    disk.rename(from, to)?;
-    disk.sync_dir(&shared.tree.shard(digest))
+    disk.rename(from, to)
 }
 
 /// The shard directory's own name must be as durable as the names in it.

@@ -65,7 +65,7 @@ async fn serve(settings: Settings, sources: Sources, volume: Volume) -> anyhow::
         ca_fingerprint: certificates.fingerprint().to_string(),
         external_url: settings.external_url.clone(),
     };
-    let dialer = upstream.dialer();
+    let dialer = upstream.for_strangers().dialer();
     let gateway = Gateway::new(store.clone(), upstream, settings.gateway.clone(), tasks.clone());
     let free_space = admin::FreeSpace::default();
     let history = admin::History::new(metrics.clone());

@@ -130,20 +130,20 @@ impl Settings {
             ("cache-dir", Some(self.store.dir.clone())),
         ];
         for (key, dir) in directories {
-            fill_in(&mut shown, key, dir.as_deref().map_or(Json::Null, path), DEFAULT);
+            fill_in(&mut shown, key, &dir.as_deref().map_or(Json::Null, path), DEFAULT);
         }
-        fill_in(&mut shown, "intercept", Json::from(BUILT_IN_REGISTRIES), DEFAULT);
+        fill_in(&mut shown, "intercept", &Json::from(BUILT_IN_REGISTRIES), DEFAULT);
         let proxies = &self.upstream.proxies;
         let (proxy, from) = match proxies.https.as_ref().or(proxies.http.as_ref()) {
             Some(proxy) => (Json::from(proxy.url()), proxy.setting()),
             None => (Json::Null, DEFAULT),
         };
-        fill_in(&mut shown, "upstream.proxy", proxy, from);
+        fill_in(&mut shown, "upstream.proxy", &proxy, from);
         let (exempt, from) = match proxies::no_proxy(sources) {
             Some((name, value)) => (Json::from(value), name),
             None => (Json::Null, DEFAULT),
         };
-        fill_in(&mut shown, "upstream.no-proxy", exempt, from);
+        fill_in(&mut shown, "upstream.no-proxy", &exempt, from);
         shown
     }
 }

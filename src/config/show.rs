@@ -51,7 +51,7 @@ fn default_of(key: &Key) -> Json {
 
 /// Shows what has come of a key that nobody has set, where that depends on the machine, and what it
 /// has come from.
-pub(super) fn fill_in(shown: &mut Json, key: &str, value: Json, from: &str) {
+pub(super) fn fill_in(shown: &mut Json, key: &str, value: &Json, from: &str) {
     let entry = shown.get_mut("keys").and_then(|keys| keys.get_mut(key));
     if let Some(entry) = entry.filter(|entry| entry.get("from").is_some_and(|f| f == DEFAULT)) {
         *entry = json!({ "value": value, "from": from });

@@ -176,11 +176,7 @@ impl StoredBody {
                 },
                 StoredState::Rest(rest) => {
                     let frame = ready!(Pin::new(rest.as_mut()).poll_frame(cx));
-                    if let Some(Ok(frame)) = &frame {
-                        let count = frame.data_ref().map_or(0, Bytes::len);
-                        self.span.advance(count);
-                    }
-                    return Poll::Ready(frame);
+                    return Poll::Ready(frame.map(|frame| frame.map(|f| self.span.take(f))));
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::challenges::{Authentication, error_told, scope_asked_for};
-use super::headers::for_ourselves;
+use super::headers::{for_ourselves, without_session};
 use super::identity::Identity;
 use super::shared::{Errand, SharedTokens};
 use super::{Gateway, InForce, Parts, access::Rights};
@@ -81,7 +81,12 @@ impl Caller {
     ) -> Result<Followed, UpstreamError> {
         let answer = match self.identity {
             Identity::Client(_) => self.send(method, target, headers.clone(), redirects).await?,
-            Identity::Shared => self.ask_as_ourselves(method, target, headers, redirects).await?,
+            Identity::Shared => {
+                let asked = self.ask_as_ourselves(method, target, headers, redirects).await;
+                let mut answer = asked?;
+                without_session(answer.response.headers_mut());
+                answer
+            }
         };
         let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
         if let Some(rights) = &self.rights

@@ -89,6 +89,14 @@ pub(super) fn returned(from: &HeaderMap) -> HeaderMap {
     fields
 }
 
+/// Takes away what a registry gives to whom it has let in, to be known by: it is the proxy's own, and
+/// opens more than pulls.
+pub(super) fn without_session(fields: &mut HeaderMap) {
+    for name in ["set-cookie", "set-cookie2", "authentication-info"] {
+        fields.remove(name);
+    }
+}
+
 fn sign(fields: &mut HeaderMap) {
     append(fields, header::VIA, &format!("1.1 {}", *PSEUDONYM));
 }

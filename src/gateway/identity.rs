@@ -2,7 +2,7 @@
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// How our own tokens begin. They open nothing that a request without any would not open: who
 /// makes one up has what everybody has.
@@ -37,23 +37,38 @@ impl Identifier {
     }
 
     /// Who asks with these fields.
+    ///
+    /// Beside `Authorization` whatever goes to the registry with it and may open something there
+    /// counts: who has the one and not the other is somebody else.
     pub(super) fn identify(&self, headers: &HeaderMap) -> Identity {
-        let mut credentials = headers.get_all(header::AUTHORIZATION).iter().peekable();
-        match credentials.peek() {
+        match headers.get(header::AUTHORIZATION) {
             None => return Identity::Shared,
-            Some(only) if is_own_token(only) => return Identity::Shared,
+            Some(first) if is_own_token(first) => return Identity::Shared,
             Some(_) => {}
         }
+        let mut names: Vec<_> = headers.keys().filter(|name| may_open_something(name)).collect();
+        names.sort_unstable_by_key(|name| name.as_str());
         let mut context = hmac::Context::with_key(&self.key);
-        for credential in credentials {
-            context.update(&(credential.len() as u64).to_be_bytes());
-            context.update(credential.as_bytes());
+        let mut update = |part: &[u8]| {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        };
+        for name in names {
+            update(name.as_str().as_bytes());
+            headers.get_all(name).iter().for_each(|value| update(value.as_bytes()));
         }
         let tag = context.sign();
         let mut fingerprint = [0; 16];
         fingerprint.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
         Identity::Client(Fingerprint(fingerprint))
     }
+}
+
+/// Whether a field is a credential by its name; registries have many (`X-JFrog-Art-Api-Key`,
+/// `PRIVATE-TOKEN`). One of the proxy's own is for nobody else.
+fn may_open_something(name: &HeaderName) -> bool {
+    const PARTS: [&str; 7] = ["auth", "cookie", "token", "key", "secret", "session", "jfrog"];
+    *name != header::PROXY_AUTHORIZATION && PARTS.iter().any(|part| name.as_str().contains(part))
 }
 
 /// Whether a request has a token that this proxy gave out.
@@ -99,6 +114,27 @@ mod tests {
             assert!(different.iter().skip(n + 1).all(|other| of(one) != of(other)), "{one:?}");
         }
         assert_ne!(of(&["Bearer a"]), Identifier::new().identify(&with(&["Bearer a"])));
+    }
+
+    #[test]
+    fn whatever_may_open_something_beside_a_credential_tells_people_apart() {
+        let identifier = Identifier::new();
+        let of = |fields: &[(&'static str, &'static str)]| {
+            let mut headers = with(&["Basic Og=="]);
+            for (name, value) in fields {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            identifier.identify(&headers)
+        };
+        let nobody = of(&[]);
+        for name in ["cookie", "x-jfrog-art-api", "private-token", "x-api-key", "x-auth-user"] {
+            assert_ne!(of(&[(name, "a")]), nobody, "{name}");
+            assert_ne!(of(&[(name, "a")]), of(&[(name, "b")]), "{name}");
+        }
+        let harmless = [("accept", "a"), ("traceparent", "b"), ("proxy-authorization", "c")];
+        assert_eq!(of(&harmless), nobody);
+        let (one, other) = (("cookie", "a"), ("x-token", "b"));
+        assert_eq!(of(&[one, other]), of(&[other, one]));
     }
 
     #[test]

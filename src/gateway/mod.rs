@@ -455,7 +455,11 @@ impl Gateway {
 
     /// Sends a request on as it came, but for the fields that end here; a token of our own means
     /// nothing to anybody else.
-    async fn send(&self, asked: Box<Asked>) -> Result<Response<IdleBody>, UpstreamError> {
+    async fn send(
+        &self,
+        asked: Box<Asked>,
+        upstream: &Upstream,
+    ) -> Result<Response<IdleBody>, UpstreamError> {
         let mut headers = headers::forwarded(&asked.headers);
         if has_own_token(&asked.headers) {
             headers.remove(header::AUTHORIZATION);
@@ -465,7 +469,7 @@ impl Gateway {
             // Some registries answer 411 to an upload's empty requests without it.
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
         }
-        self.parts.upstream.send(asked.method, &asked.target, headers, asked.body).await
+        upstream.send(asked.method, &asked.target, headers, asked.body).await
     }
 }
 

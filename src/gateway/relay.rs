@@ -25,13 +25,13 @@ pub(super) async fn serve(gateway: &Gateway, asked: Box<Asked>) -> Result<Served
         let answer = caller.once(asked.method, &asked.target, &headers).await?;
         return Ok(passed_on(answer.response, "fwd=bypass"));
     }
-    let response = gateway.send(asked).await?;
+    let response = gateway.send(asked, &gateway.parts.upstream).await?;
     Ok(passed_on(response, "fwd=bypass"))
 }
 
 /// Sends a request to a host that is no registry, and its answer back.
 pub(super) async fn unseen(gateway: &Gateway, asked: Box<Asked>) -> Result<Served, UpstreamError> {
-    let response = gateway.send(asked).await?;
+    let response = gateway.send(asked, gateway.parts.upstream.for_strangers()).await?;
     Ok(passed_on(response, "fwd=bypass"))
 }
 

@@ -30,6 +30,17 @@ pub(super) struct Span {
 }
 
 impl Span {
+    /// What of a registry's frame belongs to it: some send more than they were asked for.
+    pub(super) fn take(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let left = self.left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
+        let frame = frame.map_data(|mut bytes| {
+            bytes.truncate(left);
+            bytes
+        });
+        self.advance(frame.data_ref().map_or(0, Bytes::len));
+        frame
+    }
+
     /// So many bytes have been sent.
     pub(super) fn advance(&mut self, count: usize) {
         self.offset += count as u64;

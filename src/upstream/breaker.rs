@@ -15,6 +15,8 @@ use crate::oci::Authority;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// And no longer than this: a registry that is back is soon found.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Questions in a row that a host leaves unanswered before it counts as unreachable: one may be hard.
+const SILENCES: u32 = 3;
 /// How long a host that nobody asks any more counts as unreachable once it might be tried again.
 const STILL: Duration = Duration::from_mins(1);
 /// Hosts remembered at a time. Beyond it the oldest failure is forgotten: it costs one more try.
@@ -22,7 +24,14 @@ const MOST: usize = 1000;
 
 /// The hosts that can't be reached now; cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Breakers(Arc<Mutex<HashMap<Authority, Broken>>>);
+pub(super) struct Breakers(Arc<Mutex<Hosts>>);
+
+#[derive(Default)]
+struct Hosts {
+    broken: HashMap<Authority, Broken>,
+    /// Hosts that have left questions unanswered, and how many since their last answer.
+    silent: HashMap<Authority, u32>,
+}
 
 struct Broken {
     /// When it failed first.
@@ -56,8 +65,8 @@ pub(super) struct Admission {
 impl Breakers {
     /// The right to ask `authority`, or what is known of its failure.
     pub(super) fn admit(&self, authority: &Authority) -> Result<Admission, UpstreamError> {
-        let mut broken = self.lock();
-        let is_trial = match broken.get_mut(authority) {
+        let mut hosts = self.lock();
+        let is_trial = match hosts.broken.get_mut(authority) {
             None => false,
             Some(entry) if entry.until <= Instant::now() && !entry.is_being_tried => {
                 entry.is_being_tried = true;
@@ -83,11 +92,11 @@ impl Breakers {
             next_try: broken.until.saturating_duration_since(now),
             reason: broken.reason.to_string(),
         };
-        let broken = self.lock();
-        broken.iter().filter(|(_, one)| now < one.until + STILL).map(outage).collect()
+        let hosts = self.lock();
+        hosts.broken.iter().filter(|(_, one)| now < one.until + STILL).map(outage).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Authority, Broken>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Hosts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -98,20 +107,35 @@ impl Admission {
     /// Returns the failure, to be shown.
     pub(super) fn end<T>(self, result: Result<T, UpstreamError>) -> Result<T, UpstreamError> {
         match result {
+            Err(error) if error.is_silence() && !self.note_silence() => Err(error),
             Err(error) if error.is_unreachable() => {
                 let error = Arc::new(error);
                 self.note(error.clone());
                 Err(UpstreamError::Shared(error))
             }
             other => {
-                self.breakers.lock().remove(&self.authority);
+                let mut hosts = self.breakers.lock();
+                hosts.broken.remove(&self.authority);
+                hosts.silent.remove(&self.authority);
                 other
             }
         }
     }
 
+    /// Counts a question that was left unanswered. Whether that is one too many.
+    fn note_silence(&self) -> bool {
+        let mut hosts = self.breakers.lock();
+        if hosts.silent.len() >= MOST && !hosts.silent.contains_key(&self.authority) {
+            hosts.silent.clear();
+        }
+        let is_broken = hosts.broken.contains_key(&self.authority);
+        let silences = hosts.silent.entry(self.authority.clone()).or_default();
+        *silences = silences.saturating_add(1);
+        is_broken || *silences >= SILENCES
+    }
+
     fn note(&self, reason: Arc<UpstreamError>) {
-        let mut broken = self.breakers.lock();
+        let broken = &mut self.breakers.lock().broken;
         let now = Instant::now();
         if broken.len() >= MOST && !broken.contains_key(&self.authority) {
             let oldest = broken.iter().min_by_key(|(_, entry)| entry.until);
@@ -142,7 +166,7 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         if self.is_trial
-            && let Some(entry) = self.breakers.lock().get_mut(&self.authority)
+            && let Some(entry) = self.breakers.lock().broken.get_mut(&self.authority)
         {
             entry.is_being_tried = false;
         }
@@ -152,13 +176,35 @@ impl Drop for Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::DialError;
 
     fn host() -> Authority {
         "ghcr.io:443".parse().unwrap()
     }
 
     fn failure() -> Result<(), UpstreamError> {
-        Err(UpstreamError::HeaderTimeout { authority: host(), after: Duration::from_secs(1) })
+        let after = Duration::from_secs(1);
+        Err(DialError::Timeout { authority: host(), after }.into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hard_question_is_not_a_host_that_is_away() {
+        let breakers = Breakers::default();
+        let after = Duration::from_secs(1);
+        let silence = || Err::<(), _>(UpstreamError::HeaderTimeout { authority: host(), after });
+        for _ in 0..3 {
+            for _ in 1..SILENCES {
+                breakers.admit(&host()).unwrap().end(silence()).unwrap_err();
+            }
+            breakers.admit(&host()).unwrap().end(Ok(())).unwrap();
+        }
+        for _ in 0..SILENCES {
+            breakers.admit(&host()).unwrap().end(silence()).unwrap_err();
+        }
+        assert!(breakers.admit(&host()).is_err(), "three in a row");
+        tokio::time::advance(FIRST_PAUSE).await;
+        breakers.admit(&host()).unwrap().end(silence()).unwrap_err();
+        assert!(breakers.admit(&host()).is_err(), "and the trial as well");
     }
 
     #[tokio::test(start_paused = true)]

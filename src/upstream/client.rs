@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ const MAX_INTERIM: usize = 16;
 const MAX_IDLE_PER_HOST: usize = 32;
 /// How long one is kept: registries and CDNs close theirs after 60 s or more.
 const KEEP_IDLE: Duration = Duration::from_secs(50);
+/// How long at least a registry may take to answer a push, once all of it has gone.
+const COMMIT: Duration = Duration::from_mins(5);
 
 /// How upstreams are reached.
 #[derive(Debug, Clone)]
@@ -168,6 +171,8 @@ impl Followed {
 pub struct Upstream {
     pool: legacy::Client<Connector, SentBody>,
     dialer: Dialer,
+    /// The same for hosts that are no registries; `None` in itself.
+    strangers: Option<Arc<Upstream>>,
     breakers: Breakers,
     is_offline: bool,
     header_timeout: Duration,
@@ -183,6 +188,16 @@ impl Upstream {
         for proxy in named {
             tracing::info!(proxy, "upstreams are reached through a proxy");
         }
+        let strangers = Self::with(options, metrics.clone(), trust.clone(), None);
+        Ok(Self::with(options, metrics, trust, Some(Arc::new(strangers))))
+    }
+
+    fn with(
+        options: &Options,
+        metrics: Metrics,
+        trust: Trust,
+        strangers: Option<Arc<Self>>,
+    ) -> Self {
         let dialer = Dialer::new(options.tcp_dialer(), options.proxies.clone(), trust.clone());
         let connector = Connector::new(dialer.clone(), options.exemptions.clone(), trust);
         let pool = legacy::Client::builder(TokioExecutor::new())
@@ -193,7 +208,23 @@ impl Upstream {
         let Options { header_timeout, idle_timeout, .. } = *options;
         let breakers = Breakers::default();
         let is_offline = options.offline;
-        Ok(Self { pool, dialer, breakers, is_offline, header_timeout, idle_timeout, metrics })
+        Self {
+            pool,
+            dialer,
+            strangers,
+            breakers,
+            is_offline,
+            header_timeout,
+            idle_timeout,
+            metrics,
+        }
+    }
+
+    /// Who asks hosts that clients name, and that are no registries: they share no connection, no
+    /// lookup of a name and no breaker with the registries, whose turn nobody shall take.
+    #[must_use]
+    pub fn for_strangers(&self) -> &Self {
+        self.strangers.as_deref().unwrap_or(self)
     }
 
     /// Who makes its connections, for what is no HTTP request (tunnels).
@@ -243,7 +274,9 @@ impl Upstream {
         let is_clients = matches!(body.body, RequestBody::Client(_));
         let request = request(method.clone(), target, headers, body)?;
         let admission = if is_clients { None } else { Some(self.admitted(registry, target)?) };
-        let answered = self.answered(&target.authority, request, &progress).await;
+        // A registry may have gigabytes to put in place before it says that a push has come.
+        let most = if is_clients { self.header_timeout.max(COMMIT) } else { self.header_timeout };
+        let answered = self.answered(&target.authority, request, &progress, most).await;
         let status = answered.as_ref().ok().map(Response::status);
         self.metrics.asked(registry.as_str(), &method, status);
         let response = match admission {
@@ -290,17 +323,18 @@ impl Upstream {
         }
     }
 
-    /// Waits for the header. The clock starts when there is a connection (making one has limits of
-    /// its own), and anew with every piece of the request that is sent.
+    /// Waits for the header, `most` at a time. The clock starts when there is a connection (making one
+    /// has limits of its own), and anew with every piece of the request that is sent.
     async fn answered(
         &self,
         authority: &Authority,
         mut request: Request<SentBody>,
         progress: &Progress,
+        most: Duration,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let interim = bound_interim(&mut request);
         let answer = tokio::select! {
-            answer = self.answered_at_all(authority, request, progress) => answer,
+            answer = self.answered_at_all(authority, request, progress, most) => answer,
             () = interim.cancelled() => Err(too_many_interim(authority)),
         };
         if interim.is_cancelled() { Err(too_many_interim(authority)) } else { answer }
@@ -311,6 +345,7 @@ impl Upstream {
         authority: &Authority,
         mut request: Request<SentBody>,
         progress: &Progress,
+        most: Duration,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let mut connection = capture_connection(&mut request);
         let failed = |error| UpstreamError::from_client(authority, &error);
@@ -321,16 +356,13 @@ impl Upstream {
             _ = connection.wait_for_connection_metadata() => progress.mark(),
         }
         loop {
-            let deadline = progress.last() + self.header_timeout;
+            let deadline = progress.last() + most;
             match tokio::time::timeout_at(deadline, &mut exchange).await {
                 Ok(done) => return done.map_err(failed),
-                Err(_) if progress.last() + self.header_timeout > Instant::now() => {}
+                Err(_) if progress.last() + most > Instant::now() => {}
                 Err(_) => {
-                    let after = self.header_timeout;
-                    return Err(UpstreamError::HeaderTimeout {
-                        authority: authority.clone(),
-                        after,
-                    });
+                    let authority = authority.clone();
+                    return Err(UpstreamError::HeaderTimeout { authority, after: most });
                 }
             }
         }

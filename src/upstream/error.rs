@@ -350,6 +350,15 @@ impl UpstreamError {
         }
     }
 
+    /// Whether the host was reached, and did not answer: that may be so of one question alone.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.is_silence(),
+            other => matches!(other, Self::HeaderTimeout { .. }),
+        }
+    }
+
     /// Whether the registry is away or unwell, so that what is kept stands in for its answer.
     #[must_use]
     pub fn is_trouble(&self) -> bool {

@@ -22,6 +22,8 @@ use crate::oci::{Authority, Host};
 
 /// The largest answer of a token server that is read.
 const LONGEST_ANSWER: usize = 1024 * 1024;
+/// No server takes a longer header field, and thousands of tokens are kept.
+const LONGEST_TOKEN: usize = 16 * 1024;
 /// A token without `expires_in`, or with less: "should be at least 60 seconds" by the
 /// specification, for clients that know of no expiry.
 const SHORTEST_LIFE: Duration = Duration::from_mins(1);
@@ -200,7 +202,8 @@ pub async fn read_whole(mut body: IdleBody, limit: usize) -> Result<Bytes, BodyE
 
 fn parse(bytes: &[u8]) -> Option<Token> {
     let answer: TokenAnswer = serde_json::from_slice(bytes).ok()?;
-    let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty())?;
+    let token = answer.token.or(answer.access_token);
+    let token = token.filter(|token| (1..=LONGEST_TOKEN).contains(&token.len()))?;
     let mut authorization = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
     authorization.set_sensitive(true);
     let told = Duration::from_secs(answer.expires_in.unwrap_or_default());

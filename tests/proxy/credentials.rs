@@ -54,6 +54,38 @@ fn assert_no_canary_in_log(proxy: &Proxy) {
 }
 
 #[test]
+fn a_session_of_the_proxys_own_is_given_to_nobody() {
+    let alice = User::new("alice").pulls(PRIVATE);
+    let registry = Registry::builder().access(Access::basic([robot(), alice.clone()])).start();
+    let (image, other) = (Image::random(1, 20_000), Image::random(1, 20_000));
+    registry.push(PRIVATE, TAG, &image);
+    registry.push(PRIVATE, "other", &other);
+    registry.fault_always(On::path("/v2/"), Fault::Header("Set-Cookie", "SESSION=1".to_owned()));
+    let proxy = with_password(&registry);
+    let client = proxy.client();
+    let ask = |request: Request| client.send(&request).unwrap();
+    let url = |path: &str| format!("https://{}/v2/{path}", registry.host());
+    let object = |kind: &str, digest: &str| format!("{PRIVATE}/{kind}/{digest}");
+    for path in [
+        object("manifests", TAG),
+        object("manifests", &other.manifest.digest),
+        object("manifests", "missing"),
+        object("blobs", &image.layers[0].digest),
+        format!("{PRIVATE}/tags/list"),
+        format!("{PRIVATE}/referrers/{}", image.manifest.digest),
+        "_catalog".to_owned(),
+        String::new(),
+    ] {
+        for request in [Request::head(url(&path)), Request::get(url(&path))] {
+            let what = format!("{} {path}", request.method);
+            assert_eq!(ask(request).headers.get("set-cookie"), None, "{what}");
+        }
+    }
+    let own = Request::get(url("_catalog")).header("Authorization", alice.basic());
+    assert_eq!(ask(own).headers.get("set-cookie"), Some("SESSION=1"), "this one is Alice's");
+}
+
+#[test]
 fn a_password_is_read_from_a_file() {
     let registry = registry(Access::bearer([robot()]));
     let dir = tempfile::tempdir().unwrap();
