@@ -127,11 +127,15 @@ impl Reservation {
     }
 
     fn reopen(&self, total: Option<u64>) -> Result<(DiskFile, Hasher, u64), BeginError> {
-        let written = self.resume_from;
-        if written == 0 || total.is_some_and(|total| total <= written) {
+        let (written, path) = (self.resume_from, self.path());
+        if total.is_some_and(|total| total <= written) {
+            // What is there, or what the upstream says, is wrong: the next download begins afresh.
+            remove_quietly(&self.shared, &path);
             return Err(BeginError::NothingToResume);
         }
-        let path = self.path();
+        if written == 0 {
+            return Err(BeginError::NothingToResume);
+        }
         let reopened = self.shared.tree.disk().open_to_write(&path).and_then(|file| {
             let hasher = hash_file(&file, self.digest().algorithm(), written)?;
             file.truncate(written)?;

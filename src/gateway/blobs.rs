@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use entrepot_cache::{
-    ContentRecord, Digest, FinishError, Lookup, Presence, Reader, Reservation, Start, WriteError,
+    BeginError, ContentRecord, Digest, FinishError, Lookup, Presence, Reader, Reservation, Start,
+    WriteError,
 };
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use tokio::sync::OwnedSemaphorePermit;
@@ -286,7 +287,9 @@ impl Request<'_> {
         let (writer, reader) = match reservation.begin(start, length).await {
             Ok(begun) => begun,
             Err(error) => {
-                self.gateway.parts.trouble.note(&error);
+                if matches!(error, BeginError::Store(_)) {
+                    self.gateway.parts.trouble.note(&error);
+                }
                 return self.pass_through().await;
             }
         };

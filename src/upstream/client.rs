@@ -38,7 +38,7 @@ const MAX_IDLE_PER_HOST: usize = 32;
 /// How long one is kept: registries and CDNs close theirs after 60 s or more.
 const KEEP_IDLE: Duration = Duration::from_secs(50);
 /// How long at least a registry may take to answer a push, once all of it has gone.
-const COMMIT: Duration = Duration::from_mins(5);
+const COMMIT: Duration = Duration::from_mins(4);
 
 /// How upstreams are reached.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! A download that breaks is continued where it broke.
 
 use entrepot_testkit::proxy::Signal;
-use entrepot_testkit::{Blob, Fault, Gate, Hangup, On, Proxy, Registry, Request};
+use entrepot_testkit::{Blob, Fault, Gate, Hangup, On, Proxy, Registry, Request, Response};
 
 use crate::{ALPINE, one_layer};
 
@@ -55,6 +55,28 @@ fn a_registry_that_goes_on_refusing_is_not_asked_for_ever() {
     registry.fault_always(On::get(&blob.digest), Fault::status(503));
     proxy.puller().blob(ALPINE, &blob.digest).unwrap_err();
     assert!(registry.requests().blob_gets().len() <= 6, "{}", registry.requests().summary());
+}
+
+#[test]
+fn a_registry_that_is_wrong_about_a_part_is_no_disk_that_fails() {
+    let (registry, proxy, blob) = world();
+    registry.fault(On::get(&blob.digest), Fault::Cut(600_000, Hangup::Fin));
+    registry.fault_always(On::get(&blob.digest), Fault::status(503));
+    proxy.puller().blob(ALPINE, &blob.digest).unwrap_err();
+    registry.heal();
+    let odd = |request: &Request| {
+        let range = request.headers.get("range").unwrap_or_default();
+        let first = range.trim_start_matches("bytes=").trim_end_matches('-').to_owned();
+        Response::new(206).header("Content-Range", format!("bytes {first}-{first}/1")).body("x")
+    };
+    registry.fault(On::get(&blob.digest), Fault::answer_with(odd));
+    let got = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    assert_eq!(got.response.body, blob.bytes);
+    assert_eq!(proxy.admin("/readyz").json()["status"], "ready");
+    let got = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    assert_eq!(got.response.body, blob.bytes);
+    proxy.wait_until_kept(&blob.digest);
+    assert_eq!(offsets(&registry).last(), Some(&0), "from the beginning");
 }
 
 #[test]

@@ -103,7 +103,9 @@ async fn there_must_be_something_to_resume() {
     let too_small = Some(reservation.resume_from());
     let begun = reservation.begin(Start::Resumed, too_small).await;
     assert!(matches!(begun, Err(BeginError::NothingToResume)));
+    assert_eq!(reserve(&store, &digest).await.resume_from(), 0, "it would be asked for again");
 
+    leave_partial(&store, &content, 10).await;
     let reservation = reserve(&store, &digest).await;
     std::fs::write(partial_path(&dir, &digest), b"short").unwrap();
     let begun = reservation.begin(Start::Resumed, None).await;
