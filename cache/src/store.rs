@@ -195,6 +195,29 @@ impl Store {
         Lookup::Kept(Reader::new(object))
     }
 
+    /// The object if it is kept, verified as by [`lookup`](Self::lookup); it counts as no use.
+    pub async fn look_at(&self, digest: &Digest) -> Option<Reader> {
+        let origin = Origin::new("");
+        let object = if let Some(object) = self.shared.opened.find(digest) {
+            object
+        } else {
+            // Reserved meanwhile, so that nobody removes it while it is being found.
+            let Boarding::Lead(ticket) = self.shared.flights.board(digest, &origin) else {
+                return None;
+            };
+            let shared = Arc::clone(&self.shared);
+            let found = blocking::run(move || {
+                let found = find(&shared, ticket.digest(), ticket.origin());
+                drop(ticket);
+                found
+            });
+            let Ok(Found::Kept(object)) = found.await else { return None };
+            object
+        };
+        check::start(&self.shared, &object);
+        Some(Reader::new(object))
+    }
+
     /// Whether an object is kept or in flight, from memory: a hint, without reserving anything.
     ///
     /// While the index is still being read (see [`index_state`](Self::index_state)) an object that

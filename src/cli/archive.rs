@@ -25,7 +25,7 @@ use super::images::{image_names, size};
 use super::site::{Site, unbounded};
 use crate::config::Settings;
 use crate::images::export::{self, Coming, ExportError, Exported};
-use crate::images::import::{Imported, Records, Told};
+use crate::images::import::{Adoption, Imported, Records, Told};
 use crate::images::{Image, Images};
 use crate::oci::ImageName;
 
@@ -143,6 +143,8 @@ async fn write(output: &Path, mut archive: Coming) -> anyhow::Result<u64> {
 /// Where an archive goes.
 enum Sink {
     Standard(io::Stdout),
+    /// What is there is no file: a device, a pipe.
+    Device(File, PathBuf),
     File(Draft),
 }
 
@@ -161,19 +163,29 @@ impl Sink {
             }
             return Ok(Self::Standard(io::stdout()));
         }
-        let mut path = output.as_os_str().to_owned();
-        path.push(".partial");
+        if std::fs::metadata(output).is_ok_and(|there| !there.is_file()) {
+            let device = File::options().write(true).open(output);
+            let device = device.with_context(|| output.display().to_string())?;
+            return Ok(Self::Device(device, output.to_owned()));
+        }
+        // A link stays, and what it leads to is replaced.
+        let output = output.canonicalize().unwrap_or_else(|_| output.to_owned());
+        let mut path = output.clone().into_os_string();
+        path.push(format!(".{}.partial", std::process::id()));
         let path = PathBuf::from(path);
         // Private images are nobody else's in the store, and should not become so here.
         let mut options = File::options();
-        options.write(true).create(true).truncate(true).mode(0o600);
+        options.write(true).create_new(true).mode(0o600);
         let file = options.open(&path).with_context(|| path.display().to_string())?;
-        Ok(Self::File(Draft { file, path, output: output.to_owned() }))
+        Ok(Self::File(Draft { file, path, output }))
     }
 
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         match self {
             Self::Standard(output) => output.write_all(bytes).context("standard output"),
+            Self::Device(device, path) => {
+                device.write_all(bytes).with_context(|| path.display().to_string())
+            }
             Self::File(Draft { file, path, .. }) => {
                 file.write_all(bytes).with_context(|| path.display().to_string())
             }
@@ -183,6 +195,9 @@ impl Sink {
     fn finish(self) -> anyhow::Result<()> {
         match self {
             Self::Standard(mut output) => output.flush().context("standard output"),
+            Self::Device(mut device, path) => {
+                device.flush().with_context(|| path.display().to_string())
+            }
             Self::File(draft) => {
                 draft.file.sync_all().with_context(|| draft.path.display().to_string())?;
                 let renamed = std::fs::rename(&draft.path, &draft.output);
@@ -243,7 +258,7 @@ pub(super) fn import(given: &ArgMatches, settings: &Settings) -> anyhow::Result<
     };
     let (images, objects, bytes) = run(async {
         match Site::open(settings, server, settings.store.clone()).await? {
-            Site::Stopped(store) => import_stopped(store, source, name).await,
+            Site::Stopped(store) => import_stopped(store, source, name, settings).await,
             Site::Running(api) => import_running(&api, source, name).await,
         }
     })?;
@@ -270,6 +285,7 @@ async fn import_stopped(
     store: Store,
     source: Box<dyn Read + Send>,
     name: Option<&ImageName>,
+    settings: &Settings,
 ) -> anyhow::Result<Brought> {
     let (images, runtime) = (Images::of(&store), Handle::current());
     let mut bar = Bar::new();
@@ -283,7 +299,9 @@ async fn import_stopped(
     let images = Images::of(&store);
     let adopted = match read {
         Ok(contents) => {
-            images.adopt(&contents, name, &Records::Stopped, |one| told.push(one)).await
+            let policy = &settings.listener.policy;
+            let adoption = Adoption { name, policy, records: Records::Stopped };
+            images.adopt(&contents, &adoption, |one| told.push(one)).await
         }
         Err(error) => Err(error),
     };

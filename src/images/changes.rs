@@ -50,6 +50,9 @@ impl Images {
             .filter(|other| is_beside(other, name))
             .flat_map(|other| self.all_of(other))
             .collect();
+        let pinned = own.iter().filter(|digest| self.store.is_pinned(digest));
+        let beside: HashSet<Digest> =
+            beside.into_iter().chain(pinned.flat_map(|part| self.closure(*part))).collect();
         let needed = others.iter().flat_map(Entry::digests).collect();
         let withdrawn = self.store.withdraw(roots, needed, Reach::All).await;
         let withdrawn = withdrawn.map_err(ImageError::Store)?;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use entrepot_cache::{Lookup, ReadError};
+use entrepot_cache::{Hasher, ReadError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -44,8 +44,11 @@ pub enum ExportError {
     /// An object can't be read to its end.
     #[error("{0} can't be read from the store")]
     Read(Digest, #[source] ReadError),
+    /// The disk has damaged an object.
+    #[error("{0} is damaged on the disk, and set aside: pull it again, and export then")]
+    Damaged(Digest),
     /// Whoever made the archive has ended before it was complete.
-    #[error("the archive broke off before its end")]
+    #[error("the archive broke off before its end; if a proxy makes it, its log says why")]
     Broken,
 }
 
@@ -215,13 +218,12 @@ impl Archive {
 
     async fn send_object(&self, digest: &Digest, size: u64, to: &Pieces) -> Result<(), Stop> {
         let gone = || Stop::Failed(ExportError::Gone(*digest));
-        // Nothing is downloaded: the origin is nobody's.
-        let Lookup::Kept(reader) = self.images.store.lookup(digest, "").await else {
-            return Err(gone());
-        };
+        let reader = self.images.store.look_at(digest).await.ok_or_else(gone)?;
         if reader.size() != Some(size) {
             return Err(gone());
         }
+        // That it was sound when it came, or was last asked for, is not enough for what leaves.
+        let mut hasher = Hasher::new(digest.algorithm());
         let mut offset = 0;
         while offset < size {
             let read = reader.read_at(offset, PIECE).await;
@@ -230,9 +232,16 @@ impl Archive {
                 return Err(gone());
             }
             offset += bytes.len() as u64;
+            hasher.update(&bytes);
             piece(to, bytes).await?;
         }
-        Ok(())
+        if hasher.finish() == *digest {
+            return Ok(());
+        }
+        if let Err(error) = self.images.store.quarantine(digest).await {
+            tracing::warn!(%digest, %error, "a damaged object stays");
+        }
+        Err(Stop::Failed(ExportError::Damaged(*digest)))
     }
 }
 

@@ -20,8 +20,9 @@ use super::tarball::{Entry, Kind, TarError, Tarball};
 use super::{Image, ImageError, Images, layout};
 use crate::gateway::Gateway;
 use crate::gateway::records::{self, Vouched};
+use crate::listener::Policy;
 use crate::oci::descriptor::{Descriptor, Document};
-use crate::oci::{Digest, ImageName, MediaType};
+use crate::oci::{Digest, ImageName, MediaType, Reference, Registry};
 
 /// Where objects of archives come from: no registry has this name, so nobody reads them before they
 /// are verified.
@@ -71,6 +72,27 @@ pub enum ImportError {
     /// Nobody knows what an image is called.
     #[error("{0} in the archive has no full name: give it one with --name IMAGE")]
     NoName(Digest),
+    /// An image is given the name of another.
+    #[error("{0} does not name the image in the archive, which is {1}")]
+    OtherImage(String, Digest),
+    /// Nobody who pulls it would come by.
+    #[error("{0} is of no registry that this proxy keeps images of: add {1} to intercept-also")]
+    NotIntercepted(String, Registry),
+    /// A layout of another kind.
+    #[error("the archive is an image layout of version {0:?}, which is not known here")]
+    Version(String),
+    /// An object has another length than its manifest says.
+    #[error("{name}: {digest} has {actual} bytes in the archive, and {expected} by its manifest")]
+    Size {
+        /// The image.
+        name: String,
+        /// Which object.
+        digest: Digest,
+        /// By the manifest.
+        expected: u64,
+        /// In the archive.
+        actual: u64,
+    },
     /// A name is given to several images.
     #[error("--name is for one image: the archive has {0}")]
     ManyImages(usize),
@@ -79,7 +101,7 @@ pub enum ImportError {
     Busy(Digest),
     /// An object has come, and is not there any more.
     #[error(
-        "{0} could not be kept: is max-size, or the disk, too small for the image? \
+        "{0} could not be kept: is max-size too small for the image, or the disk (min-free)? \
              If it was removed meanwhile, import again"
     )]
     NotKept(Digest),
@@ -138,6 +160,16 @@ pub enum Told {
     Error(String),
 }
 
+/// How the images of an archive become those of a store.
+pub struct Adoption<'a> {
+    /// What an archive's only image is called, whatever the archive says.
+    pub name: Option<&'a ImageName>,
+    /// Whose clients would pull them.
+    pub policy: &'a Policy,
+    /// Who puts them on record.
+    pub records: Records<'a>,
+}
+
 /// Who puts on record what has come.
 pub enum Records<'a> {
     /// A proxy that runs.
@@ -170,7 +202,8 @@ impl Images {
         let mut intake = Intake { store: &self.store, runtime, contents: &mut contents, tell };
         let read = intake.read(source);
         if let Err(error) = read {
-            if matches!(error, ImportError::Full(_) | ImportError::NotKept(_)) {
+            // What has come of an archive that broke off is of use for the next try.
+            if !matches!(error, ImportError::Tar(_)) {
                 // Nobody can use it, and others need the room.
                 let new = std::mem::take(&mut contents.new);
                 let withdrawn = self.store.withdraw(new, HashSet::new(), Reach::Alone);
@@ -182,32 +215,44 @@ impl Images {
     }
 
     /// Puts the images of an archive on record, each when it is known to be whole; then each can be
-    /// pulled. `name` is given to an archive's only image.
+    /// pulled. Where that fails, what has come for it goes again.
     ///
     /// Cancel safe: an image is on record, or nothing leads to it.
     pub async fn adopt(
         &self,
         contents: &Contents,
-        name: Option<&ImageName>,
-        records: &Records<'_>,
+        adoption: &Adoption<'_>,
         mut tell: impl FnMut(Told),
     ) -> Result<(), ImportError> {
+        let mut adopted = HashSet::new();
+        let outcome = self.adopt_all(contents, adoption, &mut adopted, &mut tell).await;
+        if outcome.is_err() {
+            let withdrawn = self.store.withdraw(contents.new.clone(), adopted, Reach::Alone).await;
+            if let Err(error) = withdrawn {
+                tracing::warn!(%error, "what a failed import has brought stays");
+            }
+        }
+        outcome
+    }
+
+    async fn adopt_all(
+        &self,
+        contents: &Contents,
+        adoption: &Adoption<'_>,
+        adopted: &mut HashSet<Digest>,
+        tell: &mut impl FnMut(Told),
+    ) -> Result<(), ImportError> {
         self.settled().await?;
-        if name.is_some() && contents.images.len() != 1 {
-            return Err(ImportError::ManyImages(contents.images.len()));
-        }
-        let mut named = Vec::new();
-        for image in &contents.images {
-            let own = name.cloned().or_else(|| layout::name(image));
-            named.push((own.ok_or(ImportError::NoName(image.digest))?, image));
-        }
+        // There may be room for each object and not for all.
+        self.store.hold_bounds().await;
         // All of them are looked at before the first is told of.
         let mut whole = Vec::new();
-        for (name, image) in named {
+        for (name, image) in named(contents, adoption)? {
             whole.push((self.examine(contents, &name, image).await?, name));
         }
         for (found, name) in whole {
-            self.record(&name, &found, records).await?;
+            self.record(&name, &found, &adoption.records).await?;
+            adopted.insert(found.digest);
             let Image { name, digest, platforms, .. } = self.find(&name).await?;
             tell(Told::Image(Imported { name, digest, platforms }));
         }
@@ -283,6 +328,29 @@ impl Images {
     }
 }
 
+/// The archive's images under the names that they are going to have.
+fn named<'a>(
+    contents: &'a Contents,
+    adoption: &Adoption<'_>,
+) -> Result<Vec<(ImageName, &'a Descriptor)>, ImportError> {
+    if adoption.name.is_some() && contents.images.len() != 1 {
+        return Err(ImportError::ManyImages(contents.images.len()));
+    }
+    let mut named = Vec::new();
+    for image in &contents.images {
+        let own = adoption.name.cloned().or_else(|| layout::name(image));
+        let name = own.ok_or(ImportError::NoName(image.digest))?;
+        if matches!(name.reference, Reference::Digest(digest) if digest != image.digest) {
+            return Err(ImportError::OtherImage(name.to_string(), image.digest));
+        }
+        if !adoption.policy.intercepts(&name.authority) {
+            return Err(ImportError::NotIntercepted(name.to_string(), name.registry));
+        }
+        named.push((name, image));
+    }
+    Ok(named)
+}
+
 /// A layer that its manifest says to get elsewhere (image specification, "Non-Distributable
 /// Layers"): tools leave it out.
 fn is_foreign(layer: &Descriptor) -> bool {
@@ -313,9 +381,12 @@ impl Contents {
     /// Whether the archive has this, of this size.
     fn check(&self, name: &ImageName, one: &Descriptor) -> Result<(), ImportError> {
         let missing = || ImportError::Missing { name: name.to_string(), digest: one.digest };
-        let size = self.sizes.get(&one.digest).ok_or_else(missing)?;
-        // A descriptor that is wrong about the size is not about this object.
-        if *size == one.size { Ok(()) } else { Err(missing()) }
+        let actual = *self.sizes.get(&one.digest).ok_or_else(missing)?;
+        if actual == one.size {
+            return Ok(());
+        }
+        let (name, digest, expected) = (name.to_string(), one.digest, one.size);
+        Err(ImportError::Size { name, digest, expected, actual })
     }
 }
 
@@ -346,7 +417,8 @@ impl<T: FnMut(u64)> Intake<'_, T> {
             }
             (self.tell)(tarball.position());
         }
-        mark.ok_or(ImportError::NoLayout(layout::MARK))?;
+        let mark = mark.ok_or(ImportError::NoLayout(layout::MARK))?;
+        layout::check_version(&mark).map_err(ImportError::Version)?;
         let index = index.ok_or(ImportError::NoLayout(layout::INDEX))?;
         let index: layout::Index = serde_json::from_slice(&index).map_err(ImportError::Index)?;
         self.contents.images = index.manifests;
@@ -395,6 +467,12 @@ impl<T: FnMut(u64)> Intake<'_, T> {
     ) -> Result<Option<entrepot_cache::Reservation>, ImportError> {
         let mut failed = None;
         for _ in 0..LOOKS {
+            // That an archive has it as well is no use of it.
+            if let Some(kept) = self.store.look_at(digest).await
+                && kept.verified().await.is_ok()
+            {
+                return Ok(None);
+            }
             match self.store.lookup(digest, ORIGIN).await {
                 Lookup::Absent(reservation) => return Ok(Some(reservation)),
                 Lookup::InFlight(_) => return Err(ImportError::Busy(*digest)),

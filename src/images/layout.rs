@@ -34,6 +34,13 @@ pub(super) struct Index {
     pub(super) manifests: Vec<Descriptor>,
 }
 
+/// `oci-layout`.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Mark {
+    image_layout_version: String,
+}
+
 impl Index {
     pub(super) fn of(manifests: Vec<Descriptor>) -> Self {
         Self { schema_version: 2, media_type: INDEX_TYPE.to_owned(), manifests }
@@ -59,6 +66,17 @@ pub(super) fn name(image: &Descriptor) -> Option<ImageName> {
     match name.reference {
         Reference::Digest(digest) if digest != image.digest => None,
         _ => Some(name),
+    }
+}
+
+/// Whether the file that marks a layout is that of a version that is known here: any of the first, as
+/// the specification has it. Else the version.
+pub(super) fn check_version(mark: &[u8]) -> Result<(), String> {
+    let mark: Mark = serde_json::from_slice(mark).unwrap_or_default();
+    if mark.image_layout_version.starts_with("1.") {
+        Ok(())
+    } else {
+        Err(mark.image_layout_version)
     }
 }
 

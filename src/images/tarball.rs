@@ -25,7 +25,7 @@ pub enum TarError {
     /// Something else than an archive.
     #[error("not a tar archive{}", if *is_compressed { ": it is compressed, unpack it first" } else { "" })]
     NotTar {
-        /// Whether it begins as gzip or zstd does.
+        /// Whether it begins as what compresses does.
         is_compressed: bool,
     },
     /// A block that is no header where one must be.
@@ -161,7 +161,8 @@ impl<R: Read> Tarball<R> {
         if self.at > BLOCK as u64 {
             return self.bad_header();
         }
-        let magics: [&[u8]; 2] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd]];
+        // gzip, Zstandard, xz, bzip2.
+        let magics: [&[u8]; 4] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], b"\xfd7zXZ", b"BZh"];
         let is_compressed = magics.iter().any(|magic| header.as_bytes().starts_with(magic));
         TarError::NotTar { is_compressed }
     }
@@ -361,6 +362,8 @@ mod tests {
             (vec![b'x'; 2000], false),
             (b"short".to_vec(), false),
             ([&[0x1f, 0x8b][..], &[9; 600]].concat(), true),
+            ([&b"\xfd7zXZ"[..], &[9; 600]].concat(), true),
+            ([&b"BZh"[..], &[9; 600]].concat(), true),
         ] {
             let error = all(&bytes).unwrap_err();
             assert!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -184,6 +184,87 @@ fn an_import_opens_what_it_has_brought_and_nothing_else() {
         }
         for path in of(&secret, "1").into_iter().chain(["tags/list".to_owned()]) {
             assert!(status(path.clone(), authorization) >= 502, "{path}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_file_is_written_to_and_not_replaced() {
+    let world = World::new();
+    let home = world.home.path();
+    let [pipe, read, link, file, draft] =
+        ["pipe", "read.tar", "link", "file.tar", "file.tar.partial"].map(|name| home.join(name));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reading = format!("cat {} > {}", pipe.display(), read.display());
+    let mut reader = Command::new("sh").args(["-c", &reading]).spawn().unwrap();
+    let export = |to: &Path| {
+        let to = to.display().to_string();
+        let exported = world.proxy.run(&["export", "-o", &to, "alpine:1"]);
+        assert_eq!(exported.code, Some(0), "{}", exported.output);
+    };
+    export(&pipe);
+    assert!(reader.wait().unwrap().success());
+    assert!(members(&read).contains_key("index.json"));
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    fs::write(&file, "old").unwrap();
+    fs::write(&draft, "somebody's").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    export(&link);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(members(&file).contains_key("index.json"));
+    assert_eq!(fs::read(&draft).unwrap(), b"somebody's");
+}
+
+#[test]
+fn an_object_that_the_disk_has_damaged_leaves_in_no_archive() {
+    let world = World::new();
+    // It was right when it came, and when it was last read.
+    let layer = &world.image.layers[0].digest;
+    world.proxy.damage(layer);
+    let refused = world.proxy.run(&["export", "-o", &world.archive(), "alpine:1"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.output);
+    assert_eq!(fs::read_dir(world.home.path()).unwrap().count(), 0, "no half archive");
+    world.proxy.wait_for_log(&["object quarantined", layer]);
+    pull(&world.proxy, ALPINE, "1");
+    world.export(&["alpine:1"]);
+}
+
+#[test]
+fn what_leaves_or_comes_in_archives_counts_as_no_use() {
+    let world = World::new();
+    world.export(&["alpine:1"]);
+    let inside = air_gapped();
+    for _ in 0..2 {
+        told(&inside, &["import", &world.archive()]);
+        told(&inside, &["export", "-o", &world.archive(), "alpine:1"]);
+    }
+    let listed = told(&inside, &["ls"]);
+    assert_eq!(listed["images"][0]["hits"], 0, "{listed}");
+}
+
+#[test]
+fn an_import_that_comes_to_nothing_leaves_nothing() {
+    let image = Image::of_layers("amd64", vec![Blob::random(600_000), Blob::random(600_000)]);
+    let home = tempfile::tempdir().unwrap();
+    let path = written(home.path(), &Layout::named(&image).tar()).display().to_string();
+    let other = format!("ghcr.io/org/app@{}", image.layers[0].digest);
+    for is_running in [true, false] {
+        let proxy = Proxy::builder(BINARY).config("offline = true\nmax-size = \"1MB\"").start();
+        if !is_running {
+            stop(&proxy);
+        }
+        for (arguments, words) in [
+            (&["import", &path][..], "max-size"),
+            (&["import", &path, "--name", "registry.corp/app:1"], "add registry.corp to intercept"),
+            (&["import", &path, "--name", &other], "does not name the image in the archive"),
+        ] {
+            let Finished { code, output } = proxy.run(arguments);
+            assert_eq!(code, Some(1), "{output}");
+            assert!(output.contains(words), "{words}: {output}");
+            assert_eq!(proxy.run(&["ls", "--json"]).output, r#"{"images":[]}"#);
+        }
+        if is_running {
+            assert_eq!(proxy.admin("/api/v1/stats").json()["store"]["objects"], 0);
         }
     }
 }

@@ -227,6 +227,30 @@ fn what_is_pinned_stays_until_it_is_unpinned() {
 }
 
 #[test]
+fn a_part_that_is_pinned_stays_an_image_when_the_whole_is_removed() {
+    let (_registry, proxy, _images, index) = several();
+    let part = format!("alpine@{}", index.images[0].manifest.digest);
+    told(&proxy, &["pin", &part]);
+    told(&proxy, &["rm", "alpine:multi"]);
+    let listed = told(&proxy, &["ls", &part]);
+    assert_eq!(listed["images"][0]["is_pinned"], true, "{listed}");
+    assert_eq!(listed["images"][0]["platforms"], serde_json::json!(["linux/amd64"]));
+    told(&proxy, &["unpin", &part]);
+    told(&proxy, &["rm", &part]);
+    assert_eq!(proxy.run(&["ls", &part]).code, Some(1));
+}
+
+#[test]
+fn a_pull_ahead_of_what_does_not_fit_is_none() {
+    let registry = Registry::open();
+    registry.push(ALPINE, "1", &Image::random(3, 400_000));
+    let proxy = Proxy::builder(BINARY).in_front_of(&registry).config("max-size = \"1MB\"").start();
+    let Finished { code, output } = proxy.run(&["pull", "alpine:1"]);
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("could not keep it: is max-size too small"), "{output}");
+}
+
+#[test]
 fn a_digest_that_a_tag_stands_for_goes_with_the_tag() {
     let (_registry, proxy, images, index) = several();
     for (digest, whole) in [

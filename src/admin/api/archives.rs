@@ -19,7 +19,7 @@ use super::images::{bad, full_name, refusal};
 use super::lines::{self, Lines};
 use super::verify::TICK;
 use crate::images::export::{self, ExportError};
-use crate::images::import::{Contents, ImportError, Records, Told};
+use crate::images::import::{Adoption, Contents, ImportError, Records, Told};
 use crate::log::chain;
 use crate::oci::ImageName;
 
@@ -92,7 +92,8 @@ async fn take_in(services: &Services, name: Option<&ImageName>, mut body: Incomi
     let imported = match read(services, &mut body, lines).await {
         Ok(contents) => {
             let records = Records::Running(&services.gateway);
-            services.images.adopt(&contents, name, &records, |one| told.push(one)).await
+            let adoption = Adoption { name, policy: &services.policy, records };
+            services.images.adopt(&contents, &adoption, |one| told.push(one)).await
         }
         Err(error) => Err(error),
     };

@@ -42,9 +42,9 @@ pub(super) fn start(services: &Arc<Services>, query: &str) -> Response<AdminBody
         "nobody listens: no more of the image is brought in",
         |services, lines| {
             async move {
-                let Services { gateway, policy, .. } = &*services;
+                let Services { gateway, policy, store, .. } = &*services;
                 tracing::info!(image = %wanted.image, "bringing an image in");
-                let pull = Pull { gateway, policy, wanted: &wanted, lines: &lines };
+                let pull = Pull { gateway, policy, store, wanted: &wanted, lines: &lines };
                 let last = match pull.run().await {
                     Ok(summary) => {
                         let (blobs, bytes) = (summary.fetched_blobs, summary.fetched_bytes);

@@ -69,9 +69,14 @@ impl Failure {
 
     pub(super) fn not_kept(image: &ImageName) -> Self {
         let message = format!(
-            "{image} came, but the store could not keep it: look for a full disk, max-size or an \
-             error of the disk in the proxy's log"
+            "{image} came, but the store could not keep it: is max-size too small for it? Else look \
+             for a full disk (min-free) or an error of the disk in the proxy's log"
         );
+        Self { kind: FailureKind::NotKept, message }
+    }
+
+    pub(super) fn removed(image: &ImageName) -> Self {
+        let message = format!("{image} came, and was removed meanwhile: pull it again");
         Self { kind: FailureKind::NotKept, message }
     }
 

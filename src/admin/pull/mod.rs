@@ -19,8 +19,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 pub use failure::{Failure, FailureKind};
 pub use told::{Beginning, Done, Object, Origin, Progress, Summary, Told};
 
+use entrepot_cache::{Presence, Store};
+
 use super::api::lines::Lines;
 use crate::gateway::Gateway;
+use crate::images::{ImageError, Images};
 use crate::listener::policy::Policy;
 use crate::oci::{Contents, Digest, ImageName, Listed, Part, Platform, Reference};
 
@@ -53,6 +56,7 @@ pub enum Platforms {
 pub(super) struct Pull<'a> {
     pub(super) gateway: &'a Gateway,
     pub(super) policy: &'a Policy,
+    pub(super) store: &'a Store,
     pub(super) wanted: &'a Wanted,
     pub(super) lines: &'a Lines,
 }
@@ -62,7 +66,7 @@ pub(super) struct Pull<'a> {
 struct Found {
     digest: Option<Digest>,
     platforms: Vec<String>,
-    manifests: u64,
+    manifests: Vec<Digest>,
     manifest_bytes: u64,
     blobs: Vec<Part>,
 }
@@ -85,21 +89,38 @@ impl Pull<'_> {
             objects,
         };
         self.lines.say(&Told::Image(beginning)).await;
-        let fetched: Vec<_> = stream::iter(found.blobs)
+        let fetched: Vec<_> = stream::iter(found.blobs.clone())
             .map(|part| async move { self.blob(&part).await })
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await?;
+        self.check_is_here(&found).await?;
         let from_registry = || fetched.iter().filter(|one| one.from == Origin::Registry);
         Ok(Summary {
             image: image.to_string(),
             digest,
             platforms: found.platforms,
-            objects: found.manifests + fetched.len() as u64,
+            objects: (found.manifests.len() + fetched.len()) as u64,
             bytes: found.manifest_bytes + fetched.iter().map(|one| one.bytes).sum::<u64>(),
             fetched_blobs: from_registry().count() as u64,
             fetched_bytes: from_registry().map(|one| one.bytes).sum(),
         })
+    }
+
+    /// Whether what has come is still there: there may be room for each object and not for all, and
+    /// somebody may have removed the image meanwhile.
+    async fn check_is_here(&self, found: &Found) -> Result<(), Failure> {
+        let image = &self.wanted.image;
+        self.store.hold_bounds().await;
+        let blobs = found.blobs.iter().map(|part| part.digest);
+        let mut all = found.manifests.iter().copied().chain(blobs);
+        if !all.all(|digest| self.store.contains(&digest) != Presence::Absent) {
+            return Err(Failure::not_kept(image));
+        }
+        match Images::of(self.store).find(image).await {
+            Err(ImageError::Unknown(_)) => Err(Failure::removed(image)),
+            _ => Ok(()),
+        }
     }
 
     /// Fetches the image's manifests, from its tag down to those of single platforms.
@@ -114,7 +135,7 @@ impl Pull<'_> {
                 continue;
             }
             found.digest = found.digest.or(Some(digest));
-            found.manifests += 1;
+            found.manifests.push(digest);
             found.manifest_bytes += bytes.len() as u64;
             match Contents::parse(&bytes) {
                 Ok(Contents::Index(listed)) => {
@@ -127,7 +148,7 @@ impl Pull<'_> {
                 }
                 Err(error) => return Err(Failure::unusable(image, &error)),
             }
-            if found.manifests > MOST_MANIFESTS as u64 || found.blobs.len() > MOST_BLOBS {
+            if found.manifests.len() > MOST_MANIFESTS || found.blobs.len() > MOST_BLOBS {
                 return Err(Failure::unusable(image, &"it names more than an image has"));
             }
         }
