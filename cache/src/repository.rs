@@ -42,6 +42,8 @@ pub struct ContentRecord {
 pub enum Fact<'a> {
     /// `_access`: when something was last served here.
     Access,
+    /// `_import`: that an operator has brought objects here.
+    Import,
     /// `_challenge`: how the registry wants to be authenticated to.
     Challenge,
     /// `_tags/<tag>`: what a tag stands for.
@@ -226,6 +228,7 @@ impl Repository {
     fn fact_path(&self, fact: Fact<'_>) -> Result<PathBuf, RecordError> {
         match fact {
             Fact::Access => Ok(self.dir.join("_access")),
+            Fact::Import => Ok(self.dir.join("_import")),
             Fact::Challenge => Ok(self.dir.join("_challenge")),
             Fact::Listing(question) => Ok(self.dir.join("_listings").join(question.hex())),
             Fact::Tag(tag) if is_tag(tag) => Ok(catalogue::tag(&self.dir, tag)),

@@ -114,6 +114,10 @@ impl Served {
     }
 }
 
+/// That an operator has brought objects here; the registry's refusal takes it away.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Import {}
+
 /// One repository's part of it, for one identity.
 pub(super) struct Rights {
     place: Place,
@@ -171,8 +175,14 @@ impl Rights {
         // A clock that has been set back since makes nothing old.
         let age = record.imported.map(|at| at.elapsed().unwrap_or_default());
         let is_open = age.zip(unasked(error)).is_some_and(|(age, most)| age < most);
-        (is_open && !access.revoked.contains_key(&self.subject()))
-            || self.may_pull_unasked(access, error).await
+        (is_open && self.is_import_open(access).await) || self.may_pull_unasked(access, error).await
+    }
+
+    /// Whether the registry has refused neither this identity nor the shared one since the import.
+    async fn is_import_open(&self, access: &Access) -> bool {
+        let import: Option<Import> = self.records.fact(Fact::Import).await;
+        // Looked at last: a refusal may have come while the record was read.
+        import.is_some() && !access.revoked.contains_key(&self.subject())
     }
 
     /// How long the shared identity's grant still lasts.
@@ -257,8 +267,10 @@ impl Rights {
             }
             Identity::Shared => {
                 access.shared.invalidate(&self.place);
-                if let Err(error) = self.records.forget_fact(Fact::Access).await {
-                    tracing::warn!(%error, "a record could not be removed");
+                for fact in [Fact::Access, Fact::Import] {
+                    if let Err(error) = self.records.forget_fact(fact).await {
+                        tracing::warn!(%error, "a record could not be removed");
+                    }
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use entrepot_cache::{ContentRecord, Fact, RecordError, Repository, Store};
 
-use super::access::Place;
+use super::access::{Import, Place};
 use super::challenges::Authentication;
 use super::{Gateway, tags};
 use crate::oci::{Digest, ImageName, MediaType, Reference, Registry, RepositoryName, Tag};
@@ -62,6 +62,7 @@ pub async fn vouch(store: &Store, image: &Vouched<'_>) -> Result<(), RecordError
     if of_registry.fact::<Authentication>(Fact::Challenge).await.is_none() {
         of_registry.record_fact(Fact::Challenge, Authentication::None).await?;
     }
+    records.record_fact(Fact::Import, Import::default()).await?;
     match reference {
         Reference::Tag(tag) => tags::set(&records, tag, image).await,
         Reference::Digest(_) => Ok(()),
