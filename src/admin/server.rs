@@ -10,6 +10,8 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::body::AdminBody;
 use super::guard::Ends;
@@ -17,7 +19,12 @@ use super::pages::{not_found, only_get, refused, text};
 use super::{Services, api, page, scrape};
 use crate::gateway::ResponseBody;
 use crate::listener::http::{self as connection, Received};
+use crate::listener::idle::IdleStream;
 
+/// Connections at a time: people, probes and scrapers are few.
+const MOST: usize = 256;
+/// The longest silence on a connection; what takes long tells of its progress.
+const IDLE: Duration = Duration::from_mins(10);
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -37,21 +44,24 @@ impl AdminServer {
         self.socket.local_addr()
     }
 
-    /// Serves until the shutdown begins.
+    /// Serves for ever: while the proxy drains, probes are told so.
     pub async fn run(self, services: Arc<Services>) {
-        loop {
-            let accepted = tokio::select! {
-                () = services.shutdown.cancelled() => return,
-                accepted = self.socket.accept() => accepted,
-            };
-            let Ok((stream, client)) = accepted else {
+        let places = Arc::new(Semaphore::new(MOST));
+        while let Ok(place) = places.clone().acquire_owned().await {
+            let Ok((stream, client)) = self.socket.accept().await else {
                 // Out of files: others end meanwhile.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             let Ok(own) = stream.local_addr() else { continue };
             let visitor = Visitor { services: services.clone(), ends: Ends { client, own } };
-            services.tasks.spawn(visitor.serve(stream));
+            if services.shutdown.is_cancelled() {
+                // Nobody waits for these, and a shutdown that has begun would end them at once.
+                tokio::spawn(visitor.serve(stream, place, CancellationToken::new()));
+            } else {
+                let shutdown = services.shutdown.clone();
+                services.tasks.spawn(visitor.serve(stream, place, shutdown));
+            }
         }
     }
 }
@@ -63,9 +73,15 @@ struct Visitor {
 }
 
 impl Visitor {
-    async fn serve(self, stream: TcpStream) {
-        let shutdown = self.services.shutdown.clone();
-        connection::serve(stream, &shutdown, |received| self.answer(received)).await;
+    async fn serve(
+        self,
+        stream: TcpStream,
+        _place: OwnedSemaphorePermit,
+        shutdown: CancellationToken,
+    ) {
+        let client = self.ends.client.ip();
+        let stream = IdleStream::new(stream, IDLE);
+        connection::serve(stream, client, &shutdown, |received| self.answer(received)).await;
     }
 
     async fn answer(&self, received: Received) -> Response<AdminBody> {
@@ -76,7 +92,9 @@ impl Visitor {
                 return closing(refused(unfit.status, &unfit.reason)).map(Into::into);
             }
         };
-        if request.uri().path().starts_with("/api/") {
+        if self.services.shutdown.is_cancelled() {
+            closing(self.page(&request)).map(Into::into)
+        } else if request.uri().path().starts_with("/api/") {
             self.api(request).await
         } else {
             self.page(&request).map(Into::into)

@@ -222,7 +222,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, place
     };
     let shutdown = shared.services.shutdown.clone();
     let peer = Peer { shared, client, secure, _place: Arc::new((place, open)) };
-    http::serve(stream, &shutdown, |received| {
+    http::serve(stream, client.ip(), &shutdown, |received| {
         let peer = peer.clone();
         async move {
             if peer.shared.access.load().admits(client.ip()) {

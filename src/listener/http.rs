@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -34,7 +35,7 @@ pub type Received = Result<Request<Incoming>, Box<(Request<Incoming>, Unfit)>>;
 
 /// Serves requests on `stream` until it closes, or until `shutdown` and the request under way
 /// have ended. Upgrades (CONNECT) are handed to whoever awaits them.
-pub async fn serve<T, S, F, B>(stream: T, shutdown: &CancellationToken, service: S)
+pub async fn serve<T, S, F, B>(stream: T, client: IpAddr, shutdown: &CancellationToken, service: S)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Fn(Received) -> F,
@@ -62,8 +63,16 @@ where
             connection.await
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(error = %chain(&error), "a client connection ended early");
+    match ended {
+        Ok(()) => {}
+        // It has been told 400, and was no request that could have a line of its own.
+        Err(error) if error.is_parse() => {
+            let reason = chain(&error);
+            tracing::info!(%client, reason, "something else than an HTTP request was refused");
+        }
+        Err(error) => {
+            tracing::debug!(error = %chain(&error), "a client connection ended early");
+        }
     }
 }
 

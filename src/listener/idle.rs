@@ -14,7 +14,7 @@ const GRAIN: Duration = Duration::from_secs(1);
 
 /// A stream that fails with [`io::ErrorKind::TimedOut`] when for a while neither a read nor a
 /// write has made progress although one was wanted.
-pub(super) struct IdleStream<T> {
+pub struct IdleStream<T> {
     inner: T,
     limit: Duration,
     moved: Instant,
@@ -22,7 +22,8 @@ pub(super) struct IdleStream<T> {
 }
 
 impl<T> IdleStream<T> {
-    pub(super) fn new(inner: T, limit: Duration) -> Self {
+    /// `inner`, with this limit.
+    pub fn new(inner: T, limit: Duration) -> Self {
         let deadline = Box::pin(tokio::time::sleep(limit));
         Self { inner, limit, moved: Instant::now(), deadline }
     }

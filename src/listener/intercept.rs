@@ -82,7 +82,8 @@ async fn serve(peer: Peer, authority: Authority, tls: Box<TlsStream<Inner>>) {
     let misdirected = named.filter(|name| !is_for(authority.host(), name));
     let shutdown = peer.shared.services.shutdown.clone();
     let context = Arc::new(Context { peer, authority, misdirected });
-    connection::serve(tls, &shutdown, |request| {
+    let client = context.peer.client.ip();
+    connection::serve(tls, client, &shutdown, |request| {
         let context = context.clone();
         async move { context.answer(request).await }
     })

@@ -23,7 +23,7 @@ pub mod access;
 pub mod answer;
 pub mod framing;
 pub mod http;
-mod idle;
+pub mod idle;
 mod intercept;
 mod mirror;
 pub mod policy;

@@ -64,6 +64,20 @@ fn a_refusal_is_a_line_with_its_reason() {
 }
 
 #[test]
+fn what_is_no_request_is_a_line_too() {
+    let proxy = Proxy::builder(BINARY).start();
+    for garbage in [&b"GET /\x1b[2J HTTP/1.1\r\n\r\n"[..], b"GET / HTTP/1.1\r\nHost: \x00\r\n\r\n"]
+    {
+        let mut connection = proxy.client().plain().unwrap();
+        connection.write(garbage).unwrap();
+        assert_eq!(connection.read_line().unwrap().trim_end(), "HTTP/1.1 400 Bad Request");
+    }
+    let line = proxy.wait_for_logs(&["something else than an HTTP request was refused"], 2);
+    assert!(line.contains("client=127.0.0.1"), "{line}");
+    assert!(proxy.log().iter().all(|line| !line.contains('\x1b')));
+}
+
+#[test]
 fn json_lines_are_json() {
     let registry = Registry::open();
     registry.push(ALPINE, "3.20", &Image::random(1, 1000));

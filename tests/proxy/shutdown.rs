@@ -32,6 +32,10 @@ fn a_download_under_way_is_finished_and_nobody_new_is_taken() {
 
     proxy.signal(Signal::TERM);
     proxy.wait_until_closed();
+    let readiness = proxy.admin("/readyz");
+    assert_eq!((readiness.status, &readiness.json()["status"]), (503, &"draining".into()));
+    assert_eq!(proxy.admin("/healthz").status, 200);
+    assert_eq!(proxy.admin("/api/v1/stats").status, 404, "too late");
     gate.open();
     let rest = download.finish().unwrap();
     assert_eq!([first, rest].concat(), blob.bytes);

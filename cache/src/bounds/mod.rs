@@ -8,9 +8,11 @@
 //! |---|---|
 //! | `units` | what leaves together: least recently used images and objects |
 //! | `sweep` | the thread: measure, choose, remove |
+//! | `partials` | what broken downloads have left |
 //! | `removal` | removing without being held up by a disk that hangs |
 //! | `steps` | telling time that passed from a clock that was set |
 
+mod partials;
 mod removal;
 mod steps;
 mod sweep;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::removal::{Hanging, Remover};
 use super::steps::Steps;
 use super::units::{self, Unit, enough};
-use super::{Bell, Bounds, Candidate, Node};
+use super::{Bell, Bounds, Candidate, Node, partials};
 use crate::Digest;
 use crate::disk::DiskError;
 use crate::flights::Boarding;
@@ -24,6 +24,9 @@ const TICK: Duration = Duration::from_secs(5);
 const YOUNG_TICK: Duration = Duration::from_millis(100);
 /// How long a file system may take to count what was removed as free.
 const SETTLING: Duration = Duration::from_secs(1);
+/// What broken downloads have left is looked at no more often, and may be a tenth of `max_size`.
+const PARTIALS_ROUND: Duration = Duration::from_secs(30);
+const PARTIALS_SHARE: u64 = 10;
 /// Idle objects are looked for at least so often, and no more than twenty times in `max_idle`.
 const IDLE_ROUND: Duration = Duration::from_mins(1);
 
@@ -37,6 +40,7 @@ pub(super) struct Sweeper {
     /// When space was last made, and when idle objects were last looked for.
     made_space: Option<Instant>,
     looked_for_idle: Option<Instant>,
+    looked_at_partials: Option<Instant>,
     /// Whether it has been said that a bound can't be held.
     helpless: bool,
 }
@@ -66,6 +70,7 @@ impl Sweeper {
             opened: now(),
             made_space: None,
             looked_for_idle: None,
+            looked_at_partials: None,
             helpless: false,
         }
     }
@@ -102,6 +107,7 @@ impl Sweeper {
         let held = self
             .hold_max_size(shared)
             .and_then(|()| self.hold_max_idle(shared, urgency))
+            .and_then(|()| self.hold_partials(shared, urgency))
             .and_then(|()| self.hold_min_free(shared, urgency));
         match held {
             Ok(()) => self.helpless = false,
@@ -166,13 +172,30 @@ impl Sweeper {
         self.evict(shared, units)
     }
 
+    fn hold_partials(&mut self, shared: &Arc<Shared>, urgency: Urgency) -> Result<(), Unheld> {
+        let Some(max) = self.bounds.max_size else { return Ok(()) };
+        let early = self.looked_at_partials.is_some_and(|at| at.elapsed() < PARTIALS_ROUND);
+        if early && urgency == Urgency::Routine {
+            return Ok(());
+        }
+        self.looked_at_partials = Some(Instant::now());
+        partials::hold(shared, max / PARTIALS_SHARE, || false).map(drop).map_err(Unheld::Disk)
+    }
+
     fn hold_min_free(&mut self, shared: &Arc<Shared>, urgency: Urgency) -> Result<(), Unheld> {
         let Some(min) = self.bounds.min_free else { return Ok(()) };
         let settling = self.made_space.is_some_and(|at| at.elapsed() < SETTLING);
         if settling && urgency == Urgency::Routine {
             return Ok(());
         }
-        let free = shared.tree.disk().free_space(shared.tree.dir()).map_err(Unheld::Disk)?;
+        let free = || shared.tree.disk().free_space(shared.tree.dir());
+        if free().map_err(Unheld::Disk)? >= min {
+            return Ok(());
+        }
+        // Before anything that is whole.
+        let is_enough = || free().is_ok_and(|free| free >= min);
+        partials::hold(shared, 0, is_enough).map_err(Unheld::Disk)?;
+        let free = free().map_err(Unheld::Disk)?;
         if free >= min {
             return Ok(());
         }

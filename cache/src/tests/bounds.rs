@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::{
-    ORIGIN, assert_blobs_are_right, blob_path, fill, kept, new_dir, noise, read_all, sha256,
+    ORIGIN, assert_blobs_are_right, blob_path, fill, kept, leave_partial, new_dir, noise,
+    partial_path, read_all, reserve, sha256,
 };
 use crate::{Digest, IndexState, Lookup, Options, Presence, Start, Store};
 
@@ -52,6 +53,37 @@ fn bytes_on_disk(dir: &Path) -> (u64, u64) {
         }
     }
     sum
+}
+
+fn partials(dir: &Path) -> Vec<u64> {
+    let files = std::fs::read_dir(dir.join("partial/sha256")).unwrap();
+    files.map(|file| file.unwrap().metadata().unwrap().len()).collect()
+}
+
+#[tokio::test]
+async fn what_broken_downloads_leave_is_bounded_and_the_newest_stays() {
+    let dir = new_dir();
+    let store = opened(bounded(dir.path(), 5_000_000)).await;
+    let mut contents = Vec::new();
+    for seed in 0..10_u32 {
+        let content = noise(200_000, u64::from(seed));
+        leave_partial(&store, &content, 1_000).await;
+        let path = partial_path(&dir, &sha256(&content));
+        let file = std::fs::File::open(path).unwrap();
+        file.set_modified(SystemTime::now() - (10 - seed) * Duration::from_hours(1)).unwrap();
+        contents.push(content);
+    }
+    // It was left first, and is being continued.
+    let digest = sha256(&contents[0]);
+    let (writer, _reader) =
+        reserve(&store, &digest).await.begin(Start::Resumed, None).await.unwrap();
+    store.hold_bounds().await;
+    assert!(partials(dir.path()).iter().sum::<u64>() <= 500_000 + 200_000);
+    let resumes = async |content: &Bytes| reserve(&store, &sha256(content)).await.resume_from() > 0;
+    assert!(!resumes(&contents[1]).await, "the oldest");
+    assert!(resumes(&contents[9]).await, "the newest");
+    assert!(partial_path(&dir, &digest).exists());
+    drop(writer);
 }
 
 #[tokio::test]
@@ -272,6 +304,14 @@ async fn space_is_kept_free_for_others() {
     assert!(free(dir) >= 6 * MIB && free(dir) < 8 * MIB, "{}", free(dir));
     let left = which(&store, &digests);
     assert!(left.len() >= 5 && left == (8 - left.len()..8).collect::<Vec<_>>(), "{left:?}");
+
+    // What is of use to nobody yet goes before what is.
+    let content = noise(2 * 1024 * 1024, 99);
+    std::fs::write(partial_path(&tmpfs.0, &sha256(&content)), content).unwrap();
+    store.hold_bounds().await;
+    assert!(free(dir) >= 6 * MIB, "{}", free(dir));
+    assert_eq!(which(&store, &digests), left);
+    assert!(partials(dir).is_empty());
     drop(store);
 }
 

@@ -223,7 +223,7 @@ fn served(bytes: &[u8]) -> Vec<Option<Message>> {
             let _ = client.read_to_end(&mut Vec::new()).await;
         };
         // Both directions at once: the pipe is small.
-        tokio::join!(serve(server, &shutdown, service), talking);
+        tokio::join!(serve(server, [127, 0, 0, 1].into(), &shutdown, service), talking);
     });
     Arc::into_inner(seen).unwrap().into_inner().unwrap()
 }
