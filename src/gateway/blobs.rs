@@ -19,7 +19,7 @@ use super::headers::{for_content, for_whole_content, text};
 use super::object::{Presentation, respond};
 use super::ranges::ByteRanges;
 use super::relay::{passed_on, passed_verified};
-use super::{Asked, Gateway, Served};
+use super::{Asked, Gateway, Parts, Served};
 use crate::log::Outcome;
 use crate::oci::{Authority, RepositoryName};
 use crate::upstream::body::IdleBody;
@@ -30,6 +30,8 @@ use crate::upstream::{UpstreamError, client::Followed};
 const FAR: u64 = 8 * 1024 * 1024;
 /// How long a request waits for another's to begin the download of the same object.
 const RESERVED: Duration = Duration::from_secs(30);
+/// The same where that one asks for another repository, or as somebody else.
+const ANOTHERS: Duration = Duration::from_secs(2);
 /// How long the record of a finished download may take to be written.
 const RECORDED: Duration = Duration::from_secs(2);
 /// How long an answer waits for the object to be hashed, the first time after a start: nothing is
@@ -106,8 +108,7 @@ impl Request<'_> {
     }
 
     async fn get(self) -> Result<Served, UpstreamError> {
-        // Another's reservation may be for a registry that does not answer, and a disk may hang.
-        let Ok(found) = tokio::time::timeout(RESERVED, self.look_up()).await else {
+        let Some(found) = self.found().await else {
             return Box::pin(self.pass_through()).await;
         };
         let (reader, outcome) = match found {
@@ -135,6 +136,22 @@ impl Request<'_> {
         }
         let status = if outcome == Outcome::Hit { "hit" } else { "fwd=miss; collapsed" };
         Ok(self.kept_as(reader, outcome, status, record.map(|record| record.recorded)))
+    }
+
+    /// What there is of the object; `None` where that takes too long: another's reservation may be for
+    /// a registry that does not answer, and a disk may hang.
+    async fn found(&self) -> Option<Lookup> {
+        let Parts { leads, .. } = &*self.gateway.parts;
+        let deadline = Instant::now() + RESERVED;
+        loop {
+            if let Ok(found) = tokio::time::timeout(ANOTHERS, self.look_up()).await {
+                return Some(found);
+            }
+            let (place, identity) = (self.rights.place(), &self.caller.identity);
+            if Instant::now() >= deadline || leads.is_anothers(self.digest, place, identity) {
+                return None;
+            }
+        }
     }
 
     /// Whether these are bytes that nobody need doubt, or this registry's own.
@@ -266,6 +283,8 @@ impl Request<'_> {
             drop(reservation);
             return self.pass_through().await;
         };
+        let (place, identity) = (self.rights.place().clone(), self.caller.identity.clone());
+        let _lead = self.gateway.parts.leads.begin(*self.digest, place, identity);
         let source = self.source();
         let (start, answer, length) = match source.open(reservation.resume_from()).await? {
             Opened::Rest(answer, length) => (Start::Resumed, answer, length),

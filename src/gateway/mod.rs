@@ -21,7 +21,7 @@
 //! - `reason`: why an answer is what it is
 //! - `records`: what operators read and change of the records
 //! - `pruning`: forgetting those of what has long been gone
-//! - `fill`: a download on its way into the store
+//! - `fill`, `leads`: a download on its way into the store, and who is about to begin one
 //! - `object`, `multipart`: an object of the store as a response, in one part or several
 //! - `rescue`: bodies that go on from the registry when the disk fails
 //! - `relay`: everything that is only passed on
@@ -41,6 +41,7 @@ mod explain;
 mod fill;
 mod headers;
 mod identity;
+mod leads;
 mod listings;
 mod manifests;
 mod multipart;
@@ -79,6 +80,7 @@ pub use errors::error_response;
 pub use explain::{Expected, Explanation, ObjectState, TagState};
 pub use headers::{PRODUCT, is_own_via};
 use identity::{Identifier, has_own_token};
+use leads::Leads;
 use listings::Listings;
 use manifests::Errand;
 use pressure::Pressure;
@@ -218,6 +220,7 @@ struct Parts {
     listings: Listings,
     quotas: Quotas,
     pressure: Pressure,
+    leads: Leads,
     /// Answers that several wait for.
     answers: moka::future::Cache<Question, bool>,
     heads: moka::future::Cache<HeadQuestion, Arc<HeadAnswer>>,
@@ -302,6 +305,7 @@ impl Gateway {
             errands,
             pings,
             downloads: Arc::new(Semaphore::new(MOST_DOWNLOADS)),
+            leads: Leads::default(),
             answers: shared_answers(),
             heads: shared_answers(),
             tasks,

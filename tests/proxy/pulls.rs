@@ -3,7 +3,7 @@
 use entrepot_testkit::pull::Pulled;
 use entrepot_testkit::{Fault, Gate, Image, Index, On, Registry, Request};
 
-use crate::{ALPINE, in_front_of};
+use crate::{ALPINE, in_front_of, one_layer};
 
 fn cache_statuses(pulled: &Pulled) -> Vec<&str> {
     pulled.blobs.iter().map(entrepot_testkit::pull::Fetched::cache_status).collect()
@@ -105,6 +105,20 @@ fn clients_that_ask_together_share_one_download() {
     });
     let requests = registry.requests();
     assert_eq!(requests.blob_gets().len(), 2, "{}", requests.summary());
+}
+
+#[test]
+fn who_asks_for_a_blob_elsewhere_holds_nobody_up_for_long() {
+    let (registry, proxy, blob) = one_layer(100_000);
+    let gate = Gate::new();
+    let elsewhere = format!("/v2/library/elsewhere/blobs/{}", blob.digest);
+    registry.fault(On::get("library/elsewhere"), Fault::SlowHead(gate.clone()));
+    let mut asking = proxy.client().open(registry.host()).unwrap();
+    asking.write(&Request::get(elsewhere).header("Host", registry.host()).to_wire()).unwrap();
+    gate.wait_until_reached(1);
+    let got = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    assert_eq!(got.response.body, blob.bytes);
+    gate.open();
 }
 
 #[test]
