@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use entrepot::admin::setup::Client;
+use entrepot::log::Outcome;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -64,6 +65,15 @@ fn every_script_is_in_the_list_of_clients() {
     }
 }
 
+#[test]
+fn every_word_of_the_log_is_explained() {
+    let page = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    for outcome in Outcome::ALL {
+        let row = format!("\n| `{}` | ", outcome.as_str());
+        assert!(page.contains(&row), "docs/troubleshooting.md does not explain {outcome:?}");
+    }
+}
+
 /// A page says what an engine prints, which is what the program says.
 #[test]
 fn what_the_program_prints_is_explained_in_its_own_words() {
@@ -72,6 +82,9 @@ fn what_the_program_prints_is_explained_in_its_own_words() {
         ("src/listener/mirror.rs", "is not mirrored here: add it to intercept-also"),
         ("src/listener/policy.rs", "not a registry that this proxy knows (tunnel = "),
         ("src/listener/policy.rs", "of a host that is no known registry"),
+        ("src/listener/proxy.rs", " is refused: "),
+        ("src/listener/access/passwords.rs", "this proxy asks for a user and password"),
+        ("src/upstream/error.rs", "which is not a public address"),
         ("src/listener/proxy.rs", "may not use this proxy (access.clients)"),
         ("src/config/source.rs", "is no variable of entrepot's"),
         ("cache/src/errors.rs", "is not a store and not empty"),
