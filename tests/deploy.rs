@@ -124,19 +124,51 @@ fn the_manifests_fit_together_and_what_entrepot_reads() {
     assert_eq!(secret["secret"]["defaultMode"].as_i64(), Some(0o440));
 }
 
+/// The container that sets a node up, and the line that its shell runs there.
+fn set_up_of_a_node(nodes: &[Yaml]) -> (&Yaml, &str) {
+    let set_up = &of_kind(nodes, "DaemonSet")["spec"]["template"]["spec"]["initContainers"][0];
+    let command = set_up["command"].as_vec().unwrap();
+    (set_up, command.last().unwrap().as_str().unwrap())
+}
+
 #[test]
 fn the_nodes_reach_the_service_and_run_a_script_that_is_there() {
     let nodes = documents("kubernetes-nodes.yaml");
-    let set_up = &of_kind(&nodes, "DaemonSet")["spec"]["template"]["spec"]["initContainers"][0];
-    let command = set_up["command"].as_vec().unwrap();
-    let line = command.last().unwrap().as_str().unwrap();
+    let (set_up, line) = set_up_of_a_node(&nodes);
     let service = documents("kubernetes.yaml");
     let port = of_kind(&service, "Service")["spec"]["ports"][0]["nodePort"].as_i64().unwrap();
     assert!(line.contains(&format!("$NODE_IP:{port}/setup/containerd?fp=$FINGERPRINT")), "{line}");
     assert!(entrepot::admin::setup::Client::named("containerd").is_some());
-    let names: Vec<_> =
-        set_up["env"].as_vec().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["NODE_IP", "FINGERPRINT"]);
+    let environment = set_up["env"].as_vec().unwrap();
+    let names: Vec<_> = environment.iter().map(|v| v["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["NODE_IP", "FINGERPRINT", "NO_PROXY"]);
+    // Where entrepot's own image comes from, it is not there to be asked.
+    let pod = &of_kind(&service, "Deployment")["spec"]["template"]["spec"];
+    let image = pod["containers"][0]["image"].as_str().unwrap();
+    assert_eq!(environment[2]["value"].as_str(), image.split('/').next());
+}
+
+/// An init container that succeeds is not run again, whatever it has not done.
+#[test]
+fn a_node_is_only_set_up_by_a_script_that_has_come() {
+    let nodes = documents("kubernetes-nodes.yaml");
+    let (_, line) = set_up_of_a_node(&nodes);
+    let directory = tempfile::tempdir().unwrap();
+    let curl = directory.path().join("curl");
+    let tools = format!("{}:/usr/bin:/bin", directory.path().display());
+    for (script, status, said) in [
+        ("echo 'echo set up'; exit 0", 0, "set up\n"),
+        ("echo 'echo half of it'; exit 18", 18, ""),
+        ("exit 7", 7, ""),
+        ("echo 'exit 3'", 3, ""),
+    ] {
+        fs::write(&curl, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&curl, Permissions::from_mode(0o755)).unwrap();
+        let mut shell = Command::new("sh");
+        let output = run(shell.args(["-c", line]).env("PATH", &tools), "dash");
+        assert_eq!(output.status.code(), Some(status), "{script}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), said, "{script}");
+    }
 }
 
 /// Makes a CA in `ca` by the lines that stand in the README. Returns its fingerprint.
