@@ -49,16 +49,62 @@ fn the_unit_is_hardened_and_systemd_takes_it() {
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "more than 2.0: {told}");
     let directory = tempfile::tempdir().unwrap();
-    let text = fs::read_to_string(&unit).unwrap();
-    // The program has to be there for the unit to be right.
+    assert_eq!(complaints(&installed(directory.path())), Vec::<String>::new());
+}
+
+/// The unit in a directory of the test's own. Its program has to be there for it to be right.
+fn installed(directory: &Path) -> PathBuf {
+    let unit = directory.join("entrepot.service");
+    let text = fs::read_to_string(path("entrepot.service")).unwrap();
     let binary = env!("CARGO_BIN_EXE_entrepot");
-    let installed = directory.path().join("entrepot.service");
-    fs::write(&installed, text.replace("/usr/local/bin/entrepot", binary)).unwrap();
+    fs::write(&unit, text.replace("/usr/local/bin/entrepot", binary)).unwrap();
+    unit
+}
+
+/// What systemd says of a unit and its drop-ins; it takes what it says it ignores for no failure.
+fn complaints(unit: &Path) -> Vec<String> {
     let mut verify = Command::new("systemd-analyze");
-    let output = run(verify.args(["verify", "--man=no"]).arg(&installed), "systemd");
+    let output = run(verify.args(["verify", "--man=no"]).arg(unit), "systemd");
     let told = String::from_utf8_lossy(&output.stderr);
-    let ours: Vec<_> = told.lines().filter(|line| line.contains("entrepot.service")).collect();
-    assert!(ours.is_empty(), "{ours:#?}");
+    told.lines().filter(|line| line.contains("entrepot.service")).map(str::to_owned).collect()
+}
+
+/// The block in the README that begins with `first`.
+fn quoted(first: &str) -> String {
+    let readme = fs::read_to_string(path("README.md")).unwrap();
+    let begin = readme.find(first).unwrap_or_else(|| panic!("the README has no {first}"));
+    readme[begin..].split("```").next().unwrap().to_owned()
+}
+
+/// Without a password in a file that everybody can read.
+#[test]
+fn systemd_hands_the_secrets_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let unit = installed(directory.path());
+    let drop_in = directory.path().join("entrepot.service.d/secrets.conf");
+    fs::create_dir(drop_in.parent().unwrap()).unwrap();
+    let text = quoted("# /etc/systemd/system/entrepot.service.d/secrets.conf\n");
+    fs::write(&drop_in, &text).unwrap();
+    assert_eq!(complaints(&unit), Vec::<String>::new());
+    fs::write(&drop_in, text.replace("LoadCredential=", "LoadCredentail=")).unwrap();
+    assert_eq!(complaints(&unit).len(), 2, "the drop-in is not read");
+
+    // What the configuration names is what is handed over; the token is read at once.
+    let configuration = quoted("# /etc/entrepot/entrepot.toml\n");
+    let handed_over = directory.path().join("credentials");
+    fs::create_dir(&handed_over).unwrap();
+    for line in text.lines().filter_map(|line| line.strip_prefix("LoadCredential=")) {
+        let name = line.split(':').next().unwrap();
+        assert!(configuration.contains(&format!("/run/credentials/entrepot.service/{name}\"")));
+        fs::write(handed_over.join(name), "0123456789abcdef").unwrap();
+    }
+    let handed_over = handed_over.to_str().unwrap();
+    let file = directory.path().join("entrepot.toml");
+    fs::write(&file, configuration.replace("/run/credentials/entrepot.service", handed_over))
+        .unwrap();
+    let settings = load(Some(file), vec![("STATE_DIRECTORY".to_owned(), "/".to_owned())]);
+    assert!(settings.admin_token.is_some());
+    assert!(settings.gateway.registries.iter().any(|rule| rule.credentials.is_some()));
 }
 
 #[test]
@@ -67,8 +113,7 @@ fn compose_configures_what_there_is() {
     let service = &documents[0]["services"]["entrepot"];
     let environment = service["environment"].as_hash().unwrap();
     let environment = environment.iter().map(|(name, value)| {
-        let value = value.as_str().unwrap().replace("${ENTREPOT_HOST:-localhost}", "proxy.corp");
-        (name.as_str().unwrap().to_owned(), value)
+        (name.as_str().unwrap().to_owned(), value.as_str().unwrap().to_owned())
     });
     let state = ("STATE_DIRECTORY".to_owned(), "/".to_owned());
     let settings = load(None, environment.chain([state]).collect());
@@ -81,6 +126,11 @@ fn compose_configures_what_there_is() {
     let ports = service["ports"].as_vec().unwrap();
     assert_eq!(ports[0].as_str(), Some("3128:3128"));
     assert_eq!(settings.listener.addresses[0].port(), 3128);
+    // The host reaches it, and nobody else does.
+    assert_eq!(ports[1].as_str(), Some("127.0.0.1:3129:3129"));
+    assert_eq!(settings.admin_listen, "0.0.0.0:3129".parse().unwrap());
+    // What clients are told is what each of them can use.
+    assert!(settings.external_url.is_none());
 }
 
 #[test]
@@ -111,6 +161,10 @@ fn the_manifests_fit_together_and_what_entrepot_reads() {
 
     let port = i64::from(settings.listener.addresses[0].port());
     assert_eq!(container["ports"][0]["containerPort"].as_i64(), Some(port));
+    let admin = &container["ports"][1];
+    assert_eq!(admin["name"].as_str(), Some("admin"));
+    assert_eq!(admin["containerPort"].as_i64(), Some(settings.admin_listen.port().into()));
+    assert!(settings.admin_listen.ip().is_unspecified(), "Prometheus is another pod");
     let service = of_kind(&documents, "Service");
     let labels = &deployment["spec"]["template"]["metadata"]["labels"];
     assert_eq!(&service["spec"]["selector"], labels);
@@ -173,11 +227,9 @@ fn a_node_is_only_set_up_by_a_script_that_has_come() {
 
 /// Makes a CA in `ca` by the lines that stand in the README. Returns its fingerprint.
 fn made_by_hand(ca: &Path) -> String {
-    let readme = fs::read_to_string(path("README.md")).unwrap();
-    let begin = readme.find("openssl req").unwrap();
-    let script = readme[begin..].split("\n```").next().unwrap();
+    let script = quoted("openssl req");
     fs::create_dir(ca).unwrap();
-    let made = run(Command::new("sh").args(["-ec", script]).current_dir(ca), "openssl");
+    let made = run(Command::new("sh").args(["-ec", &script]).current_dir(ca), "openssl");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     String::from_utf8_lossy(&made.stdout).split(' ').next().unwrap().to_owned()
 }
