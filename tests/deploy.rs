@@ -301,3 +301,20 @@ fn the_ca_made_by_hand_is_one_that_entrepot_takes() {
     let shown = String::from_utf8_lossy(&shown.stdout).to_lowercase().replace(':', "");
     assert!(fingerprint.len() == 64 && shown.contains(&fingerprint), "{fingerprint}: {shown}");
 }
+
+/// The line of docs/clients prints what stands in a script, so that the two can be compared.
+#[test]
+fn the_fingerprint_is_shown_as_scripts_have_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca");
+    let fingerprint = made_by_hand(&ca);
+    let page = fs::read_to_string(path("../clients/README.md")).unwrap();
+    let begin = page.find("entrepot ca show | ").unwrap();
+    let line = page[begin..].split('`').next().unwrap();
+    let programs = Path::new(env!("CARGO_BIN_EXE_entrepot")).parent().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line]).env_clear().env("ENTREPOT_CA_DIR", &ca).env("ENTREPOT_DATA_DIR", &ca);
+    shell.env("PATH", format!("{}:/usr/bin:/bin", programs.display()));
+    let shown = run(shell.current_dir(directory.path()), "dash");
+    assert_eq!(String::from_utf8_lossy(&shown.stdout).trim_end(), fingerprint);
+}

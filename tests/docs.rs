@@ -66,6 +66,20 @@ fn every_script_is_in_the_list_of_clients() {
 }
 
 #[test]
+fn the_scripts_that_need_systemd_are_named() {
+    let page = fs::read_to_string(root().join("docs/clients/README.md")).unwrap();
+    let section = page.split("\n## Without systemd\n").nth(1).unwrap();
+    let named = section.split("need systemd").next().unwrap();
+    for client in Client::ALL {
+        let file = format!("src/admin/setup/clients/{}.sh", client.name());
+        let needs_it =
+            fs::read_to_string(root().join(file)).unwrap().contains("    need_systemd\n");
+        let is_named = named.contains(&format!("`/setup/{}`", client.name()));
+        assert_eq!(is_named, needs_it, "{}", client.name());
+    }
+}
+
+#[test]
 fn every_word_of_the_log_is_explained() {
     let page = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
     for outcome in Outcome::ALL {
