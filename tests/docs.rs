@@ -57,6 +57,13 @@ fn links_lead_somewhere() {
 }
 
 #[test]
+fn the_readme_names_the_rust_that_it_takes() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let wanted = format!("needs Rust {} or newer", env!("CARGO_PKG_RUST_VERSION"));
+    assert!(readme.contains(&wanted), "README.md does not say that it {wanted}");
+}
+
+#[test]
 fn every_script_is_in_the_list_of_clients() {
     let list = fs::read_to_string(root().join("docs/clients/README.md")).unwrap();
     for client in Client::ALL {
