@@ -103,7 +103,12 @@ impl Front<'_> {
 /// What a person calls a client, and what its script is for.
 fn described(client: Client) -> (&'static str, &'static str) {
     match client {
-        Client::Systemd => ("Docker", "On a machine whose dockerd is run by systemd."),
+        Client::Systemd => (
+            "Docker",
+            "On a machine whose dockerd is run by systemd. It restarts dockerd, which stops its \
+             containers unless `live-restore` is set; with `| sudo sh -s -- --no-restart` that is \
+             left to you.",
+        ),
         Client::Containerd => ("containerd", "On a node of Kubernetes, for example."),
         Client::Podman => ("Podman, Buildah, CRI-O", "For all users of the machine."),
         Client::K3s => ("k3s and RKE2", "On every node."),

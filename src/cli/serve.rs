@@ -245,7 +245,7 @@ fn is_container_id(host_name: &str) -> bool {
 
 /// The line to run on a client.
 fn set_up(proxy_url: &str, certificates: &Authority) -> String {
-    let plain = certificates.fingerprint().to_string().replace(':', "");
+    let plain = certificates.fingerprint().to_string().replace(':', "").to_lowercase();
     format!("curl -fsS '{proxy_url}/setup/systemd?fp={plain}' | sudo sh")
 }
 

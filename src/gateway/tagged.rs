@@ -103,7 +103,9 @@ impl Tagged<'_> {
         let request = &self.request;
         let served = match self.kept(known).await {
             Some(kept) => request.kept_as(&kept, Outcome::Hit),
-            None if request.asked.method == Method::HEAD => described(&known.resolution)?,
+            None if request.asked.method == Method::HEAD => {
+                described(&known.resolution, Outcome::Hit, "hit")?
+            }
             None => return None,
         };
         Some(served.why(&Reason::FreshTag))
@@ -183,7 +185,8 @@ impl Tagged<'_> {
             return Ok(self.request.kept_as(&kept, Outcome::Stale).why(&Reason::QuotaFloor(left)));
         }
         if self.request.asked.method == Method::HEAD {
-            return Ok(described(resolution).unwrap_or_else(|| passed_head(answer)));
+            let described = described(resolution, Outcome::Relay, "fwd=request");
+            return Ok(described.unwrap_or_else(|| passed_head(answer)));
         }
         let target = by_digest(&self.request.asked.target, &digest);
         self.request.fetch(target, Some(&digest)).await
@@ -272,7 +275,7 @@ impl Tagged<'_> {
 }
 
 /// The answer to a HEAD from what is known alone; the object itself was not asked for yet.
-fn described(resolution: &Resolution) -> Option<Served> {
+fn described(resolution: &Resolution, outcome: Outcome, status: &str) -> Option<Served> {
     let mut response = Response::new(ResponseBody::Empty);
     let fields = response.headers_mut();
     let media_type = resolution.media_type.as_ref()?.as_str();
@@ -281,8 +284,8 @@ fn described(resolution: &Resolution) -> Option<Served> {
     let digest = HeaderValue::from_str(&resolution.digest.to_string()).ok()?;
     fields.insert("docker-content-digest", digest);
     fields.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
-    cache_status(fields, "hit");
-    Some(Served::new(Outcome::Hit, response))
+    cache_status(fields, status);
+    Some(Served::new(outcome, response))
 }
 
 /// The registry's own answer to a HEAD.

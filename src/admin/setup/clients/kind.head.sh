@@ -9,6 +9,8 @@
 #   --name CLUSTER ENTREPOT_NAME   the cluster; all of them unless given
 #   --check URL   ENTREPOT_CHECK   what to ask for through the proxy before anything is restarted;
 #                                  https://registry-1.docker.io/v2/ unless given, "no" for no check
+#   --no-restart  ENTREPOT_RESTART=no
+#                                  change the settings, and leave containerd's restart to you
 #   --undo                         remove what this script made
 #                 NO_PROXY         added to the list of what the engine reaches without the proxy
 #

@@ -24,7 +24,8 @@ on_every_node() {
     for node in $nodes; do
         say "node $node:"
         node_script | docker exec --interactive --env "NO_PROXY=$direct" --env "ENTREPOT_CHECK=$check" \
-            "$node" sh -s -- "$@" || fail "node $node is not set up: run this again"
+            --env "ENTREPOT_RESTART=$restart" "$node" sh -s -- "$@" ||
+            fail "node $node is not set up: run this again"
     done
 }
 
