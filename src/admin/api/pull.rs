@@ -1,17 +1,19 @@
 //! `POST /api/v1/pull`: bring an image in ahead of time.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use tokio::sync::Semaphore;
 use url::form_urlencoded;
 
 use super::super::Services;
 use super::super::body::AdminBody;
 use super::super::pages::refused;
-use super::super::pull::{Platforms, Pull, Told, Wanted};
+use super::super::pull::{Failure, Platforms, Pull, Told, Wanted};
 use super::lines;
-use crate::oci::Platform;
+use crate::log::{Outcome, RequestLine, Subject};
+use crate::oci::{ImageName, Platform, Route};
 
 /// Pulls at a time: each has a handful of transfers of its own.
 const MOST: usize = 32;
@@ -53,6 +55,7 @@ pub(super) fn start(services: &Arc<Services>, query: &str) -> Response<AdminBody
                     }
                     Err(failure) => {
                         tracing::warn!(error = failure.message, "an image could not be brought in");
+                        services.metrics.answered(&Arc::new(line(&wanted, &failure)));
                         Told::Error(failure)
                     }
                 };
@@ -62,6 +65,15 @@ pub(super) fn start(services: &Arc<Services>, query: &str) -> Response<AdminBody
             }
         },
     )
+}
+
+/// What those who watch are told of a pull that failed: as of a request of the proxy's own.
+fn line(wanted: &Wanted, failure: &Failure) -> RequestLine {
+    let ImageName { registry, repository, reference, .. } = &wanted.image;
+    let route = Route::Manifest { repository: repository.clone(), reference: reference.clone() };
+    let subject = Subject::of(registry.clone(), route, "");
+    let line = RequestLine::new(Outcome::Error, Method::GET, subject, Ipv4Addr::LOCALHOST.into());
+    line.because(Some(failure.message.clone()))
 }
 
 /// `image=NAME`, and `platform=OS/ARCH[/VARIANT]` any number of times, or `platform=all`.
