@@ -81,7 +81,12 @@ impl Dockerd {
 
     /// A `docker` command for this daemon.
     pub(crate) fn docker(&self) -> Result<Command> {
-        let mut docker = command("docker", &self.home)?;
+        self.docker_at("docker")
+    }
+
+    /// The same, with this program.
+    pub(crate) fn docker_at(&self, program: &str) -> Result<Command> {
+        let mut docker = command(program, &self.home)?;
         docker.args(["--host", &self.socket]);
         Ok(docker)
     }

@@ -70,10 +70,15 @@ pub(crate) fn pull_twice(engine: &impl Engine, site: &Site, images: &[Image]) ->
     for image in images {
         blobs.extend(engine.variants(image)?.into_iter().flat_map(Variant::blobs).cloned());
     }
-    Ok(Pulls { blobs, second })
+    Ok(Pulls::new(blobs, second))
 }
 
 impl Pulls {
+    /// Those that needed these blobs; the second one begins at this place of the proxy's log.
+    pub(crate) fn new(blobs: BTreeSet<String>, second: usize) -> Self {
+        Self { blobs, second }
+    }
+
     /// The second time all blobs were hits, and over the whole time the registry was asked once for
     /// each.
     pub(crate) fn check(self, site: Site) -> Result<()> {

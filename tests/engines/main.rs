@@ -9,7 +9,7 @@
 //! - `site`: the registry and the proxy, and what may be asked of them
 //! - `images`: the images that are pulled
 //! - `engine`: the one behaviour that is asked of every engine
-//! - `dockerd`, `containerd`, `podman`, `buildah`, `skopeo`: an engine each
+//! - `dockerd`, `buildkit`, `containerd`, `cri`, `podman`, `buildah`, `skopeo`: an engine each
 //! - `way`: how an engine comes to the registry
 //! - `machine`, `whole_way`: each of them set up by the proxy's own script, and back
 //! - `ahead`: what `entrepot pull` has brought in
@@ -21,8 +21,10 @@
 mod ahead;
 mod air_gap;
 mod buildah;
+mod buildkit;
 mod container_image;
 mod containerd;
+mod cri;
 mod dockerd;
 mod engine;
 mod images;

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::buildah::Buildah;
 use crate::containerd::Containerd;
+use crate::cri::Cri;
 use crate::dockerd::Dockerd;
 use crate::engine::{Engine, Login};
 use crate::images::{self, Image};
@@ -127,6 +128,11 @@ fn containerd_pulls_without_the_hub() -> Result<()> {
 }
 
 #[test]
+fn a_kubelet_pulls_without_the_hub() -> Result<()> {
+    pulls_go_on_without_the_hub(|home, access| Cri::start(home, &Way::Proxy(access), ""))
+}
+
+#[test]
 fn podman_pulls_without_the_hub() -> Result<()> {
     pulls_go_on_without_the_hub(|home, proxy| Ok(Podman { home, way: Way::Proxy(proxy) }))
 }
@@ -149,6 +155,11 @@ fn dockerd_logs_in_through_the_proxy() -> Result<()> {
 #[test]
 fn containerd_logs_in_through_the_proxy() -> Result<()> {
     private_images_are_their_owners(|home, access| Containerd::start(home, Way::Proxy(access)))
+}
+
+#[test]
+fn a_kubelet_logs_in_through_the_proxy() -> Result<()> {
+    private_images_are_their_owners(|home, access| Cri::start(home, &Way::Proxy(access), ""))
 }
 
 #[test]
