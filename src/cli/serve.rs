@@ -82,8 +82,9 @@ async fn serve(settings: Settings, sources: Sources, volume: Volume) -> anyhow::
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
     };
-    let listener = Listener::bind(settings.listener.clone(), services)?;
+    // First: whoever finds the proxy there finds the other there as well.
     let admin = bind_admin(&settings).await?;
+    let listener = Listener::bind(settings.listener.clone(), services)?;
     settings.upstream.own.set([listener.addresses(), vec![admin.address()?]].concat());
     let proxy_url = proxy_url(&settings, &listener.addresses());
     let set_up = set_up(&proxy_url, &certificates);
