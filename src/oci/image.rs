@@ -45,6 +45,9 @@ impl FromStr for ImageName {
 }
 
 fn parse(text: &str) -> Result<ImageName, String> {
+    if let Some((scheme, _)) = text.split_once("://") {
+        return Err(format!("it is written without {scheme}://"));
+    }
     let (host, rest) = match text.split_once('/') {
         Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
         _ => (HUB, text),
