@@ -29,7 +29,7 @@
 //! | `references` | which other objects a document needs |
 //! | `bounds`, `pins` | eviction, and what is exempt from it |
 //! | `withdrawal` | taking documents out with what nothing else needs |
-//! | `tree`, `lock`, `recovery` | the directory: layout, ownership, cleaning after a crash |
+//! | `tree` ([`Claim`]), `lock`, `recovery` | the directory: layout, ownership, cleaning after a crash |
 //! | [`disk`] | every file call, with a seam for faults |
 //!
 //! # Example
@@ -124,6 +124,7 @@ pub use relay::Relay;
 pub use repository::{ContentRecord, Fact, Repository};
 pub use reservation::{Reservation, Start};
 pub use store::{Download, Kept, Lookup, Presence, Store, Totals};
+pub use tree::Claim;
 pub use withdrawal::{Reach, Withdrawn};
 pub use writer::Writer;
 

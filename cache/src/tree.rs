@@ -15,6 +15,27 @@ pub(crate) const FORMAT: &str = "entrepot store 1";
 /// More than any `VERSION` of ours has.
 const VERSION_LIMIT: usize = 256;
 
+/// What a directory is that may be opened as a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// A store.
+    Ours,
+    /// Missing or empty: opening it makes it a store.
+    Free,
+}
+
+impl Claim {
+    /// What `dir` is, or why [`Store::open`](crate::Store::open) would refuse it. Changes nothing, and
+    /// does not ask who has it open; blocks.
+    ///
+    /// # Errors
+    ///
+    /// What is there is no store and not empty, has an unknown format, or can't be looked at.
+    pub fn of(dir: &Path) -> Result<Self, OpenError> {
+        Tree::new(dir.to_owned(), Disk::real()).standing()
+    }
+}
+
 /// Paths below a store's directory, and the disk that they lie on.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -119,21 +140,27 @@ impl Tree {
 
     /// Makes sure that the directory is ours, claiming it when it is new or empty.
     pub(crate) fn claim(&self) -> Result<(), OpenError> {
-        self.disk.make_dirs(&self.dir).map_err(|error| self.failed(error))?;
-        match self.read_version().map_err(|error| self.failed(error))? {
-            Some(found) if found == FORMAT => Ok(()),
-            Some(found) => {
-                Err(OpenError::UnknownVersion { dir: self.dir.clone(), found, known: FORMAT })
+        match self.standing()? {
+            Claim::Ours => Ok(()),
+            Claim::Free => {
+                self.disk.make_dirs(&self.dir).map_err(|error| self.failed(error))?;
+                self.write_version().map_err(|error| self.failed(error))
             }
-            None => self.claim_new(),
         }
     }
 
-    fn claim_new(&self) -> Result<(), OpenError> {
-        if let Some(foreign) = self.foreign_name().map_err(|error| self.failed(error))? {
-            return Err(OpenError::Foreign { dir: self.dir.clone(), foreign });
+    /// Whose the directory is, or why it can't be a store; changes nothing.
+    fn standing(&self) -> Result<Claim, OpenError> {
+        match self.read_version().map_err(|error| self.failed(error))? {
+            Some(found) if found == FORMAT => Ok(Claim::Ours),
+            Some(found) => {
+                Err(OpenError::UnknownVersion { dir: self.dir.clone(), found, known: FORMAT })
+            }
+            None => match self.foreign_name().map_err(|error| self.failed(error))? {
+                Some(foreign) => Err(OpenError::Foreign { dir: self.dir.clone(), foreign }),
+                None => Ok(Claim::Free),
+            },
         }
-        self.write_version().map_err(|error| self.failed(error))
     }
 
     /// The first line of `VERSION`, shortened; `None` when there is no such file.
@@ -150,7 +177,11 @@ impl Tree {
 
     /// The first name (in order) that a fresh store's directory should not have.
     fn foreign_name(&self) -> Result<Option<String>, DiskError> {
-        let names = self.disk.list(&self.dir)?.into_iter().map(|entry| entry.name);
+        let entries = match self.disk.list(&self.dir) {
+            Err(error) if error.is_not_found() => Vec::new(),
+            listed => listed?,
+        };
+        let names = entries.into_iter().map(|entry| entry.name);
         Ok(names.filter(|name| !name.starts_with('.') && name != "lost+found").min())
     }
 

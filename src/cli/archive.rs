@@ -257,7 +257,7 @@ pub(super) fn import(given: &ArgMatches, settings: &Settings) -> anyhow::Result<
         Box::new(File::open(&file).with_context(|| file.display().to_string())?)
     };
     let (images, objects, bytes) = run(async {
-        match Site::open(settings, server, settings.store.clone()).await? {
+        match Site::open_or_create(settings, server, settings.store.clone()).await? {
             Site::Stopped(store) => import_stopped(store, source, name, settings).await,
             Site::Running(api) => import_running(&api, source, name).await,
         }

@@ -1,7 +1,9 @@
 //! Where a subcommand finds what is kept: in a proxy that runs, or in the store of one that does not.
 
-use anyhow::Context as _;
-use entrepot_cache::{OpenError, Options, Store};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use entrepot_cache::{Claim, OpenError, Options, Store};
 
 use super::api::Api;
 use crate::config::Settings;
@@ -16,8 +18,22 @@ pub(super) enum Site {
 
 impl Site {
     /// The proxy at `server`; else the store of this configuration, opened with `options`, or the
-    /// proxy that holds it.
+    /// proxy that holds it. Where there is no store none is made: an empty one that a mistyped
+    /// directory has become would pass for what was meant.
     pub(super) async fn open(
+        settings: &Settings,
+        server: Option<&str>,
+        options: Options,
+    ) -> anyhow::Result<Self> {
+        let dir = &settings.store.dir;
+        if server.is_none() && Claim::of(dir).with_context(|| place(dir))? == Claim::Free {
+            bail!("{}: there is no store; name another, or a proxy with --server", place(dir));
+        }
+        Self::open_or_create(settings, server, options).await
+    }
+
+    /// As [`open`](Self::open); where there is no store one is made.
+    pub(super) async fn open_or_create(
         settings: &Settings,
         server: Option<&str>,
         options: Options,
@@ -30,11 +46,13 @@ impl Site {
             Err(locked @ OpenError::Locked { .. }) => {
                 Ok(Self::Running(Api::of_holder(settings, &locked)?))
             }
-            Err(error) => {
-                Err(error).with_context(|| format!("cache-dir {}", settings.store.dir.display()))
-            }
+            Err(error) => Err(error).with_context(|| place(&settings.store.dir)),
         }
     }
+}
+
+fn place(dir: &Path) -> String {
+    format!("cache-dir {}", dir.display())
 }
 
 /// The store of this configuration, where nothing is to be evicted while it is looked at.

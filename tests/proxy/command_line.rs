@@ -105,6 +105,56 @@ fn the_configuration_is_shown_and_checked() {
 }
 
 #[test]
+fn a_mistyped_directory_is_no_empty_store() {
+    let home = tempfile::tempdir().unwrap();
+    let typo = home.path().join("typo");
+    let archive = home.path().join("x.tar").display().to_string();
+    for (arguments, code) in [
+        (&["verify"][..], 2),
+        (&["ls"], 1),
+        (&["ls", "--json"], 1),
+        (&["rm", "alpine"], 1),
+        (&["pin", "alpine"], 1),
+        (&["unpin", "alpine"], 1),
+        (&["export", "-o", &archive, "alpine"], 1),
+    ] {
+        let dir = typo.display().to_string();
+        let told = run(BINARY.as_ref(), arguments, &[("ENTREPOT_DATA_DIR", &dir)]);
+        assert_eq!(told.code, Some(code), "{arguments:?}: {}", told.output);
+        let expected = format!("cache-dir {dir}/cache: there is no store");
+        assert!(told.output.contains(&expected), "{arguments:?}: {}", told.output);
+        assert!(!typo.exists(), "{arguments:?}");
+    }
+    // A directory that has yet to become one is not made one either.
+    let empty = home.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let dir = empty.display().to_string();
+    let told = run(BINARY.as_ref(), &["ls", "--cache-dir", &dir], &[]);
+    assert_eq!(told.code, Some(1), "{}", told.output);
+    assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0);
+}
+
+#[test]
+fn a_check_says_what_a_start_would_refuse() {
+    let home = tempfile::tempdir().unwrap();
+    let check = |name: &str| {
+        std::fs::write(home.path().join(name), "entrepot store 9\n").unwrap();
+        let dir = home.path().display().to_string();
+        let told = run(
+            BINARY.as_ref(),
+            &["check", "--cache-dir", &dir, "--listen", "127.0.0.1:0"],
+            &[("ENTREPOT_DATA_DIR", &dir)],
+        );
+        assert_eq!(told.code, Some(1), "{}", told.output);
+        told.output
+    };
+    let foreign = check("photos");
+    assert!(foreign.contains("WRONG cache-dir: ") && foreign.contains("\"photos\""), "{foreign}");
+    let newer = check("VERSION");
+    assert!(newer.contains("WRONG cache-dir: ") && newer.contains("unknown format"), "{newer}");
+}
+
+#[test]
 fn a_renewed_ca_is_another_and_the_old_one_is_kept() {
     let mut proxy = Proxy::builder(BINARY).start();
     let fingerprint = |proxy: &Proxy| {

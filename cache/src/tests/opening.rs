@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{
     fill, kept, leave_partial, new_dir, noise, open, partial_path, read_all, reserve, sha256,
 };
-use crate::{ContentRecord, OpenError, Options, Store};
+use crate::{Claim, ContentRecord, OpenError, Options, Store};
 
 async fn refusal(dir: &Path) -> OpenError {
     match Store::open(Options::new(dir)).await {
@@ -57,6 +57,23 @@ async fn foreign_directories_are_refused_and_left_alone() {
     assert!(matches!(&error, OpenError::Foreign { foreign, .. } if foreign == "photos.tar"));
     assert!(error.to_string().contains("photos.tar"), "{error}");
     assert_eq!(names(dir.path()), ["photos.tar", "zebra"]);
+}
+
+#[tokio::test]
+async fn what_opening_would_find_is_known_before() {
+    let dir = new_dir();
+    let missing = dir.path().join("a/cache");
+    assert_eq!(Claim::of(&missing).unwrap(), Claim::Free);
+    assert!(!dir.path().join("a").exists());
+    assert_eq!(Claim::of(dir.path()).unwrap(), Claim::Free);
+    assert!(names(dir.path()).is_empty());
+    let store = open(&dir).await;
+    assert_eq!(Claim::of(dir.path()).unwrap(), Claim::Ours, "also of one that is open");
+    store.close().await;
+    fs::write(dir.path().join("VERSION"), "entrepot store 2\n").unwrap();
+    assert!(matches!(Claim::of(dir.path()), Err(OpenError::UnknownVersion { .. })));
+    fs::remove_file(dir.path().join("VERSION")).unwrap();
+    assert!(matches!(Claim::of(dir.path()), Err(OpenError::Foreign { .. })));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use entrepot_ca::Authority;
+use entrepot_cache::Claim;
 use rustix::fs::{Access, access};
 use rustix::process::Resource;
 use time::OffsetDateTime;
@@ -24,7 +25,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
     let cache = &settings.store.dir;
     vec![
         Finding::new("ca-dir", directory(&settings.ca_dir)),
-        Finding::new("cache-dir", directory(cache)),
+        Finding::new("cache-dir", store(cache)),
         Finding::new("disk", free_space(cache, settings.store.min_free.unwrap_or_default())),
         Finding::new("open files", open_files()),
         Finding::new("clock", clock()),
@@ -47,6 +48,13 @@ fn directory(path: &Path) -> anyhow::Result<String> {
         format!("{shown} must be readable and writable for the user that runs entrepot")
     })?;
     Ok(shown.to_string())
+}
+
+/// What the proxy would say of it at its start.
+fn store(path: &Path) -> anyhow::Result<String> {
+    let found = directory(path)?;
+    Claim::of(path)?;
+    Ok(found)
 }
 
 fn free_space(cache: &Path, min_free: u64) -> anyhow::Result<String> {
@@ -110,5 +118,19 @@ mod tests {
         let error = directory(file.path()).unwrap_err().to_string();
         assert!(error.ends_with("is not a directory"), "{error}");
         assert!(directory(Path::new("/nowhere/x")).unwrap().contains("first start"));
+    }
+
+    #[test]
+    fn a_directory_that_the_proxy_would_refuse_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let (empty, missing) = (directory.path(), directory.path().join("cache"));
+        assert!(store(&missing).unwrap().contains("first start"));
+        assert_eq!(store(empty).unwrap(), empty.display().to_string());
+        std::fs::write(empty.join("photos"), "").unwrap();
+        let error = store(empty).unwrap_err().to_string();
+        assert!(error.contains("it contains \"photos\""), "{error}");
+        std::fs::write(empty.join("VERSION"), "entrepot store 9\n").unwrap();
+        let error = store(empty).unwrap_err().to_string();
+        assert!(error.contains("unknown format \"entrepot store 9\""), "{error}");
     }
 }
