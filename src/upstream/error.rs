@@ -388,6 +388,20 @@ impl UpstreamError {
         }
     }
 
+    /// Whether a certificate was refused: the host's, or that of the forward proxy on the way.
+    #[must_use]
+    pub fn is_distrust(&self) -> bool {
+        let is_of = |error: &TlsError| matches!(error, TlsError::Certificate { .. });
+        match self {
+            Self::Shared(shared) => shared.is_distrust(),
+            Self::Tls(error) => is_of(error),
+            Self::Dial(DialError::Proxy(ProxyError {
+                failure: ProxyFailure::Tls(error), ..
+            })) => is_of(error),
+            _ => false,
+        }
+    }
+
     /// With what the registry has refused requests, where it is held back for that.
     #[must_use]
     pub fn limited_by(&self) -> Option<StatusCode> {

@@ -32,6 +32,17 @@ fn a_check_asks_for_everything_that_is_configured() {
 }
 
 #[test]
+fn a_check_asks_nobody_where_nobody_may_be_asked() {
+    let registry = Registry::open();
+    let proxy = Proxy::builder(BINARY).in_front_of(&registry).config("offline = true").start();
+    let found = proxy.run(&["check"]);
+    assert_eq!(found.code, Some(0), "{}", found.output);
+    let expected = "ok    registry docker.io: not asked: offline = true";
+    assert!(found.output.contains(expected), "{}", found.output);
+    assert!(registry.requests().is_empty());
+}
+
+#[test]
 fn a_check_without_a_proxy_says_whether_one_could_start() {
     let registry = Registry::open();
     let proxy = in_front_of(&registry);
@@ -81,6 +92,11 @@ fn a_check_from_a_clients_side_says_whether_the_ca_is_trusted() {
     let stranger = check("");
     assert_eq!(stranger.code, Some(1), "{}", stranger.output);
     assert!(stranger.output.contains("install its /ca.crt"), "{}", stranger.output);
+    let config_only = ["check", "--config", &config, "--proxy", "http://127.0.0.1:1"];
+    let alone = run(BINARY.as_ref(), &config_only, &[]);
+    assert_eq!(alone.code, Some(1), "{}", alone.output);
+    assert!(alone.output.contains("through the proxy: "), "{}", alone.output);
+    assert!(!alone.output.contains("ca.crt"), "nothing to trust yet: {}", alone.output);
     let ca = home.path().join("ca.crt");
     std::fs::write(&ca, proxy.ca_pem()).unwrap();
     let friend = check("ca-files = [\"ca.crt\"]");

@@ -12,12 +12,15 @@ use crate::metrics::Metrics;
 use crate::oci::{Authority, HostPattern, Registry};
 use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::proxy::{ForwardProxy, NoProxy, Proxies};
-use crate::upstream::{ConnectTo, Options, Scheme, Target, Upstream};
+use crate::upstream::{ConnectTo, Options, Scheme, Target, Upstream, UpstreamError};
 
 /// More than this, and certificates and tokens are taken for expired, or not valid yet.
 const SKEW: Duration = Duration::from_mins(5);
 /// The registry that a client asks for; it needs no credentials to say who it is.
 const USUAL: &str = "registry-1.docker.io:443";
+
+/// What is said of a registry where none may be contacted: that is wanted, and nothing is wrong.
+const UNASKED: &str = "not asked: offline = true";
 
 /// Asks every registry that the configuration names, at once: DNS, connection, TLS, an answer. Where
 /// it names none, Docker Hub is the one.
@@ -56,11 +59,19 @@ pub(super) fn through(settings: &Settings, url: &str) -> anyhow::Result<Vec<Find
     let mut findings = ask_all(settings, &options, &[usual])?;
     for finding in &mut findings {
         let found = std::mem::replace(&mut finding.found, Ok(String::new()));
-        finding.found = found.context(
-            "through the proxy: if its certificate is not trusted, install its /ca.crt on this machine",
-        );
+        finding.found = found.map_err(advised);
     }
     Ok(findings)
+}
+
+/// A failure as a client should read it.
+fn advised(error: anyhow::Error) -> anyhow::Error {
+    let is_distrust = error.downcast_ref().is_some_and(UpstreamError::is_distrust);
+    error.context(if is_distrust {
+        "through the proxy: if its certificate is not trusted, install its /ca.crt on this machine"
+    } else {
+        "through the proxy"
+    })
 }
 
 fn ask_all(
@@ -68,6 +79,10 @@ fn ask_all(
     options: &Options,
     asked: &[Authority],
 ) -> anyhow::Result<Vec<Finding>> {
+    if options.offline {
+        let unasked = |authority| Finding::new(subject(authority), Ok(UNASKED.to_owned()));
+        return Ok(asked.iter().map(unasked).collect());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let upstream = Upstream::new(options, Metrics::default())?;
@@ -86,7 +101,11 @@ async fn ask(settings: &Settings, upstream: &Upstream, authority: &Authority) ->
         Ok(answer) => judged(&answer, began.elapsed()),
         Err(error) => Err(error.into()),
     };
-    Finding::new(format!("registry {}", Registry::at(authority)), found)
+    Finding::new(subject(authority), found)
+}
+
+fn subject(authority: &Authority) -> String {
+    format!("registry {}", Registry::at(authority))
 }
 
 /// A registry that wants credentials is one that works.
