@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use serde_json::{Value, json};
 
 use super::Report;
-use crate::config::Settings;
+use crate::config::{ConfigError, Settings};
 
 /// Shows every key with its value and where that comes from; passwords are hidden.
 pub(super) fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
@@ -17,14 +17,25 @@ pub(super) fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says that the configuration is valid: one that is not has never become settings.
-pub(super) fn check(_: &Settings, report: Report) -> anyhow::Result<()> {
+/// Says whether the configuration is valid: one that is not has never become settings. What is wrong
+/// with it stays the caller's to tell; as JSON it is told here, too.
+pub(super) fn check(loaded: anyhow::Result<Settings>, report: Report) -> anyhow::Result<()> {
     let mut output = io::stdout().lock();
-    match report {
-        Report::Json => writeln!(output, "{}", json!({ "is_valid": true }))?,
-        Report::Text => writeln!(output, "the configuration is valid")?,
+    if report == Report::Json {
+        writeln!(output, "{}", verdict(loaded.as_ref().err()))?;
+    } else if loaded.is_ok() {
+        writeln!(output, "the configuration is valid")?;
     }
-    Ok(())
+    loaded.map(drop)
+}
+
+fn verdict(error: Option<&anyhow::Error>) -> Value {
+    let Some(error) = error else { return json!({ "is_valid": true }) };
+    let problems: Vec<_> = match error.downcast_ref::<ConfigError>() {
+        Some(error) => error.problems.iter().map(ToString::to_string).collect(),
+        None => vec![format!("{error:#}")],
+    };
+    json!({ "is_valid": false, "problems": problems })
 }
 
 fn lines(shown: &Value) -> String {

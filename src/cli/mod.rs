@@ -103,8 +103,7 @@ pub fn run(
         Some(("config", given)) => match given.subcommand() {
             Some(("show", given)) => settings(given, environment)
                 .and_then(|settings| config::show(&settings, Report::of(given))),
-            Some((_, given)) => settings(given, environment)
-                .and_then(|settings| config::check(&settings, Report::of(given))),
+            Some((_, given)) => config::check(settings(given, environment), Report::of(given)),
             None => Ok(()),
         },
         Some(("completions", given)) => match given.get_one::<clap_complete::Shell>("shell") {

@@ -33,6 +33,15 @@ pub struct Problem {
     pub text: String,
 }
 
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(place) => write!(f, "{place}: {}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
 /// Everything that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -44,10 +53,7 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the configuration is not valid:")?;
         for problem in &self.problems {
-            match &problem.place {
-                Some(place) => write!(f, "\n  {place}: {}", problem.text)?,
-                None => write!(f, "\n  {}", problem.text)?,
-            }
+            write!(f, "\n  {problem}")?;
         }
         Ok(())
     }

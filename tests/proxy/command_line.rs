@@ -105,22 +105,6 @@ fn a_check_from_a_clients_side_says_whether_the_ca_is_trusted() {
 }
 
 #[test]
-fn the_configuration_is_shown_and_checked() {
-    let proxy = Proxy::builder(BINARY).config("push = \"deny\"").start();
-    let shown = proxy.run(&["config", "show"]);
-    assert_eq!(shown.code, Some(0), "{}", shown.output);
-    let line = shown.output.lines().find(|line| line.starts_with("push = ")).unwrap();
-    assert!(line.starts_with("push = \"deny\"  # ") && line.contains("entrepot.toml:"), "{line}");
-    let told = proxy.run(&["config", "show", "--json", "--push", "client"]);
-    let told: Value = serde_json::from_str(&told.output).unwrap();
-    assert_eq!(told["keys"]["push"]["from"], "--push");
-    assert_eq!(proxy.run(&["config", "check"]).code, Some(0));
-    let wrong = proxy.run(&["config", "check", "--push", "maybe", "--tunnel", "x"]);
-    assert_eq!(wrong.code, Some(1));
-    assert!(wrong.output.contains("--push") && wrong.output.contains("--tunnel"), "all at once");
-}
-
-#[test]
 fn a_mistyped_directory_is_no_empty_store() {
     let home = tempfile::tempdir().unwrap();
     let typo = home.path().join("typo");
@@ -168,6 +152,33 @@ fn a_check_says_what_a_start_would_refuse() {
     assert!(foreign.contains("WRONG cache-dir: ") && foreign.contains("\"photos\""), "{foreign}");
     let newer = check("VERSION");
     assert!(newer.contains("WRONG cache-dir: ") && newer.contains("unknown format"), "{newer}");
+}
+
+#[test]
+fn the_configuration_is_shown_and_checked() {
+    let proxy = Proxy::builder(BINARY).config("push = \"deny\"").start();
+    let shown = proxy.run(&["config", "show"]);
+    assert_eq!(shown.code, Some(0), "{}", shown.output);
+    let line = shown.output.lines().find(|line| line.starts_with("push = ")).unwrap();
+    assert!(line.starts_with("push = \"deny\"  # ") && line.contains("entrepot.toml:"), "{line}");
+    let told = proxy.run(&["config", "show", "--json", "--push", "client"]);
+    let told: Value = serde_json::from_str(&told.output).unwrap();
+    assert_eq!(told["keys"]["push"]["from"], "--push");
+    assert_eq!(proxy.run(&["config", "check"]).code, Some(0));
+    let wrong = proxy.run(&["config", "check", "--push", "maybe", "--tunnel", "x"]);
+    assert_eq!(wrong.code, Some(1));
+    assert!(wrong.output.contains("--push") && wrong.output.contains("--tunnel"), "all at once");
+    let told = proxy.run(&["config", "check", "--json"]);
+    assert_eq!((told.code, &*told.output), (Some(0), "{\"is_valid\":true}"));
+    let told = proxy.run(&["config", "check", "--json", "--push", "maybe", "--tunnel", "x"]);
+    assert_eq!(told.code, Some(1), "{}", told.output);
+    let document = told.output.lines().find(|line| line.starts_with('{')).unwrap();
+    let document: Value = serde_json::from_str(document).unwrap();
+    assert_eq!(document["is_valid"], false, "{document}");
+    let problems: Vec<_> =
+        document["problems"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(problems.len(), 2, "{document}");
+    assert!(problems[0].starts_with("--push: ") && problems[1].starts_with("--tunnel: "));
 }
 
 #[test]
