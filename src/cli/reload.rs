@@ -4,6 +4,7 @@
 //! store, the way to upstreams) stays as it is, and the log names what wants a restart. A configuration
 //! that is not valid changes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -26,15 +27,15 @@ const AT_ONCE: [&str; 8] = [
     "quota-floor",
     "tag-ttl",
 ];
-/// What of a `[[registry]]` entry does not: the key for people, and as it is shown.
-const OF_REGISTRIES: [(&str, &str); 2] = [("registry.host", "host"), ("registry.proxy", "proxy")];
-
 /// What can be replaced.
 pub(super) struct Reload {
     pub(super) sources: Sources,
     pub(super) volume: Volume,
     pub(super) access: AccessRules,
     pub(super) operators: Arc<admin::Services>,
+    /// The configuration of the start, as it is shown: what takes effect at the next one is compared
+    /// with it, and stays as it is there.
+    pub(super) started: Value,
 }
 
 impl Reload {
@@ -61,7 +62,7 @@ impl Reload {
         self.operators.gateway.reconfigure(settings.gateway);
         self.operators.guard.replace_token(settings.admin_token);
         let is_heard = self.volume.set(settings.log.level);
-        let (in_force, waiting) = merged(&self.operators.config.load(), settings.shown);
+        let (in_force, waiting) = merged(&self.started, settings.shown);
         self.operators.config.store(Arc::new(in_force));
         tracing::info!("the configuration was read again and is in force");
         if !is_heard {
@@ -83,17 +84,14 @@ fn report(error: &ConfigError) {
 }
 
 /// What is in force now, as an operator may see it, and what of the new configuration is not.
-fn merged(before: &Value, mut after: Value) -> (Value, Vec<&'static str>) {
+fn merged(started: &Value, mut after: Value) -> (Value, Vec<&'static str>) {
     let mut waiting = Vec::new();
     for key in KEYS.iter().map(|key| key.name).filter(|name| !AT_ONCE.contains(name)) {
-        if keep(before, &mut after, key) {
+        if keep(started, &mut after, key) {
             waiting.push(key);
         }
     }
-    let changed = OF_REGISTRIES
-        .into_iter()
-        .filter(|(_, field)| of_registries(before, field).ne(of_registries(&after, field)));
-    waiting.extend(changed.map(|(key, _)| key));
+    waiting.extend(keep_registries(started, &mut after));
     (waiting_for(after, &waiting), waiting)
 }
 
@@ -106,10 +104,10 @@ pub(super) fn waiting_for(mut shown: Value, keys: &[&str]) -> Value {
 }
 
 /// Shows a key as it was, if it has changed; whether it has.
-fn keep(before: &Value, after: &mut Value, key: &str) -> bool {
+fn keep(started: &Value, after: &mut Value, key: &str) -> bool {
     let shown = |document: &Value| document.get("keys")?.get(key).cloned();
     let value = |entry: &Option<Value>| entry.as_ref()?.get("value").cloned();
-    let (old, new) = (shown(before), shown(after));
+    let (old, new) = (shown(started), shown(after));
     if value(&old) == value(&new) {
         return false;
     }
@@ -119,37 +117,94 @@ fn keep(before: &Value, after: &mut Value, key: &str) -> bool {
     true
 }
 
-/// One field of all `[[registry]]` entries, in their order.
-fn of_registries<'a>(
-    document: &'a Value,
-    field: &'a str,
-) -> impl Iterator<Item = Option<&'a Value>> {
+/// Shows which `[[registry]]` entries there are, and their proxies, as they were; which of the two has
+/// changed. The rest of an entry takes effect at once.
+fn keep_registries(started: &Value, after: &mut Value) -> Vec<&'static str> {
+    let (before, now) = (ways(started), ways(after));
+    let is_led = |(_, proxy): &(&String, &Option<Value>)| proxy.is_some();
+    let has_changed = [
+        ("registry.host", before.keys().ne(now.keys())),
+        ("registry.proxy", before.iter().filter(is_led).ne(now.iter().filter(is_led))),
+    ];
+    let entries = after.get_mut("registries").and_then(Value::as_array_mut);
+    if let Some(entries) = entries {
+        for entry in entries.iter_mut() {
+            lead_as_before(entry, &before);
+        }
+        let gone = before.into_iter().filter(|(host, _)| !now.contains_key(host));
+        entries.extend(gone.map(|(host, proxy)| match proxy {
+            Some(proxy) => json!({ "host": host, "proxy": proxy }),
+            None => json!({ "host": host }),
+        }));
+    }
+    has_changed.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()
+}
+
+fn lead_as_before(entry: &mut Value, before: &BTreeMap<String, Option<Value>>) {
+    let host = entry.get("host").and_then(Value::as_str);
+    let proxy = host.and_then(|host| before.get(host)).cloned().flatten();
+    let Some(fields) = entry.as_object_mut() else { return };
+    match proxy {
+        Some(proxy) => fields.insert("proxy".to_owned(), proxy),
+        None => fields.remove("proxy"),
+    };
+}
+
+/// The hosts of all `[[registry]]` entries, each with its proxy.
+fn ways(document: &Value) -> BTreeMap<String, Option<Value>> {
     let entries = document.get("registries").and_then(Value::as_array).into_iter().flatten();
-    entries.map(move |entry| entry.get(field))
+    let ways = entries.filter_map(|entry| {
+        let host = entry.get("host")?.as_str()?;
+        Some((host.to_owned(), entry.get("proxy").cloned()))
+    });
+    ways.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shown(listen: &str, ttl: &str, host: &str) -> Value {
+    fn shown(listen: &str, ttl: &str, registries: &Value) -> Value {
         json!({
             "keys": { "listen": { "value": listen }, "tag-ttl": { "value": ttl } },
-            "registries": [{ "host": host }],
+            "registries": registries,
         })
     }
 
     #[test]
     fn what_wants_a_restart_is_shown_as_it_was() {
-        let (in_force, waiting) =
-            merged(&shown("a:1", "1s", "x.example"), shown("a:2", "2s", "x.example"));
+        let registries = json!([{ "host": "x.example" }]);
+        let started = shown("a:1", "1s", &registries);
+        let (in_force, waiting) = merged(&started, shown("a:2", "2s", &registries));
         assert_eq!(waiting, ["listen"]);
         assert_eq!(in_force["keys"]["listen"]["value"], "a:1");
         assert_eq!(in_force["keys"]["tag-ttl"]["value"], "2s");
         assert_eq!(in_force["waiting_for_restart"], json!(["listen"]));
-        // Compared with what is in force, not with what was read last.
-        let (_, waiting) = merged(&in_force, shown("a:2", "2s", "y.example"));
-        assert_eq!(waiting, ["listen", "registry.host"]);
+        // What is as it was at the start waits for nothing.
+        assert!(merged(&started, shown("a:1", "3s", &registries)).1.is_empty());
+    }
+
+    #[test]
+    fn registries_and_their_proxies_are_shown_as_they_were() {
+        let started = json!([{ "host": "x.example", "username": "a" }, { "host": "y.example" }]);
+        let started = shown("a:1", "1s", &started);
+        let after = |registries| merged(&started, shown("a:1", "1s", &registries));
+        let (in_force, waiting) =
+            after(json!([{ "host": "x.example", "username": "b" }, { "host": "z.example" }]));
+        assert_eq!(waiting, ["registry.host"]);
+        let expected = json!([
+            { "host": "x.example", "username": "b" }, { "host": "z.example" }, { "host": "y.example" }
+        ]);
+        assert_eq!(in_force["registries"], expected);
+        let led = json!([{ "host": "y.example", "proxy": "direct" }, { "host": "x.example" }]);
+        let (in_force, waiting) = after(led);
+        assert_eq!(waiting, ["registry.proxy"], "their order is of no interest");
+        assert_eq!(
+            in_force["registries"],
+            json!([{ "host": "y.example" }, { "host": "x.example" }])
+        );
+        let (_, waiting) = after(json!([]));
+        assert_eq!(waiting, ["registry.host"], "no entry has a proxy");
     }
 
     #[test]

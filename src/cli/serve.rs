@@ -115,7 +115,8 @@ async fn serve(settings: Settings, sources: Sources, volume: Volume) -> anyhow::
     warn_of_credentials(&settings);
     let operators = Arc::new(operators);
     let access = listener.access_rules();
-    let reload = Reload { sources, volume, access, operators: operators.clone() };
+    let started = settings.shown;
+    let reload = Reload { sources, volume, access, operators: operators.clone(), started };
     tokio::spawn(admin.run(operators));
     let mut accepting = tokio::spawn(listener.run());
 

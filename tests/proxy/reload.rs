@@ -183,6 +183,22 @@ fn a_configuration_that_is_not_valid_changes_nothing() {
 }
 
 #[test]
+fn what_waits_for_a_restart_is_remembered() {
+    let entry = "[[registry]]\nhost = \"one.example\"";
+    let proxy = Proxy::builder(BINARY).config("push = \"client\"").tables(entry).start();
+    let waiting = || proxy.admin("/api/v1/config").json()["waiting_for_restart"].clone();
+    edit(&proxy, entry, &format!("{entry}\n[[registry]]\nhost = \"two.example\""));
+    reload(&proxy, 1);
+    assert_eq!(waiting(), serde_json::json!(["registry.host"]));
+    edit(&proxy, "push = \"client\"", "push = \"deny\"");
+    reload(&proxy, 2);
+    assert_eq!(waiting(), serde_json::json!(["registry.host"]));
+    edit(&proxy, "\n[[registry]]\nhost = \"two.example\"", "");
+    reload(&proxy, 3);
+    assert_eq!(waiting(), serde_json::json!([]));
+}
+
+#[test]
 fn the_admin_token_changes_while_it_runs() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
