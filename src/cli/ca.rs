@@ -7,11 +7,19 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use entrepot_ca::Authority;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use serde_json::json;
 use time::OffsetDateTime;
 
 use super::{Report, serve};
 use crate::config::Settings;
+
+/// What a CA consists of.
+const FILES: [&str; 2] = ["ca.crt", "ca.key"];
+
+/// How many names are tried for the old one: more than anybody renews a CA in as many seconds.
+const TRIES: u64 = 1_000;
 
 /// Shows the CA certificate, its fingerprint and when it ends; never makes one.
 pub(super) fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
@@ -43,7 +51,7 @@ pub(super) fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
 /// Every client has to trust the new one; a proxy that runs goes on with the old one until it is
 /// started again.
 pub(super) fn renew(settings: &Settings, report: Report) -> anyhow::Result<()> {
-    let aside = set_aside(&settings.ca_dir)?;
+    let aside = set_aside(&settings.ca_dir, SystemTime::now())?;
     let authority = serve::certificates(settings)?;
     let sha256 = authority.fingerprint().to_string();
     let mut output = io::stdout().lock();
@@ -63,19 +71,61 @@ pub(super) fn renew(settings: &Settings, report: Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Renames what there is of a CA. After an interruption, which a start reports as a CA of one file,
-/// this goes on when it is run again.
-fn set_aside(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+/// Renames what there is of a CA, to names that nobody has: what was set aside before stays. After an
+/// interruption, which a start reports as a CA of one file, this goes on when it is run again.
+fn set_aside(directory: &Path, now: SystemTime) -> anyhow::Result<Vec<PathBuf>> {
+    let secs = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let pair = |suffix: u64| FILES.map(|name| directory.join(format!("{name}.{suffix}")));
+    let is_free =
+        |names: &[PathBuf; 2]| names.iter().all(|name| fs::symlink_metadata(name).is_err());
+    let names = (secs..secs.saturating_add(TRIES)).map(pair).find(is_free);
+    let names = names.context("there is no free name for the old CA")?;
     let mut aside = Vec::new();
-    for name in ["ca.crt", "ca.key"] {
-        let (from, to) =
-            (directory.join(name), directory.join(format!("{name}.{}", now.as_secs())));
+    for (name, to) in FILES.into_iter().zip(names) {
+        let from = directory.join(name);
         if from.exists() {
-            fs::rename(&from, &to)
-                .with_context(|| format!("{} can't be renamed", from.display()))?;
+            rename(&from, &to).with_context(|| format!("{} can't be renamed", from.display()))?;
             aside.push(to);
         }
     }
     Ok(aside)
+}
+
+/// Renames a file, and never replaces another: somebody else may do the same just now.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system knows how; that nobody has the name was seen just before.
+        Err(Errno::INVAL | Errno::NOSYS) => fs::rename(from, to),
+        renamed => Ok(renamed?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_was_set_aside_before_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        let mut all = Vec::new();
+        for time in ["first", "second", "third"] {
+            for name in FILES {
+                fs::write(directory.path().join(name), format!("{time} {name}")).unwrap();
+            }
+            let aside = set_aside(directory.path(), now).unwrap();
+            let suffixes: Vec<_> = aside.iter().filter_map(|path| path.extension()).collect();
+            assert_eq!(suffixes[0], suffixes[1]);
+            all.extend(aside.into_iter().zip(FILES.map(|name| format!("{time} {name}"))));
+        }
+        assert_eq!(all.len(), 6);
+        for (path, text) in all {
+            assert_eq!(fs::read_to_string(&path).unwrap(), text, "{}", path.display());
+        }
+        let (from, to) =
+            (directory.path().join("ca.crt.1000"), directory.path().join("ca.crt.1001"));
+        assert_eq!(rename(&from, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
 }
