@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::log::chain;
 use crate::metrics::Count;
 
 /// How long downloads go past a store that has failed one: a disk does not heal within seconds,
@@ -31,7 +32,7 @@ impl Trouble {
         let is_news = !self.is_recent();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         if is_news {
-            let cause = error.source().map(ToString::to_string);
+            let cause = error.source().map(chain);
             tracing::error!(%error, cause, "the store can't take downloads: they are passed on unkept");
         }
     }

@@ -81,6 +81,7 @@ fn a_full_disk_stops_no_pull_and_is_used_again_when_there_is_room() {
     let blob = blob(&registry);
     assert_served(&proxy, &blob);
     assert_told_once(&proxy);
+    proxy.wait_for_log(&["the store can't take downloads", "No space left on device"]);
     assert!(!proxy.keeps(&blob.digest));
 
     disk.remount("size=20000000");
