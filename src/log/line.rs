@@ -243,6 +243,7 @@ impl RequestLine {
         tracing::warn!(
             id = %self.id,
             registry = self.subject.registry(),
+            repository = self.subject.repository(),
             object = self.subject.object(),
             wait_ms,
             "an answer was slow to begin"

@@ -268,6 +268,17 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_answer_is_named_as_its_request_is() {
+        let path = "/v2/library/alpine/manifests/3.20";
+        let hub = Registry::at(&"docker.io:443".parse().unwrap());
+        let subject = Subject::of(hub, Route::parse(path, None), path);
+        let text = logged(|| line(subject).warn_of_wait(Duration::from_secs(12)));
+        let named =
+            " registry=docker.io repository=library/alpine object=\"manifest 3.20\" wait_ms=12000";
+        assert!(text.trim_end().ends_with(named), "{text}");
+    }
+
+    #[test]
     fn a_failure_shows_its_status_and_reason() {
         let subject = Subject::Other("evil.example:22".to_owned());
         let denied = RequestLine {
