@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use self::privileges::Missing;
 use crate::config::drop_in::CACHE_VOLUME;
 use crate::config::keys::KEYS;
 use crate::config::{Settings, Sources};
@@ -51,14 +52,15 @@ pub fn run(
     environment: Vec<(String, String)>,
 ) -> ExitCode {
     let arguments: Vec<_> = arguments.into_iter().collect();
-    let settings = |given: &ArgMatches, environment| {
-        let settings = settings(given, environment)?;
-        privileges::give_up(&settings, &arguments);
-        anyhow::Ok(settings)
-    };
     let matches = match command().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
+    };
+    let missing = missing_directories(&matches);
+    let settings = |given: &ArgMatches, environment| {
+        let settings = settings(given, environment)?;
+        privileges::give_up(&settings, missing, &arguments);
+        anyhow::Ok(settings)
     };
     let outcome = match matches.subcommand() {
         Some(("serve", given)) => {
@@ -117,6 +119,15 @@ pub fn run(
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error, 1),
+    }
+}
+
+/// What the subcommand does about `ca-dir` and `cache-dir` where they are not there.
+fn missing_directories(matches: &ArgMatches) -> Missing {
+    match matches.subcommand() {
+        Some(("serve" | "import", _)) => Missing::Made,
+        Some(("ca", given)) if given.subcommand_name() == Some("renew") => Missing::Made,
+        _ => Missing::Left,
     }
 }
 

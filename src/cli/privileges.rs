@@ -5,9 +5,9 @@
 //! again as somebody who owns the directories.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, lchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, lchown};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -15,9 +15,18 @@ use std::process::Command;
 use crate::config::Settings;
 use crate::config::settings::RunAs;
 
+/// What becomes of directories that are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// They are made: the user could not make them.
+    Made,
+    /// Nobody needs them.
+    Left,
+}
+
 /// As root with `run-as`: does not come back, unless that user can't be become, or could not use what
 /// is there (a secret that is mounted read-only, say). Then root it stays, which is told.
-pub(super) fn give_up(settings: &Settings, arguments: &[OsString]) {
+pub(super) fn give_up(settings: &Settings, missing: Missing, arguments: &[OsString]) {
     let Some(run_as) = settings.run_as else { return };
     if !rustix::process::geteuid().is_root() {
         return;
@@ -27,7 +36,9 @@ pub(super) fn give_up(settings: &Settings, arguments: &[OsString]) {
     if user.uid == 0 {
         return;
     }
-    let handed_over = directories.into_iter().try_for_each(|path| hand_over(path, user));
+    let mut needed =
+        directories.into_iter().filter(|path| missing == Missing::Made || path.exists());
+    let handed_over = needed.try_for_each(|path| hand_over(path, user));
     let error = handed_over.err().unwrap_or_else(|| run_again(user, arguments));
     eprintln!(
         "entrepot: running on as root, since user {user} can't be become: {error}; start it as a \
@@ -46,12 +57,24 @@ fn owner_of(directory: &Path) -> Option<RunAs> {
 /// Gives root's directory, made if it is not there, with all that is in it to `user`. The directory
 /// itself comes last: what was cut short is finished the next time.
 fn hand_over(directory: &Path, user: RunAs) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
+    make(directory)?;
     if fs::metadata(directory)?.uid() != 0 {
         return Ok(());
     }
     hand_over_contents(directory, user)?;
     lchown(directory, Some(user.uid), Some(user.gid))
+}
+
+/// Makes a directory that is for nobody but its owner. Those above it are for all to go through: they
+/// stay root's.
+fn make(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = directory.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    DirBuilder::new().mode(0o700).create(directory)
 }
 
 /// Links are not followed, and what is somebody else's stays theirs.
@@ -83,9 +106,23 @@ fn run_again(user: RunAs, arguments: &[OsString]) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
+
+    #[test]
+    fn what_is_made_is_for_its_owner_alone_and_can_be_reached() {
+        assert!(rustix::process::geteuid().is_root(), "this test needs root");
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join("entrepot/cache");
+        hand_over(&directory, RunAs { uid: 65_532, gid: 65_532 }).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&directory), 0o700);
+        assert_eq!(fs::metadata(&directory).unwrap().uid(), 65_532);
+        let usual = home.path().join("usual");
+        fs::create_dir(&usual).unwrap();
+        assert_eq!(mode(directory.parent().unwrap()), mode(&usual), "the user goes through it");
+    }
 
     #[test]
     fn what_is_roots_is_handed_over_and_nothing_else() {

@@ -125,6 +125,12 @@ fn a_mistyped_directory_is_no_empty_store() {
         assert!(told.output.contains(&expected), "{arguments:?}: {}", told.output);
         assert!(!typo.exists(), "{arguments:?}");
     }
+    // Nor is one made for somebody else.
+    assert!(rustix::process::geteuid().is_root(), "this test needs root");
+    let dir = typo.display().to_string();
+    let environment = [("ENTREPOT_DATA_DIR", &*dir), ("ENTREPOT_RUN_AS", "65532")];
+    assert_eq!(run(BINARY.as_ref(), &["ls"], &environment).code, Some(1));
+    assert!(!typo.exists());
     // A directory that has yet to become one is not made one either.
     let empty = home.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
