@@ -1,5 +1,7 @@
 //! The admin API of a running proxy, as the command line uses it.
 
+use std::error::Error as _;
+use std::io::{self, ErrorKind};
 use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -41,7 +43,7 @@ pub(super) struct Api {
 }
 
 /// The body of a request: pieces as they come, none for most.
-pub(super) type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
+pub(super) type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
 
 impl Api {
     /// The API of `server`, or of the proxy that this configuration is for.
@@ -120,7 +122,7 @@ impl Api {
 
     /// What to say of an answer that has no end.
     pub(super) fn broken(&self) -> anyhow::Error {
-        anyhow::anyhow!("the proxy on {} ended before it was done", self.at)
+        anyhow::anyhow!("the proxy on {} has ended the connection before it was done", self.at)
     }
 }
 
@@ -147,8 +149,8 @@ impl<T: DeserializeOwned> Lines<T> {
         Self { body: response.into_body(), rest: Vec::new(), line: PhantomData }
     }
 
-    /// The next; none at the end. It waits as long as the work takes: TCP tells when the other side
-    /// is gone.
+    /// The next; none at the end, be it that of the answer or of the connection. It waits as long as
+    /// the work takes: TCP tells when the other side is gone.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<T>> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
@@ -157,6 +159,7 @@ impl<T: DeserializeOwned> Lines<T> {
             }
             match self.body.frame().await {
                 None => return Ok(None),
+                Some(Err(error)) if is_hangup(&error) => return Ok(None),
                 Some(frame) => {
                     self.rest.extend_from_slice(&frame?.into_data().unwrap_or_default());
                 }
@@ -166,6 +169,14 @@ impl<T: DeserializeOwned> Lines<T> {
             }
         }
     }
+}
+
+/// Whether the other side has closed the connection in the middle of an answer.
+fn is_hangup(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    let kind = cause.map(io::Error::kind);
+    error.is_incomplete_message()
+        || matches!(kind, Some(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset))
 }
 
 /// A wildcard address is listened on, not connected to.

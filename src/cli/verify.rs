@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::bail;
 use entrepot_cache::Pace;
 use http::Method;
 
@@ -52,17 +52,20 @@ async fn find(settings: &Settings, server: Option<&str>) -> anyhow::Result<Findi
 /// What a running proxy finds.
 async fn of_running(api: &Api) -> anyhow::Result<Findings> {
     let response = api.send(Method::POST, "/api/v1/verify").await?;
-    let mut lines = Lines::new(response);
     let mut bar = Bar::new();
-    let found = loop {
-        match lines.next().await?.ok_or_else(|| api.broken())? {
-            Told::Summary(findings) => break Ok(findings),
-            Told::Error(reason) => break Err(anyhow!("the proxy could not: {reason}")),
-            told => bar.hear(&told),
-        }
-    };
+    let found = hear(api, Lines::new(response), &mut bar).await;
     bar.clear();
     found
+}
+
+async fn hear(api: &Api, mut lines: Lines<Told>, bar: &mut Bar) -> anyhow::Result<Findings> {
+    loop {
+        match lines.next().await?.ok_or_else(|| api.broken())? {
+            Told::Summary(findings) => return Ok(findings),
+            Told::Error(reason) => bail!("the proxy could not: {reason}"),
+            told => bar.hear(&told),
+        }
+    }
 }
 
 fn tell(findings: &Findings, report: Report) -> anyhow::Result<()> {

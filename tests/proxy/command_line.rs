@@ -1,5 +1,6 @@
 //! The command line beside `serve`: checks, configuration, the CA, documents.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 
 use entrepot_testkit::proxy::{Signal, run};
@@ -209,6 +210,24 @@ fn a_renewed_ca_is_another_and_the_old_one_is_kept() {
     }
     proxy.restart(Signal::TERM);
     proxy.wait_for_log(&[&after]);
+}
+
+#[test]
+fn a_proxy_that_ends_while_it_verifies_is_told_as_such() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let proxy = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
+        while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+        let begun = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n";
+        stream.write_all(begun.as_bytes()).unwrap();
+    });
+    let told = run(BINARY.as_ref(), &["verify", "--server", &url], &[]);
+    proxy.join().unwrap();
+    assert_eq!(told.code, Some(2), "{}", told.output);
+    let expected = "has ended the connection before it was done";
+    assert!(told.output.ends_with(expected), "{}", told.output);
 }
 
 #[test]
