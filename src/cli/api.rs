@@ -49,7 +49,7 @@ impl Api {
     /// The API of `server`, or of the proxy that this configuration is for.
     pub(super) fn new(settings: &Settings, server: Option<&str>) -> anyhow::Result<Self> {
         let at = match server {
-            Some(url) => server_at(url)?,
+            Some(url) => server_at(url).context("--server")?,
             None => reachable(settings.admin_listen).to_string(),
         };
         let token = settings.admin_token_file.as_ref().map(std::fs::read_to_string).transpose();
@@ -126,13 +126,19 @@ impl Api {
     }
 }
 
+/// `--server` as it was given, if a proxy can have it.
+pub(super) fn server_url(url: &str) -> anyhow::Result<String> {
+    server_at(url)?;
+    Ok(url.to_owned())
+}
+
 fn server_at(url: &str) -> anyhow::Result<String> {
     let address = ProxyAddress::from_url(url);
     match address {
         Ok(address) if !url.to_ascii_lowercase().starts_with("https") => {
             Ok(address.authority().to_string())
         }
-        _ => bail!("--server: expected http://HOST:PORT, the address of a proxy's admin-listen"),
+        _ => bail!("expected http://HOST:PORT, the address of a proxy's admin-listen"),
     }
 }
 

@@ -235,7 +235,7 @@ fn json() -> Arg {
 }
 
 fn server() -> Arg {
-    Arg::new("server").long("server").value_name("URL").help(
+    Arg::new("server").long("server").value_name("URL").value_parser(api::server_url).help(
         "The admin listener of a running proxy, http://HOST:PORT [default: that of the configuration]",
     )
 }

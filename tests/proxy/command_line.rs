@@ -213,6 +213,16 @@ fn a_renewed_ca_is_another_and_the_old_one_is_kept() {
 }
 
 #[test]
+fn a_server_without_a_scheme_is_wrong_usage() {
+    for subcommand in [&["ls"][..], &["verify"], &["pull", "alpine"], &["rm", "alpine"]] {
+        let arguments = [subcommand, &["--server", "127.0.0.1:3129"]].concat();
+        let told = run(BINARY.as_ref(), &arguments, &[]);
+        assert_eq!(told.code, Some(2), "{subcommand:?}: {}", told.output);
+        assert!(told.output.contains("expected http://HOST:PORT"), "{}", told.output);
+    }
+}
+
+#[test]
 fn a_proxy_that_ends_while_it_verifies_is_told_as_such() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
