@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use serde_json::{Value, json};
 
-use super::Report;
+use super::{Report, unless_closed};
 use crate::config::{ConfigError, Settings};
 
 /// Shows every key with its value and where that comes from; passwords are hidden.
@@ -20,13 +20,18 @@ pub(super) fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
 /// Says whether the configuration is valid: one that is not has never become settings. What is wrong
 /// with it stays the caller's to tell; as JSON it is told here, too.
 pub(super) fn check(loaded: anyhow::Result<Settings>, report: Report) -> anyhow::Result<()> {
-    let mut output = io::stdout().lock();
-    if report == Report::Json {
-        writeln!(output, "{}", verdict(loaded.as_ref().err()))?;
-    } else if loaded.is_ok() {
-        writeln!(output, "the configuration is valid")?;
-    }
+    unless_closed(tell(loaded.as_ref().err(), report))?;
     loaded.map(drop)
+}
+
+fn tell(error: Option<&anyhow::Error>, report: Report) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    match report {
+        Report::Json => writeln!(output, "{}", verdict(error))?,
+        Report::Text if error.is_none() => writeln!(output, "the configuration is valid")?,
+        Report::Text => {}
+    }
+    Ok(())
 }
 
 fn verdict(error: Option<&anyhow::Error>) -> Value {

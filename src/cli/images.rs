@@ -13,7 +13,7 @@ use url::form_urlencoded;
 
 use super::api::Api;
 use super::site::{Site, unbounded};
-use super::{Report, short};
+use super::{Report, short, unless_closed};
 use crate::config::Settings;
 use crate::images::{Image, Images, MOST, Query, Removed, Selection};
 use crate::oci::ImageName;
@@ -227,7 +227,7 @@ async fn change_each(
         match change_one(site, change, name).await {
             Ok(told) => {
                 if report == Report::Text {
-                    tell(change, name, &told)?;
+                    unless_closed(tell(change, name, &told))?;
                 }
                 done.push(with_name(told, name));
             }
@@ -235,7 +235,8 @@ async fn change_each(
         }
     }
     if report == Report::Json {
-        writeln!(io::stdout().lock(), "{}", json!({ "images": done, "errors": failed }))?;
+        let told = writeln!(io::stdout().lock(), "{}", json!({ "images": done, "errors": failed }));
+        unless_closed(told.map_err(Into::into))?;
     }
     if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("\nentrepot: ")) }
 }

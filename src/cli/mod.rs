@@ -15,6 +15,7 @@ mod site;
 mod verify;
 
 use std::ffi::OsString;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -116,10 +117,26 @@ pub fn run(
         // clap requires a subcommand and knows no other.
         _ => Ok(()),
     };
-    match outcome {
+    match unless_closed(outcome) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error, 1),
     }
+}
+
+/// Whoever closes our standard output (`entrepot ls | head -1`) has read what they wanted: that is no
+/// failure, and nobody is there to be told more.
+fn unless_closed(told: anyhow::Result<()>) -> anyhow::Result<()> {
+    match told {
+        Err(error) if is_closed_output(&error) => Ok(()),
+        told => told,
+    }
+}
+
+/// Whether standard output was closed. What is said of other pipes, and of an archive that was not
+/// taken whole, has a context.
+fn is_closed_output(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<io::Error>();
+    error.chain().count() == 1 && cause.is_some_and(|cause| cause.kind() == ErrorKind::BrokenPipe)
 }
 
 /// What the subcommand does about `ca-dir` and `cache-dir` where they are not there.
@@ -138,7 +155,8 @@ fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
 
 /// Help goes to standard output and is a success; anything else is wrong usage.
 fn usage(error: &clap::Error) -> ExitCode {
-    if error.print().is_err() || error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+    let told = unless_closed(error.print().map_err(anyhow::Error::from));
+    if told.is_err() || error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
 }
 
 fn command() -> Command {

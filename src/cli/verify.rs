@@ -10,9 +10,9 @@ use anyhow::bail;
 use entrepot_cache::Pace;
 use http::Method;
 
-use super::Report;
 use super::api::{Api, Lines};
 use super::site::Site;
+use super::{Report, unless_closed};
 use crate::admin::verification::{Findings, Progress, Told, verify};
 use crate::config::Settings;
 
@@ -30,7 +30,7 @@ pub(super) fn run(
 ) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let findings = runtime.block_on(find(settings, server))?;
-    tell(&findings, report)?;
+    unless_closed(tell(&findings, report))?;
     Ok(if findings.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

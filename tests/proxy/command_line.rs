@@ -2,12 +2,14 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
+use std::process::Command;
 
 use entrepot_testkit::proxy::{Signal, run};
-use entrepot_testkit::{Proxy, Registry};
+use entrepot_testkit::{Image, Proxy, Registry};
 use serde_json::Value;
 
 use crate::bad_disk::FailingCalls;
+use crate::images::{pull, told};
 use crate::{ALPINE, BINARY, in_front_of, one_layer};
 
 #[test]
@@ -210,6 +212,52 @@ fn a_renewed_ca_is_another_and_the_old_one_is_kept() {
     }
     proxy.restart(Signal::TERM);
     proxy.wait_for_log(&[&after]);
+}
+
+/// The exit code of a program whose standard output nobody reads, and what else it says.
+pub(crate) fn unread(arguments: &[&str]) -> (Option<i32>, String) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ran = Command::new(BINARY).args(arguments).stdout(writer).output().unwrap();
+    (ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned())
+}
+
+#[test]
+fn who_stops_reading_has_read_enough() {
+    let registry = Registry::open();
+    let image = Image::random(1, 1_000);
+    let tags = ["1", "2", "3"];
+    for tag in tags {
+        registry.push(ALPINE, tag, &image);
+    }
+    let proxy = in_front_of(&registry);
+    for tag in tags {
+        pull(&proxy, ALPINE, tag);
+    }
+    let config = proxy.config_file().display().to_string();
+    for arguments in [
+        &["man"][..],
+        &["completions", "bash"],
+        &["--help"],
+        &["--version"],
+        &["ls", "--config", &config],
+        &["pin", "alpine:1", "alpine:2", "--config", &config],
+        &["check", "--config", &config],
+        &["verify", "--config", &config],
+        &["config", "show", "--config", &config],
+        &["config", "check", "--json", "--config", &config],
+        &["ca", "show", "--config", &config],
+    ] {
+        assert_eq!(unread(arguments), (Some(0), String::new()), "{arguments:?}");
+    }
+    let pinned = |name| told(&proxy, &["ls", name])["images"][0]["is_pinned"] == true;
+    assert!(pinned("alpine:1") && pinned("alpine:2"), "all of it is done");
+    // What is found stays found.
+    let (code, _) = unread(&["config", "check", "--json", "--push", "maybe"]);
+    assert_eq!(code, Some(1));
+    proxy.damage(&image.layers[0].digest);
+    let (code, words) = unread(&["verify", "--config", &config]);
+    assert_eq!(code, Some(1), "{words}");
 }
 
 #[test]

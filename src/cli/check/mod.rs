@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::Report;
+use super::{Report, unless_closed};
 use crate::config::Settings;
 
 /// How much is checked.
@@ -55,7 +55,7 @@ pub(super) fn run(
         }
         Depth::Client(url) => reach::through(settings, url)?,
     };
-    tell(&findings, report)?;
+    unless_closed(tell(&findings, report))?;
     let failed = findings.iter().filter(|finding| finding.found.is_err()).count();
     if failed > 0 {
         eprintln!("entrepot: {failed} of the checks failed");
@@ -64,14 +64,15 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell(findings: &[Finding], report: Report) -> io::Result<()> {
+fn tell(findings: &[Finding], report: Report) -> anyhow::Result<()> {
     let mut output = io::stdout().lock();
     if report == Report::Json {
         let checks = findings.iter().map(|Finding { what, found }| match found {
             Ok(words) => json!({ "what": what, "is_ok": true, "words": words }),
             Err(error) => json!({ "what": what, "is_ok": false, "words": format!("{error:#}") }),
         });
-        return writeln!(output, "{}", json!({ "checks": checks.collect::<Vec<_>>() }));
+        writeln!(output, "{}", json!({ "checks": checks.collect::<Vec<_>>() }))?;
+        return Ok(());
     }
     for Finding { what, found } in findings {
         match found {

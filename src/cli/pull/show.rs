@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::super::short;
+use super::super::{is_closed_output, short};
 use super::Report;
 use crate::admin::pull::{Beginning, Done, Object, Origin, Summary, Told};
 use crate::log::bytes;
@@ -21,6 +21,8 @@ pub(super) enum Show {
     Lines(HashMap<String, Object>),
     /// Each line of the API, as it is.
     Json,
+    /// Nothing more: nobody reads it, and the images are wanted all the same.
+    Nothing,
 }
 
 impl Show {
@@ -36,7 +38,19 @@ impl Show {
 
     /// Tells the next thing. What fails is for the caller to tell.
     pub(super) fn hear(&mut self, told: &Told) -> anyhow::Result<()> {
+        match self.tell(told) {
+            Err(error) if is_closed_output(&error) => {
+                self.clear();
+                *self = Self::Nothing;
+                Ok(())
+            }
+            told => told,
+        }
+    }
+
+    fn tell(&mut self, told: &Told) -> anyhow::Result<()> {
         match (&mut *self, told) {
+            (Self::Nothing, _) | (Self::Lines(_), Told::Progress(_)) => {}
             (Self::Json, told) => writeln!(io::stdout(), "{}", serde_json::to_string(told)?)?,
             (Self::Bars(all, bars), Told::Image(beginning)) => {
                 all.println(headline(beginning))?;
@@ -67,13 +81,22 @@ impl Show {
                 writeln!(io::stdout(), "{}", footline(summary))?;
             }
             (_, Told::Error(_)) => self.end(),
-            (Self::Lines(_), Told::Progress(_)) => {}
         }
         Ok(())
     }
 
+    /// Takes the bars away.
+    pub(super) fn clear(&mut self) {
+        if let Self::Bars(all, bars) = self {
+            bars.clear();
+            if all.clear().is_err() {
+                tracing::debug!("the terminal is gone");
+            }
+        }
+    }
+
     /// Bars of what has not come stay as they are.
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         if let Self::Bars(_, bars) = self {
             for (_, bar) in bars.drain() {
                 bar.abandon();
