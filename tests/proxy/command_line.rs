@@ -304,5 +304,8 @@ fn shells_and_man_are_told_of_every_subcommand() {
     for name in subcommands {
         assert!(manual.output.contains(&format!("entrepot\\-{name}")), "{name}");
     }
+    let pages = manual.output.matches(".TH ").count();
+    assert_eq!(manual.output.matches(".SH \"EXIT STATUS\"").count(), pages);
+    assert!(manual.output.contains("the registry's quota is used up (429)"));
     assert_eq!(run(BINARY.as_ref(), &["completions", "tcsh"], &[]).code, Some(2));
 }
