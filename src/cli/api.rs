@@ -115,11 +115,6 @@ impl Api {
         document(self.send(method, path).await?).await
     }
 
-    /// Where it is.
-    pub(super) fn at(&self) -> &str {
-        &self.at
-    }
-
     /// What to say of an answer that has no end.
     pub(super) fn broken(&self) -> anyhow::Error {
         anyhow::anyhow!("the proxy on {} has ended the connection before it was done", self.at)

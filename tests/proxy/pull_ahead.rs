@@ -3,13 +3,15 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use entrepot_testkit::proxy::{Finished, Signal};
+use entrepot_testkit::proxy::{Finished, Signal, run};
 use entrepot_testkit::{
-    Access, Fault, Gate, Image, Index, On, PATIENCE, Proxy, Registry, Request, User,
+    Access, Fault, Gate, Image, Index, On, PATIENCE, Proxy, Registry, Request, Response, Server,
+    User,
 };
 use serde_json::Value;
 
 use crate::bad_disk::FailingCalls;
+use crate::command_line::unread;
 use crate::{ALPINE, BINARY, PRIVATE, in_front_of, one_layer};
 
 /// A registry with an image of two layers for two architectures, and a proxy in front of it.
@@ -195,6 +197,61 @@ fn without_a_proxy_it_says_how_to_start_one() {
 }
 
 #[test]
+fn a_proxy_that_refuses_one_image_is_asked_for_the_next() {
+    let summary = r#"{"summary":{"image":"docker.io/library/b:1","digest":"sha256:0","platforms":[],
+        "objects":1,"bytes":1,"fetched_blobs":0,"fetched_bytes":0}}"#;
+    let summary = summary.replace('\n', "") + "\n";
+    let refusal = r#"{"errors":[{"message":"too many pulls"}]}"#;
+    let server = Server::http(move |request| {
+        let is_first = request.target.contains("library%2Fa");
+        let (status, body) = if is_first { (429, refusal) } else { (200, &*summary) };
+        Response::new(status).body(body.to_owned())
+    });
+    let url = format!("http://{}", server.address());
+    let environment = [("ENTREPOT_DATA_DIR", "/nonexistent")];
+    let told = run(BINARY.as_ref(), &["pull", "--server", &url, "a:1", "b:1"], &environment);
+    assert_eq!(told.code, Some(1), "{}", told.output);
+    let refused = "docker.io/library/a:1 was not pulled: the proxy answered 429: too many pulls";
+    assert!(told.output.contains(refused), "{}", told.output);
+    assert!(told.output.contains("docker.io/library/b:1 is here"), "{}", told.output);
+
+    let nobody = ["pull", "--server", "http://127.0.0.1:1", "a:1", "b:1"];
+    let told = run(BINARY.as_ref(), &nobody, &environment);
+    assert_eq!(told.code, Some(1), "{}", told.output);
+    for name in ["library/a:1", "library/b:1"] {
+        let missed = format!("{name} was not pulled: no proxy answers");
+        assert!(told.output.contains(&missed), "{}", told.output);
+    }
+}
+
+#[test]
+fn a_proxy_that_ends_in_the_middle_is_told_as_such() {
+    let (registry, proxy, blob) = one_layer(1_000_000);
+    let gate = Gate::new();
+    registry.fault(On::get(&blob.digest), Fault::Stall(800_000, gate.clone()));
+    std::thread::scope(|scope| {
+        let pull = scope.spawn(|| proxy.run(&["pull", "alpine:1"]));
+        gate.wait_until_reached(1);
+        proxy.signal(Signal::KILL);
+        let broken = pull.join().unwrap();
+        assert_eq!(broken.code, Some(1), "{}", broken.output);
+        let expected = "has ended the connection before it was done";
+        assert!(broken.output.contains(expected), "{}", broken.output);
+        assert!(!broken.output.contains("chunk"), "{}", broken.output);
+    });
+    gate.open();
+}
+
+#[test]
+fn who_stops_reading_gets_the_images_all_the_same() {
+    let (_registry, proxy, blob) = one_layer(300_000);
+    let config = proxy.config_file().display().to_string();
+    let (code, words) = unread(&["pull", "alpine:1", "--config", &config]);
+    assert_eq!((code, &*words), (Some(0), ""));
+    assert!(proxy.keeps(&blob.digest));
+}
+
+#[test]
 fn the_api_is_asked_in_one_way() {
     let proxy = Proxy::builder(BINARY).start();
     for query in ["", "?image=A", "?image=a&image=b", "?image=a&platform=x", "?image=a&tag=1"] {
@@ -211,17 +268,20 @@ fn what_came_before_an_interrupt_need_not_come_again() {
     let gate = Gate::new();
     registry.fault(On::get(&blob.digest), Fault::Stall(800_000, gate.clone()));
     let config = proxy.config_file();
-    let mut pull = Command::new(BINARY)
+    let pull = Command::new(BINARY)
         .args(["pull", "alpine:1", "--config"])
         .arg(config)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     gate.wait_until_reached(1);
     wait_for_bytes(&proxy, 500_000);
     rustix::process::kill_process(rustix::process::Pid::from_child(&pull), Signal::INT).unwrap();
-    assert!(!pull.wait().unwrap().success());
+    let interrupted = pull.wait_with_output().unwrap();
+    let words = String::from_utf8_lossy(&interrupted.stderr).into_owned();
+    assert_eq!(interrupted.status.code(), Some(1), "{words}");
+    assert!(words.contains("interrupted: what has come stays"), "{words}");
     proxy.wait_for_log(&["nobody listens"]);
     assert!(!proxy.keeps(&blob.digest), "nothing half-done is to be seen");
     proxy.restart(Signal::KILL);

@@ -6,7 +6,7 @@ mod show;
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use http::Method;
 use url::form_urlencoded;
@@ -41,28 +41,56 @@ pub(super) fn arguments(command: Command) -> Command {
     command.arg(image).arg(platform).arg(all)
 }
 
+/// Why an image is not here.
+struct Miss {
+    code: u8,
+    why: String,
+}
+
+impl Miss {
+    fn told(failure: Failure) -> Self {
+        Self { code: exit_code(failure.kind), why: failure.message }
+    }
+
+    /// The proxy could not be asked, or did not tell the end.
+    fn untold(wanted: &Wanted, error: &anyhow::Error) -> Self {
+        Self { code: 1, why: format!("{} was not pulled: {error:#}", wanted.image) }
+    }
+}
+
 /// Brings the images in, one after the other; all are tried. The exit code is that of the first
-/// failure.
+/// failure. Ends as soon as somebody interrupts it.
 pub(super) fn run(
     settings: &Settings,
     given: &ArgMatches,
     report: Report,
 ) -> anyhow::Result<ExitCode> {
     let api = Api::new(settings, given.get_one::<String>("server").map(String::as_str))?;
+    let wanted = wanted(given);
     let mut show = Show::new(report);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut code = ExitCode::SUCCESS;
-    let mut has_failed = false;
-    for wanted in wanted(given) {
-        if let Err(failure) = runtime.block_on(pull(&api, &wanted, &mut show))? {
-            eprintln!("entrepot: {}", failure.message);
-            if !has_failed {
-                code = ExitCode::from(exit_code(failure.kind));
-            }
-            has_failed = true;
+    let done = runtime.block_on(async {
+        tokio::select! {
+            done = pull_all(&api, &wanted, &mut show) => Some(done),
+            interrupted = tokio::signal::ctrl_c() => interrupted.err().map(|error| Err(error.into())),
+        }
+    });
+    done.unwrap_or_else(|| {
+        show.clear();
+        bail!("interrupted: what has come stays, and the next pull goes on from there")
+    })
+}
+
+async fn pull_all(api: &Api, all: &[Wanted], show: &mut Show) -> anyhow::Result<ExitCode> {
+    let mut code = None;
+    for wanted in all {
+        if let Err(miss) = pull(api, wanted, show).await? {
+            show.end();
+            eprintln!("entrepot: {}", miss.why);
+            code = code.or(Some(miss.code));
         }
     }
-    Ok(code)
+    Ok(code.map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
 fn wanted(given: &ArgMatches) -> Vec<Wanted> {
@@ -75,20 +103,22 @@ fn wanted(given: &ArgMatches) -> Vec<Wanted> {
     images.map(|image| Wanted { image: image.clone(), platforms: platforms.clone() }).collect()
 }
 
-/// Has the proxy bring one image in.
-async fn pull(api: &Api, wanted: &Wanted, show: &mut Show) -> anyhow::Result<Result<(), Failure>> {
-    let response = api.send(Method::POST, &path(wanted)).await?;
-    let mut lines = Lines::new(response);
-    let broken = || {
-        let (at, image) = (api.at(), &wanted.image);
-        anyhow!("the proxy on {at} ended before {image} was here: what has come is kept")
+/// Has the proxy bring one image in. An error is one of telling it, which no other image mends.
+async fn pull(api: &Api, wanted: &Wanted, show: &mut Show) -> anyhow::Result<Result<(), Miss>> {
+    let mut lines = match api.send(Method::POST, &path(wanted)).await {
+        Ok(response) => Lines::new(response),
+        Err(error) => return Ok(Err(Miss::untold(wanted, &error))),
     };
     loop {
-        let told = lines.next().await.with_context(broken)?.ok_or_else(broken)?;
+        let line = lines.next().await.and_then(|line| line.ok_or_else(|| api.broken()));
+        let told = match line.context("what has come is kept") {
+            Ok(told) => told,
+            Err(error) => return Ok(Err(Miss::untold(wanted, &error))),
+        };
         show.hear(&told)?;
         match told {
             Told::Summary(_) => return Ok(Ok(())),
-            Told::Error(failure) => return Ok(Err(failure)),
+            Told::Error(failure) => return Ok(Err(Miss::told(failure))),
             Told::Image(_) | Told::Progress(_) | Told::Done(_) => {}
         }
     }
