@@ -2,9 +2,8 @@
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
-};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -61,15 +60,6 @@ impl CaDirectory {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// What root makes here belongs to whoever the directory belongs to: operators look after a
-    /// service's CA as root. A root that may not give files away keeps them.
-    pub(crate) fn hand_over(&self, file: &File) {
-        let Ok(owner) = fs::metadata(&self.path) else { return };
-        if rustix::process::geteuid().is_root() && owner.uid() != 0 {
-            let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
-        }
     }
 
     pub(crate) fn certificate(&self) -> PathBuf {

@@ -55,8 +55,7 @@ pub(crate) fn ensure(
         let _ = clear_staged(directory);
         return Ok(Outcome::Found);
     }
-    let lock = lock(&directory.path().join(LOCK))?;
-    directory.hand_over(&lock);
+    let _lock = lock(&directory.path().join(LOCK))?;
     match finish_interrupted(directory)? {
         Contents::Pair => Ok(Outcome::Found),
         Contents::Nothing => create(directory, &make()?).map(|()| Outcome::Made),
@@ -66,8 +65,8 @@ pub(crate) fn ensure(
 
 fn create(directory: &CaDirectory, root: &Root) -> Result<(), AuthorityError> {
     let (key, certificate) = staged(directory);
-    stage(directory, &key, root.key_pem.as_bytes(), KEY_MODE)?;
-    stage(directory, &certificate, root.certificate_pem.as_bytes(), CERTIFICATE_MODE)?;
+    stage(&key, root.key_pem.as_bytes(), KEY_MODE)?;
+    stage(&certificate, root.certificate_pem.as_bytes(), CERTIFICATE_MODE)?;
     sync(directory.path())?;
     publish(directory, &key, &directory.key())?;
     publish(directory, &certificate, &directory.certificate())?;
@@ -90,17 +89,11 @@ fn staged(directory: &CaDirectory) -> (PathBuf, PathBuf) {
 
 /// A new file with exactly `mode`, from its first byte on no more than that: the umask can only
 /// take away.
-fn stage(
-    directory: &CaDirectory,
-    path: &Path,
-    contents: &[u8],
-    mode: u32,
-) -> Result<(), AuthorityError> {
+fn stage(path: &Path, contents: &[u8], mode: u32) -> Result<(), AuthorityError> {
     let write = || {
         remove(path)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.set_permissions(Permissions::from_mode(mode))?;
-        directory.hand_over(&file);
         file.write_all(contents)?;
         file.sync_all()
     };
@@ -234,8 +227,8 @@ mod tests {
     fn interrupted_after(steps: usize, directory: &CaDirectory) {
         let (key, certificate) = staged(directory);
         let create: [&dyn Fn() -> Result<(), AuthorityError>; 4] = [
-            &|| stage(directory, &key, b"old key", KEY_MODE),
-            &|| stage(directory, &certificate, b"old crt", CERTIFICATE_MODE),
+            &|| stage(&key, b"old key", KEY_MODE),
+            &|| stage(&certificate, b"old crt", CERTIFICATE_MODE),
             &|| publish(directory, &key, &directory.key()),
             &|| publish(directory, &certificate, &directory.certificate()),
         ];

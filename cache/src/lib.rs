@@ -116,6 +116,7 @@ pub use errors::{
 pub use hasher::Hasher;
 pub use index::IndexState;
 pub use inspect::{Pace, Verdict};
+pub use lock::is_held;
 pub use options::Options;
 pub use pruning::{Lifetimes, ReadTag};
 pub use reader::Reader;

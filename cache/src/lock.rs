@@ -1,9 +1,10 @@
 //! One process owns a store: an advisory lock on a file that names its holder.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 
 use crate::OpenError;
@@ -31,6 +32,16 @@ impl Lock {
         sign(&file).map_err(failed)?;
         Ok(Self { _file: file })
     }
+}
+
+/// Whether a process has the store in `dir` open. Only looks; also `false` where that can't be told.
+#[must_use]
+pub fn is_held(dir: &Path) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = open(dir.join("lock"), flags, Mode::empty());
+    opened.is_ok_and(|file| {
+        flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+    })
 }
 
 fn acquire(tree: &Tree, file: &DiskFile) -> Result<bool, DiskError> {

@@ -202,8 +202,12 @@ impl Store {
             object
         } else {
             // Reserved meanwhile, so that nobody removes it while it is being found.
-            let Boarding::Lead(ticket) = self.shared.flights.board(digest, &origin) else {
-                return None;
+            let ticket = loop {
+                match self.shared.flights.board(digest, &origin) {
+                    Boarding::Follow(_) => return None,
+                    Boarding::Wait(freed) => freed.await,
+                    Boarding::Lead(ticket) => break ticket,
+                }
             };
             let shared = Arc::clone(&self.shared);
             let found = blocking::run(move || {
@@ -445,14 +449,13 @@ type StartIndex = fn(Tree, Interpreter, Arc<Lock>) -> Index;
 fn open(options: Options, start: StartIndex) -> Result<Shared, OpenError> {
     let keeper = Keeper::new(Bounds::of(&options));
     let documents = Interpreter::new(options.references);
-    let disk = options.disk.in_the_hands_of(&options.dir);
-    let tree = Tree::new(options.dir, disk);
+    let tree = Tree::new(options.dir, options.disk);
     tree.claim()?;
     let lock = Arc::new(Lock::take(&tree)?);
     let prepared = tree.create_directories().and_then(|()| recover(&tree));
     let pins = prepared.and_then(|()| Pins::load(&tree));
     let pins = pins.map_err(|error| tree.failed(error))?;
-    let walked = Tree::new(tree.dir().to_owned(), Disk::real().in_the_hands_of(tree.dir()));
+    let walked = Tree::new(tree.dir().to_owned(), Disk::real());
     let index = start(walked, documents, Arc::clone(&lock));
     Ok(Shared {
         tree,

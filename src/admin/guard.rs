@@ -104,7 +104,10 @@ impl Guard {
         body: Option<&'static str>,
     ) -> Result<(), Denial> {
         let is_authorized = self.authorized(headers)?;
-        if !is_authorized && !ends.client.ip().to_canonical().is_loopback() {
+        // Whoever hands connections on, as a sidecar does, may do so from loopback, but not to it.
+        let is_here =
+            [ends.client, ends.own].iter().all(|end| end.ip().to_canonical().is_loopback());
+        if !is_authorized && !is_here {
             let has_token = self.token.load().is_some();
             return Err(if has_token { Denial::Token } else { Denial::NoToken });
         }
@@ -214,6 +217,14 @@ mod tests {
         assert_eq!(check(true, "10.0.0.7", &[there, basic]), Err(Denial::Token));
         assert_eq!(check(true, "10.0.0.7", &[there, wrong]), Err(Denial::Token));
         assert_eq!(check(true, "10.0.0.7", &[there, right]), Ok(()));
+        let guard = Guard::new(None);
+        let ends = Ends {
+            client: "127.0.0.6:40000".parse().unwrap(),
+            own: "10.0.0.1:3129".parse().unwrap(),
+        };
+        let mut headers = HeaderMap::new();
+        headers.append("host", "10.0.0.1:3129".parse().unwrap());
+        assert_eq!(guard.check(ends, &Method::GET, &headers, None), Err(Denial::NoToken));
     }
 
     #[test]

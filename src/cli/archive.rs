@@ -31,6 +31,8 @@ use crate::oci::ImageName;
 
 /// Standard output, or standard input.
 const STANDARD: &str = "-";
+/// Drafts of one archive that may lie about: what has been killed leaves one.
+const DRAFTS: u32 = 100;
 /// How much of a file is read and sent at a time.
 const PIECE: usize = 256 * 1024;
 /// Pieces that wait between who makes them and who takes them.
@@ -170,14 +172,22 @@ impl Sink {
         }
         // A link stays, and what it leads to is replaced.
         let output = output.canonicalize().unwrap_or_else(|_| output.to_owned());
-        let mut path = output.clone().into_os_string();
-        path.push(format!(".{}.partial", std::process::id()));
-        let path = PathBuf::from(path);
         // Private images are nobody else's in the store, and should not become so here.
         let mut options = File::options();
         options.write(true).create_new(true).mode(0o600);
-        let file = options.open(&path).with_context(|| path.display().to_string())?;
-        Ok(Self::File(Draft { file, path, output }))
+        let mut number = 0;
+        loop {
+            let mut path = output.clone().into_os_string();
+            path.push(format!(".{number}.partial"));
+            let path = PathBuf::from(path);
+            match options.open(&path) {
+                Ok(file) => return Ok(Self::File(Draft { file, path, output })),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < DRAFTS => {
+                    number += 1;
+                }
+                Err(error) => return Err(error).context(path.display().to_string()),
+            }
+        }
     }
 
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{Report, serve};
+use super::{Report, privileges, serve};
 use crate::config::Settings;
 
 /// What a CA consists of.
@@ -51,6 +51,7 @@ pub(super) fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
 /// Every client has to trust the new one; a proxy that runs goes on with the old one until it is
 /// started again.
 pub(super) fn renew(settings: &Settings, report: Report) -> anyhow::Result<()> {
+    privileges::become_owner(&settings.ca_dir)?;
     let aside = set_aside(&settings.ca_dir, SystemTime::now())?;
     let authority = serve::certificates(settings)?;
     let sha256 = authority.fingerprint().to_string();

@@ -12,6 +12,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use anyhow::Context as _;
+
 use crate::config::Settings;
 use crate::config::settings::RunAs;
 
@@ -46,6 +48,19 @@ pub(super) fn give_up(settings: &Settings, missing: Missing, arguments: &[OsStri
         settings.ca_dir.display(),
         settings.store.dir.display(),
     );
+}
+
+/// As root, where `directory` is somebody else's: runs the program again as them, and comes back only
+/// with the reason why not. What root left there they could not use, and where they lead root by links
+/// is theirs to choose.
+pub(super) fn become_owner(directory: &Path) -> anyhow::Result<()> {
+    let is_root = rustix::process::geteuid().is_root();
+    let Some(owner) = owner_of(directory).filter(|_| is_root) else { return Ok(()) };
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let error = run_again(owner, &arguments);
+    Err(error).with_context(|| {
+        format!("{} belongs to user {owner}, who can't be become", directory.display())
+    })
 }
 
 /// Whose a directory is, or what it will be made in, if it is not root's.

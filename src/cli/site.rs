@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use entrepot_cache::{Claim, OpenError, Options, Store};
+use entrepot_cache::{Claim, OpenError, Options, Store, is_held};
 
 use super::api::Api;
+use super::privileges;
 use crate::config::Settings;
 
 /// Where it is.
@@ -40,6 +41,9 @@ impl Site {
     ) -> anyhow::Result<Self> {
         if server.is_some() {
             return Ok(Self::Running(Api::new(settings, server)?));
+        }
+        if !is_held(&settings.store.dir) {
+            privileges::become_owner(&settings.store.dir)?;
         }
         match Store::open(options).await {
             Ok(store) => Ok(Self::Stopped(store)),

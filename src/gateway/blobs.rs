@@ -143,8 +143,9 @@ impl Request<'_> {
     async fn found(&self) -> Option<Lookup> {
         let Parts { leads, .. } = &*self.gateway.parts;
         let deadline = Instant::now() + RESERVED;
+        let mut looking = std::pin::pin!(self.look_up());
         loop {
-            if let Ok(found) = tokio::time::timeout(ANOTHERS, self.look_up()).await {
+            if let Ok(found) = tokio::time::timeout(ANOTHERS, &mut looking).await {
                 return Some(found);
             }
             let (place, identity) = (self.rights.place(), &self.caller.identity);
@@ -284,7 +285,7 @@ impl Request<'_> {
             return self.pass_through().await;
         };
         let (place, identity) = (self.rights.place().clone(), self.caller.identity.clone());
-        let _lead = self.gateway.parts.leads.begin(*self.digest, place, identity);
+        let lead = self.gateway.parts.leads.begin(*self.digest, place, identity);
         let source = self.source();
         let (start, answer, length) = match source.open(reservation.resume_from()).await? {
             Opened::Rest(answer, length) => (Start::Resumed, answer, length),
@@ -309,6 +310,8 @@ impl Request<'_> {
                 if matches!(error, BeginError::Store(_)) {
                     self.gateway.parts.trouble.note(&error);
                 }
+                // The next one to lead may be there already.
+                drop(lead);
                 return self.pass_through().await;
             }
         };

@@ -153,13 +153,12 @@ impl Request<'_> {
             return None;
         }
         let here = || self.rights.content(&parts.access, digest);
-        let (belongs, record) = match here().await {
-            Some(record) => (true, record),
-            None => {
-                let delivered = self.rights.delivered(digest).await?;
-                // It is noted here first: that may have been done since.
-                here().await.map_or((false, delivered), |record| (true, record))
-            }
+        let (belongs, record) = if let Some(record) = here().await {
+            (true, record)
+        } else {
+            let delivered = self.rights.delivered(digest).await?;
+            // It is noted here first: that may have been done since.
+            here().await.map_or((false, delivered), |record| (true, record))
         };
         let media_type = MediaType::of_manifest(record.media_type.as_deref()?)?;
         match parts.store.lookup(digest, self.asked.registry.as_str()).await {

@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
+use std::time::Duration;
 
 use bytes::Bytes;
 use entrepot_cache::{
@@ -31,6 +32,8 @@ const ORIGIN: &str = "(import)";
 const LARGEST_INDEX: u64 = 8 * 1024 * 1024;
 /// How often an object is looked up that turns out to be damaged.
 const LOOKS: usize = 2;
+/// How long eviction may take to make room for what has come: a disk that hangs is not waited for.
+const HELD: Duration = Duration::from_secs(30);
 /// How deep indexes may lie in indexes.
 const DEEPEST: usize = 4;
 
@@ -120,6 +123,11 @@ pub enum ImportError {
 }
 
 impl ImportError {
+    /// Whether the same archive may be taken in the next time.
+    fn is_passing(&self) -> bool {
+        matches!(self, Self::Tar(_) | Self::Busy(_) | Self::Image(ImageError::Loading))
+    }
+
     /// Whether the store has failed, rather than the archive.
     #[must_use]
     pub fn is_ours(&self) -> bool {
@@ -202,8 +210,8 @@ impl Images {
         let mut intake = Intake { store: &self.store, runtime, contents: &mut contents, tell };
         let read = intake.read(source);
         if let Err(error) = read {
-            // What has come of an archive that broke off is of use for the next try.
-            if !matches!(error, ImportError::Tar(_)) {
+            // What has come is of use for the next try.
+            if !error.is_passing() {
                 // Nobody can use it, and others need the room.
                 let new = std::mem::take(&mut contents.new);
                 let withdrawn = self.store.withdraw(new, HashSet::new(), Reach::Alone);
@@ -226,7 +234,7 @@ impl Images {
     ) -> Result<(), ImportError> {
         let mut adopted = HashSet::new();
         let outcome = self.adopt_all(contents, adoption, &mut adopted, &mut tell).await;
-        if outcome.is_err() {
+        if outcome.as_ref().is_err_and(|error| !error.is_passing()) {
             let withdrawn = self.store.withdraw(contents.new.clone(), adopted, Reach::Alone).await;
             if let Err(error) = withdrawn {
                 tracing::warn!(%error, "what a failed import has brought stays");
@@ -244,7 +252,7 @@ impl Images {
     ) -> Result<(), ImportError> {
         self.settled().await?;
         // There may be room for each object and not for all.
-        self.store.hold_bounds().await;
+        let _ = tokio::time::timeout(HELD, self.store.hold_bounds()).await;
         // All of them are looked at before the first is told of.
         let mut whole = Vec::new();
         for (name, image) in named(contents, adoption)? {

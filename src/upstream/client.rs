@@ -275,7 +275,9 @@ impl Upstream {
         let request = request(method.clone(), target, headers, body)?;
         let admission = if is_clients { None } else { Some(self.admitted(registry, target)?) };
         // A registry may have gigabytes to put in place before it says that a push has come.
-        let most = if is_clients { self.header_timeout.max(COMMIT) } else { self.header_timeout };
+        let is_reading = matches!(method, Method::GET | Method::HEAD);
+        let least = if is_clients && !is_reading { COMMIT } else { Duration::ZERO };
+        let most = self.header_timeout.max(least);
         let answered = self.answered(&target.authority, request, &progress, most).await;
         let status = answered.as_ref().ok().map(Response::status);
         self.metrics.asked(registry.as_str(), &method, status);

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::fs::Permissions;
 use std::io::Write as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -290,10 +291,25 @@ fn what_root_does_for_a_stopped_service_leaves_nothing_of_roots() {
     assert!(rustix::process::geteuid().is_root(), "this test needs root");
     let world = World::new();
     world.export(&["alpine:1", "alpine:multi"]);
-    let service = air_gapped();
+    // Where that user can run it.
+    let programs = tempfile::tempdir().unwrap();
+    let program = programs.path().join("entrepot");
+    fs::copy(BINARY, &program).unwrap();
+    fs::set_permissions(programs.path(), Permissions::from_mode(0o755)).unwrap();
+    let service = Proxy::builder(&program).config("offline = true").start();
     stop(&service);
-    let status = Command::new("chown").args(["-R", "65532:65532"]).arg(service.data_dir()).status();
-    assert!(status.unwrap().success());
+    let home = service.config_file().parent().unwrap().to_owned();
+    let mut chown = Command::new("chown");
+    chown.args(["-R", "65532:65532"]).arg(&home).arg(world.home.path());
+    assert!(chown.status().unwrap().success());
+    // Root itself would make a file where this leads.
+    let (trap, pins) = (tempfile::tempdir().unwrap(), home.join("data/cache/pins/sha256"));
+    fs::remove_dir_all(&pins).unwrap();
+    std::os::unix::fs::symlink(trap.path(), &pins).unwrap();
+    told(&service, &["import", &world.archive()]);
+    assert_eq!(service.run(&["pin", "alpine:1"]).code, Some(1));
+    assert_eq!(fs::read_dir(trap.path()).unwrap().count(), 0);
+    fs::remove_file(&pins).unwrap();
     told(&service, &["import", &world.archive()]);
     told(&service, &["ls"]);
     told(&service, &["pin", "alpine:1"]);

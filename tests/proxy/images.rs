@@ -247,7 +247,7 @@ fn a_pull_ahead_of_what_does_not_fit_is_none() {
     let proxy = Proxy::builder(BINARY).in_front_of(&registry).config("max-size = \"1MB\"").start();
     let Finished { code, output } = proxy.run(&["pull", "alpine:1"]);
     assert_eq!(code, Some(1), "{output}");
-    assert!(output.contains("could not keep it: is max-size too small"), "{output}");
+    assert!(output.contains("max-size too small for it"), "{output}");
     let errors = proxy.admin("/api/v1/errors").json();
     assert_eq!(errors["errors"][0]["repository"], ALPINE, "{errors}");
     assert!(errors["errors"][0]["reason"].as_str().unwrap().contains("max-size"), "{errors}");

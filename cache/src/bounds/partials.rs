@@ -1,5 +1,8 @@
 //! What downloads that broke off have left: it may be of use, and must not fill the disk.
 
+use std::sync::Arc;
+
+use super::removal::{Hanging, Remover};
 use crate::Algorithm;
 use crate::Digest;
 use crate::disk::{DiskError, Kind};
@@ -19,12 +22,15 @@ struct Left {
 
 /// Removes partial files that nobody writes to, those first that have been left longest, until no more
 /// than `most` bytes of them are there, or `enough` says so. How many bytes went. Blocks.
+///
+/// What can't be looked at or removed stays: nothing else has to wait for it.
 pub(super) fn hold(
-    shared: &Shared,
+    shared: &Arc<Shared>,
+    remover: &mut Remover,
     most: u64,
     mut enough: impl FnMut() -> bool,
-) -> Result<u64, DiskError> {
-    let mut all = all(shared)?;
+) -> Result<u64, Hanging> {
+    let mut all = all(shared);
     all.sort_unstable_by_key(|one| (one.written, one.digest));
     let mut bytes = all.iter().fold(0_u64, |sum, one| sum.saturating_add(one.size));
     let mut gone = 0_u64;
@@ -32,11 +38,16 @@ pub(super) fn hold(
         if bytes <= most || enough() {
             break;
         }
-        if remove(shared, &one)? {
-            gone = gone.saturating_add(one.size);
+        let (size, path) = (one.size, shared.tree.partials(one.algorithm).join(&one.name));
+        match remover.run(shared, &path, move |shared| remove(shared, &one))? {
+            Ok(true) => gone = gone.saturating_add(size),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, cause = %error.io(), "what a broken download left stays");
+            }
         }
         // What is being written to is no left-over.
-        bytes = bytes.saturating_sub(one.size);
+        bytes = bytes.saturating_sub(size);
     }
     if gone > 0 {
         tracing::info!(bytes = gone, "what broken downloads had left was removed");
@@ -44,11 +55,11 @@ pub(super) fn hold(
     Ok(gone)
 }
 
-fn all(shared: &Shared) -> Result<Vec<Left>, DiskError> {
+fn all(shared: &Shared) -> Vec<Left> {
     let mut found = Vec::new();
     for algorithm in Algorithm::ALL {
         let dir = shared.tree.partials(algorithm);
-        for entry in shared.tree.disk().list(&dir)? {
+        for entry in shared.tree.disk().list(&dir).unwrap_or_default() {
             let digest = partial_digest(algorithm, &entry.name);
             let Some(digest) = digest.filter(|_| entry.kind == Kind::File) else { continue };
             // One that has gone meanwhile is none.
@@ -57,7 +68,7 @@ fn all(shared: &Shared) -> Result<Vec<Left>, DiskError> {
             found.push(Left { written, size, algorithm, digest, name: entry.name });
         }
     }
-    Ok(found)
+    found
 }
 
 /// Removes it, unless it is being written to, or about to be.

@@ -1,5 +1,6 @@
 //! Removing objects on a thread of its own, so that a disk that hangs on one delays no other.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -16,9 +17,11 @@ const MOST_HANGING: usize = 8;
 
 struct Job {
     shared: Arc<Shared>,
-    candidate: Candidate,
+    work: Work,
     answer: Sender<Outcome>,
 }
+
+type Work = Box<dyn FnOnce(&Shared) -> Outcome + Send>;
 
 type Outcome = Result<bool, DiskError>;
 
@@ -40,14 +43,25 @@ impl Remover {
         shared: &Arc<Shared>,
         candidate: Candidate,
     ) -> Result<Outcome, Hanging> {
+        let path = shared.tree.blob(&candidate.digest);
+        self.run(shared, &path, move |shared| evict(shared, &candidate))
+    }
+
+    /// Does `work`, which removes what is at `path`. `Ok(false)` also when that takes too long. Blocks.
+    pub(super) fn run(
+        &mut self,
+        shared: &Arc<Shared>,
+        path: &Path,
+        work: impl FnOnce(&Shared) -> Outcome + Send + 'static,
+    ) -> Result<Outcome, Hanging> {
         let (answer, answered) = channel();
-        self.hand(Job { shared: Arc::clone(shared), candidate, answer })?;
+        self.hand(Job { shared: Arc::clone(shared), work: Box::new(work), answer })?;
         match answered.recv_timeout(PATIENCE) {
             Ok(outcome) => Ok(outcome),
             Err(RecvTimeoutError::Timeout) => {
                 // The thread is left to what it hangs in, and ends after that.
                 self.jobs = None;
-                tracing::warn!(digest = %candidate.digest, "removing an object takes too long");
+                tracing::warn!(path = %path.display(), "removing a file takes too long");
                 Ok(Ok(false))
             }
             Err(RecvTimeoutError::Disconnected) => {
@@ -82,8 +96,8 @@ impl Remover {
 
 /// Removes what comes; ends when the remover is gone or has left it.
 fn work(jobs: &Receiver<Job>) {
-    for Job { shared, candidate, answer } in jobs {
-        let outcome = evict(&shared, &candidate);
+    for Job { shared, work, answer } in jobs {
+        let outcome = work(&shared);
         // Before the answer: who has it may look whether the store is free.
         drop(shared);
         let _ = answer.send(outcome);

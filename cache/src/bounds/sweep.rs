@@ -107,8 +107,8 @@ impl Sweeper {
         let held = self
             .hold_max_size(shared)
             .and_then(|()| self.hold_max_idle(shared, urgency))
-            .and_then(|()| self.hold_partials(shared, urgency))
-            .and_then(|()| self.hold_min_free(shared, urgency));
+            .and_then(|()| self.hold_min_free(shared, urgency))
+            .and_then(|()| self.hold_partials(shared, urgency));
         match held {
             Ok(()) => self.helpless = false,
             Err(Unheld::Disk(error)) => self.complain(&error.to_string(), Some(error.io())),
@@ -179,7 +179,8 @@ impl Sweeper {
             return Ok(());
         }
         self.looked_at_partials = Some(Instant::now());
-        partials::hold(shared, max / PARTIALS_SHARE, || false).map(drop).map_err(Unheld::Disk)
+        let held = partials::hold(shared, &mut self.remover, max / PARTIALS_SHARE, || false);
+        held.map(drop).map_err(|Hanging| Unheld::Hanging)
     }
 
     fn hold_min_free(&mut self, shared: &Arc<Shared>, urgency: Urgency) -> Result<(), Unheld> {
@@ -194,9 +195,13 @@ impl Sweeper {
         }
         // Before anything that is whole.
         let is_enough = || free().is_ok_and(|free| free >= min);
-        partials::hold(shared, 0, is_enough).map_err(Unheld::Disk)?;
+        let gone = partials::hold(shared, &mut self.remover, 0, is_enough).unwrap_or_default();
         let free = free().map_err(Unheld::Disk)?;
         if free >= min {
+            return Ok(());
+        }
+        if gone > 0 && urgency == Urgency::Routine {
+            self.made_space = Some(Instant::now());
             return Ok(());
         }
         let need = min.saturating_add(min / 20).saturating_sub(free);

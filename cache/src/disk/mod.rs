@@ -11,7 +11,6 @@
 mod error;
 mod faults;
 mod file;
-mod owner;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -25,7 +24,6 @@ pub use faults::{Call, Fault, FaultPlan};
 pub(crate) use file::DiskFile;
 
 use faults::Effect;
-use owner::Owner;
 
 /// Permission bits of every directory of a store.
 pub(crate) const DIR_MODE: u32 = 0o700;
@@ -36,7 +34,6 @@ pub(crate) const FILE_MODE: u32 = 0o600;
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     faults: Option<Arc<FaultPlan>>,
-    owner: Option<Owner>,
 }
 
 /// What a directory entry is, without following links.
@@ -58,25 +55,13 @@ impl Disk {
     /// The real file system.
     #[must_use]
     pub const fn real() -> Self {
-        Self { faults: None, owner: None }
+        Self { faults: None }
     }
 
     /// The real file system as far as `plan` lets it through. For tests.
     #[must_use]
     pub const fn with_faults(plan: Arc<FaultPlan>) -> Self {
-        Self { faults: Some(plan), owner: None }
-    }
-
-    /// The same; what root makes by way of it belongs to whoever `dir` belongs to.
-    pub(crate) fn in_the_hands_of(self, dir: &Path) -> Self {
-        Self { owner: Owner::of(dir), ..self }
-    }
-
-    /// What others have made at `path`, as root, is the owner's as well.
-    pub(crate) fn hand_over(&self, path: &Path) {
-        if let Some(owner) = self.owner {
-            owner.take_all(path);
-        }
+        Self { faults: Some(plan) }
     }
 
     fn gate(&self, call: Call, path: &Path) -> Result<Effect, DiskError> {
@@ -131,9 +116,6 @@ impl Disk {
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         options.custom_flags(flags.bits().cast_signed());
         let file = self.attempt(call, path, || regular(options.open(path)?))?;
-        if let Some(owner) = self.owner.filter(|_| call == Call::Create) {
-            owner.take_file(&file);
-        }
         Ok(DiskFile::new(file, path, self.clone()))
     }
 
@@ -172,9 +154,6 @@ impl Disk {
         self.attempt(Call::MakeDir, dir, || match DirBuilder::new().mode(DIR_MODE).create(dir) {
             Ok(()) => {
                 fs::set_permissions(dir, Permissions::from_mode(DIR_MODE))?;
-                if let Some(owner) = self.owner {
-                    owner.take(dir);
-                }
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(false),

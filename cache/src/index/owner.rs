@@ -54,7 +54,6 @@ impl Owner {
             drop(engine);
             Ok(())
         });
-        self.tree.disk().hand_over(&self.tree.index());
     }
 
     fn load(&self, engine: Option<&mut Box<dyn Engine>>) -> Loaded {

@@ -42,7 +42,6 @@ pub(super) fn open(tree: &Tree, promise: Promise) -> Result<Box<dyn Engine>, Eng
     disk.create_new(&dir.join("opening")).map_err(|error| failed(&error))?;
     let config = sled::Config::new().path(&dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
     let db = open_patiently(&config).map_err(|error| EngineError(error.to_string()))?;
-    disk.hand_over(&dir);
     Ok(Box::new(SledEngine { db, dir, disk, expected }))
 }
 

@@ -75,8 +75,11 @@ impl Failure {
         Self { kind: FailureKind::NotKept, message }
     }
 
-    pub(super) fn removed(image: &ImageName) -> Self {
-        let message = format!("{image} came, and was removed meanwhile: pull it again");
+    pub(super) fn gone(image: &ImageName) -> Self {
+        let message = format!(
+            "{image} came, and not all of it is here any more: is max-size too small for it, or has \
+             somebody removed it meanwhile?"
+        );
         Self { kind: FailureKind::NotKept, message }
     }
 

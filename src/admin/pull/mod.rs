@@ -13,6 +13,7 @@ mod fetch;
 mod told;
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -23,12 +24,13 @@ use entrepot_cache::{Presence, Store};
 
 use super::api::lines::Lines;
 use crate::gateway::Gateway;
-use crate::images::{ImageError, Images};
 use crate::listener::policy::Policy;
 use crate::oci::{Contents, Digest, ImageName, Listed, Part, Platform, Reference};
 
 /// Blobs fetched at a time: more than engines fetch, less than a registry minds.
 const AT_ONCE: usize = 6;
+/// How long eviction may take to make room for what has come.
+const HELD: Duration = Duration::from_secs(30);
 /// Manifests of one image: an index of more is not one of an image.
 const MOST_MANIFESTS: usize = 500;
 /// Blobs of one image with all its platforms.
@@ -111,16 +113,12 @@ impl Pull<'_> {
     /// somebody may have removed the image meanwhile.
     async fn check_is_here(&self, found: &Found) -> Result<(), Failure> {
         let image = &self.wanted.image;
-        self.store.hold_bounds().await;
+        // A disk that hangs is not waited for.
+        let _ = tokio::time::timeout(HELD, self.store.hold_bounds()).await;
         let blobs = found.blobs.iter().map(|part| part.digest);
         let mut all = found.manifests.iter().copied().chain(blobs);
-        if !all.all(|digest| self.store.contains(&digest) != Presence::Absent) {
-            return Err(Failure::not_kept(image));
-        }
-        match Images::of(self.store).find(image).await {
-            Err(ImageError::Unknown(_)) => Err(Failure::removed(image)),
-            _ => Ok(()),
-        }
+        let is_here = all.all(|digest| self.store.contains(&digest) != Presence::Absent);
+        if is_here { Ok(()) } else { Err(Failure::gone(image)) }
     }
 
     /// Fetches the image's manifests, from its tag down to those of single platforms.
