@@ -235,8 +235,18 @@ impl Tagged<'_> {
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
             return Ok(too_many_requests(&self.request.asked.registry, answer));
         }
-        let target = self.request.asked.target.clone();
-        self.request.fetch(target, None).await
+        let Self { request, entry } = self;
+        let parts = request.gateway.parts.clone();
+        let target = request.asked.target.clone();
+        let served = request.fetch(target, None).await?;
+        // Some registries answer no HEAD, or name no digest in it: the body tells as well.
+        let Served { response, outcome, .. } = &served;
+        let told = HeadAnswer::new(response.status(), response.headers().clone()).resolution;
+        if let Some(resolution) = told.filter(|_| *outcome == Outcome::Miss) {
+            let is_kept = parts.store.contains(&resolution.digest) == Presence::Kept;
+            entry.learn(resolution, is_kept).await;
+        }
+        Ok(served)
     }
 
     /// The registry has not got the tag for this client, which it lets in: the tag is gone, unless

@@ -53,6 +53,21 @@ fn within_its_ttl_a_tag_costs_nothing() {
 }
 
 #[test]
+fn a_tag_is_learnt_from_the_body_where_no_head_names_its_digest() {
+    let (mut registry, image) = registry();
+    let nameless = Response::new(200).header("Content-Type", MANIFEST);
+    registry.fault_always(On::head("/manifests/latest"), Fault::Answer(nameless));
+    let mut proxy = with(&registry, "");
+    let pulled = proxy.puller().pull(ALPINE, "latest").unwrap();
+    proxy.wait_until_all_kept(&pulled);
+    let listed = crate::images::told(&proxy, &["ls", "alpine:latest"]);
+    assert_eq!(listed["images"][0]["digest"], image.manifest.digest, "{listed}");
+    registry.stop();
+    proxy.restart(Signal::TERM);
+    proxy.puller().pull(ALPINE, "latest").unwrap();
+}
+
+#[test]
 fn patterns_give_tags_a_ttl_of_their_own() {
     let (registry, image) = registry();
     registry.push(ALPINE, "v1", &image);
