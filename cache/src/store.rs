@@ -29,6 +29,8 @@ use crate::{
 
 /// How often it is looked whether the index has been read: only its owner's thread knows when.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long whoever asks for the bounds to be held waits for that.
+const HELD: Duration = Duration::from_secs(30);
 
 /// An open store. Cheap to clone; all clones are the same store.
 ///
@@ -162,6 +164,14 @@ impl Store {
     /// beginning will meet it again). Cancel safe: a reservation that was about to be returned is
     /// given up.
     pub async fn lookup(&self, digest: &Digest, origin: &str) -> Lookup {
+        let found = self.look_up(digest, origin).await;
+        if matches!(found, Lookup::Kept(_)) {
+            self.shared.index.used(digest);
+        }
+        found
+    }
+
+    async fn look_up(&self, digest: &Digest, origin: &str) -> Lookup {
         if let Some(object) = self.shared.opened.find(digest) {
             return self.kept(object);
         }
@@ -190,36 +200,16 @@ impl Store {
     }
 
     fn kept(&self, object: Arc<Object>) -> Lookup {
-        self.shared.index.used(object.digest());
         check::start(&self.shared, &object);
         Lookup::Kept(Reader::new(object))
     }
 
     /// The object if it is kept, verified as by [`lookup`](Self::lookup); it counts as no use.
     pub async fn look_at(&self, digest: &Digest) -> Option<Reader> {
-        let origin = Origin::new("");
-        let object = if let Some(object) = self.shared.opened.find(digest) {
-            object
-        } else {
-            // Reserved meanwhile, so that nobody removes it while it is being found.
-            let ticket = loop {
-                match self.shared.flights.board(digest, &origin) {
-                    Boarding::Follow(_) => return None,
-                    Boarding::Wait(freed) => freed.await,
-                    Boarding::Lead(ticket) => break ticket,
-                }
-            };
-            let shared = Arc::clone(&self.shared);
-            let found = blocking::run(move || {
-                let found = find(&shared, ticket.digest(), ticket.origin());
-                drop(ticket);
-                found
-            });
-            let Ok(Found::Kept(object)) = found.await else { return None };
-            object
-        };
-        check::start(&self.shared, &object);
-        Some(Reader::new(object))
+        match self.look_up(digest, "").await {
+            Lookup::Kept(reader) => Some(reader),
+            Lookup::InFlight(_) | Lookup::Absent(_) => None,
+        }
     }
 
     /// Whether an object is kept or in flight, from memory: a hint, without reserving anything.
@@ -391,9 +381,11 @@ impl Store {
     /// Evicts what the bounds of [`Options`] demand, now; returns when that is done.
     ///
     /// It happens by itself in the background: this is for whoever wants to see the result. While
-    /// the index is being read only `min_free` is held.
+    /// the index is being read only `min_free` is held. A disk that hangs is waited for 30 s.
     pub async fn hold_bounds(&self) {
-        let _ = self.shared.keeper.ask().await;
+        if tokio::time::timeout(HELD, self.shared.keeper.ask()).await.is_err() {
+            tracing::warn!("evicting takes too long; it goes on in the background");
+        }
     }
 
     /// What is kept, in the order of the digests' text: at most `limit` of them behind `after`. From

@@ -4,6 +4,8 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use crate::upstream::client::is_no_credential;
+
 /// How our own tokens begin. They open nothing that a request without any would not open: who
 /// makes one up has what everybody has.
 const OWN_TOKEN: &str = "entrepot-";
@@ -68,7 +70,9 @@ impl Identifier {
 /// `PRIVATE-TOKEN`). One of the proxy's own is for nobody else.
 fn may_open_something(name: &HeaderName) -> bool {
     const PARTS: [&str; 7] = ["auth", "cookie", "token", "key", "secret", "session", "jfrog"];
-    *name != header::PROXY_AUTHORIZATION && PARTS.iter().any(|part| name.as_str().contains(part))
+    !is_no_credential(name)
+        && *name != header::PROXY_AUTHORIZATION
+        && PARTS.iter().any(|part| name.as_str().contains(part))
 }
 
 /// Whether a request has a token that this proxy gave out.

@@ -42,11 +42,7 @@ pub(super) struct HeadAnswer {
 
 impl HeadAnswer {
     fn new(status: StatusCode, headers: HeaderMap) -> Self {
-        let resolution = named_digest(status, &headers).map(|digest| Resolution {
-            digest,
-            media_type: text(&headers, header::CONTENT_TYPE).and_then(MediaType::of_manifest),
-            size: text(&headers, header::CONTENT_LENGTH).and_then(|size| size.parse().ok()),
-        });
+        let resolution = resolution(status, &headers);
         Self { status, headers, resolution }
     }
 
@@ -54,6 +50,15 @@ impl HeadAnswer {
         let headers = HeaderMap::new();
         Self { status: StatusCode::OK, headers, resolution: Some(resolution) }
     }
+}
+
+/// What a tag stands for by an answer's head, if that says so.
+fn resolution(status: StatusCode, headers: &HeaderMap) -> Option<Resolution> {
+    named_digest(status, headers).map(|digest| Resolution {
+        digest,
+        media_type: text(headers, header::CONTENT_TYPE).and_then(MediaType::of_manifest),
+        size: text(headers, header::CONTENT_LENGTH).and_then(|size| size.parse().ok()),
+    })
 }
 
 /// Answers a GET or HEAD of a manifest by its tag.
@@ -241,7 +246,7 @@ impl Tagged<'_> {
         let served = request.fetch(target, None).await?;
         // Some registries answer no HEAD, or name no digest in it: the body tells as well.
         let Served { response, outcome, .. } = &served;
-        let told = HeadAnswer::new(response.status(), response.headers().clone()).resolution;
+        let told = resolution(response.status(), response.headers());
         if let Some(resolution) = told.filter(|_| *outcome == Outcome::Miss) {
             let is_kept = parts.store.contains(&resolution.digest) == Presence::Kept;
             entry.learn(resolution, is_kept).await;

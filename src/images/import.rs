@@ -8,7 +8,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
-use std::time::Duration;
 
 use bytes::Bytes;
 use entrepot_cache::{
@@ -32,8 +31,6 @@ const ORIGIN: &str = "(import)";
 const LARGEST_INDEX: u64 = 8 * 1024 * 1024;
 /// How often an object is looked up that turns out to be damaged.
 const LOOKS: usize = 2;
-/// How long eviction may take to make room for what has come: a disk that hangs is not waited for.
-const HELD: Duration = Duration::from_secs(30);
 /// How deep indexes may lie in indexes.
 const DEEPEST: usize = 4;
 
@@ -210,16 +207,22 @@ impl Images {
         let mut intake = Intake { store: &self.store, runtime, contents: &mut contents, tell };
         let read = intake.read(source);
         if let Err(error) = read {
-            // What has come is of use for the next try.
-            if !error.is_passing() {
-                // Nobody can use it, and others need the room.
-                let new = std::mem::take(&mut contents.new);
-                let withdrawn = self.store.withdraw(new, HashSet::new(), Reach::Alone);
-                let _ = runtime.block_on(withdrawn);
-            }
+            runtime.block_on(self.take_back(&error, contents.new, HashSet::new()));
             return Err(error);
         }
         Ok(contents)
+    }
+
+    /// Takes out what an import has brought that failed so, but for what belongs to images that it has
+    /// put on record: nobody can use it, and others need the room.
+    async fn take_back(&self, error: &ImportError, new: HashSet<Digest>, adopted: HashSet<Digest>) {
+        // Then it is of use for the next try.
+        if error.is_passing() {
+            return;
+        }
+        if let Err(error) = self.store.withdraw(new, adopted, Reach::Alone).await {
+            tracing::warn!(%error, "what a failed import has brought stays");
+        }
     }
 
     /// Puts the images of an archive on record, each when it is known to be whole; then each can be
@@ -234,11 +237,8 @@ impl Images {
     ) -> Result<(), ImportError> {
         let mut adopted = HashSet::new();
         let outcome = self.adopt_all(contents, adoption, &mut adopted, &mut tell).await;
-        if outcome.as_ref().is_err_and(|error| !error.is_passing()) {
-            let withdrawn = self.store.withdraw(contents.new.clone(), adopted, Reach::Alone).await;
-            if let Err(error) = withdrawn {
-                tracing::warn!(%error, "what a failed import has brought stays");
-            }
+        if let Err(error) = &outcome {
+            self.take_back(error, contents.new.clone(), adopted).await;
         }
         outcome
     }
@@ -252,7 +252,7 @@ impl Images {
     ) -> Result<(), ImportError> {
         self.settled().await?;
         // There may be room for each object and not for all.
-        let _ = tokio::time::timeout(HELD, self.store.hold_bounds()).await;
+        self.store.hold_bounds().await;
         // All of them are looked at before the first is told of.
         let mut whole = Vec::new();
         for (name, image) in named(contents, adoption)? {

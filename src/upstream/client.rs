@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, Uri, header, request};
+use http::{HeaderMap, HeaderName, Method, Request, Response, Uri, header, request};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, connect::capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -412,11 +412,21 @@ impl Upstream {
     }
 }
 
-/// What storage, or anybody who does not know the client, needs to know of a request. Credentials have many names; what is not known to be
-/// none does not leave the registry's host.
+/// What storage, or anybody who does not know the client, needs to know of a request. Credentials have
+/// many names; what is not known to be none does not leave the registry's host.
 #[must_use]
 pub fn for_strangers(headers: &HeaderMap) -> HeaderMap {
-    let kept = [
+    headers
+        .iter()
+        .filter(|(name, _)| is_no_credential(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// Whether a request's field is known to open nothing.
+#[must_use]
+pub fn is_no_credential(name: &HeaderName) -> bool {
+    const KNOWN: [HeaderName; 10] = [
         header::ACCEPT,
         header::ACCEPT_ENCODING,
         header::RANGE,
@@ -428,11 +438,7 @@ pub fn for_strangers(headers: &HeaderMap) -> HeaderMap {
         header::USER_AGENT,
         header::VIA,
     ];
-    headers
-        .iter()
-        .filter(|(name, _)| kept.contains(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
+    KNOWN.contains(name)
 }
 
 /// Cancelled once more interim responses have come than any server has a use for.

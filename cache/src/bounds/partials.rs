@@ -1,5 +1,6 @@
 //! What downloads that broke off have left: it may be of use, and must not fill the disk.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::removal::{Hanging, Remover};
@@ -15,9 +16,8 @@ struct Left {
     /// When it was last written to, in seconds since the epoch.
     written: u64,
     size: u64,
-    algorithm: Algorithm,
     digest: Digest,
-    name: String,
+    path: PathBuf,
 }
 
 /// Removes partial files that nobody writes to, those first that have been left longest, until no more
@@ -38,8 +38,9 @@ pub(super) fn hold(
         if bytes <= most || enough() {
             break;
         }
-        let (size, path) = (one.size, shared.tree.partials(one.algorithm).join(&one.name));
-        match remover.run(shared, &path, move |shared| remove(shared, &one))? {
+        let Left { size, digest, path, .. } = one;
+        let target = path.clone();
+        match remover.run(shared, &path, move |shared| remove(shared, &digest, &target))? {
             Ok(true) => gone = gone.saturating_add(size),
             Ok(false) => {}
             Err(error) => {
@@ -63,19 +64,19 @@ fn all(shared: &Shared) -> Vec<Left> {
             let digest = partial_digest(algorithm, &entry.name);
             let Some(digest) = digest.filter(|_| entry.kind == Kind::File) else { continue };
             // One that has gone meanwhile is none.
-            let seen = shared.tree.disk().file_size_and_age(&dir.join(&entry.name));
-            let Ok((size, written)) = seen else { continue };
-            found.push(Left { written, size, algorithm, digest, name: entry.name });
+            let path = dir.join(&entry.name);
+            let Ok((size, written)) = shared.tree.disk().file_size_and_age(&path) else { continue };
+            found.push(Left { written, size, digest, path });
         }
     }
     found
 }
 
 /// Removes it, unless it is being written to, or about to be.
-fn remove(shared: &Shared, left: &Left) -> Result<bool, DiskError> {
-    let Boarding::Lead(_reserved) = shared.flights.board(&left.digest, &Origin::new("")) else {
+fn remove(shared: &Shared, digest: &Digest, path: &Path) -> Result<bool, DiskError> {
+    let Boarding::Lead(_reserved) = shared.flights.board(digest, &Origin::new("")) else {
         return Ok(false);
     };
-    shared.tree.disk().remove(&shared.tree.partials(left.algorithm).join(&left.name))?;
+    shared.tree.disk().remove(path)?;
     Ok(true)
 }

@@ -13,7 +13,6 @@ mod fetch;
 mod told;
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -29,8 +28,6 @@ use crate::oci::{Contents, Digest, ImageName, Listed, Part, Platform, Reference}
 
 /// Blobs fetched at a time: more than engines fetch, less than a registry minds.
 const AT_ONCE: usize = 6;
-/// How long eviction may take to make room for what has come.
-const HELD: Duration = Duration::from_secs(30);
 /// Manifests of one image: an index of more is not one of an image.
 const MOST_MANIFESTS: usize = 500;
 /// Blobs of one image with all its platforms.
@@ -113,8 +110,7 @@ impl Pull<'_> {
     /// somebody may have removed the image meanwhile.
     async fn check_is_here(&self, found: &Found) -> Result<(), Failure> {
         let image = &self.wanted.image;
-        // A disk that hangs is not waited for.
-        let _ = tokio::time::timeout(HELD, self.store.hold_bounds()).await;
+        self.store.hold_bounds().await;
         let blobs = found.blobs.iter().map(|part| part.digest);
         let mut all = found.manifests.iter().copied().chain(blobs);
         let is_here = all.all(|digest| self.store.contains(&digest) != Presence::Absent);
