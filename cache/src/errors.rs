@@ -86,8 +86,7 @@ pub enum WriteError {
         /// The announced size in bytes.
         total: u64,
     },
-    /// The disk failed. Take [`Writer::into_relay`](crate::Writer::into_relay) to go on without
-    /// it. Readers wait until the writer is gone, then get [`ReadError::Store`]; the partial file
+    /// The disk failed. Readers get [`ReadError::Store`] behind what was written; the partial file
     /// is removed.
     #[error("the store could not keep the bytes")]
     Store(#[source] DiskError),
@@ -119,9 +118,8 @@ pub enum FinishError {
         /// The announced size in bytes.
         total: u64,
     },
-    /// The disk failed and nothing is kept. If the digest is right, which it almost always is known
-    /// to be, the readers of this download finish all the same; else they get
-    /// [`ReadError::Store`].
+    /// The disk failed and nothing is kept. Where all bytes had been written and their digest is
+    /// right the readers of this download finish all the same; else they get [`ReadError::Store`].
     #[error("the store could not keep the object")]
     Store(#[source] DiskError),
 }

@@ -13,9 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::disk::DiskError;
 use crate::object::Object;
 use crate::pen::{End, Pen};
-use crate::relay::Wreck;
 use crate::sync::locked;
-use crate::{FinishError, Relay, WriteError};
+use crate::{FinishError, WriteError};
 
 /// How many bytes may wait between the upstream and the disk, a download.
 const QUEUE_BYTES: u32 = 2 * 1024 * 1024;
@@ -54,8 +53,6 @@ struct State {
 enum Desk {
     Resting(Box<Pen>),
     Working,
-    /// The disk has failed, and the writer has not said yet what is to become of the rest.
-    Wrecked(Box<Wreck>),
     /// The download has ended, one way or another.
     Over,
 }
@@ -96,43 +93,12 @@ impl Feed {
         let mut state = locked(&self.state);
         match std::mem::replace(&mut state.desk, Desk::Working) {
             Desk::Over => state.desk = Desk::Over,
-            Desk::Wrecked(mut wreck) => match order {
-                Order::Chunk(chunk, _) => {
-                    wreck.absorb(chunk);
-                    state.desk = Desk::Wrecked(wreck);
-                }
-                order => {
-                    state.desk = Desk::Over;
-                    off_thread(move || wind_up(*wreck, order));
-                }
-            },
             Desk::Working => state.orders.push(order),
             Desk::Resting(pen) => {
                 state.orders.push(order);
                 drop(state);
-                self.send_to_work(pen);
-            }
-        }
-    }
-
-    /// Outside a runtime (a writer dropped late) the work is done here and now.
-    fn send_to_work(self: &Arc<Self>, pen: Box<Pen>) {
-        let feed = Arc::clone(self);
-        off_thread(move || feed.work(pen));
-    }
-
-    /// What can be continued after the disk has failed; the rest is given up.
-    pub(crate) fn salvage(self: &Arc<Self>) -> Option<Relay> {
-        let mut state = locked(&self.state);
-        match std::mem::replace(&mut state.desk, Desk::Over) {
-            Desk::Wrecked(wreck) => {
-                let (relay, give_up) = wreck.part();
-                off_thread(give_up);
-                Some(relay)
-            }
-            other => {
-                state.desk = other;
-                None
+                let feed = Arc::clone(self);
+                off_thread(move || feed.work(pen));
             }
         }
     }
@@ -165,49 +131,17 @@ impl Feed {
     /// The pen again, or nothing when the download has ended.
     fn carry_out(&self, pen: Box<Pen>, orders: Vec<Order>) -> Option<Box<Pen>> {
         let mut orders = orders.into_iter();
-        serve(pen, &mut orders).unwrap_or_else(|Broken { error, pen }| {
+        let served = serve(pen, &mut orders);
+        served.unwrap_or_else(|error| {
             // Before the orders behind are dropped: a finish among them asks for the reason.
-            let _ = self.failure.set(error.clone());
-            if let Ok(wreck) = Wreck::new(pen, error) {
-                self.strand(wreck, orders);
-            }
+            let _ = self.failure.set(error);
             None
         })
     }
-
-    /// Leaves `wreck` to the writer (before that is told of the error), unless that has said already what is to become of it.
-    fn strand(&self, mut wreck: Wreck, orders: impl Iterator<Item = Order>) {
-        let mut state = locked(&self.state);
-        let behind = std::mem::take(&mut state.orders);
-        for order in orders.chain(behind) {
-            match order {
-                Order::Chunk(chunk, _) => wreck.absorb(chunk),
-                order => {
-                    drop(state);
-                    return wind_up(wreck, order);
-                }
-            }
-        }
-        state.desk = Desk::Wrecked(Box::new(wreck));
-        // Before the lock is given back: nothing bounds what a wreck takes.
-        self.budget.close();
-    }
 }
 
-/// An order that ended a download, and its pen.
-struct Broken {
-    error: WriteError,
-    pen: Box<Pen>,
-}
-
-/// Ends a download whose disk has failed as `order` says. Blocks.
-fn wind_up(wreck: Wreck, order: Order) {
-    match order {
-        Order::Finish(answer) => drop(answer.send(Err(wreck.finish()))),
-        Order::Restart(_) | Order::Abandon | Order::Chunk(..) => wreck.give_up(),
-    }
-}
-
+/// Runs `work`, which blocks, on the blocking pool; outside a runtime (a writer dropped late) here
+/// and now.
 fn off_thread(work: impl FnOnce() + Send + 'static) {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => drop(runtime.spawn_blocking(work)),
@@ -218,53 +152,30 @@ fn off_thread(work: impl FnOnce() + Send + 'static) {
 fn serve(
     mut pen: Box<Pen>,
     orders: &mut std::vec::IntoIter<Order>,
-) -> Result<Option<Box<Pen>>, Broken> {
+) -> Result<Option<Box<Pen>>, WriteError> {
     let mut batch = Batch::default();
     for order in orders {
-        let done = match order {
-            Order::Chunk(chunk, permit) => batch.take(chunk, permit, &mut pen),
-            Order::Restart(total) => batch.flush(&mut pen).map(|()| pen.restart(total)),
+        match order {
+            Order::Chunk(chunk, permit) => batch.take(chunk, permit, &mut pen)?,
+            Order::Restart(total) => {
+                batch.flush(&mut pen)?;
+                pen.restart(total);
+            }
             Order::Finish(answer) => {
                 let flushed = batch.flush(&mut pen);
-                let _ = answer.send(finish(pen, flushed));
+                let _ = answer.send(flushed.map_err(FinishError::from).and_then(|()| pen.finish()));
                 return Ok(None);
             }
             Order::Abandon => {
-                let flushed = batch.flush(&mut pen);
-                abandon(pen, flushed);
+                // What can't be written is removed, and the readers know why.
+                if batch.flush(&mut pen).is_ok() {
+                    pen.abandon();
+                }
                 return Ok(None);
             }
-        };
-        if let Err(error) = done {
-            return Err(Broken { error, pen });
         }
     }
-    match batch.flush(&mut pen) {
-        Ok(()) => Ok(Some(pen)),
-        Err(error) => Err(Broken { error, pen }),
-    }
-}
-
-fn abandon(pen: Box<Pen>, flushed: Result<(), WriteError>) {
-    match flushed {
-        Ok(()) => pen.abandon(),
-        Err(error) => {
-            if let Ok(wreck) = Wreck::new(pen, error) {
-                wreck.give_up();
-            }
-        }
-    }
-}
-
-/// Finishes what is on disk, or what the disk has left of it.
-fn finish(pen: Box<Pen>, flushed: Result<(), WriteError>) -> Result<Arc<Object>, FinishError> {
-    match flushed {
-        Ok(()) => pen.finish(),
-        Err(error) => Err(match Wreck::new(pen, error) {
-            Ok(wreck) => wreck.finish(),
-            Err(error) => error.into(),
-        }),
-    }
+    batch.flush(&mut pen).map(|()| Some(pen))
 }
 
 /// Ends the download when dropped: no order will be carried out any more.
@@ -276,9 +187,7 @@ impl Drop for Shift<'_> {
     fn drop(&mut self) {
         self.feed.budget.close();
         let mut state = locked(&self.feed.state);
-        if !matches!(state.desk, Desk::Wrecked(_)) {
-            state.desk = Desk::Over;
-        }
+        state.desk = Desk::Over;
         state.orders.clear();
     }
 }

@@ -16,7 +16,6 @@
 //! | [`digest`](Digest), `hasher` | names of objects, and how they are computed |
 //! | `store` | [`Store`]: open, look up, put, totals |
 //! | `reservation`, `writer`, `feed`, `pen` | a download: the right to it, its async end, its queue, its disk end |
-//! | `relay` | what is left of a download when the disk fails |
 //! | `object`, `reader`, `buffers` | the bytes that readers share, kept or in flight |
 //! | `lanes`, `blocking` | how blocking work reaches threads, and how many of them |
 //! | `flights`, `opened` | who is downloading what; which files are open |
@@ -95,7 +94,6 @@ mod reader;
 mod records;
 mod recovery;
 mod references;
-mod relay;
 mod repository;
 mod reservation;
 mod shared;
@@ -121,7 +119,6 @@ pub use options::Options;
 pub use pruning::{Lifetimes, ReadTag};
 pub use reader::Reader;
 pub use references::ReadReferences;
-pub use relay::Relay;
 pub use repository::{ContentRecord, Fact, Repository};
 pub use reservation::{Reservation, Start};
 pub use store::{Download, Kept, Lookup, Presence, Store, Totals};

@@ -29,8 +29,6 @@ pub(crate) struct Object {
     buffers: Arc<Buffers>,
     /// Where it is downloaded from in this run.
     origin: Option<Origin>,
-    /// The end of an object whose disk failed before it was whole.
-    tail: OnceLock<Tail>,
     /// All of a small object, once it has been read: of manifests and configurations, which are
     /// asked for most.
     all: OnceLock<Bytes>,
@@ -39,13 +37,6 @@ pub(crate) struct Object {
     /// Whether somebody has undertaken to verify it.
     claimed: AtomicBool,
     progress: watch::Sender<Progress>,
-}
-
-/// Bytes that are in memory only.
-#[derive(Debug)]
-struct Tail {
-    from: u64,
-    chunks: Vec<Bytes>,
 }
 
 #[derive(Debug)]
@@ -112,9 +103,9 @@ impl Object {
         progress: Progress,
     ) -> Self {
         let (buffers, progress) = (Arc::clone(buffers), watch::Sender::new(progress));
-        let (tail, all, claimed) = (OnceLock::new(), OnceLock::new(), AtomicBool::new(true));
+        let (all, claimed) = (OnceLock::new(), AtomicBool::new(true));
         let turns = Arc::new(Semaphore::new(lanes::WIDTH));
-        Self { digest, file, buffers, origin, tail, all, turns, claimed, progress }
+        Self { digest, file, buffers, origin, all, turns, claimed, progress }
     }
 
     pub(crate) const fn digest(&self) -> &Digest {
@@ -218,25 +209,6 @@ impl Object {
         });
     }
 
-    /// The same, but everything from `from` on is in memory only.
-    pub(crate) fn verified_in_memory(&self, size: u64, from: u64, chunks: Vec<Bytes>) {
-        let _ = self.tail.set(Tail { from, chunks });
-        self.verified(size);
-    }
-
-    /// What is in memory at `offset`: the rest of a piece.
-    pub(crate) fn in_memory(&self, offset: u64) -> Option<Bytes> {
-        let tail = self.tail.get()?;
-        let mut skip = usize::try_from(offset.checked_sub(tail.from)?).ok()?;
-        for chunk in &tail.chunks {
-            if skip < chunk.len() {
-                return Some(chunk.slice(skip..));
-            }
-            skip = skip.saturating_sub(chunk.len());
-        }
-        None
-    }
-
     /// `bytes` were read from the beginning. Of a small object that is verified and whole they stay
     /// in memory for as long as it stays open, which bounds them: see [`crate::opened`].
     pub(crate) fn remember(&self, bytes: &Bytes) {
@@ -251,11 +223,6 @@ impl Object {
         let all = self.all.get()?;
         let offset = usize::try_from(offset).ok().filter(|offset| *offset < all.len())?;
         Some(all.slice(offset..))
-    }
-
-    /// Where the file ends, as far as readers are concerned.
-    pub(crate) fn file_end(&self) -> u64 {
-        self.tail.get().map_or(u64::MAX, |tail| tail.from)
     }
 
     /// The download, or the verification, is over without success. A verified object stays as it

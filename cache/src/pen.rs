@@ -11,7 +11,7 @@ use crate::object::Object;
 use crate::origin::Origin;
 use crate::publish::{publish, remove_quietly};
 use crate::shared::Shared;
-use crate::{Digest, FinishError, HOLD_BACK, Hasher, ReadError, Relay, WriteError};
+use crate::{Digest, FinishError, HOLD_BACK, Hasher, ReadError, WriteError};
 
 /// A download under way. Dropping it fails its readers and gives the digest free.
 ///
@@ -26,8 +26,6 @@ pub(crate) struct Pen {
     position: u64,
     high: u64,
     total: Option<u64>,
-    /// What can be continued without the disk, once that has failed.
-    rescued: Option<Relay>,
 }
 
 /// Turns those who ask into those who wait for the next download, while this one ends.
@@ -66,16 +64,7 @@ impl Pen {
         written: u64,
         total: Option<u64>,
     ) -> Self {
-        Self {
-            shared,
-            ticket,
-            object,
-            hasher,
-            position: written,
-            high: written,
-            total,
-            rescued: None,
-        }
+        Self { shared, ticket, object, hasher, position: written, high: written, total }
     }
 
     pub(crate) const fn position(&self) -> u64 {
@@ -96,16 +85,13 @@ impl Pen {
         self.shared.tree.partial(self.ticket.digest(), self.ticket.origin())
     }
 
-    /// Takes the next bytes from the upstream. An error ends the download; when it leaves something
-    /// to [rescue](Self::take_rescued), the readers are still waiting.
+    /// Takes the next bytes from the upstream. An error ends the download; its readers have failed.
     pub(crate) fn absorb(&mut self, chunks: Vec<Bytes>) -> Result<(), WriteError> {
         self.check_total(&chunks)?;
         let written = self.compare(chunks).and_then(|fresh| self.append(&fresh));
         written.map_err(|error| {
             self.shared.keeper.wake();
-            if self.rescued.is_none() {
-                self.discard(ReadError::Store(error.clone()));
-            }
+            self.discard(ReadError::Store(error.clone()));
             WriteError::Store(error)
         })
     }
@@ -128,45 +114,11 @@ impl Pen {
         for chunk in chunks {
             self.hasher.update(chunk);
         }
-        let written = self.object.file().write_all_at(chunks, self.position);
-        written.inspect_err(|_| self.rescue(chunks))?;
+        self.object.file().write_all_at(chunks, self.position)?;
         let len: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         self.position = self.position.saturating_add(len);
         self.high = self.position;
         self.object.advance(self.high);
-        Ok(())
-    }
-
-    /// Keeps what readers have not seen yet: the held-back bytes and those that could not be
-    /// written, which the hasher has seen all the same.
-    fn rescue(&mut self, unwritten: &[Bytes]) {
-        let from = self.object.visible();
-        let held_back = usize::try_from(self.position.saturating_sub(from)).unwrap_or(usize::MAX);
-        let Ok(held_back) = self.object.file().read_exact_at(held_back, from) else { return };
-        let mut unseen = vec![Bytes::from(held_back)];
-        unseen.extend_from_slice(unwritten);
-        let len: u64 = unseen.iter().map(|chunk| chunk.len() as u64).sum();
-        let hasher = Hasher::new(self.ticket.digest().algorithm());
-        let hasher = std::mem::replace(&mut self.hasher, hasher);
-        self.rescued = Some(Relay { from, unseen, offset: from.saturating_add(len), hasher });
-    }
-
-    pub(crate) const fn take_rescued(&mut self) -> Option<Relay> {
-        self.rescued.take()
-    }
-
-    /// The disk has failed and everything has come: verify, and release the readers.
-    pub(crate) fn finish_in_memory(mut self, relay: Relay) -> Result<(), FinishError> {
-        let Relay { from, unseen, offset, hasher } = relay;
-        (self.hasher, self.position) = (hasher, offset);
-        self.check_whole().inspect_err(|_| self.discard(ReadError::Broken))?;
-        if let Some(total) = self.total.filter(|total| *total < offset) {
-            self.discard(ReadError::Broken);
-            return Err(FinishError::TooLong { total });
-        }
-        self.check_digest()?;
-        self.object.verified_in_memory(offset, from, unseen);
-        remove_quietly(&self.shared, &self.path());
         Ok(())
     }
 

@@ -87,12 +87,10 @@ impl Reader {
             return Ok(Bytes::new());
         }
         let object = &self.object;
-        if let Some(mut bytes) = object.remembered(offset).or_else(|| object.in_memory(offset)) {
+        if let Some(mut bytes) = object.remembered(offset) {
             bytes.truncate(len);
             return Ok(bytes);
         }
-        let in_file = self.object.file_end().saturating_sub(offset);
-        let len = len.min(usize::try_from(in_file).unwrap_or(usize::MAX));
         let read = self.read(offset, len).await;
         // The file may have changed under the read only if the object has failed by now.
         object.check()?;

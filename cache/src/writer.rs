@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::feed::{Feed, Order};
-use crate::{Digest, FinishError, Reader, Relay, WriteError};
+use crate::{Digest, FinishError, Reader, WriteError};
 
 /// A download under way: give it the upstream's bytes in order, then [`finish`](Self::finish).
 ///
@@ -76,25 +76,12 @@ impl Writer {
         }
     }
 
-    /// Takes the download out of the store after [`WriteError::Store`], to continue it for its
-    /// clients without one. The chunk whose [`write`](Self::write) failed is not part of it.
-    ///
-    /// The partial file is removed and readers are failed with
-    /// [`ReadError::Store`](crate::ReadError::Store) where [`Relay::from`] is. `None`: the disk has
-    /// not failed (this writer is simply dropped), or what came again after a
-    /// [`restart`](Self::restart) had not caught up, or the held-back bytes can't be read. Does not
-    /// block.
-    #[must_use]
-    pub fn into_relay(self) -> Option<Relay> {
-        self.feed.as_ref().and_then(Feed::salvage)
-    }
-
     /// The upstream has sent everything.
     ///
     /// Size and digest are checked; readers get the held-back bytes as soon as the digest is
-    /// right; then (unless the object is larger than `max_size`: it is not kept) the file is synced, renamed and its directory synced, and this returns. After
-    /// [`FinishError::Store`] nothing is kept, though readers of a right object still finish, from
-    /// memory where the disk failed them.
+    /// right; then (unless the object is larger than `max_size`: it is not kept) the file is synced,
+    /// renamed and its directory synced, and this returns. After [`FinishError::Store`] nothing is
+    /// kept; readers of a right object still finish where its bytes are in the file.
     ///
     /// When this future is dropped the work goes on in the background.
     pub async fn finish(mut self) -> Result<Reader, FinishError> {

@@ -15,6 +15,7 @@ use super::blobs::{consents, content_length, is_plain_content, refuse_trouble};
 use super::body::ResponseBody;
 use super::caller::Caller;
 use super::errors::unusable;
+use super::fill::Source;
 use super::headers::{cache_status, for_content, for_whole_content, returned, text};
 use super::identity::Identity;
 use super::object::{Presentation, respond};
@@ -186,7 +187,11 @@ impl Request<'_> {
             Outcome::Stale => "hit; detail=stale",
             _ => "hit",
         };
-        let rescue = None;
+        let rescue = Some(Arc::new(Source {
+            caller: self.caller.clone(),
+            target: by_digest(&self.asked.target, reader.digest()),
+            headers: for_whole_content(&self.asked.headers),
+        }));
         let shown = Presentation { media_type: media_type.as_str(), status, since, rescue };
         Served::new(outcome, respond(&self.asked.method, &self.asked.headers, reader, &shown))
     }
@@ -275,6 +280,13 @@ fn passed_whole(fields: &HeaderMap, bytes: Bytes) -> Served {
 /// The digest under which a registry serves what was asked for; a page of something else has none.
 pub(super) fn named_digest(status: StatusCode, headers: &HeaderMap) -> Option<Digest> {
     if status == StatusCode::OK { digest_of(headers) } else { None }
+}
+
+/// The same repository's manifest, by digest.
+pub(super) fn by_digest(target: &Target, digest: &Digest) -> Target {
+    let path = target.path();
+    let base = path.rsplit_once('/').map_or(path, |(base, _)| base);
+    Target { path_and_query: format!("{base}/{digest}"), ..target.clone() }
 }
 
 fn digest_of(headers: &HeaderMap) -> Option<Digest> {

@@ -16,12 +16,12 @@ use super::body::ResponseBody;
 use super::errors::is_trouble;
 use super::headers::{cache_status, for_whole_content, returned, text};
 use super::identity::Identity;
-use super::manifests::{Kept, Request, named_digest};
+use super::manifests::{Kept, Request, by_digest, named_digest};
 use super::reason::Reason;
 use super::tags::{Accept, Known, Resolution, TagEntry};
 use crate::log::Outcome;
-use crate::oci::{Digest, ErrorCode, ErrorDocument, MediaType, Registry, Tag};
-use crate::upstream::{Target, UpstreamError};
+use crate::oci::{ErrorCode, ErrorDocument, MediaType, Registry, Tag};
+use crate::upstream::UpstreamError;
 
 /// A question to a registry that is asked once for all who wait.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -329,11 +329,4 @@ fn too_many_requests(registry: &Registry, answer: &HeadAnswer) -> Served {
     fields.remove(header::CONTENT_LENGTH);
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     served
-}
-
-/// The same repository's manifest, by digest.
-fn by_digest(target: &Target, digest: &Digest) -> Target {
-    let path = target.path();
-    let base = path.rsplit_once('/').map_or(path, |(base, _)| base);
-    Target { path_and_query: format!("{base}/{digest}"), ..target.clone() }
 }

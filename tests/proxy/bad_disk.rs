@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use entrepot_testkit::{Blob, Proxy, Registry, Request};
+use entrepot_testkit::image::MANIFEST;
+use entrepot_testkit::{Blob, Image, Proxy, Registry, Request};
 
 use crate::{ALPINE, BINARY, one_layer};
 
@@ -183,6 +184,29 @@ fn a_disk_that_fails_to_read_stops_no_hit() {
     drop(failing);
     let hit = proxy.puller().blob(ALPINE, &layer.digest).unwrap();
     assert_eq!((hit.cache_status(), &hit.response.body), ("entrepot; hit", &layer.bytes));
+}
+
+#[test]
+fn a_disk_that_fails_to_read_a_manifest_stops_no_hit() {
+    let registry = Registry::open();
+    let image = Image::random(1, 1000);
+    registry.push(ALPINE, "1", &image);
+    // Too large to stay in memory.
+    let mut document: serde_json::Value = serde_json::from_slice(&image.manifest.bytes).unwrap();
+    document["annotations"] = serde_json::json!({ "padding": "x".repeat(200_000) });
+    let manifest = Blob::new(MANIFEST, document.to_string());
+    registry.push_manifest(ALPINE, &manifest);
+    let proxy = crate::in_front_of(&registry);
+    let pull = || proxy.puller().visit(ALPINE).unwrap().fetch("manifests", &manifest.digest);
+    for _ in 0..2 {
+        assert_eq!(pull().unwrap().response.body, manifest.bytes);
+    }
+    let failing = FailingCalls::new(&proxy, &["preadv2:error=EAGAIN", "pread64:error=EIO"]);
+    assert_eq!(pull().unwrap().response.body, manifest.bytes);
+    proxy.wait_for_log(&["the store does not deliver an object"]);
+    drop(failing);
+    let hit = pull().unwrap();
+    assert_eq!((hit.cache_status(), &hit.response.body), ("entrepot; hit", &manifest.bytes));
 }
 
 #[test]
