@@ -165,9 +165,6 @@ pub enum ReadError {
         /// What came.
         actual: Box<Digest>,
     },
-    /// The upstream sent other bytes the second time: what was read must not be used.
-    #[error("the upstream's bytes changed during the download")]
-    Changed,
     /// The kept file is damaged, can't be read, or could not be verified to its end: what was read
     /// must not be used. A damaged file is in quarantine by now: look up again.
     #[error("the kept file is damaged")]

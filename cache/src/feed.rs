@@ -29,7 +29,6 @@ pub(crate) type FinishAnswer = oneshot::Sender<Result<Arc<Object>, FinishError>>
 #[derive(Debug)]
 pub(crate) enum Order {
     Chunk(Bytes, OwnedSemaphorePermit),
-    Restart(Option<u64>),
     Finish(FinishAnswer),
     Abandon,
 }
@@ -157,10 +156,6 @@ fn serve(
     for order in orders {
         match order {
             Order::Chunk(chunk, permit) => batch.take(chunk, permit, &mut pen)?,
-            Order::Restart(total) => {
-                batch.flush(&mut pen)?;
-                pen.restart(total);
-            }
             Order::Finish(answer) => {
                 let flushed = batch.flush(&mut pen);
                 let _ = answer.send(flushed.map_err(FinishError::from).and_then(|()| pen.finish()));

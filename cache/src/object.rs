@@ -1,8 +1,7 @@
 //! The bytes that readers share: one open file, and how far it may be read.
 //!
-//! Invariant: bytes below `visible` never change while the phase is `Unverified` or `Verified`. Who
-//! must change them sets the phase to `Failed` first, and readers look at the phase again after
-//! every read.
+//! Invariant: bytes below `visible` never change. Readers look at the phase again after every read:
+//! what belongs to an object that has failed by then is not to be used.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -185,11 +184,6 @@ impl Object {
             Ok(progress) => progress.answer(offset).unwrap_or(Err(ReadError::Broken)),
             Err(_closed) => Err(ReadError::Broken),
         }
-    }
-
-    /// The size has become known.
-    pub(crate) fn announce(&self, total: u64) {
-        self.progress.send_modify(|progress| progress.total = Some(total));
     }
 
     /// `written` bytes are in the file.

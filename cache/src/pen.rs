@@ -1,4 +1,4 @@
-//! The disk end of a download: hashes, writes, compares, verifies, publishes. All of it blocks.
+//! The disk end of a download: hashes, writes, verifies, publishes. All of it blocks.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,16 +15,13 @@ use crate::{Digest, FinishError, HOLD_BACK, Hasher, ReadError, WriteError};
 
 /// A download under way. Dropping it fails its readers and gives the digest free.
 ///
-/// Invariants: `position <= high`; the hasher has seen the upstream's first `position` bytes; they
-/// are the file's first `position` bytes. `position < high` only after a restart, while what comes
-/// again is compared with what is there.
+/// Invariant: the hasher has seen the upstream's first `position` bytes, and the file has them.
 pub(crate) struct Pen {
     shared: Arc<Shared>,
     ticket: Ticket,
     object: Arc<Object>,
     hasher: Hasher,
     position: u64,
-    high: u64,
     total: Option<u64>,
 }
 
@@ -49,7 +46,6 @@ impl std::fmt::Debug for Pen {
         f.debug_struct("Pen")
             .field("digest", self.ticket.digest())
             .field("position", &self.position)
-            .field("high", &self.high)
             .field("total", &self.total)
             .finish_non_exhaustive()
     }
@@ -64,7 +60,7 @@ impl Pen {
         written: u64,
         total: Option<u64>,
     ) -> Self {
-        Self { shared, ticket, object, hasher, position: written, high: written, total }
+        Self { shared, ticket, object, hasher, position: written, total }
     }
 
     pub(crate) const fn position(&self) -> u64 {
@@ -88,8 +84,7 @@ impl Pen {
     /// Takes the next bytes from the upstream. An error ends the download; its readers have failed.
     pub(crate) fn absorb(&mut self, chunks: Vec<Bytes>) -> Result<(), WriteError> {
         self.check_total(&chunks)?;
-        let written = self.compare(chunks).and_then(|fresh| self.append(&fresh));
-        written.map_err(|error| {
+        self.append(&chunks).map_err(|error| {
             self.shared.keeper.wake();
             self.discard(ReadError::Store(error.clone()));
             WriteError::Store(error)
@@ -108,102 +103,20 @@ impl Pen {
     }
 
     fn append(&mut self, chunks: &[Bytes]) -> Result<(), DiskError> {
-        if chunks.is_empty() {
-            return Ok(());
-        }
         for chunk in chunks {
             self.hasher.update(chunk);
         }
         self.object.file().write_all_at(chunks, self.position)?;
         let len: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         self.position = self.position.saturating_add(len);
-        self.high = self.position;
-        self.object.advance(self.high);
+        self.object.advance(self.position);
         Ok(())
-    }
-
-    /// Checks what comes again against the file; returns what is new.
-    fn compare(&mut self, chunks: Vec<Bytes>) -> Result<Vec<Bytes>, DiskError> {
-        if self.position == self.high {
-            return Ok(chunks);
-        }
-        let mut fresh = Vec::new();
-        for mut chunk in chunks {
-            let again = chunk.split_to(self.overlap(chunk.len()));
-            let same = self.common(&again)?;
-            self.hasher.update(&again.slice(..same));
-            self.position = self.position.saturating_add(same as u64);
-            if same < again.len() {
-                self.diverge()?;
-                fresh.push(again.slice(same..));
-            }
-            fresh.push(chunk);
-        }
-        fresh.retain(|chunk| !chunk.is_empty());
-        Ok(fresh)
-    }
-
-    /// How many of the next `len` bytes are in the file already.
-    fn overlap(&self, len: usize) -> usize {
-        usize::try_from(self.high.saturating_sub(self.position)).unwrap_or(usize::MAX).min(len)
-    }
-
-    /// How many bytes of `again` equal those of the file at the present position.
-    fn common(&self, again: &[u8]) -> Result<usize, DiskError> {
-        if again.is_empty() {
-            return Ok(0);
-        }
-        let ours = self.object.file().read_exact_at(again.len(), self.position)?;
-        Ok(again.iter().zip(&ours).take_while(|(new, old)| new == old).count())
-    }
-
-    /// What lies behind the present position is not what the upstream has now.
-    ///
-    /// Readers that may have seen it are failed before a byte changes; those who come later follow
-    /// a new object. When nobody can have seen it, nobody is disturbed.
-    fn diverge(&mut self) -> Result<(), DiskError> {
-        if self.object.visible() > self.position {
-            self.replace_object(self.position);
-        }
-        self.object.file().truncate(self.position)?;
-        self.high = self.position;
-        Ok(())
-    }
-
-    fn replace_object(&mut self, written: u64) {
-        let file = Arc::clone(self.object.file());
-        let buffers = &self.shared.buffers;
-        let (digest, origin) = (*self.ticket.digest(), self.ticket.origin());
-        let object = Object::filling(digest, file, buffers, origin, written, self.total);
-        let before = std::mem::replace(&mut self.object, Arc::new(object));
-        self.ticket.lead_to(&self.object);
-        before.fail(ReadError::Changed);
-    }
-
-    /// The upstream begins again at byte 0, now announcing `total` bytes.
-    ///
-    /// Readers were promised the former size, and see nothing of a promised object's end: where
-    /// the new size breaks either, they are failed.
-    pub(crate) fn restart(&mut self, total: Option<u64>) {
-        self.hasher = Hasher::new(self.ticket.digest().algorithm());
-        self.position = 0;
-        let (Some(new), before) = (total, self.total) else { return };
-        self.total = total;
-        let shown = self.object.visible() > new.saturating_sub(HOLD_BACK);
-        match before {
-            Some(before) if before == new => {}
-            None if !shown => self.object.announce(new),
-            _ => self.replace_object(self.high),
-        }
     }
 
     /// The upstream has sent everything: verify, release the readers, publish.
     pub(crate) fn finish(mut self) -> Result<Arc<Object>, FinishError> {
         self.check_whole()?;
         self.check_digest()?;
-        if self.position < self.high {
-            self.diverge().map_err(|error| self.give_up(error))?;
-        }
         self.object.verified(self.position);
         let digest = *self.ticket.digest();
         if !self.shared.keeps(&digest, self.position) {
@@ -239,14 +152,9 @@ impl Pen {
         Err(FinishError::DigestMismatch { expected, actual })
     }
 
-    fn give_up(&self, error: DiskError) -> FinishError {
-        self.discard(ReadError::Store(error.clone()));
-        FinishError::Store(error)
-    }
-
     /// The download was dropped; what it has is kept for a later one, if that is worth a range.
     pub(crate) fn abandon(self) {
-        if self.high <= HOLD_BACK {
+        if self.position <= HOLD_BACK {
             self.discard(ReadError::Broken);
         }
     }

@@ -78,7 +78,7 @@ impl Reservation {
         match blocking::run(move || self.open(start, total)).await {
             Ok(opened) => opened.map(|(pen, object)| {
                 let offset = pen.position();
-                (Writer::new(digest, offset, Feed::new(pen)), Reader::new(object))
+                (Writer::new(digest, offset, total, Feed::new(pen)), Reader::new(object))
             }),
             Err(error) => Err(BeginError::Store(interrupted(error))),
         }

@@ -21,14 +21,20 @@ use crate::{Digest, FinishError, Reader, WriteError};
 pub struct Writer {
     digest: Digest,
     offset: u64,
+    total: Option<u64>,
     feed: Option<Arc<Feed>>,
     /// Why a chunk was not taken: what is there then can't be whole.
     failed: Option<WriteError>,
 }
 
 impl Writer {
-    pub(crate) const fn new(digest: Digest, offset: u64, feed: Arc<Feed>) -> Self {
-        Self { digest, offset, feed: Some(feed), failed: None }
+    pub(crate) const fn new(
+        digest: Digest,
+        offset: u64,
+        total: Option<u64>,
+        feed: Arc<Feed>,
+    ) -> Self {
+        Self { digest, offset, total, feed: Some(feed), failed: None }
     }
 
     /// The digest that is being downloaded.
@@ -41,6 +47,12 @@ impl Writer {
     #[must_use]
     pub const fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// The announced size of the whole object in bytes, if there is one.
+    #[must_use]
+    pub const fn total(&self) -> Option<u64> {
+        self.total
     }
 
     /// Takes the next bytes of the object.
@@ -60,20 +72,6 @@ impl Writer {
             feed.push(Order::Chunk(chunk, permit));
         }
         Ok(())
-    }
-
-    /// The upstream answered a range request with the whole object: its bytes come again from 0,
-    /// `total` of them if that is known. [`offset`](Self::offset) is 0 again.
-    ///
-    /// What readers have seen stays true: what comes again is compared with what was written. Where
-    /// it differs within what readers may have seen they get
-    /// [`ReadError::Changed`](crate::ReadError::Changed) and new ones follow the new bytes;
-    /// otherwise nobody notices. Does not block.
-    pub fn restart(&mut self, total: Option<u64>) {
-        if let Some(feed) = &self.feed {
-            self.offset = 0;
-            feed.push(Order::Restart(total));
-        }
     }
 
     /// The upstream has sent everything.

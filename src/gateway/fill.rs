@@ -103,6 +103,8 @@ pub(super) enum FillError {
     Resume(#[from] UpstreamError),
     #[error("the transfer could not be resumed: the registry answered {0}")]
     Refused(StatusCode),
+    #[error("the transfer could not be resumed: the registry announces another length now")]
+    Changed,
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error(transparent)]
@@ -115,7 +117,7 @@ impl FillError {
         match self {
             Self::Broken(_) | Self::Resume(_) => true,
             Self::Refused(status) => is_trouble(*status),
-            Self::Write(_) | Self::Finish(_) => false,
+            Self::Changed | Self::Write(_) | Self::Finish(_) => false,
         }
     }
 }
@@ -150,11 +152,12 @@ impl Source {
         mut writer: Writer,
     ) -> Result<Reader, FillError> {
         let mut breaks = Breaks { count: 0, reached: writer.offset() };
-        while let Err(error) = copy(&mut body, &mut writer).await? {
+        let mut known = 0;
+        while let Err(error) = copy(&mut body, known, &mut writer).await? {
             breaks.count(writer.offset(), FillError::Broken(error))?;
-            body = loop {
+            (body, known) = loop {
                 tokio::time::sleep(backoff(breaks.count)).await;
-                match self.resume(&mut writer).await {
+                match self.resume(&writer).await {
                     Ok(next) => break next,
                     Err(error) => breaks.count(writer.offset(), error)?,
                 }
@@ -163,19 +166,25 @@ impl Source {
         Ok(writer.finish().await?)
     }
 
-    /// Asks for the rest and makes the writer ready for what comes.
-    async fn resume(&self, writer: &mut Writer) -> Result<IdleBody, FillError> {
+    /// Asks for the rest. With it, how many bytes that are here already come before it: under a
+    /// digest there is only one right content, so that they need no comparing.
+    async fn resume(&self, writer: &Writer) -> Result<(IdleBody, u64), FillError> {
         let offset = writer.offset();
         let response = self.ask(offset).await?.response;
         self.caller.parts.upstream.metrics().resumed();
         match response.status() {
-            StatusCode::PARTIAL_CONTENT if starts_at(&response, offset) => {}
-            StatusCode::OK if is_plain_content(&response) => {
-                writer.restart(content_length(&response));
+            StatusCode::PARTIAL_CONTENT if starts_at(&response, offset) => {
+                Ok((response.into_body(), 0))
             }
-            other => return Err(FillError::Refused(other)),
+            StatusCode::OK if is_plain_content(&response) => {
+                let lengths = content_length(&response).zip(writer.total());
+                if lengths.is_some_and(|(now, before)| now != before) {
+                    return Err(FillError::Changed);
+                }
+                Ok((response.into_body(), offset))
+            }
+            other => Err(FillError::Refused(other)),
         }
-        Ok(response.into_body())
     }
 
     /// Asks for what is missing of an object of which `offset` bytes are here, or for all of it
@@ -248,14 +257,20 @@ fn first_byte(headers: &HeaderMap) -> Option<u64> {
     text(headers, header::CONTENT_RANGE)?.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
 
-/// Copies until the body's end (`Ok(Ok)`), its break (`Ok(Err)`), or the store's failure (`Err`).
+/// Copies all but the first `known` bytes until the body's end (`Ok(Ok)`), its break (`Ok(Err)`), or
+/// the store's failure (`Err`).
 async fn copy(
     body: &mut IdleBody,
+    mut known: u64,
     writer: &mut Writer,
 ) -> Result<Result<(), BodyError>, WriteError> {
     while let Some(frame) = body.frame().await {
         match frame.map(http_body::Frame::into_data) {
-            Ok(Ok(bytes)) => writer.write(bytes).await?,
+            Ok(Ok(mut bytes)) => {
+                let skipped = bytes.len().min(usize::try_from(known).unwrap_or(usize::MAX));
+                known -= skipped as u64;
+                writer.write(bytes.split_off(skipped)).await?;
+            }
             Ok(Err(_trailers)) => {}
             Err(error) => return Ok(Err(error)),
         }

@@ -93,6 +93,25 @@ fn a_registry_without_ranges_sends_everything_again() {
 }
 
 #[test]
+fn a_registry_that_sends_something_else_after_a_break_completes_nothing() {
+    let cases: [fn(&Blob) -> Vec<u8>; 2] =
+        [|blob| blob.bytes.iter().rev().copied().collect(), |blob| blob.bytes[..SIZE - 1].to_vec()];
+    for other in cases {
+        let (registry, proxy, blob) = world();
+        registry.fault(On::get(&blob.digest), Fault::Cut(600_000, Hangup::Fin));
+        let bytes = other(&blob);
+        let whole = Fault::answer_with(move |_| Response::new(200).body(bytes.clone()));
+        registry.fault_always(On::get(&blob.digest), whole);
+        proxy.puller().blob(ALPINE, &blob.digest).unwrap_err();
+        registry.heal();
+        let got = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+        assert_eq!(got.response.body, blob.bytes);
+        proxy.wait_until_kept(&blob.digest);
+        proxy.assert_store_is_sound();
+    }
+}
+
+#[test]
 fn a_partial_file_survives_a_kill_and_is_continued() {
     let (registry, mut proxy, blob) = world();
     let gate = Gate::new();

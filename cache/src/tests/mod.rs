@@ -17,7 +17,6 @@ mod publishing;
 mod reading;
 mod records;
 mod removal;
-mod restart;
 mod resume;
 mod rot;
 

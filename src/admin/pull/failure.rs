@@ -87,9 +87,9 @@ impl Failure {
     pub(super) fn broken(image: &ImageName, error: &ResponseError) -> Self {
         match error {
             ResponseError::Digest(_)
-            | ResponseError::Store(
-                ReadError::DigestMismatch { .. } | ReadError::Changed | ReadError::Damaged,
-            ) => Self::unusable(image, error),
+            | ResponseError::Store(ReadError::DigestMismatch { .. } | ReadError::Damaged) => {
+                Self::unusable(image, error)
+            }
             ResponseError::Store(ReadError::Store(_)) => Self::not_kept(image),
             error => {
                 let message = format!(
