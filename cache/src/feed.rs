@@ -11,7 +11,6 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::disk::DiskError;
-use crate::object::Object;
 use crate::pen::{End, Pen};
 use crate::sync::locked;
 use crate::{FinishError, WriteError};
@@ -23,13 +22,13 @@ const LEAST_COST: u32 = 512;
 /// How many bytes are hashed and written before readers are told.
 const BATCH_BYTES: usize = 512 * 1024;
 
-pub(crate) type FinishAnswer = oneshot::Sender<Result<Arc<Object>, FinishError>>;
+pub(crate) type Verdict = oneshot::Sender<Result<Box<Pen>, FinishError>>;
 
 /// Something for the pen to do; orders are carried out one after the other.
 #[derive(Debug)]
 pub(crate) enum Order {
     Chunk(Bytes, OwnedSemaphorePermit),
-    Finish(FinishAnswer),
+    Verify(Verdict),
     Abandon,
 }
 
@@ -132,7 +131,7 @@ impl Feed {
         let mut orders = orders.into_iter();
         let served = serve(pen, &mut orders);
         served.unwrap_or_else(|error| {
-            // Before the orders behind are dropped: a finish among them asks for the reason.
+            // Before the orders behind are dropped: a verification among them asks for the reason.
             let _ = self.failure.set(error);
             None
         })
@@ -141,7 +140,7 @@ impl Feed {
 
 /// Runs `work`, which blocks, on the blocking pool; outside a runtime (a writer dropped late) here
 /// and now.
-fn off_thread(work: impl FnOnce() + Send + 'static) {
+pub(crate) fn off_thread(work: impl FnOnce() + Send + 'static) {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => drop(runtime.spawn_blocking(work)),
         Err(_none) => work(),
@@ -156,9 +155,10 @@ fn serve(
     for order in orders {
         match order {
             Order::Chunk(chunk, permit) => batch.take(chunk, permit, &mut pen)?,
-            Order::Finish(answer) => {
-                let flushed = batch.flush(&mut pen);
-                let _ = answer.send(flushed.map_err(FinishError::from).and_then(|()| pen.finish()));
+            Order::Verify(verdict) => {
+                let flushed = batch.flush(&mut pen).map_err(FinishError::from);
+                // Nobody waits for it any more: then it is given up.
+                let _ = verdict.send(flushed.and_then(|()| pen.verify()).map(|()| pen));
                 return Ok(None);
             }
             Order::Abandon => {

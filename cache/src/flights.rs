@@ -20,9 +20,16 @@ pub(crate) struct Flights {
 }
 
 #[derive(Debug)]
-enum Slot {
-    /// Somebody is about to look at the disk or to begin.
-    Reserved(Arc<Notify>, Origin),
+struct Slot {
+    state: State,
+    /// Told whenever the state is another, and at the end.
+    changed: Arc<Notify>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Somebody is about to look at the disk or to begin, or is just ending.
+    Reserved,
     Filling(Arc<Object>),
 }
 
@@ -46,12 +53,12 @@ pub(crate) struct Ticket {
 impl Flights {
     pub(crate) fn board(self: &Arc<Self>, digest: &Digest, origin: &Origin) -> Boarding {
         match locked(&self.table).entry(*digest) {
-            Entry::Occupied(slot) => match slot.get() {
-                Slot::Filling(object) => Boarding::Follow(Arc::clone(object)),
-                Slot::Reserved(freed, _) => Boarding::Wait(Arc::clone(freed).notified_owned()),
+            Entry::Occupied(slot) => match &slot.get().state {
+                State::Filling(object) => Boarding::Follow(Arc::clone(object)),
+                State::Reserved => Boarding::Wait(slot.get().told()),
             },
             Entry::Vacant(slot) => {
-                slot.insert(Slot::Reserved(Arc::default(), origin.clone()));
+                slot.insert(Slot { state: State::Reserved, changed: Arc::default() });
                 let (flights, origin) = (Arc::clone(self), origin.clone());
                 Boarding::Lead(Ticket { flights, digest: *digest, origin })
             }
@@ -60,28 +67,36 @@ impl Flights {
 
     /// From now on those who ask for `digest` wait until its ticket is dropped, provided that the
     /// download under way is the one that writes to `file`.
-    pub(crate) fn hold(&self, digest: &Digest, origin: &Origin, file: &Arc<DiskFile>) {
+    pub(crate) fn hold(&self, digest: &Digest, file: &Arc<DiskFile>) {
         if let Some(slot) = locked(&self.table).get_mut(digest)
-            && matches!(slot, Slot::Filling(object) if Arc::ptr_eq(object.file(), file))
+            && matches!(&slot.state, State::Filling(object) if Arc::ptr_eq(object.file(), file))
         {
-            *slot = Slot::Reserved(Arc::default(), origin.clone());
+            slot.state = State::Reserved;
+        }
+    }
+
+    /// Resolves when `digest` is neither reserved nor being downloaded.
+    pub(crate) async fn free(&self, digest: &Digest) {
+        loop {
+            let Some(changed) = locked(&self.table).get(digest).map(Slot::told) else { return };
+            changed.await;
         }
     }
 
     /// The download of `digest`, if one has begun.
     pub(crate) fn find(&self, digest: &Digest) -> Option<Arc<Object>> {
-        match locked(&self.table).get(digest) {
-            Some(Slot::Filling(object)) => Some(Arc::clone(object)),
-            Some(Slot::Reserved(..)) | None => None,
+        match &locked(&self.table).get(digest)?.state {
+            State::Filling(object) => Some(Arc::clone(object)),
+            State::Reserved => None,
         }
     }
 
     /// Every download that has begun.
     pub(crate) fn downloads(&self) -> Vec<Download> {
         let table = locked(&self.table);
-        let begun = table.iter().filter_map(|(digest, slot)| match slot {
-            Slot::Filling(object) => Some((digest, object)),
-            Slot::Reserved(..) => None,
+        let begun = table.iter().filter_map(|(digest, slot)| match &slot.state {
+            State::Filling(object) => Some((digest, object)),
+            State::Reserved => None,
         });
         begun
             .map(|(digest, object)| Download {
@@ -91,15 +106,6 @@ impl Flights {
                 total: object.total(),
             })
             .collect()
-    }
-
-    /// Whether `digest` is reserved for, or being downloaded from, the registry called `origin`.
-    pub(crate) fn is_from(&self, digest: &Digest, origin: &str) -> bool {
-        match locked(&self.table).get(digest) {
-            Some(Slot::Filling(object)) => object.origin() == Some(origin),
-            Some(Slot::Reserved(_, reserved)) => reserved.as_str() == origin,
-            None => false,
-        }
     }
 }
 
@@ -114,9 +120,10 @@ impl Ticket {
 
     /// From now on those who ask follow `object`.
     pub(crate) fn lead_to(&self, object: &Arc<Object>) {
-        let slot = Slot::Filling(Arc::clone(object));
-        let before = locked(&self.flights.table).insert(self.digest, slot);
-        wake(before);
+        if let Some(slot) = locked(&self.flights.table).get_mut(&self.digest) {
+            slot.state = State::Filling(Arc::clone(object));
+            slot.changed.notify_waiters();
+        }
     }
 
     pub(crate) const fn flights(&self) -> &Arc<Flights> {
@@ -126,13 +133,15 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let before = locked(&self.flights.table).remove(&self.digest);
-        wake(before);
+        if let Some(slot) = locked(&self.flights.table).remove(&self.digest) {
+            slot.changed.notify_waiters();
+        }
     }
 }
 
-fn wake(slot: Option<Slot>) {
-    if let Some(Slot::Reserved(freed, _)) = slot {
-        freed.notify_waiters();
+impl Slot {
+    /// Resolves at the next change.
+    fn told(&self) -> OwnedNotified {
+        Arc::clone(&self.changed).notified_owned()
     }
 }

@@ -124,7 +124,7 @@ pub use reservation::{Reservation, Start};
 pub use store::{Download, Kept, Lookup, Presence, Store, Totals};
 pub use tree::Claim;
 pub use withdrawal::{Reach, Withdrawn};
-pub use writer::Writer;
+pub use writer::{Verified, Writer};
 
 /// How many bytes at the end of an unfinished object no reader sees before the digest is verified.
 pub const HOLD_BACK: u64 = 64 * 1024;

@@ -35,6 +35,8 @@ pub(crate) struct Object {
     turns: Arc<Semaphore>,
     /// Whether somebody has undertaken to verify it.
     claimed: AtomicBool,
+    /// Whether it has its final name.
+    published: AtomicBool,
     progress: watch::Sender<Progress>,
 }
 
@@ -104,7 +106,8 @@ impl Object {
         let (buffers, progress) = (Arc::clone(buffers), watch::Sender::new(progress));
         let (all, claimed) = (OnceLock::new(), AtomicBool::new(true));
         let turns = Arc::new(Semaphore::new(lanes::WIDTH));
-        Self { digest, file, buffers, origin, all, turns, claimed, progress }
+        let published = AtomicBool::new(origin.is_none());
+        Self { digest, file, buffers, origin, all, turns, claimed, published, progress }
     }
 
     pub(crate) const fn digest(&self) -> &Digest {
@@ -123,10 +126,15 @@ impl Object {
         &self.turns
     }
 
-    /// Whose bytes these are while nobody has verified them; `None` once somebody has.
+    /// Whose bytes these are until they are published; `None` from then on.
     pub(crate) fn origin(&self) -> Option<&str> {
-        let verified = matches!(self.progress.borrow().phase, Phase::Verified);
-        self.origin.as_ref().filter(|_| !verified).map(Origin::as_str)
+        let published = self.published.load(Ordering::Acquire);
+        self.origin.as_ref().filter(|_| !published).map(Origin::as_str)
+    }
+
+    /// It has its final name.
+    pub(crate) fn published(&self) {
+        self.published.store(true, Ordering::Release);
     }
 
     pub(crate) fn total(&self) -> Option<u64> {

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use crate::disk::{DiskError, DiskFile};
 use crate::flights::{Flights, Ticket};
 use crate::object::Object;
-use crate::origin::Origin;
 use crate::publish::{publish, remove_quietly};
 use crate::shared::Shared;
 use crate::{Digest, FinishError, HOLD_BACK, Hasher, ReadError, WriteError};
@@ -30,14 +29,13 @@ pub(crate) struct Pen {
 pub(crate) struct End {
     flights: Arc<Flights>,
     digest: Digest,
-    origin: Origin,
     file: Arc<DiskFile>,
 }
 
 impl End {
     /// Nobody new follows the download; without effect when it has ended already.
     pub(crate) fn hold(&self) {
-        self.flights.hold(&self.digest, &self.origin, &self.file);
+        self.flights.hold(&self.digest, &self.file);
     }
 }
 
@@ -72,7 +70,6 @@ impl Pen {
         End {
             flights: Arc::clone(self.ticket.flights()),
             digest: *self.ticket.digest(),
-            origin: self.ticket.origin().clone(),
             file: Arc::clone(self.object.file()),
         }
     }
@@ -113,11 +110,16 @@ impl Pen {
         Ok(())
     }
 
-    /// The upstream has sent everything: verify, release the readers, publish.
-    pub(crate) fn finish(mut self) -> Result<Arc<Object>, FinishError> {
+    /// The upstream has sent everything: verifies it and releases the readers.
+    pub(crate) fn verify(&mut self) -> Result<(), FinishError> {
         self.check_whole()?;
         self.check_digest()?;
         self.object.verified(self.position);
+        Ok(())
+    }
+
+    /// Gives what has been verified its final name.
+    pub(crate) fn publish(self) -> Result<Arc<Object>, FinishError> {
         let digest = *self.ticket.digest();
         if !self.shared.keeps(&digest, self.position) {
             tracing::debug!(%digest, bytes = self.position, "object larger than the cache passed on");

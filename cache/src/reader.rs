@@ -39,8 +39,8 @@ impl Reader {
         self.object.total()
     }
 
-    /// The registry whose bytes these are while they are not verified: only its clients may see
-    /// them. `None`: they are verified, wherever they came from.
+    /// The registry whose bytes these are until they are published: only its clients may see them.
+    /// `None`: they are verified and kept, wherever they came from.
     #[must_use]
     pub fn origin(&self) -> Option<&str> {
         self.object.origin()

@@ -103,6 +103,7 @@ impl Shared {
     pub(crate) fn published(&self, object: &Arc<Object>, references: References) {
         self.index.added(&self.tree, object.digest(), object.size(), references);
         self.opened.insert(object);
+        object.published();
         self.keeper.wake();
     }
 

@@ -221,12 +221,10 @@ impl Store {
         self.shared.presence(digest)
     }
 
-    /// Whether a download of `digest` from the registry called `origin` is reserved or under way.
-    ///
-    /// Only a hint: the download may end, and another begin, before the caller asks for it.
-    #[must_use]
-    pub fn in_flight_from(&self, digest: &Digest, origin: &str) -> bool {
-        self.shared.flights.is_from(digest, origin)
+    /// Waits until `digest` is neither reserved nor in flight: what its download has brought is kept
+    /// by then, or is not going to be. It has no timeout. Cancel safe.
+    pub async fn free(&self, digest: &Digest) {
+        self.shared.flights.free(digest).await;
     }
 
     /// Keeps a small whole object (a manifest): verified, synced, published.

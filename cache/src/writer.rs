@@ -1,14 +1,17 @@
-//! The async end of a download.
+//! The async end of a download, and what it leads to: bytes that are right, then an object.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::feed::{Feed, Order};
-use crate::{Digest, FinishError, Reader, WriteError};
+use crate::feed::{Feed, Order, off_thread};
+use crate::pen::Pen;
+use crate::reservation::interrupted;
+use crate::{Digest, FinishError, Reader, WriteError, blocking};
 
-/// A download under way: give it the upstream's bytes in order, then [`finish`](Self::finish).
+/// A download under way: give it the upstream's bytes in order, then
+/// [`verify`](Self::verify) it.
 ///
 /// Dropping it is failure: its readers get [`ReadError::Broken`](crate::ReadError::Broken), never
 /// a clean end, and what was written stays for a later [`Start::Resumed`](crate::Start::Resumed).
@@ -74,26 +77,68 @@ impl Writer {
         Ok(())
     }
 
-    /// The upstream has sent everything.
+    /// The upstream has sent everything: checks size and digest.
     ///
-    /// Size and digest are checked; readers get the held-back bytes as soon as the digest is
-    /// right; then (unless the object is larger than `max_size`: it is not kept) the file is synced,
-    /// renamed and its directory synced, and this returns. After [`FinishError::Store`] nothing is
-    /// kept; readers of a right object still finish where its bytes are in the file.
+    /// Readers get the held-back bytes as soon as the digest is right. The object has no name yet:
+    /// until [`Verified::publish`] it is in flight, and a reader of it names its origin. After
+    /// [`FinishError::Store`] nothing is kept.
     ///
-    /// When this future is dropped the work goes on in the background.
-    pub async fn finish(mut self) -> Result<Reader, FinishError> {
+    /// When this future is dropped nothing is published.
+    pub async fn verify(mut self) -> Result<Verified, FinishError> {
         if let Some(error) = self.failed.take() {
             return Err(error.into());
         }
         let Some(feed) = self.feed.take() else {
             return Err(FinishError::Truncated { expected: 0, received: 0 });
         };
-        let (answer, answered) = oneshot::channel();
-        feed.push(Order::Finish(answer));
-        match answered.await {
-            Ok(finished) => finished.map(Reader::new),
+        let (verdict, told) = oneshot::channel();
+        feed.push(Order::Verify(verdict));
+        match told.await {
+            Ok(verified) => verified.map(|pen| Verified { pen: Some(pen) }),
             Err(_ended) => Err(feed.failure().into()),
+        }
+    }
+
+    /// [Verifies](Self::verify) and [publishes](Verified::publish), for who has nothing to put on
+    /// record between the two.
+    pub async fn finish(self) -> Result<Reader, FinishError> {
+        self.verify().await?.publish().await
+    }
+}
+
+/// A download that is whole and right, and has no name yet: put on record what opens it, then
+/// [`publish`](Self::publish).
+///
+/// Dropping it ends the download as dropping its [`Writer`] would, but that its readers have
+/// everything.
+#[derive(Debug)]
+#[must_use = "what is not published is not kept"]
+pub struct Verified {
+    pen: Option<Box<Pen>>,
+}
+
+impl Verified {
+    /// Gives the object its name: the file is synced, renamed and its directory synced. An object
+    /// that is larger than `max_size` is not kept.
+    ///
+    /// After [`FinishError::Store`] nothing is kept, though its readers finish. When this future is
+    /// dropped the work goes on in the background.
+    pub async fn publish(mut self) -> Result<Reader, FinishError> {
+        let Some(pen) = self.pen.take() else {
+            return Err(FinishError::Truncated { expected: 0, received: 0 });
+        };
+        match blocking::run(move || pen.publish()).await {
+            Ok(published) => published.map(Reader::new),
+            Err(error) => Err(FinishError::Store(interrupted(error))),
+        }
+    }
+}
+
+impl Drop for Verified {
+    fn drop(&mut self) {
+        if let Some(pen) = self.pen.take() {
+            pen.end().hold();
+            off_thread(move || pen.abandon());
         }
     }
 }

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use super::access::Rights;
 use super::caller::Caller;
 use super::errors::is_trouble;
-use super::fill::{FillError, FillGuard, Opened, Source};
+use super::fetching::Fetch;
+use super::fill::{FillError, Opened, Source};
 use super::headers::{for_content, for_whole_content, text};
 use super::object::{Presentation, respond};
 use super::ranges::ByteRanges;
@@ -32,8 +33,6 @@ const FAR: u64 = 8 * 1024 * 1024;
 const RESERVED: Duration = Duration::from_secs(30);
 /// The same where that one asks for another repository, or as somebody else.
 const ANOTHERS: Duration = Duration::from_secs(2);
-/// How long the record of a finished download may take to be written.
-const RECORDED: Duration = Duration::from_secs(2);
 /// How long an answer waits for the object to be hashed, the first time after a start: nothing is
 /// sent yet, and what is damaged can be fetched in its place.
 const PROVED: Duration = Duration::from_millis(250);
@@ -123,10 +122,10 @@ impl Request<'_> {
             }
             Lookup::InFlight(reader) => (reader, Outcome::Joined),
         };
-        let record = self.recorded(&reader).await;
-        match self.may_have(&reader, record.as_ref()).await {
+        let belonging = self.belonging(&reader).await;
+        match self.may_have(&reader, &belonging).await {
             Ok(true) => {}
-            Err(error) if self.may_unasked(record.as_ref(), &error).await => {}
+            Err(error) if self.may_unasked(&belonging, &error).await => {}
             // Known without asking: it would be the same again.
             Err(error) if error.is_known() => return Err(error),
             Ok(false) | Err(_) => return Box::pin(self.pass_through()).await,
@@ -135,13 +134,13 @@ impl Request<'_> {
             return Box::pin(self.pass_through()).await;
         }
         let status = if outcome == Outcome::Hit { "hit" } else { "fwd=miss; collapsed" };
-        Ok(self.kept_as(reader, outcome, status, record.map(|record| record.recorded)))
+        Ok(self.kept_as(reader, outcome, status, belonging.since()))
     }
 
     /// What there is of the object; `None` where that takes too long: another's reservation may be for
     /// a registry that does not answer, and a disk may hang.
     async fn found(&self) -> Option<Lookup> {
-        let Parts { leads, .. } = &*self.gateway.parts;
+        let Parts { fetching, .. } = &*self.gateway.parts;
         let deadline = Instant::now() + RESERVED;
         let mut looking = std::pin::pin!(self.look_up());
         loop {
@@ -149,7 +148,8 @@ impl Request<'_> {
                 return Some(found);
             }
             let (place, identity) = (self.rights.place(), &self.caller.identity);
-            if Instant::now() >= deadline || leads.is_anothers(self.digest, place, identity) {
+            let is_for_others = fetching.is_for_others(self.digest, place, identity);
+            if Instant::now() >= deadline || is_for_others {
                 return None;
             }
         }
@@ -181,20 +181,20 @@ impl Request<'_> {
         }
     }
 
-    /// The record of the object in this repository; of one that has just come, once it is written.
-    async fn recorded(&self, reader: &Reader) -> Option<ContentRecord> {
-        let access = &self.gateway.parts.access;
-        if reader.origin().is_some() {
-            return None;
+    /// What is known of whether the object belongs here.
+    async fn belonging(&self, reader: &Reader) -> Belonging {
+        let parts = &self.gateway.parts;
+        let is_coming = reader.origin() == Some(self.asked.registry.as_str());
+        // In this order: what is not fetched for this place any more is on record.
+        if is_coming && parts.fetching.is_for(self.digest, self.rights.place()) {
+            return Belonging::Coming;
         }
-        // Looked for before the record is: what is not pending any more has been recorded.
-        let pending = self.gateway.parts.fills.pending(self.digest, self.rights.place());
-        match (self.rights.content(access, self.digest).await, pending) {
-            (None, Some(written)) => {
-                tokio::time::timeout(RECORDED, written).await.ok()?;
-                self.rights.content(access, self.digest).await
+        match self.rights.content(&parts.access, self.digest).await {
+            Some(record) => Belonging::OnRecord(record),
+            None if is_coming || self.rights.delivered(self.digest).await.is_some() => {
+                Belonging::Elsewhere
             }
-            (record, _) => record,
+            None => Belonging::Unknown,
         }
     }
 
@@ -203,21 +203,15 @@ impl Request<'_> {
     async fn may_have(
         &self,
         reader: &Reader,
-        record: Option<&ContentRecord>,
+        belonging: &Belonging,
     ) -> Result<bool, UpstreamError> {
-        let parts = &self.gateway.parts;
-        let is_coming = reader.origin() == Some(self.asked.registry.as_str());
-        // What is being delivered here right now belongs here.
-        let belongs =
-            record.is_some() || (is_coming && parts.fills.is_for(self.digest, self.rights.place()));
-        // A download may have ended since its record was looked for.
-        let belongs = belongs || self.recorded(reader).await.is_some();
-        if belongs && self.rights.may_pull(&parts.access).await {
+        let is_here = matches!(belonging, Belonging::Coming | Belonging::OnRecord(_));
+        if is_here && self.rights.may_pull(&self.gateway.parts.access).await {
             return Ok(true);
         }
-        let is_delivered =
-            belongs || is_coming || self.rights.delivered(self.digest).await.is_some();
-        if !is_delivered || !Box::pin(self.is_confirmed(reader.size())).await? {
+        if matches!(belonging, Belonging::Unknown)
+            || !Box::pin(self.is_confirmed(reader.size())).await?
+        {
             return Ok(false);
         }
         self.confirmed().await;
@@ -225,8 +219,8 @@ impl Request<'_> {
     }
 
     /// Whether the object may be served although the registry can't say so now.
-    async fn may_unasked(&self, record: Option<&ContentRecord>, error: &UpstreamError) -> bool {
-        let Some(record) = record else { return false };
+    async fn may_unasked(&self, belonging: &Belonging, error: &UpstreamError) -> bool {
+        let Belonging::OnRecord(record) = belonging else { return false };
         self.rights.may_have_unasked(&self.gateway.parts.access, record, error).await
     }
 
@@ -285,7 +279,7 @@ impl Request<'_> {
             return self.pass_through().await;
         };
         let (place, identity) = (self.rights.place().clone(), self.caller.identity.clone());
-        let lead = self.gateway.parts.leads.begin(*self.digest, place, identity);
+        let fetch = self.gateway.parts.fetching.begin(*self.digest, place, identity);
         let source = self.source();
         let (start, answer, length) = match source.open(reservation.resume_from()).await? {
             Opened::Rest(answer, length) => (Start::Resumed, answer, length),
@@ -301,21 +295,16 @@ impl Request<'_> {
         if consents(&answer, self.digest, None) {
             self.rights.grant(&self.gateway.parts.access).await;
         }
-        // Before the object can be found: whoever finds it looks here whether its record follows.
-        let fills = &self.gateway.parts.fills;
-        let guard = fills.begin(*self.digest, self.rights.place().clone());
         let (writer, reader) = match reservation.begin(start, length).await {
             Ok(begun) => begun,
             Err(error) => {
                 if matches!(error, BeginError::Store(_)) {
                     self.gateway.parts.trouble.note(&error);
                 }
-                // The next one to lead may be there already.
-                drop(lead);
                 return self.pass_through().await;
             }
         };
-        let running = Running { _guard: guard, _permit: permit, began: Instant::now() };
+        let running = Running { _fetch: fetch, _permit: permit, began: Instant::now() };
         self.spawn_fill(source, answer.response.into_body(), writer, running);
         Ok(self.kept_as(reader, Outcome::Miss, "fwd=miss; stored", None))
     }
@@ -340,7 +329,13 @@ impl Request<'_> {
         let (gateway, rights, digest) = (self.gateway.clone(), self.rights.clone(), *self.digest);
         self.gateway.parts.tasks.spawn(async move {
             match source.fill(body, writer).await {
-                Ok(_) => delivered(&gateway, &rights, &digest, running.began).await,
+                Ok(verified) => {
+                    // On record before it can be found.
+                    delivered(&gateway, &rights, &digest, running.began).await;
+                    if let Err(error) = verified.publish().await {
+                        gateway.parts.trouble.note(&error);
+                    }
+                }
                 Err(
                     error @ (FillError::Write(WriteError::Store(_))
                     | FillError::Finish(FinishError::Store(_))),
@@ -397,9 +392,31 @@ impl Request<'_> {
     }
 }
 
-/// A download under way: what is given back once its delivery is on record.
+/// What is known of whether an object belongs to a repository.
+enum Belonging {
+    /// It is being delivered there just now.
+    Coming,
+    /// The registry has delivered or confirmed it there.
+    OnRecord(ContentRecord),
+    /// The registry delivers it, or has, for another of its repositories.
+    Elsewhere,
+    /// The registry has never shown it.
+    Unknown,
+}
+
+impl Belonging {
+    /// Since when it has been there.
+    fn since(&self) -> Option<SystemTime> {
+        match self {
+            Self::OnRecord(record) => Some(record.recorded),
+            Self::Coming | Self::Elsewhere | Self::Unknown => None,
+        }
+    }
+}
+
+/// A download under way: what is given back once its object is on record and has its name.
 struct Running {
-    _guard: FillGuard,
+    _fetch: Fetch,
     _permit: OwnedSemaphorePermit,
     began: Instant,
 }

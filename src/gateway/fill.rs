@@ -3,22 +3,17 @@
 //! It runs as a task of its own: at the upstream's speed, whatever its readers do, and to its end,
 //! even when the client that caused it has left.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use entrepot_cache::{Digest, FinishError, Reader, WriteError, Writer};
+use entrepot_cache::{FinishError, Verified, WriteError, Writer};
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 
 use super::blobs::{content_length, is_plain_content, is_unencoded};
+use super::caller::Caller;
 use super::errors::is_trouble;
 use super::headers::{append, text};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-
-use super::access::Place;
-use super::caller::Caller;
 use crate::upstream::body::{BodyError, IdleBody};
 use crate::upstream::client::Followed;
 use crate::upstream::{Target, UpstreamError};
@@ -33,59 +28,6 @@ const MAX_TURNS: usize = 5;
 const TURN: Duration = Duration::from_secs(2);
 /// The wait before the first resumption; it doubles with each break.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-
-/// Downloads whose delivery is not recorded yet: an object is there a moment before its record is.
-#[derive(Clone, Default)]
-pub(super) struct Fills(Arc<Mutex<HashMap<Digest, Pending>>>);
-
-struct Pending {
-    place: Place,
-    recorded: Arc<CancellationToken>,
-}
-
-impl Fills {
-    /// Resolves when the download of `digest` for `place` has been recorded, or has failed; `None`
-    /// where there is none.
-    pub(super) fn pending(&self, digest: &Digest, place: &Place) -> Option<WaitForRecord> {
-        let fills = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let pending = fills.get(digest).filter(|pending| pending.place == *place)?;
-        Some(CancellationToken::clone(&pending.recorded).cancelled_owned())
-    }
-
-    /// Whether `digest` is being delivered for `place`.
-    pub(super) fn is_for(&self, digest: &Digest, place: &Place) -> bool {
-        self.pending(digest, place).is_some()
-    }
-
-    /// Notes a download, until the guard is dropped.
-    pub(super) fn begin(&self, digest: Digest, place: Place) -> FillGuard {
-        let recorded = Arc::new(CancellationToken::new());
-        let pending = Pending { place, recorded: recorded.clone() };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, pending);
-        FillGuard { fills: self.clone(), digest, recorded }
-    }
-}
-
-/// The wait for a record.
-pub(super) type WaitForRecord = WaitForCancellationFutureOwned;
-
-/// Keeps a download's entry in [`Fills`].
-pub(super) struct FillGuard {
-    fills: Fills,
-    digest: Digest,
-    recorded: Arc<CancellationToken>,
-}
-
-impl Drop for FillGuard {
-    fn drop(&mut self) {
-        let mut fills = self.fills.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A later download of the same digest has an entry of its own.
-        if fills.get(&self.digest).is_some_and(|p| Arc::ptr_eq(&p.recorded, &self.recorded)) {
-            fills.remove(&self.digest);
-        }
-        self.recorded.cancel();
-    }
-}
 
 /// Where a download comes from, to ask again when it breaks.
 pub(super) struct Source {
@@ -145,12 +87,12 @@ impl Breaks {
 }
 
 impl Source {
-    /// Writes `body` to its end, continuing with `Range` where it breaks, and publishes the object.
+    /// Writes `body` to its end, continuing with `Range` where it breaks, and verifies the object.
     pub(super) async fn fill(
         self,
         mut body: IdleBody,
         mut writer: Writer,
-    ) -> Result<Reader, FillError> {
+    ) -> Result<Verified, FillError> {
         let mut breaks = Breaks { count: 0, reached: writer.offset() };
         let mut known = 0;
         while let Err(error) = copy(&mut body, known, &mut writer).await? {
@@ -163,7 +105,7 @@ impl Source {
                 }
             };
         }
-        Ok(writer.finish().await?)
+        Ok(writer.verify().await?)
     }
 
     /// Asks for the rest. With it, how many bytes that are here already come before it: under a
@@ -305,25 +247,6 @@ mod tests {
         assert_eq!((first_byte(&headers), total(&headers)), (None, None));
         append(&mut headers, header::CONTENT_RANGE, "bytes 5-9/10");
         assert_eq!((first_byte(&headers), total(&headers)), (Some(5), Some(10)));
-    }
-
-    #[test]
-    fn only_the_same_repository_waits_for_a_record() {
-        let fills = Fills::default();
-        let digest = Digest::of(entrepot_cache::Algorithm::Sha256, b"x");
-        let at = |text: &str| Place {
-            registry: crate::oci::Registry::at(&text.parse().unwrap()),
-            repository: "a/b".parse().unwrap(),
-        };
-        let (ghcr, evil) = (at("ghcr.io:443"), at("evil.example:443"));
-        let first = fills.begin(digest, ghcr.clone());
-        assert!(fills.pending(&digest, &ghcr).is_some());
-        assert!(fills.pending(&digest, &evil).is_none());
-        let second = fills.begin(digest, ghcr.clone());
-        drop(first);
-        assert!(fills.pending(&digest, &ghcr).is_some(), "the second is still there");
-        drop(second);
-        assert!(fills.pending(&digest, &ghcr).is_none());
     }
 
     #[test]

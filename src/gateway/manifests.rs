@@ -250,12 +250,13 @@ impl Request<'_> {
     }
 
     async fn keep(&self, digest: &Digest, bytes: &Bytes, media_type: &MediaType) -> Option<Reader> {
-        let kept = self.gateway.parts.store.put(digest, bytes.clone()).await;
+        let parts = &self.gateway.parts;
+        // On record before it can be found.
+        self.rights.deliver(&parts.access, digest, Some(media_type)).await;
+        let kept = parts.store.put(digest, bytes.clone()).await;
         let reader = kept
             .inspect_err(|error| tracing::warn!(%digest, %error, "a manifest could not be kept"))
             .ok()?;
-        let parts = &self.gateway.parts;
-        self.rights.deliver(&parts.access, digest, Some(media_type)).await;
         parts.tags.settle(self.rights.records(), self.rights.place(), digest).await;
         Some(reader)
     }

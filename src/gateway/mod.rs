@@ -21,7 +21,7 @@
 //! - `reason`: why an answer is what it is
 //! - `records`: what operators read and change of the records
 //! - `pruning`: forgetting those of what has long been gone
-//! - `fill`, `leads`: a download on its way into the store, and who is about to begin one
+//! - `fill`, `fetching`: a download on its way into the store, and who fetches what for whom
 //! - `object`, `multipart`: an object of the store as a response, in one part or several
 //! - `rescue`: bodies that go on from the registry when the disk fails
 //! - `relay`: everything that is only passed on
@@ -38,10 +38,10 @@ mod caller;
 mod challenges;
 mod errors;
 mod explain;
+mod fetching;
 mod fill;
 mod headers;
 mod identity;
-mod leads;
 mod listings;
 mod manifests;
 mod multipart;
@@ -78,9 +78,9 @@ use challenges::{Challenges, TOKEN_PATH};
 use entrepot_cache::Presence;
 pub use errors::error_response;
 pub use explain::{Expected, Explanation, ObjectState, TagState};
+use fetching::Fetching;
 pub use headers::{PRODUCT, is_own_via};
 use identity::{Identifier, has_own_token};
-use leads::Leads;
 use listings::Listings;
 use manifests::Errand;
 use pressure::Pressure;
@@ -211,7 +211,7 @@ struct Parts {
     store: entrepot_cache::Store,
     upstream: Upstream,
     in_force: ArcSwap<InForce>,
-    fills: fill::Fills,
+    fetching: Fetching,
     trouble: trouble::Trouble,
     identifier: Identifier,
     access: Access,
@@ -220,7 +220,6 @@ struct Parts {
     listings: Listings,
     quotas: Quotas,
     pressure: Pressure,
-    leads: Leads,
     /// Answers that several wait for.
     answers: moka::future::Cache<Question, bool>,
     heads: moka::future::Cache<HeadQuestion, Arc<HeadAnswer>>,
@@ -287,13 +286,13 @@ impl Gateway {
         tasks: TaskTracker,
     ) -> Self {
         let identifier = Identifier::new();
-        let (fills, trouble, access, challenges) = Default::default();
+        let (fetching, trouble, access, challenges) = Default::default();
         let (tags, listings, quotas, pressure, errands, pings) = Default::default();
         let parts = Parts {
             store,
             upstream,
             in_force: ArcSwap::from_pointee(InForce::new(options)),
-            fills,
+            fetching,
             trouble,
             identifier,
             access,
@@ -305,7 +304,6 @@ impl Gateway {
             errands,
             pings,
             downloads: Arc::new(Semaphore::new(MOST_DOWNLOADS)),
-            leads: Leads::default(),
             answers: shared_answers(),
             heads: shared_answers(),
             tasks,
@@ -353,19 +351,11 @@ impl Gateway {
         (served, subject)
     }
 
-    /// Whether the store has an object that a client of this repository has just read to its end:
-    /// the last byte comes a moment before the file has its name and its record is written.
-    pub async fn has_settled(
-        &self,
-        registry: &Registry,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> bool {
-        let place = Place { registry: registry.clone(), repository: repository.clone() };
-        if let Some(recorded) = self.parts.fills.pending(digest, &place) {
-            // A disk that hangs is not waited for.
-            let _ = tokio::time::timeout(SETTLED, recorded).await;
-        }
+    /// Whether the store has an object that a client has just read to its end: the last byte comes a
+    /// moment before the object has its name.
+    pub async fn has_settled(&self, digest: &Digest) -> bool {
+        // A disk that hangs is not waited for.
+        let _ = tokio::time::timeout(SETTLED, self.parts.store.free(digest)).await;
         self.parts.store.contains(digest) != Presence::Absent
     }
 

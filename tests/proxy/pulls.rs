@@ -3,6 +3,7 @@
 use entrepot_testkit::pull::Pulled;
 use entrepot_testkit::{Fault, Gate, Image, Index, On, Registry, Request};
 
+use crate::bad_disk::FailingCalls;
 use crate::{ALPINE, in_front_of, one_layer};
 
 fn cache_statuses(pulled: &Pulled) -> Vec<&str> {
@@ -119,6 +120,23 @@ fn who_asks_for_a_blob_elsewhere_holds_nobody_up_for_long() {
     let got = proxy.puller().blob(ALPINE, &blob.digest).unwrap();
     assert_eq!(got.response.body, blob.bytes);
     gate.open();
+}
+
+#[test]
+fn who_comes_while_a_record_is_written_is_served_without_waiting_for_it() {
+    let (registry, proxy, layer) = one_layer(100_000);
+    let slow = FailingCalls::new(&proxy, &["fsync:delay_enter=1000000"]);
+    let pull = || proxy.puller().blob(ALPINE, &layer.digest).unwrap();
+    assert_eq!(pull().response.body, layer.bytes);
+    assert!(!proxy.keeps(&layer.digest), "its record, and then its file, are still to be synced");
+    let second = pull();
+    assert_eq!(second.cache_status(), "entrepot; fwd=miss; collapsed");
+    assert_eq!(second.response.body, layer.bytes);
+    assert!(!proxy.keeps(&layer.digest), "nobody waits for that");
+    drop(slow);
+    proxy.wait_until_kept(&layer.digest);
+    assert_eq!(pull().cache_status(), "entrepot; hit");
+    assert_eq!(registry.requests().blob_gets().len(), 1);
 }
 
 #[test]

@@ -53,23 +53,22 @@ async fn a_fresh_download_removes_what_others_have_left() {
 }
 
 #[tokio::test]
-async fn a_download_says_whose_it_is_until_it_is_verified() {
+async fn a_download_says_whose_it_is_until_it_is_published() {
     let dir = new_dir();
     let store = open(&dir).await;
     let content = noise(300_000, 4);
     let digest = sha256(&content);
-    assert!(!store.in_flight_from(&digest, ORIGIN));
     let reservation = reserve(&store, &digest).await;
-    assert!(store.in_flight_from(&digest, ORIGIN) && !store.in_flight_from(&digest, OTHER));
     let (mut writer, reader) = reservation.begin(Start::Fresh, None).await.unwrap();
-    assert!(store.in_flight_from(&digest, ORIGIN) && !store.in_flight_from(&digest, OTHER));
     let Lookup::InFlight(joined) = store.lookup(&digest, OTHER).await else { panic!("not joined") };
     assert_eq!((reader.origin(), joined.origin()), (Some(ORIGIN), Some(ORIGIN)));
     writer.write(content).await.unwrap();
-    writer.finish().await.unwrap();
+    let verified = writer.verify().await.unwrap();
+    assert!(reader.is_verified());
+    assert_eq!((reader.origin(), joined.origin()), (Some(ORIGIN), Some(ORIGIN)));
+    verified.publish().await.unwrap();
     assert_eq!((reader.origin(), joined.origin()), (None, None));
     assert_eq!(kept(&store, &digest).await.origin(), None);
-    assert!(!store.in_flight_from(&digest, ORIGIN));
 }
 
 #[tokio::test]

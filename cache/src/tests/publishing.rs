@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use super::{assert_blobs_are_right, kept, new_dir, noise, read_all, reserve, sha256};
 use crate::disk::{Call, Disk, Fault, FaultPlan};
-use crate::{FinishError, Options, Presence, PutError, ReadError, Start, Store, WriteError};
+use crate::{
+    FinishError, Lookup, Options, Presence, PutError, ReadError, Start, Store, WriteError,
+};
 
 const EIO: Fault = Fault::Errno(5);
 const ENOSPC: Fault = Fault::Errno(28);
@@ -168,4 +170,47 @@ async fn a_file_cut_under_a_reader_is_an_error_not_an_end() {
     let file = std::fs::File::options().write(true).open(super::blob_path(&dir, &digest)).unwrap();
     file.set_len(5_000).unwrap();
     assert!(matches!(read_all(&reader, 3_000).await, Err(ReadError::Store(_))));
+}
+
+#[tokio::test]
+async fn between_verifying_and_publishing_readers_have_everything_and_nothing_is_kept() {
+    let dir = new_dir();
+    let store = super::open(&dir).await;
+    let content = noise(200_000, 9);
+    let digest = sha256(&content);
+    let (mut writer, early) =
+        reserve(&store, &digest).await.begin(Start::Fresh, None).await.unwrap();
+    writer.write(content.clone()).await.unwrap();
+    let verified = writer.verify().await.unwrap();
+    let Lookup::InFlight(late) = store.lookup(&digest, super::ORIGIN).await else {
+        panic!("not in flight")
+    };
+    for reader in [&early, &late] {
+        assert_eq!(read_all(reader, 64_000).await.unwrap(), content);
+    }
+    assert_eq!(assert_blobs_are_right(dir.path()), 0);
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.free(&digest).await }
+    });
+    verified.publish().await.unwrap();
+    waiting.await.unwrap();
+    assert_eq!(store.contains(&digest), Presence::Kept);
+    assert_eq!(assert_blobs_are_right(dir.path()), 1);
+}
+
+#[tokio::test]
+async fn what_is_verified_and_not_published_is_continued_by_the_next_download() {
+    let dir = new_dir();
+    let store = super::open(&dir).await;
+    for (size, left) in [(200_000, 196_608), (1_000, 0)] {
+        let content = noise(size, 10);
+        let digest = sha256(&content);
+        let (mut writer, reader) =
+            reserve(&store, &digest).await.begin(Start::Fresh, None).await.unwrap();
+        writer.write(content.clone()).await.unwrap();
+        drop(writer.verify().await.unwrap());
+        assert_eq!(reserve(&store, &digest).await.resume_from(), left);
+        assert_eq!(read_all(&reader, 64_000).await.unwrap(), content);
+    }
 }

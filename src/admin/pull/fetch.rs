@@ -71,11 +71,10 @@ impl Pull<'_> {
     }
 
     async fn settled(&self, digest: &Digest) -> Result<(), Failure> {
-        let image = &self.wanted.image;
-        if self.gateway.has_settled(&image.registry, &image.repository, digest).await {
+        if self.gateway.has_settled(digest).await {
             Ok(())
         } else {
-            Err(Failure::not_kept(image))
+            Err(Failure::not_kept(&self.wanted.image))
         }
     }
 
