@@ -128,7 +128,7 @@ proptest! {
         if let Ok(address) = ProxyAddress::from_host_header(&value) {
             let shown = address.to_string();
             let harmless = |c: char| {
-                c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:/[]".contains(c)
+                c.is_ascii_lowercase() || c.is_ascii_digit() || "-._:/[]".contains(c)
             };
             prop_assert!(shown.chars().all(harmless), "{shown:?}");
             prop_assert_eq!(ProxyAddress::from_url(&shown), Ok(address));
