@@ -10,7 +10,7 @@ use entrepot::gateway::ranges::ByteRanges;
 use entrepot::listener::framing::Framing;
 use entrepot::log::{Outcome, RequestLine, Subject};
 use entrepot::metrics::Metrics;
-use entrepot::oci::{Algorithm, Authority, Digest, Registry, Route};
+use entrepot_oci::{Algorithm, Authority, Digest, Registry, Route};
 use rustls_pki_types::ServerName;
 
 const BLOB: &str = "/v2/library/alpine/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

@@ -15,8 +15,7 @@
 //! - `upstream`: everything that leaves
 //! - `metrics`: what is counted
 //! - `log`: what a person watches
-//! - `oci`: the protocol's vocabulary
-//! - the crates `entrepot-cache` and `entrepot-ca`
+//! - the crates `entrepot-cache`, `entrepot-oci` (the protocol's vocabulary) and `entrepot-ca`
 
 pub mod admin;
 pub mod cli;
@@ -26,5 +25,4 @@ pub mod images;
 pub mod listener;
 pub mod log;
 pub mod metrics;
-pub mod oci;
 pub mod upstream;

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use entrepot_cache::disk::{Disk, Fault, FaultPlan};
-use entrepot_cache::{Algorithm, Digest, IndexState, Lookup, Options, Start, Store};
+use entrepot_cache::{IndexState, Lookup, Options, Start, Store};
+use entrepot_oci::{Algorithm, Digest};
 
 /// Layers of an image; every fourth is shared with the image before.
 const LAYERS: usize = 9;

@@ -3,19 +3,24 @@
 //! A look at the directories, for people and their tools; no request of a client needs it.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use entrepot_oci::{Registry, RepositoryName, Tag};
 
 use crate::disk::{DiskError, Kind};
 use crate::tree::Tree;
 use crate::{Algorithm, Digest};
 
-/// A repository that has records: the name of its registry, and its own.
-pub type RepositoryPath = (String, String);
+/// A repository that has records, and its registry.
+pub type RepositoryPath = (Registry, RepositoryName);
 
 /// Every directory in which there may be records, those of repositories before those above them.
 /// Blocks.
 pub(crate) fn directories(tree: &Tree) -> Result<Vec<PathBuf>, DiskError> {
     let mut found = Vec::new();
-    let mut rest: Vec<PathBuf> = subdirectories(tree, &tree.repositories())?;
+    let registries = names(tree, &tree.repositories(), Kind::Directory)?.into_iter();
+    let mut rest: Vec<PathBuf> =
+        registries.map(|registry| tree.repositories().join(registry)).collect();
     while let Some(dir) = rest.pop() {
         rest.extend(subdirectories(tree, &dir)?);
         found.push(dir);
@@ -30,23 +35,25 @@ pub(crate) fn content(dir: &Path, digest: &Digest) -> PathBuf {
 }
 
 /// Where it is on record what a tag stands for.
-pub(crate) fn tag(dir: &Path, tag: &str) -> PathBuf {
-    dir.join("_tags").join(tag)
+pub(crate) fn tag(dir: &Path, tag: &Tag) -> PathBuf {
+    dir.join("_tags").join(tag.as_str())
 }
 
 /// Every repository that has records, in order. Blocks.
 pub(crate) fn repositories(tree: &Tree) -> Result<Vec<RepositoryPath>, DiskError> {
     let mut found = Vec::new();
-    for registry in names(tree, &tree.repositories(), Kind::Directory)? {
-        let root = tree.repositories().join(&registry);
+    for registry in parsed::<Registry>(names(tree, &tree.repositories(), Kind::Directory)?) {
+        let root = tree.repositories().join(registry.as_str());
         let mut rest: Vec<PathBuf> = subdirectories(tree, &root)?;
         while let Some(dir) = rest.pop() {
             rest.extend(subdirectories(tree, &dir)?);
-            let is_repository = ["_contents", "_tags"].iter().any(|name| dir.join(name).is_dir());
-            if let Some(name) = dir.strip_prefix(&root).ok().and_then(Path::to_str)
+            let below = names(tree, &dir, Kind::Directory)?;
+            let is_repository = below.iter().any(|name| name == "_contents" || name == "_tags");
+            let name = dir.strip_prefix(&root).ok().and_then(Path::to_str);
+            if let Some(name) = name.and_then(|name| name.parse().ok())
                 && is_repository
             {
-                found.push((registry.clone(), name.to_owned()));
+                found.push((registry.clone(), name));
             }
         }
     }
@@ -61,10 +68,15 @@ pub(crate) fn subdirectories(tree: &Tree, dir: &Path) -> Result<Vec<PathBuf>, Di
 }
 
 /// The tags on record below `dir`, in order. Blocks.
-pub(crate) fn tags(tree: &Tree, dir: &Path) -> Result<Vec<String>, DiskError> {
-    let mut tags = names(tree, &dir.join("_tags"), Kind::File)?;
+pub(crate) fn tags(tree: &Tree, dir: &Path) -> Result<Vec<Tag>, DiskError> {
+    let mut tags: Vec<Tag> = parsed(names(tree, &dir.join("_tags"), Kind::File)?).collect();
     tags.sort_unstable();
     Ok(tags)
+}
+
+/// Those of `names` that are what they stand for; others are nobody's records.
+fn parsed<T: FromStr>(names: Vec<String>) -> impl Iterator<Item = T> {
+    names.into_iter().filter_map(|name| name.parse().ok())
 }
 
 /// The objects on record below `dir`, in order. Blocks.

@@ -1,7 +1,7 @@
 //! The errors of the store, one enum for each thing that can be asked of it.
 //!
 //! Whose fault: `DigestMismatch`, `Truncated` and `TooLong` are the upstream's; `Store` is this
-//! machine's disk; names are the caller's.
+//! machine's disk.
 
 use std::path::PathBuf;
 
@@ -188,20 +188,6 @@ pub enum QuarantineError {
     Store(#[source] DiskError),
 }
 
-/// Why a name can't be used for records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordNameError {
-    /// A registry is `host` or `host:port`, in lower case.
-    #[error("not a registry name: host or host:port, in lower case")]
-    Registry,
-    /// A repository is components of `a-z`, `0-9`, `.`, `_` and `-`, joined by `/`.
-    #[error("not a repository name")]
-    Repository,
-    /// A tag is up to 128 letters, digits, `_`, `.` and `-`, the first neither `.` nor `-`.
-    #[error("not a tag")]
-    Tag,
-}
-
 /// Why a record could not be written. Records can be learnt again: log it and go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -209,9 +195,6 @@ pub enum RecordError {
     /// The record can't be expressed, or is too large.
     #[error("the record could not be encoded")]
     Encode,
-    /// What the record is about has no name that can be a file's.
-    #[error(transparent)]
-    Name(#[from] RecordNameError),
     /// The disk failed; the record that was there before is still there.
     #[error("the record could not be written")]
     Store(#[source] DiskError),

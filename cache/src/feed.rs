@@ -211,7 +211,7 @@ impl Batch {
     fn flush(&mut self, pen: &mut Pen) -> Result<(), WriteError> {
         let chunks = std::mem::take(&mut self.chunks);
         self.bytes = 0;
-        let written = if chunks.is_empty() { Ok(()) } else { pen.absorb(chunks) };
+        let written = if chunks.is_empty() { Ok(()) } else { pen.absorb(&chunks) };
         self.permits.clear();
         written
     }

@@ -13,7 +13,6 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`digest`](Digest), `hasher` | names of objects, and how they are computed |
 //! | `store` | [`Store`]: open, look up, put, totals |
 //! | `reservation`, `writer`, `feed`, `pen` | a download: the right to it, its async end, its queue, its disk end |
 //! | `object`, `reader`, `buffers` | the bytes that readers share, kept or in flight |
@@ -35,7 +34,8 @@
 //!
 //! ```no_run
 //! # async fn example(body: Vec<bytes::Bytes>) -> Result<(), Box<dyn std::error::Error>> {
-//! use entrepot_cache::{Digest, Lookup, Options, Start, Store};
+//! use entrepot_cache::{Lookup, Options, Start, Store};
+//! use entrepot_oci::Digest;
 //!
 //! let store = Store::open(Options::new("/var/lib/entrepot/cache")).await?;
 //! let digest: Digest =
@@ -72,12 +72,10 @@ mod buffers;
 mod catalogue;
 mod check;
 mod checksum;
-mod digest;
 pub mod disk;
 mod errors;
 mod feed;
 mod flights;
-mod hasher;
 mod index;
 mod inspect;
 mod lanes;
@@ -105,13 +103,13 @@ mod tree;
 mod withdrawal;
 mod writer;
 
+use entrepot_oci::{Algorithm, Digest, Hasher};
+
 pub use catalogue::RepositoryPath;
-pub use digest::{Algorithm, Digest, DigestError};
 pub use errors::{
     BeginError, FinishError, OpenError, PutError, QuarantineError, ReadError, RecordError,
-    RecordNameError, WriteError,
+    WriteError,
 };
-pub use hasher::Hasher;
 pub use index::IndexState;
 pub use inspect::{Pace, Verdict};
 pub use lock::is_held;

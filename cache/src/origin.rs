@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use crate::digest::decode;
+use entrepot_oci::hex::decode;
+
 use crate::{Algorithm, Digest};
 
 /// How many hexadecimal digits of a hash stand for an origin in a file's name: so many that nobody

@@ -79,9 +79,9 @@ impl Pen {
     }
 
     /// Takes the next bytes from the upstream. An error ends the download; its readers have failed.
-    pub(crate) fn absorb(&mut self, chunks: Vec<Bytes>) -> Result<(), WriteError> {
-        self.check_total(&chunks)?;
-        self.append(&chunks).map_err(|error| {
+    pub(crate) fn absorb(&mut self, chunks: &[Bytes]) -> Result<(), WriteError> {
+        self.check_total(chunks)?;
+        self.append(chunks).map_err(|error| {
             self.shared.keeper.wake();
             self.discard(ReadError::Store(error.clone()));
             WriteError::Store(error)

@@ -9,12 +9,12 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use entrepot_oci::hex::{decode, encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::RecordError;
 use crate::checksum::checksum;
-use crate::digest::{decode, encode};
 use crate::disk::DiskError;
 use crate::tree::Tree;
 

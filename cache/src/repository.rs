@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use entrepot_oci::{Registry, RepositoryName, Tag};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -13,17 +14,10 @@ use crate::pruning::{Lifetimes, ReadTag, prune};
 use crate::reservation::interrupted;
 use crate::shared::Shared;
 use crate::tree::Tree;
-use crate::{Digest, RecordError, RecordNameError, catalogue, records};
+use crate::{Digest, RecordError, catalogue, records};
 
-/// The longest repository name, in bytes; the OCI distribution spec recommends the limit 255 for
-/// host and name together.
-const LONGEST_REPOSITORY: usize = 255;
-/// The longest host name is 253 bytes; a port adds six.
-const LONGEST_REGISTRY: usize = 259;
 /// How long a record is waited for: what it says can be learnt again.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The longest tag, by the OCI distribution spec.
-const LONGEST_TAG: usize = 128;
 
 /// That a registry delivered or confirmed an object in a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +41,7 @@ pub enum Fact<'a> {
     /// `_challenge`: how the registry wants to be authenticated to.
     Challenge,
     /// `_tags/<tag>`: what a tag stands for.
-    Tag(&'a str),
+    Tag(&'a Tag),
     /// `_listings/<hex>`: what the registry listed, by the digest of the question.
     Listing(&'a Digest),
 }
@@ -83,13 +77,12 @@ struct StoredContent {
 impl Repository {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        registry: &str,
-        repository: &str,
-    ) -> Result<Self, RecordNameError> {
-        check_repository(repository)?;
-        let mut records = Self::of_registry(shared, registry)?;
-        records.dir.push(repository);
-        Ok(records)
+        registry: &Registry,
+        repository: &RepositoryName,
+    ) -> Self {
+        let mut records = Self::of_registry(shared, registry);
+        records.dir.push(repository.as_str());
+        records
     }
 
     /// What is on record at `dir`, which is there.
@@ -97,13 +90,9 @@ impl Repository {
         Self { shared, dir }
     }
 
-    pub(crate) fn of_registry(
-        shared: Arc<Shared>,
-        registry: &str,
-    ) -> Result<Self, RecordNameError> {
-        check_registry(registry)?;
-        let dir = shared.tree.repositories().join(registry);
-        Ok(Self { shared, dir })
+    pub(crate) fn of_registry(shared: Arc<Shared>, registry: &Registry) -> Self {
+        let dir = shared.tree.repositories().join(registry.as_str());
+        Self { shared, dir }
     }
 
     /// What is on record about `digest` here. Damage and disk errors are logged and count as
@@ -143,7 +132,7 @@ impl Repository {
     }
 
     /// The tags on record here, in order: names alone, a look at the directory.
-    pub async fn tags(&self) -> Result<Vec<String>, DiskError> {
+    pub async fn tags(&self) -> Result<Vec<Tag>, DiskError> {
         self.listed(catalogue::tags).await
     }
 
@@ -169,7 +158,7 @@ impl Repository {
     where
         T: DeserializeOwned + Send + 'static,
     {
-        self.read(self.fact_path(fact).ok()?).await
+        self.read(self.fact_path(fact)).await
     }
 
     /// Puts `value` on record, in place of what was there.
@@ -179,12 +168,12 @@ impl Repository {
     where
         T: Serialize + Send + 'static,
     {
-        self.write(self.fact_path(fact)?, value).await
+        self.write(self.fact_path(fact), value).await
     }
 
     /// Takes a record away; without effect where there is none.
     pub async fn forget_fact(&self, fact: Fact<'_>) -> Result<(), RecordError> {
-        self.remove(self.fact_path(fact)?).await
+        self.remove(self.fact_path(fact)).await
     }
 
     async fn remove(&self, path: PathBuf) -> Result<(), RecordError> {
@@ -225,14 +214,13 @@ impl Repository {
         lanes.run(&lane, move || work(&shared, &path)).await
     }
 
-    fn fact_path(&self, fact: Fact<'_>) -> Result<PathBuf, RecordError> {
+    fn fact_path(&self, fact: Fact<'_>) -> PathBuf {
         match fact {
-            Fact::Access => Ok(self.dir.join("_access")),
-            Fact::Import => Ok(self.dir.join("_import")),
-            Fact::Challenge => Ok(self.dir.join("_challenge")),
-            Fact::Listing(question) => Ok(self.dir.join("_listings").join(question.hex())),
-            Fact::Tag(tag) if is_tag(tag) => Ok(catalogue::tag(&self.dir, tag)),
-            Fact::Tag(_) => Err(RecordNameError::Tag.into()),
+            Fact::Access => self.dir.join("_access"),
+            Fact::Import => self.dir.join("_import"),
+            Fact::Challenge => self.dir.join("_challenge"),
+            Fact::Listing(question) => self.dir.join("_listings").join(question.hex()),
+            Fact::Tag(tag) => catalogue::tag(&self.dir, tag),
         }
     }
 
@@ -247,58 +235,4 @@ fn seconds(time: SystemTime) -> u64 {
 
 fn time(seconds: u64) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
-}
-
-/// `host`, `host:port`, `[address]` or `[address]:port`, in lower case: safe as one path part.
-fn check_registry(name: &str) -> Result<(), RecordNameError> {
-    let (host, port) = split_port(name).ok_or(RecordNameError::Registry)?;
-    let named = |host: &str| is_joined(host, |byte| matches!(byte, b'.' | b'-' | b'_'));
-    let literal = |host: &str| {
-        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
-    };
-    let lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
-    let sound = name.len() <= LONGEST_REGISTRY && lower && (named(host) || literal(host));
-    let port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|n| n.to_string() == port));
-    if sound && port && !name.contains("..") { Ok(()) } else { Err(RecordNameError::Registry) }
-}
-
-fn split_port(name: &str) -> Option<(&str, Option<&str>)> {
-    if name.starts_with('[') {
-        let (host, rest) = name.split_at(name.find(']')?.checked_add(1)?);
-        return if rest.is_empty() {
-            Some((host, None))
-        } else {
-            Some((host, Some(rest.strip_prefix(':')?)))
-        };
-    }
-    Some(name.split_once(':').map_or((name, None), |(host, port)| (host, Some(port))))
-}
-
-/// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`: safe as one path part.
-fn is_tag(tag: &str) -> bool {
-    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    tag.len() <= LONGEST_TAG
-        && tag.bytes().next().is_some_and(word)
-        && tag.bytes().all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
-}
-
-/// Components of `[a-z0-9]+([._-]+[a-z0-9]+)*` joined by `/`.
-fn check_repository(name: &str) -> Result<(), RecordNameError> {
-    let separator = |byte| matches!(byte, b'.' | b'_' | b'-');
-    let sound = name.split('/').all(|component| is_joined(component, separator));
-    if sound && name.len() <= LONGEST_REPOSITORY {
-        Ok(())
-    } else {
-        Err(RecordNameError::Repository)
-    }
-}
-
-/// Lower-case letters and digits with separators strictly between them.
-fn is_joined(text: &str, separator: fn(u8) -> bool) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = text.as_bytes();
-    bytes.first().copied().is_some_and(plain)
-        && bytes.last().copied().is_some_and(plain)
-        && bytes.iter().all(|byte| plain(*byte) || separator(*byte))
 }

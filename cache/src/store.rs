@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use entrepot_oci::{Registry, RepositoryName};
 
 use crate::bounds::{Bounds, Keeper};
 use crate::disk::{Disk, DiskError};
@@ -23,8 +24,8 @@ use crate::shared::Shared;
 use crate::tree::Tree;
 use crate::{
     Digest, IndexState, OpenError, Options, Pace, PutError, QuarantineError, Reach, Reader,
-    RecordNameError, Repository, RepositoryPath, Reservation, Verdict, Withdrawn, blocking,
-    catalogue, check, inspect, withdrawal,
+    Repository, RepositoryPath, Reservation, Verdict, Withdrawn, blocking, catalogue, check,
+    inspect, withdrawal,
 };
 
 /// How often it is looked whether the index has been read: only its owner's thread knows when.
@@ -237,19 +238,15 @@ impl Store {
         put.map_err(|error| PutError::Store(interrupted(error)))?.map(Reader::new)
     }
 
-    /// The records of `repository` (`library/alpine`) at `registry` (`host` or `host:port`).
-    ///
-    /// The names become path parts and are checked here; nothing is created yet.
-    pub fn repository(
-        &self,
-        registry: &str,
-        repository: &str,
-    ) -> Result<Repository, RecordNameError> {
+    /// The records of `repository` (`library/alpine`) at `registry`. Nothing is created yet.
+    #[must_use]
+    pub fn repository(&self, registry: &Registry, repository: &RepositoryName) -> Repository {
         Repository::new(Arc::clone(&self.shared), registry, repository)
     }
 
-    /// The records of the registry called `registry` as a whole.
-    pub fn registry(&self, registry: &str) -> Result<Repository, RecordNameError> {
+    /// The records of `registry` as a whole.
+    #[must_use]
+    pub fn registry(&self, registry: &Registry) -> Repository {
         Repository::of_registry(Arc::clone(&self.shared), registry)
     }
 

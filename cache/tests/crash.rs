@@ -20,9 +20,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use entrepot_cache::{
-    Algorithm, ContentRecord, Digest, Hasher, IndexState, Lookup, Options, Start, Store,
-};
+use entrepot_cache::{ContentRecord, IndexState, Lookup, Options, Start, Store};
+use entrepot_oci::{Algorithm, Digest, Hasher};
 use tempfile::TempDir;
 
 /// Where the victim finds its store, what it does there, and with which contents.
@@ -95,7 +94,8 @@ async fn once(options: Options, seed: u64) {
     download(&store, &blob, blob.len()).await;
     let digest = Digest::of(Algorithm::Sha256, &manifest);
     store.put(&digest, manifest).await.unwrap();
-    let records = store.repository("docker.io", "library/alpine").unwrap();
+    let records =
+        store.repository(&"docker.io".parse().unwrap(), &"library/alpine".parse().unwrap());
     records.record_content(&digest, &ContentRecord::now(None)).await.unwrap();
     store.pin(&digest).await.unwrap();
     store.unpin(&digest).await.unwrap();

@@ -1,8 +1,6 @@
 //! What a manifest holds, for those who pull what it names.
 
-use serde::Deserialize;
-
-use super::descriptor::digest_from_text;
+use super::manifest::{Descriptor, Document};
 use super::{Digest, Platform};
 
 /// Not a manifest that names an image's parts.
@@ -45,31 +43,10 @@ pub struct Part {
     pub is_config: bool,
 }
 
-#[derive(Deserialize)]
-struct Document {
-    config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
-    manifests: Option<Vec<Descriptor>>,
-    #[serde(rename = "fsLayers")]
-    fs_layers: Option<serde::de::IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Descriptor {
-    #[serde(deserialize_with = "digest_from_text")]
-    digest: Digest,
-    #[serde(default)]
-    size: u64,
-    platform: Option<Platform>,
-    /// Where else the content is: such a layer is none of the registry's.
-    #[serde(default)]
-    urls: Vec<String>,
-}
-
 impl Contents {
     /// Reads a manifest. Layers that lie elsewhere (`urls`) are left out: no registry has them.
     pub fn parse(bytes: &[u8]) -> Result<Self, ContentsError> {
-        let document: Document = serde_json::from_slice(bytes).map_err(|_| ContentsError::Form)?;
+        let document = Document::parse(bytes).ok_or(ContentsError::Form)?;
         match document {
             Document { manifests: Some(manifests), .. } => {
                 Ok(Self::Index(manifests.into_iter().map(listed).collect()))

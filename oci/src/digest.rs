@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::Hasher;
+use crate::hex::{decode, encode, encode_onto};
 
 /// The length of the longest digest as text.
 const LONGEST: usize = "sha512:".len() + 128;
@@ -127,7 +128,8 @@ impl Digest {
     }
 
     /// The digest whose raw hash is `bytes`, if their number is right.
-    pub(crate) fn from_bytes(algorithm: Algorithm, bytes: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn from_bytes(algorithm: Algorithm, bytes: &[u8]) -> Option<Self> {
         match algorithm {
             Algorithm::Sha256 => bytes.try_into().ok().map(Value::Sha256),
             Algorithm::Sha512 => bytes.try_into().ok().map(Value::Sha512),
@@ -136,7 +138,7 @@ impl Digest {
     }
 
     /// The digest of `algorithm` whose digits are `hex`.
-    pub(crate) fn from_hex(algorithm: Algorithm, hex: &str) -> Result<Self, DigestError> {
+    pub fn from_hex(algorithm: Algorithm, hex: &str) -> Result<Self, DigestError> {
         let found = hex.len();
         if found != algorithm.hex_len() {
             return Err(DigestError::Length { algorithm, found });
@@ -182,37 +184,78 @@ fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
     array
 }
 
-/// Lower-case hexadecimal digits of `bytes`.
-pub(crate) fn encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    encode_onto(&mut text, bytes);
-    text
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
 
-fn encode_onto(text: &mut String, bytes: &[u8]) {
-    let digit =
-        |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble });
-    for byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 0xf));
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn known_hashes() {
+        assert_eq!(Digest::of(Algorithm::Sha256, b"").to_string(), EMPTY);
+        let abc = Digest::of(Algorithm::Sha512, b"abc");
+        assert!(abc.hex().starts_with("ddaf35a193617abacc417349ae204131"));
+        assert_eq!(abc.hex().len(), Algorithm::Sha512.hex_len());
     }
-}
 
-/// The bytes behind lower-case hexadecimal digits.
-pub(crate) fn decode(hex: &str) -> Option<Vec<u8>> {
-    hex.as_bytes()
-        .chunks(2)
-        .map(|pair| match pair {
-            [high, low] => Some(nibble(*high)? << 4 | nibble(*low)?),
-            _ => None,
-        })
-        .collect()
-}
+    #[test]
+    fn only_strict_digests_are_parsed() {
+        let hex = &EMPTY[7..];
+        let refused = [
+            ("", DigestError::NoAlgorithm),
+            (hex, DigestError::NoAlgorithm),
+            (":", DigestError::UnknownAlgorithm),
+            (&format!(":{hex}"), DigestError::UnknownAlgorithm),
+            (&format!("sha384:{hex}"), DigestError::UnknownAlgorithm),
+            (&format!("md5:{hex}"), DigestError::UnknownAlgorithm),
+            (&format!("SHA256:{hex}"), DigestError::UnknownAlgorithm),
+            (&format!(" sha256:{hex}"), DigestError::UnknownAlgorithm),
+            (&format!("sha256+b64:{hex}"), DigestError::UnknownAlgorithm),
+            (&EMPTY.to_uppercase().replace("SHA", "sha"), DigestError::Digit),
+            (&EMPTY.replace("e3b0", "E3b0"), DigestError::Digit),
+            (&EMPTY.replace("e3b0", "g3b0"), DigestError::Digit),
+            (&EMPTY.replace("e3b0", "../.")[..EMPTY.len()], DigestError::Digit),
+            (&EMPTY.replace("e3b0", "%2e0"), DigestError::Digit),
+            (&EMPTY.replace("e3b0", "\0\0\0\0"), DigestError::Digit),
+            (&EMPTY.replace("e3b0", "éé"), DigestError::Digit),
+            (&EMPTY[..70], length(Algorithm::Sha256, 63)),
+            (&format!("{EMPTY}0"), length(Algorithm::Sha256, 65)),
+            (&format!("{EMPTY} "), length(Algorithm::Sha256, 65)),
+            (&format!("sha512:{hex}"), length(Algorithm::Sha512, 64)),
+            ("sha256:", length(Algorithm::Sha256, 0)),
+            ("sha256:../../../etc/passwd", length(Algorithm::Sha256, 19)),
+            (&format!("sha256:{}", "0".repeat(10_000)), length(Algorithm::Sha256, 10_000)),
+        ];
+        for (text, error) in refused {
+            assert_eq!(text.parse::<Digest>(), Err(error), "{text:?}");
+        }
+    }
 
-const fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
+    fn length(algorithm: Algorithm, found: usize) -> DigestError {
+        DigestError::Length { algorithm, found }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_parsed(content: Vec<u8>, long: bool) {
+            let algorithm = if long { Algorithm::Sha512 } else { Algorithm::Sha256 };
+            let digest = Digest::of(algorithm, &content);
+            prop_assert_eq!(digest.to_string().parse(), Ok(digest));
+        }
+
+        #[test]
+        fn what_is_parsed_is_shown(text in "(sha256|sha512|sha1)?:?[0-9a-fA-F./]{60,130}") {
+            if let Ok(digest) = text.parse::<Digest>() {
+                prop_assert_eq!(digest.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn order_is_that_of_the_text(one: [u8; 4], other: [u8; 4]) {
+            let (one, other) =
+                (Digest::of(Algorithm::Sha256, &one), Digest::of(Algorithm::Sha256, &other));
+            prop_assert_eq!(one.cmp(&other), one.to_string().cmp(&other.to_string()));
+        }
     }
 }

@@ -2,16 +2,16 @@
 //! errors of the OCI distribution specification.
 //!
 //! Bytes from a socket become one of these types in one place, strictly; after that nobody looks
-//! at a path or a header string again. Nothing here does I/O.
+//! at a path or a header string again. Nothing here does I/O, and nothing here knows of a store.
 //!
+//! - `digest`, `hasher`, `hex`: names of objects, and how they are computed
 //! - `host`: host names, authorities (`host:port`), host patterns
 //! - `registry`: which registry an authority stands for
 //! - `name`, `reference`: repository names, tags, references
 //! - `image`: image names as people type them
 //! - `tag_pattern`: patterns of tags
 //! - `route`: what a request path asks for
-//! - `descriptor`: what a document says of another object
-//! - `manifest`: what a manifest refers to
+//! - `manifest`: manifests and indexes, and what they say of other objects
 //! - `contents`, `platform`: what of it is pulled, and for which machines
 //! - `media_type`: which media types are manifests
 //! - `challenge`: what `WWW-Authenticate` asks for
@@ -19,8 +19,10 @@
 
 pub mod challenge;
 mod contents;
-pub mod descriptor;
+mod digest;
 pub mod error;
+mod hasher;
+pub mod hex;
 pub mod host;
 mod image;
 pub mod manifest;
@@ -33,8 +35,9 @@ pub mod route;
 mod tag_pattern;
 
 pub use contents::{Contents, ContentsError, Listed, Part};
-pub use entrepot_cache::{Algorithm, Digest};
+pub use digest::{Algorithm, Digest, DigestError};
 pub use error::{ErrorCode, ErrorDocument};
+pub use hasher::Hasher;
 pub use host::{Authority, Host, HostPattern};
 pub use image::{ImageName, ImageNameError};
 pub use media_type::MediaType;

@@ -1,34 +1,108 @@
-//! What a manifest refers to.
+//! Manifests and indexes, and the descriptors by which they mention what belongs to them (OCI image
+//! specification, "Image Manifest", "Image Index", "Content Descriptors"; Docker's documents have
+//! the same fields).
 
-use serde::Deserialize;
+use std::collections::BTreeMap;
 
-use super::Digest;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The parts of an image manifest or index that name other objects (OCI image specification,
-/// "Image Manifest" and "Image Index"; Docker's schema 2 has the same names).
-#[derive(Deserialize)]
-struct References {
-    config: Option<Descriptor>,
-    #[serde(default)]
-    layers: Vec<Descriptor>,
-    #[serde(default)]
-    blobs: Vec<Descriptor>,
-    #[serde(default)]
-    manifests: Vec<Descriptor>,
-    /// Schema 1.
-    #[serde(default, rename = "fsLayers")]
-    fs_layers: Vec<FsLayer>,
-}
+use super::{Digest, Platform};
 
-#[derive(Deserialize)]
-struct Descriptor {
-    digest: String,
-}
+/// The most objects that a document names: images have a few hundred layers at most, and indexes
+/// fewer platforms.
+const MOST: usize = 4096;
 
-#[derive(Deserialize)]
+/// What a document says of another object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct FsLayer {
-    blob_sum: String,
+pub struct Descriptor {
+    /// What it is.
+    #[serde(default)]
+    pub media_type: String,
+    /// Which it is.
+    #[serde(deserialize_with = "digest_from_text", serialize_with = "digest_to_text")]
+    pub digest: Digest,
+    /// Its size in bytes; 0 where the document does not say.
+    #[serde(default)]
+    pub size: u64,
+    /// What it runs on, in an index; not written.
+    #[serde(default, skip_serializing)]
+    pub platform: Option<Platform>,
+    /// Where else the content is: such a layer need not be the registry's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+    /// What else is said of it, as its name in a layout.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+fn digest_from_text<'de, D: Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
+    String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+}
+
+fn digest_to_text<S: Serializer>(digest: &Digest, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(digest)
+}
+
+/// A manifest or an index, as far as it says what belongs to an image. The lists that it does not
+/// have are `None`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Document {
+    /// What it calls itself.
+    pub media_type: Option<String>,
+    /// Of an index: the manifests.
+    pub manifests: Option<Vec<Descriptor>>,
+    /// Of a manifest: the configuration.
+    pub config: Option<Descriptor>,
+    /// Of a manifest: the layers.
+    pub layers: Option<Vec<Descriptor>>,
+    /// Of an artifact's manifest, which has no layers.
+    blobs: Option<Vec<Descriptor>>,
+    /// Of a manifest of Docker's schema 1, which engines pull no more: the layers.
+    pub(super) fs_layers: Option<Vec<FsLayer>>,
+}
+
+/// A layer in schema 1.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FsLayer {
+    #[serde(deserialize_with = "digest_from_text")]
+    blob_sum: Digest,
+}
+
+impl Document {
+    /// The document that these bytes are, if they are one; one that names thousands of objects is
+    /// none.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let parsed: Self = serde_json::from_slice(bytes).ok()?;
+        (parsed.digests().count() <= MOST).then_some(parsed)
+    }
+
+    /// The manifests that an index lists.
+    #[must_use]
+    pub fn manifests(&self) -> &[Descriptor] {
+        self.manifests.as_deref().unwrap_or_default()
+    }
+
+    /// The layers of a manifest.
+    #[must_use]
+    pub fn layers(&self) -> &[Descriptor] {
+        self.layers.as_deref().unwrap_or_default()
+    }
+
+    /// Everything that it describes.
+    pub fn descriptors(&self) -> impl Iterator<Item = &Descriptor> {
+        let blobs = self.blobs.iter().flatten();
+        self.manifests().iter().chain(&self.config).chain(self.layers()).chain(blobs)
+    }
+
+    /// Everything that it names.
+    fn digests(&self) -> impl Iterator<Item = Digest> {
+        let layers = self.fs_layers.iter().flatten().map(|layer| layer.blob_sum);
+        self.descriptors().map(|one| one.digest).chain(layers)
+    }
 }
 
 /// The objects that a manifest or index needs; none where `bytes` are neither.
@@ -36,17 +110,46 @@ struct FsLayer {
 /// A manifest's word says what belongs together, never who may have it.
 #[must_use]
 pub fn references(bytes: &[u8]) -> Vec<Digest> {
-    let Ok(found) = serde_json::from_slice::<References>(bytes) else { return Vec::new() };
-    let descriptors = [found.layers, found.blobs, found.manifests].into_iter().flatten();
-    let described = found.config.into_iter().chain(descriptors).map(|one| one.digest);
-    let layers = found.fs_layers.into_iter().map(|layer| layer.blob_sum);
-    described.chain(layers).filter_map(|digest| digest.parse().ok()).collect()
+    Document::parse(bytes).map(|document| document.digests().collect()).unwrap_or_default()
+}
+
+/// What an image runs on, by its configuration.
+#[must_use]
+pub fn platform_of_config(bytes: &[u8]) -> Option<Platform> {
+    serde_json::from_slice(bytes).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn documents_say_what_belongs_to_them() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let index = format!(
+            r#"{{"manifests":[{{"digest":"{digest}","size":5,"mediaType":"m",
+            "platform":{{"os":"linux","architecture":"arm","variant":"v7"}}}}]}}"#
+        );
+        let index = Document::parse(index.as_bytes()).unwrap();
+        let listed = index.descriptors().next().unwrap();
+        assert_eq!(listed.platform.as_ref().unwrap().to_string(), "linux/arm/v7");
+        let again = serde_json::to_string(listed).unwrap();
+        let again: Descriptor = serde_json::from_str(&again).unwrap();
+        assert_eq!(again, Descriptor { platform: None, ..listed.clone() });
+        for wrong in ["x", r#"{"layers":[{"digest":"sha256:aa","size":1}]}"#] {
+            assert!(Document::parse(wrong.as_bytes()).is_none(), "{wrong}");
+        }
+        let config = br#"{"os":"linux","architecture":"amd64","rootfs":{}}"#;
+        assert_eq!(platform_of_config(config).unwrap().to_string(), "linux/amd64");
+        let odd = br#"{"os":"linux","architecture":"\u001b[31mred"}"#;
+        assert!(!platform_of_config(odd).unwrap().is_known());
+        let layer = format!(r#"{{"digest":"{digest}","size":1}}"#);
+        for (count, is_one) in [(MOST, true), (MOST + 1, false)] {
+            let manifest = format!(r#"{{"layers":[{}]}}"#, vec![layer.as_str(); count].join(","));
+            assert_eq!(Document::parse(manifest.as_bytes()).is_some(), is_one);
+        }
+    }
 
     #[test]
     fn manifests_and_indexes_name_what_they_need() {

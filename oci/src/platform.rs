@@ -99,15 +99,18 @@ impl Platform {
 /// A platform as documents have it: in an index beside each manifest, and in an image's configuration.
 #[derive(Deserialize)]
 struct Described {
+    #[serde(default)]
     os: String,
+    #[serde(default)]
     architecture: String,
     variant: Option<String>,
 }
 
 impl From<Described> for Platform {
     fn from(Described { os, architecture, variant }: Described) -> Self {
-        let words = [Some(&os), Some(&architecture), variant.as_ref()];
-        if words.into_iter().flatten().all(|word| word.len() <= LONGEST && is_word(word)) {
+        let is_word = |word: &String| word.len() <= LONGEST && is_word(word);
+        let is_named = !os.is_empty() && !architecture.is_empty();
+        if is_named && [&os, &architecture].into_iter().chain(&variant).all(is_word) {
             Self::new(&os, &architecture, variant.as_deref())
         } else {
             Self::new("unknown", "unknown", None)

@@ -13,7 +13,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{self, SHA256};
 use http::{HeaderMap, Method, StatusCode, header};
 
-use crate::oci::{Authority, Host};
+use entrepot_oci::{Authority, Host};
 
 /// The shortest token: less can be guessed.
 pub const SHORTEST_TOKEN: usize = 16;

@@ -1,13 +1,13 @@
 //! The proxy's own pages on its listener: what this is, its CA certificate, set-up scripts.
 
 use bytes::Bytes;
+use entrepot_oci::{ErrorCode, ErrorDocument};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use super::front::Front;
 use super::setup::{self, Client, ProxyAddress, Script, SetupError};
 use crate::gateway::{ResponseBody, error_response};
 use crate::listener::{PageRequest, Pages};
-use crate::oci::{ErrorCode, ErrorDocument};
 
 /// The media type of a CA certificate, by which browsers offer to install it.
 const CA_MEDIA_TYPE: &str = "application/x-x509-ca-cert";

@@ -1,7 +1,8 @@
 //! Hashing everything that is kept, and setting aside what is damaged.
 
 use entrepot_cache::disk::DiskError;
-use entrepot_cache::{Digest, Pace, QuarantineError, Store, Verdict};
+use entrepot_cache::{Pace, QuarantineError, Store, Verdict};
+use entrepot_oci::Digest;
 use serde::{Deserialize, Serialize};
 
 /// The store could not be verified to its end.

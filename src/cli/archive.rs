@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::{Arg, ArgMatches, Command};
 use entrepot_cache::Store;
+use entrepot_oci::ImageName;
 use futures_util::stream;
 use http::Method;
 use http_body::Frame;
@@ -27,7 +28,6 @@ use crate::config::Settings;
 use crate::images::export::{self, Coming, ExportError, Exported};
 use crate::images::import::{Adoption, Imported, Records, Told};
 use crate::images::{Image, Images};
-use crate::oci::ImageName;
 
 /// Standard output, or standard input.
 const STANDARD: &str = "-";

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
 use clap::{Arg, ArgMatches, Command};
+use entrepot_oci::ImageName;
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,7 +17,6 @@ use super::site::{Site, unbounded};
 use super::{Report, short, unless_closed};
 use crate::config::Settings;
 use crate::images::{Image, Images, MOST, Query, Removed, Selection};
-use crate::oci::ImageName;
 
 pub(super) fn commands() -> [Command; 4] {
     let names = Arg::new("name")
@@ -49,7 +49,7 @@ pub(super) fn image_names() -> Arg {
 struct SelectionArg(String, Selection);
 
 impl std::str::FromStr for SelectionArg {
-    type Err = crate::oci::ImageNameError;
+    type Err = entrepot_oci::ImageNameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(Self(text.to_owned(), text.parse()?))

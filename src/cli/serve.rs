@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use entrepot_ca::{Authority, Constraints};
 use entrepot_cache::Store;
+use entrepot_oci::{Host, HostPattern, Registry};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustls_pki_types::ServerName;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,7 +25,6 @@ use crate::images::Images;
 use crate::listener::{Listener, Services};
 use crate::log::Volume;
 use crate::metrics::Metrics;
-use crate::oci::{Host, HostPattern, Registry};
 use crate::upstream::Upstream;
 
 use super::reload::{Reload, waiting_for};

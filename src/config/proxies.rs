@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use entrepot_oci::{Authority, Host};
+
 use super::error::Place;
 use super::reader::Reader;
 use super::registry::RegistryEntry;
 use super::source::Sources;
 use super::value::NoProxyEntry;
 use crate::admin::setup::ProxyAddress;
-use crate::oci::{Authority, Host};
 use crate::upstream::proxy::{ForwardProxy, NoProxy, Proxies, ProxyChoice};
 
 /// Where this proxy itself can be reached, as far as the configuration tells.

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use entrepot_oci::HostPattern;
+
 use super::error::Place;
 use super::reader::RegistryReader;
 use super::value::FromValue;
 use crate::gateway::RegistryRule;
-use crate::oci::HostPattern;
 use crate::upstream::Scheme;
 use crate::upstream::credentials::{Credentials, Origin, Secret};
 use crate::upstream::proxy::ProxyChoice;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use entrepot_oci::{Host, HostPattern};
 use serde_json::Value as Json;
 
 use super::error::ConfigError;
@@ -19,7 +20,6 @@ use crate::admin::guard::Token;
 use crate::admin::setup::ProxyAddress;
 use crate::listener::{self, Policy};
 use crate::log;
-use crate::oci::{Host, HostPattern};
 use crate::upstream;
 use crate::upstream::certs::Certificates;
 use crate::upstream::proxy::Proxies;
@@ -345,7 +345,7 @@ fn store(reader: &mut Reader, dir: PathBuf) -> entrepot_cache::Options {
     let mut options = entrepot_cache::Options::new(dir);
     options.max_size = Some(size("max-size", 32 * GIB));
     options.min_free = Some(size("min-free", GIB));
-    options.references = Some(crate::oci::manifest::references);
+    options.references = Some(entrepot_oci::manifest::references);
     options.max_idle = Some(reader.get("max-idle").unwrap_or(Duration::from_hours(60 * 24)));
     options
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use entrepot_oci::TagPattern;
+
 use super::source::Value;
 use super::value::FromValue;
 use crate::gateway::TagTtl;
-use crate::oci::TagPattern;
 
 impl FromValue for TagTtl {
     const EXPECTED: &'static str =

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use entrepot_oci::{Host, HostPattern};
 use ipnet::IpNet;
 
 use super::settings::RunAs;
@@ -12,7 +13,6 @@ use crate::admin::setup::ProxyAddress;
 use crate::gateway::Push;
 use crate::listener::policy::Tunnels;
 use crate::log::{Format, Level};
-use crate::oci::{Host, HostPattern};
 use crate::upstream::proxy::ProxyChoice;
 use crate::upstream::{ConnectTo, Scheme};
 

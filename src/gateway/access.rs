@@ -13,13 +13,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use entrepot_cache::{ContentRecord, Digest, Fact, Repository, Store};
+use entrepot_cache::{ContentRecord, Fact, Repository, Store};
+use entrepot_oci::Digest;
+use entrepot_oci::{MediaType, Registry, RepositoryName};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::identity::{Fingerprint, Identity};
-use crate::oci::{MediaType, Registry, RepositoryName};
 use crate::upstream::UpstreamError;
 
 /// How long a client's own credential is believed after it was last seen to work.
@@ -131,17 +132,11 @@ pub(super) struct Rights {
 }
 
 impl Rights {
-    /// The rights of `identity` in `place`; `None` where the names can't be those of records.
-    pub(super) fn new(
-        store: &Store,
-        place: Place,
-        identity: Identity,
-        who: String,
-    ) -> Option<Self> {
-        let (registry, repository) = (place.registry.as_str(), place.repository.as_str());
-        let records = store.repository(registry, repository).ok()?;
-        let of_registry = store.registry(registry).ok()?;
-        Some(Self { place, identity, who, records, of_registry })
+    /// The rights of `identity` in `place`.
+    pub(super) fn new(store: &Store, place: Place, identity: Identity, who: String) -> Self {
+        let records = store.repository(&place.registry, &place.repository);
+        let of_registry = store.registry(&place.registry);
+        Self { place, identity, who, records, of_registry }
     }
 
     pub(super) fn place(&self) -> &Place {

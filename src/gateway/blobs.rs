@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use entrepot_cache::{
-    BeginError, ContentRecord, Digest, FinishError, Lookup, Presence, Reader, Reservation, Start,
+    BeginError, ContentRecord, FinishError, Lookup, Presence, Reader, Reservation, Start,
     WriteError,
 };
+use entrepot_oci::Digest;
+use entrepot_oci::{Authority, RepositoryName};
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -22,7 +24,6 @@ use super::ranges::ByteRanges;
 use super::relay::{passed_on, passed_verified};
 use super::{Asked, Gateway, Parts, Served};
 use crate::log::Outcome;
-use crate::oci::{Authority, RepositoryName};
 use crate::upstream::body::IdleBody;
 use crate::upstream::{UpstreamError, client::Followed};
 

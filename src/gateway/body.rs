@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use entrepot_cache::{Digest, Hasher, ReadError, Reader};
+use entrepot_cache::{ReadError, Reader};
+use entrepot_oci::{Digest, Hasher};
 use http_body::{Body, Frame, SizeHint};
 
 use super::fill::Source;

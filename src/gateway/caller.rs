@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use entrepot_oci::{Registry, Route};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::challenges::{Authentication, error_told, scope_asked_for};
@@ -10,7 +11,6 @@ use super::identity::Identity;
 use super::shared::{Errand, SharedTokens};
 use super::{Gateway, InForce, Parts, access::Rights};
 use crate::metrics::HeldBack;
-use crate::oci::{Registry, Route};
 use crate::upstream::body::RequestBody;
 use crate::upstream::client::{Followed, MAX_REGISTRIES};
 use crate::upstream::redirect::RedirectError;

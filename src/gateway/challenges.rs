@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use entrepot_cache::{Fact, Store};
+use entrepot_oci::Registry;
+use entrepot_oci::challenge::Challenge;
 use http::{HeaderMap, HeaderValue, header};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::oci::Registry;
-use crate::oci::challenge::Challenge;
 use crate::upstream::Target;
 use crate::upstream::realm::Realm;
 
@@ -102,8 +102,7 @@ impl Challenges {
         if let Some(known) = self.known.get(registry) {
             return Some(known.authentication);
         }
-        let records = store.registry(registry.as_str()).ok()?;
-        records.fact(Fact::Challenge).await
+        store.registry(registry).fact(Fact::Challenge).await
     }
 
     /// Remembers what the registry says of itself: in a 401 of its own, to nobody's `/v2/`. To others,
@@ -130,7 +129,7 @@ impl Challenges {
         let is_known = self.last(store, registry).await.as_ref() == Some(&authentication);
         let known = Known { authentication: authentication.clone(), since: Instant::now() };
         self.known.insert(registry.clone(), known);
-        let Ok(records) = store.registry(registry.as_str()) else { return };
+        let records = store.registry(registry);
         if !is_known && let Err(error) = records.record_fact(Fact::Challenge, authentication).await
         {
             tracing::warn!(%registry, %error, "a challenge could not be recorded");

@@ -1,5 +1,6 @@
 //! Failures, in the words that engines print.
 
+use entrepot_oci::{ErrorCode, ErrorDocument, Registry};
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper::ext::ReasonPhrase;
 use serde_json::json;
@@ -9,7 +10,6 @@ use super::body::ResponseBody;
 use super::headers::cache_status;
 use super::reason::whole_seconds;
 use crate::log::Outcome;
-use crate::oci::{ErrorCode, ErrorDocument, Registry};
 use crate::upstream::UpstreamError;
 
 /// An error document as a response. Its message also stands in the status line, since that is what

@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use entrepot_cache::Presence;
+use entrepot_oci::{Digest, ImageName, MediaType, Reference, Tag};
 
 use super::Gateway;
 use super::access::{Place, Rights};
 use super::identity::Identity;
 use super::quota::Quota;
 use super::tags::TagEntry;
-use crate::oci::{Digest, ImageName, MediaType, Reference, Tag};
 use crate::upstream::UpstreamError;
 use crate::upstream::credentials::Credentials;
 
@@ -80,16 +80,16 @@ pub struct ObjectState {
 }
 
 impl Gateway {
-    /// What a pull of `image` would meet now. `None` where the names can't be those of records.
+    /// What a pull of `image` would meet now.
     ///
     /// Asks no registry, and changes nothing.
-    pub async fn explain(&self, image: &ImageName) -> Option<Explanation> {
+    pub async fn explain(&self, image: &ImageName) -> Explanation {
         let parts = &self.parts;
         let place =
             Place { registry: image.registry.clone(), repository: image.repository.clone() };
         let identity = self.own_identity(image);
         let who = identity.clone().unwrap_or_default();
-        let rights = Rights::new(&parts.store, place, Identity::Shared, who)?;
+        let rights = Rights::new(&parts.store, place, Identity::Shared, who);
         let (tag, digest) = match &image.reference {
             Reference::Tag(tag) => {
                 let known = self.tag_state(image, &rights, tag).await;
@@ -117,7 +117,7 @@ impl Gateway {
             }
             (Some(_), _) => Expected::Fails,
         };
-        Some(Explanation {
+        Explanation {
             outcome,
             tag,
             identity,
@@ -127,7 +127,7 @@ impl Gateway {
             trouble: trouble.map(|error| error.to_string()),
             quota: self.quotas().into_iter().find(|(r, _)| *r == image.registry).map(|(_, q)| q),
             objects,
-        })
+        }
     }
 
     /// What the proxy is at the image's registry, if it is anybody there.

@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use entrepot_oci::Digest;
+
 use super::access::Place;
 use super::identity::Identity;
-use crate::oci::Digest;
 
 /// For which repository, and as whom.
 type Purpose = (Place, Identity);
@@ -72,9 +73,9 @@ mod tests {
     #[test]
     fn an_object_is_fetched_for_one_repository_as_somebody() {
         let fetching = Fetching::default();
-        let digest = Digest::of(crate::oci::Algorithm::Sha256, b"x");
+        let digest = Digest::of(entrepot_oci::Algorithm::Sha256, b"x");
         let at = |text: &str| Place {
-            registry: crate::oci::Registry::at(&text.parse().unwrap()),
+            registry: entrepot_oci::Registry::at(&text.parse().unwrap()),
             repository: "a/b".parse().unwrap(),
         };
         let (ghcr, evil) = (at("ghcr.io:443"), at("evil.example:443"));

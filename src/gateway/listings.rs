@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use entrepot_cache::{Fact, Presence};
+use entrepot_oci::{Algorithm, Digest, Registry, RepositoryName, Route};
 use http::{HeaderMap, HeaderValue, Method, Response, header};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,6 @@ use super::reason::Reason;
 use super::relay::passed_on;
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
-use crate::oci::{Algorithm, Digest, Registry, RepositoryName, Route};
 use crate::upstream::UpstreamError;
 use crate::upstream::realm::read_whole;
 

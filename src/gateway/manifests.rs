@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use entrepot_cache::{ContentRecord, Digest, Lookup, Presence, Reader};
+use entrepot_cache::{ContentRecord, Lookup, Presence, Reader};
+use entrepot_oci::Digest;
+use entrepot_oci::{Algorithm, MediaType, Reference, RepositoryName};
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
 use super::access::{Place, Rights};
@@ -23,7 +25,6 @@ use super::reason::Reason;
 use super::relay::{passed_on, passed_verified};
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
-use crate::oci::{Algorithm, MediaType, Reference, RepositoryName};
 use crate::upstream::body::IdleBody;
 use crate::upstream::realm::read_whole;
 use crate::upstream::{Target, UpstreamError, client::Followed};

@@ -66,6 +66,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use entrepot_oci::{
+    Authority, Digest, ErrorCode, ErrorDocument, HostPattern, Registry, RepositoryName, Route, Tag,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
@@ -95,9 +98,6 @@ pub use trouble::StoreHealth;
 use turns::Turns;
 
 use crate::log::{Outcome, Subject};
-use crate::oci::{
-    Authority, Digest, ErrorCode, ErrorDocument, HostPattern, Registry, RepositoryName, Route, Tag,
-};
 use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::credentials::Credentials;
 use crate::upstream::{Outage, Scheme, Target, Upstream, UpstreamError};
@@ -394,11 +394,11 @@ impl Gateway {
     fn caller(&self, asked: &Asked, repository: Option<&RepositoryName>) -> Caller {
         let identity = self.parts.identifier.identify(&asked.headers);
         let registry = asked.registry.clone();
-        let rights = repository.and_then(|repository| {
+        let rights = repository.map(|repository| {
             let place = Place { registry: registry.clone(), repository: repository.clone() };
             let in_force = self.parts.in_force.load();
             let who = in_force.options.shared_label(&asked.target.authority);
-            Rights::new(&self.parts.store, place, identity.clone(), who).map(Arc::new)
+            Arc::new(Rights::new(&self.parts.store, place, identity.clone(), who))
         });
         Caller { parts: self.parts.clone(), registry, identity, rights }
     }

@@ -1,5 +1,6 @@
 //! `/v2/`: whether the API is spoken here, and how to authenticate.
 
+use entrepot_oci::{ErrorCode, ErrorDocument, Registry};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::body::ResponseBody;
@@ -10,7 +11,6 @@ use super::identity::{Identity, has_own_token};
 use super::relay::passed_on;
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
-use crate::oci::{ErrorCode, ErrorDocument, Registry};
 use crate::upstream::client::Followed;
 use crate::upstream::{Target, UpstreamError};
 

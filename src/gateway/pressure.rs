@@ -7,13 +7,13 @@
 
 use std::time::Duration;
 
+use entrepot_oci::Authority;
 use http::{HeaderMap, StatusCode, header};
 use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::headers::text;
 use super::identity::Identity;
-use crate::oci::Authority;
 
 /// Between two requests to a registry that has had enough.
 const PACE: Duration = Duration::from_secs(1);

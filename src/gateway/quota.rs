@@ -2,12 +2,12 @@
 
 use std::time::SystemTime;
 
+use entrepot_oci::Registry;
 use http::{HeaderMap, header};
 use moka::sync::Cache;
 
 use super::headers::text;
 use super::identity::Identity;
-use crate::oci::Registry;
 
 /// Pairs of registry and identity kept at a time.
 const MOST: u64 = 10_000;

@@ -6,11 +6,11 @@
 use std::time::SystemTime;
 
 use entrepot_cache::{ContentRecord, Fact, RecordError, Repository, Store};
+use entrepot_oci::{Digest, ImageName, MediaType, Reference, Registry, RepositoryName, Tag};
 
 use super::access::{Import, Place};
 use super::challenges::Authentication;
 use super::{Gateway, tags};
-use crate::oci::{Digest, ImageName, MediaType, Reference, Registry, RepositoryName, Tag};
 
 /// What a tag stands for, to clients that take certain media types.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,14 +51,14 @@ pub struct Vouched<'a> {
 /// runs there is [`Gateway::vouch`].
 pub async fn vouch(store: &Store, image: &Vouched<'_>) -> Result<(), RecordError> {
     let ImageName { registry, repository, reference, .. } = image.name;
-    let records = store.repository(registry.as_str(), repository.as_str())?;
+    let records = store.repository(registry, repository);
     for (digest, media_type) in image.contents {
         let mut record = ContentRecord::now(media_type.as_ref().map(MediaType::as_str));
         record.imported = Some(record.recorded);
         records.record_content(digest, &record).await?;
     }
     // Without one a client's first request asks the registry, which may be out of reach for good.
-    let of_registry = store.registry(registry.as_str())?;
+    let of_registry = store.registry(registry);
     if of_registry.fact::<Authentication>(Fact::Challenge).await.is_none() {
         of_registry.record_fact(Fact::Challenge, Authentication::None).await?;
     }

@@ -1,5 +1,6 @@
 //! Everything that is only passed on: pings, tokens, listings, pushes, whatever is no content.
 
+use entrepot_oci::Digest;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body::Body as _;
 
@@ -8,7 +9,6 @@ use super::headers::{cache_status, forwarded, returned};
 use super::identity::Identity;
 use super::{Asked, Gateway, Served};
 use crate::log::Outcome;
-use crate::oci::Digest;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
 

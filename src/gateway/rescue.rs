@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use entrepot_cache::{Hasher, ReadError, Reader};
+use entrepot_cache::{ReadError, Reader};
+use entrepot_oci::Hasher;
 use http::{Response, header};
 use http_body::Frame;
 use http_body_util::BodyExt as _;

@@ -6,13 +6,13 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
+use entrepot_oci::{Authority, Host, Registry};
 use http::{HeaderValue, StatusCode};
 use moka::Expiry;
 use moka::future::Cache;
 
 use super::RegistryRule;
 use super::challenges::Authentication;
-use crate::oci::{Authority, Host, Registry};
 use crate::upstream::credentials::Login;
 use crate::upstream::realm::{Token, TokenError};
 use crate::upstream::{Target, Upstream, UpstreamError};

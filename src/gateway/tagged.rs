@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use entrepot_cache::Presence;
+use entrepot_oci::{ErrorCode, ErrorDocument, MediaType, Registry, Tag};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::Served;
@@ -20,7 +21,6 @@ use super::manifests::{Kept, Request, by_digest, named_digest};
 use super::reason::Reason;
 use super::tags::{Accept, Known, Resolution, TagEntry};
 use crate::log::Outcome;
-use crate::oci::{ErrorCode, ErrorDocument, MediaType, Registry, Tag};
 use crate::upstream::UpstreamError;
 
 /// A question to a registry that is asked once for all who wait.

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use entrepot_cache::{Fact, RecordError, Repository};
+use entrepot_oci::{Digest, MediaType, Tag, TagPattern};
 use http::{HeaderMap, header};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,6 @@ use tokio::time::Instant;
 
 use super::access::Place;
 use super::records::{Standing, Vouched};
-use crate::oci::{Digest, MediaType, Tag, TagPattern};
 
 /// Tags kept in memory; one that is dropped costs a small read.
 const MOST: u64 = 100_000;
@@ -59,7 +59,7 @@ impl Accept {
         if joined.len() <= LONGEST_ACCEPT {
             return Self(joined);
         }
-        Self(Digest::of(crate::oci::Algorithm::Sha256, joined.as_bytes()).to_string())
+        Self(Digest::of(entrepot_oci::Algorithm::Sha256, joined.as_bytes()).to_string())
     }
 }
 
@@ -184,7 +184,7 @@ pub(super) fn digests_of(record: serde_json::Value) -> Vec<Digest> {
 
 /// What is on record of a tag, for whichever clients, in no order.
 pub(super) async fn on_record(records: &Repository, tag: &Tag) -> Vec<Standing> {
-    let record: Record = records.fact(Fact::Tag(tag.as_str())).await.unwrap_or_default();
+    let record: Record = records.fact(Fact::Tag(tag)).await.unwrap_or_default();
     let known = record.variants.iter().filter_map(Variant::known);
     known
         .map(|Known { resolution: Resolution { digest, media_type, .. }, asked, .. }| Standing {
@@ -209,7 +209,7 @@ pub(super) async fn set(
         size: Some(image.size),
         asked: asked.as_secs(),
     };
-    records.record_fact(Fact::Tag(tag.as_str()), Record { variants: vec![variant] }).await
+    records.record_fact(Fact::Tag(tag), Record { variants: vec![variant] }).await
 }
 
 /// One tag of one repository, for clients that take certain media types.
@@ -231,7 +231,7 @@ impl TagEntry<'_> {
         if let Some(known) = self.tags.known.get(&self.key()) {
             return Some(known);
         }
-        let record: Record = self.records.fact(Fact::Tag(self.tag.as_str())).await?;
+        let record: Record = self.records.fact(Fact::Tag(self.tag)).await?;
         let variant = record.variants.iter().find(|variant| variant.accept == self.accept.0)?;
         let known = variant.known()?;
         self.tags.known.insert(self.key(), known.clone());
@@ -241,7 +241,7 @@ impl TagEntry<'_> {
     /// What the tag stood for to other clients, if this one takes that as well: better than nothing
     /// while the registry can't be asked.
     pub(super) async fn known_to_others(&self, headers: &HeaderMap) -> Option<Known> {
-        let record: Record = self.records.fact(Fact::Tag(self.tag.as_str())).await?;
+        let record: Record = self.records.fact(Fact::Tag(self.tag)).await?;
         let known = record.variants.iter().filter_map(Variant::known);
         known.into_iter().find(|known| {
             let media_type = known.resolution.media_type.as_ref();
@@ -256,7 +256,7 @@ impl TagEntry<'_> {
         place: &Place,
         tag: &Tag,
     ) -> Option<Known> {
-        let record: Record = records.fact(Fact::Tag(tag.as_str())).await?;
+        let record: Record = records.fact(Fact::Tag(tag)).await?;
         let known = record.variants.iter().filter_map(|variant| {
             // The record is written again only once in a while.
             let key = (place.clone(), tag.clone(), Accept(variant.accept.clone()));
@@ -285,7 +285,7 @@ impl TagEntry<'_> {
     }
 
     async fn write(&self, known: &Known) {
-        let fact = Fact::Tag(self.tag.as_str());
+        let fact = Fact::Tag(self.tag);
         let mut record: Record = self.records.fact(fact).await.unwrap_or_default();
         record.variants.retain(|variant| variant.accept != self.accept.0);
         record.variants.truncate(MOST_VARIANTS - 1);
@@ -307,7 +307,7 @@ impl TagEntry<'_> {
     /// The registry has it no more, for clients that take these media types.
     pub(super) async fn forget(&self) {
         self.tags.known.invalidate(&self.key());
-        let fact = Fact::Tag(self.tag.as_str());
+        let fact = Fact::Tag(self.tag);
         let Some(mut record) = self.records.fact::<Record>(fact).await else { return };
         record.variants.retain(|variant| variant.accept != self.accept.0);
         let changed = if record.variants.is_empty() {
@@ -384,16 +384,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store =
             entrepot_cache::Store::open(entrepot_cache::Options::new(dir.path())).await.unwrap();
-        let records = store.repository("docker.io", "library/alpine").unwrap();
+        let records =
+            store.repository(&"docker.io".parse().unwrap(), &"library/alpine".parse().unwrap());
         let place = Place {
-            registry: crate::oci::Registry::at(&"registry-1.docker.io:443".parse().unwrap()),
+            registry: entrepot_oci::Registry::at(&"registry-1.docker.io:443".parse().unwrap()),
             repository: "library/alpine".parse().unwrap(),
         };
         let (tags, tag) = (Tags::default(), "latest".parse().unwrap());
         let entry =
             |tags, accept| TagEntry { tags, records: &records, place: &place, tag: &tag, accept };
         let of = |bytes: &[u8]| Resolution {
-            digest: Digest::of(crate::oci::Algorithm::Sha256, bytes),
+            digest: Digest::of(entrepot_oci::Algorithm::Sha256, bytes),
             media_type: MediaType::of_manifest("application/vnd.oci.image.index.v1+json"),
             size: Some(5),
         };

@@ -4,14 +4,14 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use entrepot_cache::{Presence, RepositoryPath};
+use entrepot_oci::host::HTTPS_PORT;
+use entrepot_oci::{
+    Authority, Digest, ImageName, MediaType, Reference, Registry, RepositoryName, Tag,
+};
 
 use super::parts::{Parts, closure};
 use super::{Image, ImageError, Images, Query, Selection, seconds};
 use crate::gateway::records::{Standing, standings};
-use crate::oci::host::HTTPS_PORT;
-use crate::oci::{
-    Authority, Digest, ImageName, MediaType, Reference, Registry, RepositoryName, Tag,
-};
 
 /// Some images, in the order of their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,16 +75,15 @@ impl Images {
     async fn entries(&self, query: &Query) -> Result<Vec<Entry>, ImageError> {
         let after = query.after.as_ref();
         let is_wanted = |(registry, repository): &RepositoryPath| {
-            query.registry.as_ref().is_none_or(|wanted| wanted == registry)
+            query.registry.as_ref().is_none_or(|wanted| wanted == registry.as_str())
                 && query.selection.may_be_in(registry, repository)
                 && after.is_none_or(|after| {
-                    let after = (after.registry.as_str(), after.repository.as_str());
-                    (registry.as_str(), repository.as_str()) >= after
+                    (registry, repository) >= (&after.registry, &after.repository)
                 })
         };
         let mut found = Vec::new();
         for path in self.repositories().await?.into_iter().filter(is_wanted) {
-            for entry in self.in_repository(&path).await? {
+            for entry in self.in_repository(path).await? {
                 let reference = &entry.name.reference;
                 let is_behind = after.is_none_or(|after| order(after, &entry.name).is_lt());
                 if query.selection.has(reference) && is_behind {
@@ -108,7 +107,7 @@ impl Images {
     pub(super) async fn all(&self) -> Result<Vec<Entry>, ImageError> {
         let mut all = Vec::new();
         for path in self.repositories().await? {
-            all.extend(self.in_repository(&path).await?);
+            all.extend(self.in_repository(path).await?);
         }
         Ok(all)
     }
@@ -118,12 +117,11 @@ impl Images {
     }
 
     /// The images of one repository: tags, then digests.
-    async fn in_repository(&self, path: &RepositoryPath) -> Result<Vec<Entry>, ImageError> {
+    async fn in_repository(&self, path: RepositoryPath) -> Result<Vec<Entry>, ImageError> {
+        let records = self.store.repository(&path.0, &path.1);
         let Some(repository) = Named::of(path) else { return Ok(Vec::new()) };
-        let Ok(records) = self.store.repository(&path.0, &path.1) else { return Ok(Vec::new()) };
         let mut entries = Vec::new();
         for tag in records.tags().await.map_err(ImageError::Store)? {
-            let Ok(tag) = tag.parse::<Tag>() else { continue };
             let name = repository.with(Reference::Tag(tag.clone()));
             entries.extend(self.tagged(&name, &tag).await);
         }
@@ -145,8 +143,7 @@ impl Images {
 
     /// What a tag stands for, if something of that is kept.
     async fn tagged(&self, name: &ImageName, tag: &Tag) -> Option<Entry> {
-        let records =
-            self.store.repository(name.registry.as_str(), name.repository.as_str()).ok()?;
+        let records = self.store.repository(&name.registry, &name.repository);
         let standings = standings(&records, tag).await;
         let mut kept = standings.iter().filter(|standing| self.is_kept(&standing.digest));
         let shown = kept.next()?.clone();
@@ -155,8 +152,7 @@ impl Images {
 
     /// A manifest that is kept and belongs to the repository.
     async fn untagged(&self, name: &ImageName, digest: &Digest) -> Option<Entry> {
-        let records =
-            self.store.repository(name.registry.as_str(), name.repository.as_str()).ok()?;
+        let records = self.store.repository(&name.registry, &name.repository);
         let record = records.content(digest).await?;
         let media_type = MediaType::of_manifest(&record.media_type?)?;
         if !self.is_kept(digest) {
@@ -206,12 +202,9 @@ struct Named {
 }
 
 impl Named {
-    fn of((registry, repository): &RepositoryPath) -> Option<Self> {
-        let asked = Authority::parse(registry, HTTPS_PORT).ok()?;
-        let named = Registry::at(&asked);
-        let authority = named.authority(&asked);
-        let repository = repository.parse().ok()?;
-        (named.as_str() == registry).then_some(Self { authority, registry: named, repository })
+    fn of((registry, repository): RepositoryPath) -> Option<Self> {
+        let asked = Authority::parse(registry.as_str(), HTTPS_PORT).ok()?;
+        Some(Self { authority: registry.authority(&asked), registry, repository })
     }
 
     fn with(&self, reference: Reference) -> ImageName {

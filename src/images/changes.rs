@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use entrepot_cache::{Fact, Reach};
+use entrepot_oci::{Digest, ImageName, Reference};
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::Entry;
 use super::{ImageError, Images};
-use crate::oci::{Digest, ImageName, Reference};
 
 /// What went with an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,14 +34,10 @@ impl Images {
         if let Reference::Digest(digest) = &name.reference {
             self.check_is_no_part(name, digest, &others)?;
         }
-        let (registry, repository) = (name.registry.as_str(), name.repository.as_str());
-        let records = self
-            .store
-            .repository(registry, repository)
-            .map_err(|error| ImageError::Record(error.into()))?;
+        let records = self.store.repository(&name.registry, &name.repository);
         // First: what is not here any more must not be led to.
         if let Reference::Tag(tag) = &name.reference {
-            records.forget_fact(Fact::Tag(tag.as_str())).await?;
+            records.forget_fact(Fact::Tag(tag)).await?;
         }
         let roots: HashSet<Digest> = entry.digests().collect();
         let own: Vec<Digest> = roots.iter().flat_map(|root| self.closure(*root)).collect();

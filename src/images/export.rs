@@ -4,14 +4,15 @@ use std::collections::HashSet;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use entrepot_cache::{Hasher, ReadError};
+use entrepot_cache::ReadError;
+use entrepot_oci::Hasher;
+use entrepot_oci::manifest::{Descriptor, Document};
+use entrepot_oci::{Digest, ImageName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::parts::{Part, Parts};
 use super::{ImageError, Images, layout, tarball};
-use crate::oci::descriptor::{Descriptor, Document};
-use crate::oci::{Digest, ImageName};
 
 /// How much of an object is read at a time.
 const PIECE: usize = 256 * 1024;
@@ -120,6 +121,7 @@ impl Images {
             digest,
             size: bytes.len() as u64,
             platform: None,
+            urls: Vec::new(),
             annotations: layout::annotations(name),
         })
     }

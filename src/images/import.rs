@@ -11,8 +11,11 @@ use std::io::Read;
 
 use bytes::Bytes;
 use entrepot_cache::{
-    BeginError, FinishError, Hasher, Lookup, Presence, Reach, RecordError, Start, Store, WriteError,
+    BeginError, FinishError, Lookup, Presence, Reach, RecordError, Start, Store, WriteError,
 };
+use entrepot_oci::Hasher;
+use entrepot_oci::manifest::{Descriptor, Document};
+use entrepot_oci::{Digest, ImageName, MediaType, Reference, Registry};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
@@ -21,8 +24,6 @@ use super::{Image, ImageError, Images, layout};
 use crate::gateway::Gateway;
 use crate::gateway::records::{self, Vouched};
 use crate::listener::Policy;
-use crate::oci::descriptor::{Descriptor, Document};
-use crate::oci::{Digest, ImageName, MediaType, Reference, Registry};
 
 /// Where objects of archives come from: no registry has this name, so nobody reads them before they
 /// are verified.
@@ -323,11 +324,11 @@ impl Images {
                 return Err(no_manifest());
             }
             let is_there = |listed: &&Descriptor| contents.sizes.contains_key(&listed.digest);
-            let listed = document.manifests.iter().filter(is_there);
-            let needed = document.config.iter().chain(&document.layers);
+            let listed = document.manifests().iter().filter(is_there);
+            let needed = document.config.iter().chain(document.layers());
             let needed = needed.filter(|one| is_there(one) || !is_foreign(one));
             rest.extend(listed.chain(needed).map(|one| (one.clone(), depth + 1)));
-            if document.config.is_none() && !document.manifests.iter().any(|one| is_there(&one)) {
+            if document.config.is_none() && !document.manifests().iter().any(|one| is_there(&one)) {
                 let first = document.descriptors().next().map_or(one.digest, |one| one.digest);
                 return Err(ImportError::Missing { name: name.to_string(), digest: first });
             }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::oci::descriptor::Descriptor;
-use crate::oci::{Digest, ImageName, Reference};
+use entrepot_oci::manifest::Descriptor;
+use entrepot_oci::{Digest, ImageName, Reference};
 
 /// The file that marks a layout.
 pub(super) const MARK: &str = "oci-layout";
@@ -120,6 +120,7 @@ mod tests {
                 digest: digest.parse().unwrap(),
                 size: 1,
                 platform: None,
+                urls: Vec::new(),
                 annotations: told.collect(),
             };
             let name = name(&image).map(|name| name.to_string());

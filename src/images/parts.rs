@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use entrepot_cache::{Kept, Presence, Store};
 
-use crate::oci::descriptor::{Document, platform_of_config};
-use crate::oci::{Digest, Platform};
+use entrepot_oci::manifest::{Document, platform_of_config};
+use entrepot_oci::{Digest, Platform};
 
 /// What is known of an image's parts. From the index but for the documents themselves, which are
 /// read without counting as used.
@@ -41,7 +41,7 @@ impl Part {
 impl Parts {
     pub(super) async fn of(store: &Store, root: Digest) -> Self {
         let document = store.peek(&root).await.and_then(|bytes| Document::parse(&bytes));
-        let listed = document.as_ref().map(|document| document.manifests.as_slice());
+        let listed = document.as_ref().map(Document::manifests);
         let manifests = match (&document, listed) {
             (_, Some(listed @ [_, ..])) => {
                 let mut seen = HashSet::new();

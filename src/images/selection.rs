@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::oci::{ImageName, ImageNameError, Reference};
+use entrepot_oci::{ImageName, ImageNameError, Reference, Registry, RepositoryName};
 
 /// Images on a page, unless another number is asked for.
 const USUAL: usize = 100;
@@ -63,7 +63,7 @@ pub fn is_explicit(name: &str) -> bool {
 
 impl Selection {
     /// Whether it has images of this repository at all; cheap, before anything is read.
-    pub(super) fn may_be_in(&self, registry: &str, repository: &str) -> bool {
+    pub(super) fn may_be_in(&self, registry: &Registry, repository: &RepositoryName) -> bool {
         match self {
             Self::All => true,
             Self::Below(prefix) => {
@@ -71,7 +71,7 @@ impl Selection {
                 full.starts_with(prefix) || format!("{full}/").starts_with(prefix)
             }
             Self::Repository(name) | Self::One(name) => {
-                name.registry.as_str() == registry && name.repository.as_str() == repository
+                name.registry == *registry && name.repository == *repository
             }
         }
     }
@@ -91,8 +91,7 @@ mod tests {
     fn matches(selection: &str, name: &str) -> bool {
         let selection: Selection = selection.parse().unwrap();
         let name: ImageName = name.parse().unwrap();
-        selection.may_be_in(name.registry.as_str(), name.repository.as_str())
-            && selection.has(&name.reference)
+        selection.may_be_in(&name.registry, &name.repository) && selection.has(&name.reference)
     }
 
     #[test]

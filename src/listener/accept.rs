@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use entrepot_oci::Host;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,7 +18,6 @@ use super::idle::IdleStream;
 use super::stream::{ClientStream, Opening, Rewound, TcpClient};
 use super::tls::TlsSettings;
 use super::{Options, Peer, Services, Shared, http, proxy};
-use crate::oci::Host;
 
 /// How long a client may neither send nor take a byte.
 pub(super) const IDLE: Duration = Duration::from_mins(5);

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use entrepot_oci::{ErrorCode, ErrorDocument};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 
@@ -14,7 +15,6 @@ use crate::gateway::body::ResponseError;
 use crate::gateway::{ResponseBody, error_response};
 use crate::log::{Outcome, RequestLine};
 use crate::metrics::Metrics;
-use crate::oci::{ErrorCode, ErrorDocument};
 
 /// A registry that takes this long to begin an answer is one that people notice.
 const SLOW: Duration = Duration::from_secs(10);

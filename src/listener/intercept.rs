@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use entrepot_oci::{Authority, ErrorCode, Host};
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -16,7 +17,6 @@ use super::stream::{ClientStream, Rewound};
 use super::{Peer, http as connection, is_same, tunnel};
 use crate::gateway::ResponseBody;
 use crate::log::{Outcome, RequestLine, Subject};
-use crate::oci::{Authority, ErrorCode, Host};
 
 /// The client's connection under the intercepted TLS.
 type Inner = Rewound<ClientStream>;

@@ -7,6 +7,8 @@
 //! A request here acts as the proxy itself: whatever `Authorization` it has was for the proxy and
 //! ends here, and so does a registry's wish for one.
 
+use entrepot_oci::host::HTTPS_PORT;
+use entrepot_oci::{Authority, ErrorCode, Registry, Route};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use url::form_urlencoded;
@@ -16,8 +18,6 @@ use super::answer::{Answer, refusal};
 use super::policy::Policy;
 use crate::gateway::{ResponseBody, Served};
 use crate::log::{Outcome, Subject};
-use crate::oci::host::HTTPS_PORT;
-use crate::oci::{Authority, ErrorCode, Registry, Route};
 
 /// The registry of a request that names none.
 const HUB: &str = "registry-1.docker.io:443";

@@ -48,11 +48,12 @@ pub use policy::Policy;
 pub use request::Unfit;
 pub use tls::TlsSettingsError;
 
+use entrepot_oci::host::HTTPS_PORT;
+use entrepot_oci::{Authority, Host};
+
 use crate::gateway::{Gateway, ResponseBody};
 use crate::log::{Outcome, RequestLine, Subject};
 use crate::metrics::{Metrics, Open};
-use crate::oci::host::HTTPS_PORT;
-use crate::oci::{Authority, Host};
 use crate::upstream::Dialer;
 
 /// Where the proxy listens, and as whom.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::oci::{Authority, HostPattern};
+use entrepot_oci::{Authority, HostPattern};
+
 use crate::upstream::reach::AddressRule;
 
 /// Hosts that are no registry.

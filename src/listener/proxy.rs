@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use entrepot_oci::{Authority, ErrorCode};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 
@@ -12,7 +13,6 @@ use super::policy::{Refusal, Verdict};
 use super::{PageRequest, Peer, intercept, mirror, tunnel};
 use crate::gateway::{ResponseBody, Served};
 use crate::log::{Outcome, RequestLine, Subject};
-use crate::oci::{Authority, ErrorCode};
 use crate::upstream::reach::AddressRule;
 
 /// The port that plain HTTP uses where none is named (RFC 9110 §4.2.1).
@@ -120,7 +120,7 @@ async fn connect(peer: &Peer, request: Request<Incoming>) -> Answer {
     };
     let subject = Subject::Other(authority.to_string());
     let line = peer.line(Outcome::Tunnel, Method::CONNECT, subject);
-    match peer.shared.policy.verdict(&authority, crate::oci::host::HTTPS_PORT) {
+    match peer.shared.policy.verdict(&authority, entrepot_oci::host::HTTPS_PORT) {
         Verdict::Deny(reason) => {
             Answer::new(denied(&authority, reason), line.with(Outcome::Denied))
         }

@@ -5,12 +5,12 @@
 
 use std::borrow::Cow;
 
+use entrepot_oci::Authority;
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, Version, header};
 
 use super::framing::FramingFault;
 use super::watched::Uncounted;
 use crate::gateway::is_own_via;
-use crate::oci::Authority;
 
 /// The longest request target. Registries' own reach 4 KiB with signatures; "it is RECOMMENDED that
 /// all HTTP senders and recipients support, at a minimum, request-line lengths of 8000 octets"

@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use entrepot_ca::Authority as CertificateAuthority;
+use entrepot_oci::Host;
 use moka::sync::Cache;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::ServerName;
 
-use crate::oci::Host;
 use crate::upstream::trust;
 
 /// Hosts whose settings are kept: the known registries several times over. Settings hold the

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use entrepot_oci::ErrorCode;
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,7 +19,6 @@ use super::idle::IdleStream;
 use super::{Peer, http as connection};
 use crate::gateway::ResponseBody;
 use crate::log::{Outcome, RequestLine};
-use crate::oci::ErrorCode;
 use crate::upstream::{DialError, Link};
 
 /// How long nothing may come through a tunnel during the drain before it is taken for done.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use crate::oci::{Digest, Reference, Registry, Route};
+use entrepot_oci::{Digest, Reference, Registry, Route};
 
 /// How a request was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Subject {
     pub fn repository(&self) -> Option<&str> {
         match self {
             Self::Registry { route, .. } => {
-                route.repository().map(crate::oci::RepositoryName::as_str)
+                route.repository().map(entrepot_oci::RepositoryName::as_str)
             }
             Self::Other(_) => None,
         }

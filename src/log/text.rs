@@ -213,7 +213,7 @@ fn duration(millis: u64) -> String {
 mod tests {
     use super::*;
     use crate::log::{Outcome, RequestLine, Subject};
-    use crate::oci::{Registry, Route};
+    use entrepot_oci::{Registry, Route};
     use http::{Method, StatusCode};
     use std::io;
     use std::sync::{Arc, Mutex};

@@ -265,7 +265,7 @@ impl Drop for Open {
 mod tests {
     use super::*;
     use crate::log::Subject;
-    use crate::oci::{Registry, Route};
+    use entrepot_oci::{Registry, Route};
 
     fn line(outcome: Outcome, registry: &str) -> Arc<RequestLine> {
         let registry = Registry::at(&format!("{registry}:443").parse().unwrap());

@@ -156,7 +156,7 @@ fn push(ring: &mut VecDeque<Answered>, most: usize, answered: Answered) -> Optio
 mod tests {
     use super::*;
     use crate::log::Subject;
-    use crate::oci::{Registry, Route};
+    use entrepot_oci::{Registry, Route};
     use http::{Method, StatusCode};
 
     fn line(outcome: Outcome, repository: &str, body_bytes: u64) -> Arc<RequestLine> {

@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use entrepot_oci::Authority;
 use tokio::time::Instant;
 
 use super::error::UpstreamError;
-use crate::oci::Authority;
 
 /// How long a host is left alone after its first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);

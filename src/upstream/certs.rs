@@ -15,14 +15,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use entrepot_oci::host::{HTTPS_PORT, is_hub_name};
+use entrepot_oci::{Authority, Host};
 use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::trust::provider;
-use crate::oci::host::{HTTPS_PORT, is_hub_name};
-use crate::oci::{Authority, Host};
 
 /// A file or directory of certificates is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use entrepot_oci::{Authority, Registry};
 use http::{HeaderMap, HeaderName, Method, Request, Response, Uri, header, request};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, connect::capture_connection};
@@ -27,7 +28,6 @@ use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
 use super::resolve::Resolver;
 use super::trust::{Trust, TrustError};
 use crate::metrics::{HeldBack, Metrics};
-use crate::oci::{Authority, Registry};
 
 /// Registries that one request may be sent on to: registry.k8s.io and lscr.io need one hop.
 pub const MAX_REGISTRIES: usize = 3;

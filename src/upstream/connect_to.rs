@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::oci::{Authority, Host};
+use entrepot_oci::{Authority, Host};
 
 /// Not of the form `HOST1:PORT1:HOST2:PORT2`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

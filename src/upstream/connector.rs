@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use entrepot_oci::{Authority, Host};
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
@@ -20,7 +21,6 @@ use super::maybe_tls::MaybeTls;
 use super::reach::{AddressRule, Exemptions};
 use super::tls::handshake;
 use super::trust::Trust;
-use crate::oci::{Authority, Host};
 
 /// How long a server that did not take a TLS hello may take to answer plain HTTP.
 const PLAIN_PROBE: Duration = Duration::from_secs(2);

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use crate::oci::Host;
+use entrepot_oci::Host;
 
 /// How long a helper may take: some ask a cloud's metadata service first.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(30);

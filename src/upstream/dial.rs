@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use entrepot_oci::Authority;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
 
@@ -12,7 +13,6 @@ use super::connect_to::ConnectTo;
 use super::error::DialError;
 use super::reach::{AddressRule, OwnListeners};
 use super::resolve::Resolver;
-use crate::oci::Authority;
 
 /// How long an address may be silent before the next is tried beside it (RFC 8305 §5 recommends
 /// 250 ms as the "Connection Attempt Delay").

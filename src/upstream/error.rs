@@ -8,13 +8,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use entrepot_oci::Authority;
 use http::StatusCode;
 
 use super::connector::ConnectFailed;
 use super::redirect::RedirectError;
 use super::tls::told;
 use super::trust::RefusedCertificate;
-use crate::oci::Authority;
 
 /// No TCP connection came about.
 #[derive(Debug, thiserror::Error)]

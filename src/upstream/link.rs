@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use entrepot_oci::{Authority, Host};
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
@@ -26,7 +27,6 @@ use super::proxy::{ForwardProxy, Proxies};
 use super::reach::AddressRule;
 use super::tls::handshake;
 use super::trust::Trust;
-use crate::oci::{Authority, Host};
 
 /// The bytes of a destination itself, directly or through a tunnel.
 pub type Link = Either<TcpStream, TokioIo<Upgraded>>;

@@ -6,12 +6,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use entrepot_oci::{Authority, Host, HostPattern};
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 use url::Url;
 
 use super::client::Scheme;
-use crate::oci::{Authority, Host, HostPattern};
 
 /// Not a proxy's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

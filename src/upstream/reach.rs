@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 
-use crate::oci::{Authority, HostPattern};
+use entrepot_oci::{Authority, HostPattern};
 
 /// What may be dialled for one authority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use entrepot_oci::{Authority, Host};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
@@ -18,7 +19,6 @@ use super::credentials::Login;
 use super::error::UpstreamError;
 use super::redirect;
 use super::{Scheme, Target, Upstream};
-use crate::oci::{Authority, Host};
 
 /// The largest answer of a token server that is read.
 const LONGEST_ANSWER: usize = 1024 * 1024;

@@ -1,10 +1,10 @@
 //! Where a redirect leads, and whether it is followed.
 
+use entrepot_oci::Authority;
 use http::{HeaderMap, StatusCode, header};
 use url::Url;
 
 use super::client::{Scheme, Target};
-use crate::oci::Authority;
 
 /// Redirects followed for one request. Registries need one, some two; curl's and Go's limits are
 /// higher, but a longer chain than this has only ever been a loop.

@@ -14,7 +14,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::oci::Host;
+use entrepot_oci::Host;
 
 /// Lookups at once: each takes a thread of the blocking pool, which the store's reads need too.
 const MAX_LOOKUPS: usize = 64;

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use entrepot_oci::{Authority, Host};
 use rustls::AlertDescription;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -12,7 +13,6 @@ use tokio_rustls::client::TlsStream;
 
 use super::error::TlsError;
 use super::trust::refused_certificate;
-use crate::oci::{Authority, Host};
 
 /// Makes `stream` a TLS connection to `authority`, within the time that is given.
 pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use entrepot_oci::Authority;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
@@ -16,7 +17,6 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::certs::{Certificates, Identity};
 use super::pinned::Pinned;
-use crate::oci::Authority;
 
 /// No TLS settings could be made of these certificates.
 #[derive(Debug, thiserror::Error)]

@@ -25,29 +25,31 @@ async fn what_is_on_record_is_listed_by_name() {
     let (one, two) = (sha256(b"1"), sha256(b"2"));
     for (registry, name) in [("b.example:5000", "x/y"), ("a.example", "x"), ("a.example", "x/y/z")]
     {
-        let repository = store.repository(registry, name).unwrap();
+        let repository = super::records_of(&store, registry, name);
         assert!(repository.tags().await.unwrap().is_empty());
         repository.record_content(&two, &ContentRecord::now(None)).await.unwrap();
         repository.record_content(&one, &ContentRecord::now(Some("a/b"))).await.unwrap();
         for tag in ["v2", "latest"] {
-            repository.record_fact(Fact::Tag(tag), 1).await.unwrap();
+            repository.record_fact(Fact::Tag(&tag.parse().unwrap()), 1).await.unwrap();
         }
         let mut digests = [one, two];
         digests.sort_unstable();
         assert_eq!(repository.contents().await.unwrap(), digests);
-        assert_eq!(repository.tags().await.unwrap(), ["latest", "v2"]);
+        assert_eq!(
+            repository.tags().await.unwrap(),
+            ["latest".parse().unwrap(), "v2".parse().unwrap()]
+        );
         repository.forget_content(&two).await.unwrap();
         repository.forget_content(&two).await.unwrap();
         assert_eq!(repository.contents().await.unwrap(), [one]);
     }
     store
-        .registry("c.example")
-        .unwrap()
+        .registry(&"c.example".parse().unwrap())
         .record_content(&one, &ContentRecord::now(None))
         .await
         .unwrap();
     let names = [("a.example", "x"), ("a.example", "x/y/z"), ("b.example:5000", "x/y")];
-    let names = names.map(|(registry, name)| (registry.to_owned(), name.to_owned()));
+    let names = names.map(|(registry, name)| (registry.parse().unwrap(), name.parse().unwrap()));
     assert_eq!(store.repositories().await.unwrap(), names);
 }
 

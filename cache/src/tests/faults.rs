@@ -20,12 +20,10 @@ async fn everything(store: &Store) {
     let broken = noise(300_000, 3);
     download(store, &broken, 200_000).await;
     download(store, &broken, broken.len()).await;
-    if let Ok(records) = store.repository("docker.io", "library/alpine") {
-        let _ = records
-            .record_content(&sha256(&manifest), &ContentRecord::now(Some("application/json")))
-            .await;
-        let _ = records.content(&sha256(&manifest)).await;
-    }
+    let records = super::records_of(store, "docker.io", "library/alpine");
+    let record = ContentRecord::now(Some("application/json"));
+    let _ = records.record_content(&sha256(&manifest), &record).await;
+    let _ = records.content(&sha256(&manifest)).await;
     assert!(!matches!(store.verify_object(&sha256(&blob)).await, Verdict::Damaged { .. }));
     let _ = store.quarantine(&sha256(&manifest)).await;
     let _ = store.remove(&sha256(&blob)).await;

@@ -194,7 +194,7 @@ async fn a_record_or_a_put_that_hangs_delays_no_other() {
     for (call, path) in [(Call::Open, record), (Call::Rename, blob_path(&dir, &digest))] {
         let hang = Hang::new(FaultPlan::from(1, Fault::Hang).only(call).about(path));
         let store = hang.open(&dir).await;
-        let records = store.repository("docker.io", "library/slow").unwrap();
+        let records = super::records_of(&store, "docker.io", "library/slow");
         let crowd = crowd(|| {
             let (store, records, slow) = (store.clone(), records.clone(), slow.clone());
             async move {
@@ -207,7 +207,7 @@ async fn a_record_or_a_put_that_hangs_delays_no_other() {
         });
         hang.hangs(8).await;
         assert_prompt("hits while small files hang", hits(&store, &others).await);
-        let other = store.repository("docker.io", "library/alpine").unwrap();
+        let other = super::records_of(&store, "docker.io", "library/alpine");
         other.record_content(&digest, &ContentRecord::now(None)).await.unwrap();
         assert!(other.content(&digest).await.is_some());
         assert_eq!(hang.0.hanging(), 8);

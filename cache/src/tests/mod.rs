@@ -4,7 +4,6 @@ mod bad_disk;
 mod bounds;
 mod catalogue;
 mod collapsed;
-mod digests;
 mod faults;
 mod hanging;
 mod hold_back;
@@ -26,7 +25,8 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use crate::{
-    Algorithm, Digest, Hasher, Lookup, Options, ReadError, Reader, Reservation, Start, Store,
+    Algorithm, Digest, Hasher, Lookup, Options, ReadError, Reader, Repository, Reservation, Start,
+    Store,
 };
 
 /// The registry that tests download from when it does not matter.
@@ -55,6 +55,11 @@ fn noise(len: usize, seed: u64) -> Bytes {
 
 fn sha256(bytes: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, bytes)
+}
+
+/// The records of a repository.
+fn records_of(store: &Store, registry: &str, repository: &str) -> Repository {
+    store.repository(&registry.parse().unwrap(), &repository.parse().unwrap())
 }
 
 async fn reserve(store: &Store, digest: &Digest) -> Reservation {

@@ -136,7 +136,7 @@ async fn everything_is_private_whatever_the_umask() {
     fill(&store, &noise(1_000, 1)).await;
     leave_partial(&store, &noise(100_000, 2), 1).await;
     store.put(&sha256(b"put"), "put".into()).await.unwrap();
-    let records = store.repository("ghcr.io", "some/thing").unwrap();
+    let records = super::records_of(&store, "ghcr.io", "some/thing");
     records.record_content(&sha256(b"put"), &ContentRecord::now(None)).await.unwrap();
     store.quarantine(&sha256(b"put")).await.unwrap();
     store.close().await;

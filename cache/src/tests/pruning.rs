@@ -62,7 +62,7 @@ async fn record(records: &Repository, digests: &[Digest]) {
 
 async fn tag(records: &Repository, tag: &str, digests: &[Digest]) {
     let names: Vec<String> = digests.iter().map(ToString::to_string).collect();
-    records.record_fact(Fact::Tag(tag), names).await.unwrap();
+    records.record_fact(Fact::Tag(&tag.parse().unwrap()), names).await.unwrap();
 }
 
 #[tokio::test]
@@ -71,12 +71,12 @@ async fn what_leads_to_something_stays_and_what_leads_nowhere_goes_after_its_tim
     let store = open(&dir).await;
     let [kept, gone] = [sha256(b"kept"), sha256(b"gone")];
     drop(store.put(&kept, Bytes::from_static(b"kept")).await.unwrap());
-    let app = store.repository("a.example", "team/app").unwrap();
+    let app = super::records_of(&store, "a.example", "team/app");
     record(&app, &[kept, gone]).await;
     tag(&app, "both", &[gone, kept]).await;
     tag(&app, "gone", &[gone]).await;
     app.record_fact(Fact::Access, 1).await.unwrap();
-    let registry = store.registry("a.example").unwrap();
+    let registry = store.registry(&"a.example".parse().unwrap());
     record(&registry, &[kept, gone]).await;
     registry.record_fact(Fact::Challenge, 1).await.unwrap();
 
@@ -86,7 +86,7 @@ async fn what_leads_to_something_stays_and_what_leads_nowhere_goes_after_its_tim
     assert_eq!(prune(&store).await, 3);
     assert_eq!(app.contents().await.unwrap(), [kept]);
     assert_eq!(registry.contents().await.unwrap(), [kept]);
-    assert_eq!(app.tags().await.unwrap(), ["both"]);
+    assert_eq!(app.tags().await.unwrap(), ["both".parse().unwrap()]);
     age(&dir, 400);
     assert_eq!(prune(&store).await, 0);
     assert_eq!(app.fact::<u64>(Fact::Access).await, Some(1));
@@ -98,8 +98,10 @@ async fn a_repository_of_which_nothing_is_left_goes_and_may_come_again() {
     let dir = new_dir();
     let store = open(&dir).await;
     let gone = sha256(b"gone");
-    let (app, registry) =
-        (store.repository("a.example", "team/app").unwrap(), store.registry("a.example").unwrap());
+    let (app, registry) = (
+        super::records_of(&store, "a.example", "team/app"),
+        store.registry(&"a.example".parse().unwrap()),
+    );
     let fill = async || {
         record(&app, &[gone]).await;
         tag(&app, "1", &[gone]).await;
@@ -111,7 +113,7 @@ async fn a_repository_of_which_nothing_is_left_goes_and_may_come_again() {
     };
     fill().await;
     // Whose registry alone was ever asked.
-    let asked = store.repository("b.example", "x").unwrap();
+    let asked = super::records_of(&store, "b.example", "x");
     asked.record_fact(Fact::Access, 1).await.unwrap();
     age(&dir, 8);
     assert_eq!(prune(&store).await, 3, "objects and tag");
@@ -135,7 +137,7 @@ async fn a_repository_of_which_nothing_is_left_goes_and_may_come_again() {
 async fn records_are_written_while_their_directories_go() {
     let dir = new_dir();
     let store = open(&dir).await;
-    let app = store.repository("a.example", "team/app").unwrap();
+    let app = super::records_of(&store, "a.example", "team/app");
     let none = Lifetimes { of_gone: Duration::ZERO, of_rest: Duration::ZERO };
     let pruning = async {
         for _ in 0..300 {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
+use entrepot_oci::ImageName;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -21,7 +22,6 @@ use super::verify::TICK;
 use crate::images::export::{self, ExportError};
 use crate::images::import::{Adoption, Contents, ImportError, Records, Told};
 use crate::log::chain;
-use crate::oci::ImageName;
 
 /// What an archive is sent as.
 pub(super) const MEDIA_TYPE: &str = "application/x-tar";

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use entrepot_cache::Presence;
+use entrepot_oci::ImageName;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use super::super::Services;
 use crate::gateway::{Expected, Explanation, ObjectState, TagState};
-use crate::oci::ImageName;
 
 /// The document, or why the question is none.
 pub(super) async fn explain(services: &Services, query: &str) -> Result<Value, String> {
@@ -21,7 +21,6 @@ pub(super) async fn explain(services: &Services, query: &str) -> Result<Value, S
     };
     let is_intercepted = services.policy.intercepts(&image.authority);
     let known = services.gateway.explain(&image).await;
-    let known = known.ok_or("there are no records under such a name")?;
     Ok(document(&image, is_intercepted, &known))
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use entrepot_oci::ImageName;
 use http::StatusCode;
 use serde_json::{Value, json};
 use url::form_urlencoded;
@@ -9,7 +10,6 @@ use url::form_urlencoded;
 use super::super::Services;
 use super::Refusal;
 use crate::images::{ImageError, MOST, Query, Selection, is_explicit};
-use crate::oci::ImageName;
 
 /// A page of images.
 pub(super) async fn list(services: &Services, query: &str) -> Result<Value, Refusal> {
@@ -67,7 +67,7 @@ pub(super) fn full_name(text: &str) -> Result<ImageName, Refusal> {
     if !is_explicit(&text) {
         return Err(bad(format!("{text:?}: name a tag or a digest")));
     }
-    text.parse().map_err(|error: crate::oci::ImageNameError| bad(error.to_string()))
+    text.parse().map_err(|error: entrepot_oci::ImageNameError| bad(error.to_string()))
 }
 
 fn parse(query: &str) -> Result<Query, String> {

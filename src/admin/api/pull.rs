@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use entrepot_oci::{ImageName, Platform, Route};
 use http::{Method, Response, StatusCode};
 use tokio::sync::Semaphore;
 use url::form_urlencoded;
@@ -13,7 +14,6 @@ use super::super::pages::refused;
 use super::super::pull::{Failure, Platforms, Pull, Told, Wanted};
 use super::lines;
 use crate::log::{Outcome, RequestLine, Subject};
-use crate::oci::{ImageName, Platform, Route};
 
 /// Pulls at a time: each has a handful of transfers of its own.
 const MOST: usize = 32;

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use entrepot_cache::Digest;
+use entrepot_oci::Digest;
 use serde_json::{Value, json};
 
 use super::super::Services;

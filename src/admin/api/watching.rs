@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use entrepot_oci::Registry;
 use serde_json::{Map, Value, json};
 
 use super::super::Services;
@@ -9,7 +10,6 @@ use super::super::history::{Point, STEP};
 use super::reports::seconds;
 use crate::gateway::Quota;
 use crate::metrics::{Answered, Demand, MOST_REQUESTS, RegistrySummary};
-use crate::oci::Registry;
 use crate::upstream::Outage;
 
 /// Repositories that are told of.

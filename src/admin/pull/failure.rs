@@ -3,12 +3,12 @@
 use std::fmt::Display;
 
 use entrepot_cache::ReadError;
+use entrepot_oci::{ImageName, Platform};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::gateway::body::ResponseError;
-use crate::oci::{ImageName, Platform};
 
 /// A pull that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

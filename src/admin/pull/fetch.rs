@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use entrepot_oci::{Algorithm, Digest, Part, Reference};
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 
@@ -11,7 +12,6 @@ use super::failure::{self, Failure};
 use super::told::{Done, Origin, Progress, Told};
 use crate::gateway::{ResponseBody, Served};
 use crate::log::Outcome;
-use crate::oci::{Algorithm, Digest, Part, Reference};
 use crate::upstream::body::RequestBody;
 
 /// What containerd asks for, word by word: a tag that was resolved for it is fresh for it.

@@ -14,6 +14,7 @@ mod told;
 
 use std::collections::HashSet;
 
+use entrepot_oci::{Contents, Digest, ImageName, Listed, Part, Platform, Reference};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 pub use failure::{Failure, FailureKind};
@@ -24,7 +25,6 @@ use entrepot_cache::{Presence, Store};
 use super::api::lines::Lines;
 use crate::gateway::Gateway;
 use crate::listener::policy::Policy;
-use crate::oci::{Contents, Digest, ImageName, Listed, Part, Platform, Reference};
 
 /// Blobs fetched at a time: more than engines fetch, less than a registry minds.
 const AT_ONCE: usize = 6;

@@ -1,9 +1,9 @@
 //! What is told of a pull while it goes on, one JSON object a line.
 
+use entrepot_oci::Part;
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
-use crate::oci::Part;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,8 +5,9 @@
 
 use std::fmt;
 
+use entrepot_oci::{Authority, Host};
+
 use super::SetupError;
-use crate::oci::{Authority, Host};
 
 /// A proxy's scheme, host and port. Displayed as `http://host:port`, in which every byte is a
 /// lower-case letter, a digit or one of `-._:/[]`.

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
+use entrepot_oci::{Authority, HostPattern, Registry};
 use futures_util::future::join_all;
 use http::{HeaderMap, Method, Response, header};
 
 use super::Finding;
 use crate::config::Settings;
 use crate::metrics::Metrics;
-use crate::oci::{Authority, HostPattern, Registry};
 use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::proxy::{ForwardProxy, NoProxy, Proxies};
 use crate::upstream::{ConnectTo, Options, Scheme, Target, Upstream, UpstreamError};

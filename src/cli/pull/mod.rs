@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use entrepot_oci::{ImageName, Platform};
 use http::Method;
 use url::form_urlencoded;
 
@@ -16,7 +17,6 @@ use super::Report;
 use super::api::{Api, Lines};
 use crate::admin::pull::{Failure, FailureKind, Platforms, Told, Wanted};
 use crate::config::Settings;
-use crate::oci::{ImageName, Platform};
 
 /// What stands behind `entrepot pull`, beside the settings.
 pub(super) fn arguments(command: Command) -> Command {

@@ -6,10 +6,11 @@
 
 use std::str::FromStr as _;
 
+use entrepot_oci::{Host, HostPattern};
+
 use super::Reading;
 use crate::config::error::Place;
 use crate::config::source::{Entry, RegistryEntries, Value};
-use crate::oci::{Host, HostPattern};
 use crate::upstream::realm::is_same_site;
 
 const REGISTRIES: &str = "REGISTRIES";

@@ -1,9 +1,10 @@
 //! `ENABLE_MANIFEST_CACHE`: how long tags are served without asking, in three tiers.
 
+use entrepot_oci::TagPattern;
+
 use super::{Reading, in_milliseconds};
 use crate::config::error::Place;
 use crate::config::source::{Entry, Value};
-use crate::oci::TagPattern;
 
 const SWITCH: &str = "ENABLE_MANIFEST_CACHE";
 
