@@ -10,6 +10,7 @@
 //! - `name`, `reference`: repository names, tags, references
 //! - `image`: image names as people type them
 //! - `tag_pattern`: patterns of tags
+//! - `seconds`: points in time, as records have them
 //! - `route`: what a request path asks for
 //! - `manifest`: manifests and indexes, and what they say of other objects
 //! - `contents`, `platform`: what of it is pulled, and for which machines
@@ -32,6 +33,7 @@ mod platform;
 pub mod reference;
 pub mod registry;
 pub mod route;
+mod seconds;
 mod tag_pattern;
 
 pub use contents::{Contents, ContentsError, Listed, Part};
@@ -46,4 +48,5 @@ pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, Tag};
 pub use registry::Registry;
 pub use route::Route;
+pub use seconds::UnixSeconds;
 pub use tag_pattern::TagPattern;
