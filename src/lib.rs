@@ -11,18 +11,22 @@
 //! - `admin`: the proxy's own pages, the admin listener
 //! - `images`: what is kept, as images
 //! - `listener`: accepting, sniffing, CONNECT, interception, tunnels, drain
-//! - `gateway`: the decisions on a registry request
+//! - `gateway`: deciding on a registry request
+//! - `registry`: asking a registry
 //! - `upstream`: everything that leaves
 //! - `metrics`: what is counted
 //! - `log`: what a person watches
+//! - `collapse`: what several ask at one moment is asked once
 //! - the crates `entrepot-cache`, `entrepot-oci` (the protocol's vocabulary) and `entrepot-ca`
 
 pub mod admin;
 pub mod cli;
+mod collapse;
 pub mod config;
 pub mod gateway;
 pub mod images;
 pub mod listener;
 pub mod log;
 pub mod metrics;
+pub mod registry;
 pub mod upstream;

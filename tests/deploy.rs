@@ -104,7 +104,7 @@ fn systemd_hands_the_secrets_over() {
         .unwrap();
     let settings = load(Some(file), vec![("STATE_DIRECTORY".to_owned(), "/".to_owned())]);
     assert!(settings.admin_token.is_some());
-    assert!(settings.gateway.registries.iter().any(|rule| rule.credentials.is_some()));
+    assert!(settings.gateway.registry.rules.iter().any(|rule| rule.credentials.is_some()));
 }
 
 #[test]

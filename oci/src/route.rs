@@ -5,7 +5,7 @@ use super::{Digest, Reference, RepositoryName};
 /// A request path of the OCI distribution API, parsed once.
 ///
 /// Whatever is not exactly one of the known forms (a percent escape, a second slash, a query that
-/// the form does not have) is [`Route::Other`]: relayed to the registry as it is, never cached.
+/// the form does not have) is [`Route::Api`] or [`Route::Other`]: relayed to the registry as it is, never cached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     /// `/v2/`: whether the API is spoken here, and how to authenticate.
@@ -41,6 +41,8 @@ pub enum Route {
         /// The repository.
         repository: RepositoryName,
     },
+    /// Anything else of the API: below `/v2/`.
+    Api,
     /// Anything else.
     Other,
 }
@@ -58,7 +60,25 @@ impl Route {
         upload(rest)
             .or_else(|| listing(rest))
             .or_else(|| if only_ns(query) { content(rest) } else { None })
-            .unwrap_or(Self::Other)
+            .unwrap_or(Self::Api)
+    }
+
+    /// The path of this content, as it goes over the wire; `None` for what is not content alone
+    /// (a listing has a query, an upload a session).
+    #[must_use]
+    pub fn content_path(&self) -> Option<String> {
+        match self {
+            Self::Blob { repository, digest } => Some(format!("/v2/{repository}/blobs/{digest}")),
+            Self::Manifest { repository, reference } => {
+                Some(format!("/v2/{repository}/manifests/{reference}"))
+            }
+            Self::Ping
+            | Self::Tags { .. }
+            | Self::Referrers { .. }
+            | Self::Upload { .. }
+            | Self::Api
+            | Self::Other => None,
+        }
     }
 
     /// The repository that the request is about.
@@ -70,7 +90,7 @@ impl Route {
             | Self::Tags { repository }
             | Self::Referrers { repository, .. }
             | Self::Upload { repository } => Some(repository),
-            Self::Ping | Self::Other => None,
+            Self::Ping | Self::Api | Self::Other => None,
         }
     }
 }
@@ -123,6 +143,7 @@ mod tests {
             Route::Tags { repository } => format!("tags {repository}"),
             Route::Referrers { repository, .. } => format!("referrers {repository}"),
             Route::Upload { repository } => format!("upload {repository}"),
+            Route::Api => "api".to_owned(),
             Route::Other => "other".to_owned(),
         }
     }
@@ -170,10 +191,19 @@ mod tests {
             format!("/v2/a/blobs/{d}%00"),
         ];
         for path in cases {
-            assert_eq!(kind(&path, None), "other", "{path}");
+            let expected = if path.starts_with("/v2/") { "api" } else { "other" };
+            assert_eq!(kind(&path, None), expected, "{path}");
         }
-        assert_eq!(kind("/v2/a/manifests/latest", Some("x=1")), "other");
-        assert_eq!(kind("/v2/a/manifests/latest", Some("ns=a&x=1")), "other");
-        assert_eq!(kind("/v2/a/blobs/uploadsx", None), "other");
+        assert_eq!(kind("/v2/a/manifests/latest", Some("x=1")), "api");
+        assert_eq!(kind("/v2/a/manifests/latest", Some("ns=a&x=1")), "api");
+        assert_eq!(kind("/v2/a/blobs/uploadsx", None), "api");
+    }
+
+    #[test]
+    fn content_has_its_path_back() {
+        for path in [format!("/v2/a/b/blobs/sha256:{HEX}"), "/v2/a/manifests/3.20".to_owned()] {
+            assert_eq!(Route::parse(&path, Some("ns=x")).content_path(), Some(path));
+        }
+        assert_eq!(Route::parse("/v2/a/tags/list", None).content_path(), None);
     }
 }

@@ -254,7 +254,7 @@ fn set_up(proxy_url: &str, certificates: &Authority) -> String {
 /// What a registry's credentials may pull is open to everybody who reaches the proxy: on purpose,
 /// but not behind an operator's back.
 pub(super) fn warn_of_credentials(settings: &Settings) {
-    for rule in settings.gateway.registries.iter().filter(|rule| rule.credentials.is_some()) {
+    for rule in settings.gateway.registry.rules.iter().filter(|rule| rule.credentials.is_some()) {
         tracing::warn!(
             registry = %rule.host,
             "credentials are configured: everyone who reaches this proxy may pull what they may"

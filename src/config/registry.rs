@@ -7,9 +7,10 @@ use entrepot_oci::HostPattern;
 use super::error::Place;
 use super::reader::RegistryReader;
 use super::value::FromValue;
-use crate::gateway::RegistryRule;
+use crate::gateway::TagTtl;
+use crate::registry::RegistryRule;
+use crate::registry::credentials::{Credentials, Origin, Secret};
 use crate::upstream::Scheme;
-use crate::upstream::credentials::{Credentials, Origin, Secret};
 use crate::upstream::proxy::ProxyChoice;
 
 impl FromValue for Secret {
@@ -47,6 +48,7 @@ impl FromValue for HelperName {
 /// What an entry says.
 pub(super) struct RegistryEntry {
     pub(super) rule: RegistryRule,
+    pub(super) tag_ttl: TagTtl,
     pub(super) proxy: Option<ProxyChoice>,
     pub(super) proxy_place: Option<Place>,
 }
@@ -66,7 +68,8 @@ pub(super) fn entry(entry: &mut RegistryReader<'_>) -> Option<RegistryEntry> {
     Some(RegistryEntry {
         proxy: proxy.map(|choice| choice.named_by(format!("proxy of [[registry]] {host}"))),
         proxy_place: entry.place("proxy"),
-        rule: RegistryRule { host, scheme, credentials, tag_ttl },
+        rule: RegistryRule { host, scheme, credentials },
+        tag_ttl,
     })
 }
 

@@ -24,7 +24,7 @@ use crate::upstream;
 use crate::upstream::certs::Certificates;
 use crate::upstream::proxy::Proxies;
 use crate::upstream::reach::{Exemptions, OwnListeners};
-use crate::{gateway, listener::policy::Tunnels};
+use crate::{gateway, listener::policy::Tunnels, registry};
 
 /// The registries that are cached unless `intercept` says otherwise. CDNs are never among them:
 /// redirects are followed by the proxy, and a signed URL is nobody else's business.
@@ -150,10 +150,9 @@ impl Settings {
 
 fn build(reader: &mut Reader, sources: &Sources) -> Settings {
     let entries = registries(reader);
-    let registries: Vec<_> = entries.iter().map(|entry| entry.rule.clone()).collect();
-    let intercepted = intercepted(reader, &registries);
+    let intercepted = intercepted(reader, &entries);
     let tunnels: Tunnels = reader.get("tunnel").unwrap_or_default();
-    let exemptions = exemptions(&intercepted.named, &registries, tunnels);
+    let exemptions = exemptions(&intercepted.named, &entries, tunnels);
     let external_url: Option<ProxyAddress> = reader.get("external-url");
     let ca_constraints = constraints(reader, &intercepted.all);
     let addresses = listen(reader);
@@ -178,7 +177,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         ca_dir,
         ca_constraints,
         store: store(reader, cache_dir),
-        gateway: gateway_options(reader, registries),
+        gateway: gateway_options(reader, entries),
         upstream: upstream_options(reader, exemptions, proxies),
         log: log::Options {
             format: reader.get("log").unwrap_or_default(),
@@ -217,27 +216,23 @@ struct Intercepted {
 
 /// The built-in list or `intercept` in its place, with `intercept-also` and the registries that
 /// have an entry of their own.
-fn intercepted(reader: &mut Reader, registries: &[gateway::RegistryRule]) -> Intercepted {
+fn intercepted(reader: &mut Reader, registries: &[RegistryEntry]) -> Intercepted {
     let instead: Option<Vec<HostPattern>> = reader.get("intercept");
     let also: Vec<HostPattern> = reader.get("intercept-also").unwrap_or_default();
     let built_in = match &instead {
         Some(_) => Vec::new(),
         None => BUILT_IN_REGISTRIES.iter().filter_map(|host| host.parse().ok()).collect(),
     };
-    let configured = registries.iter().map(|rule| rule.host.clone());
+    let configured = registries.iter().map(|entry| entry.rule.host.clone());
     let named: Vec<_> = instead.into_iter().flatten().chain(also).chain(configured).collect();
     Intercepted { all: [built_in, named.clone()].concat(), named }
 }
 
 /// A registry that the operator has named one by one, or in a `[[registry]]` entry, may lie at a
 /// private address.
-fn exemptions(
-    named: &[HostPattern],
-    registries: &[gateway::RegistryRule],
-    tunnels: Tunnels,
-) -> Exemptions {
+fn exemptions(named: &[HostPattern], registries: &[RegistryEntry], tunnels: Tunnels) -> Exemptions {
     let exact = named.iter().filter(|pattern| pattern.is_exact());
-    let configured = registries.iter().map(|rule| &rule.host);
+    let configured = registries.iter().map(|entry| &entry.rule.host);
     Exemptions {
         registries: exact.chain(configured).cloned().collect(),
         everything: tunnels == Tunnels::Any,
@@ -278,13 +273,15 @@ fn upstream_options(
     }
 }
 
-fn gateway_options(
-    reader: &mut Reader,
-    registries: Vec<gateway::RegistryRule>,
-) -> gateway::Options {
+fn gateway_options(reader: &mut Reader, registries: Vec<RegistryEntry>) -> gateway::Options {
+    let tag_ttl_at =
+        registries.iter().map(|entry| (entry.rule.host.clone(), entry.tag_ttl.clone()));
     gateway::Options {
         push: reader.get("push").unwrap_or_default(),
-        registries,
+        tag_ttl_at: tag_ttl_at.collect(),
+        registry: registry::Options {
+            rules: registries.into_iter().map(|entry| entry.rule).collect(),
+        },
         tag_ttl: reader.get("tag-ttl").unwrap_or_default(),
         keep_deleted: reader.get("keep-deleted").unwrap_or(false),
         quota_floor: reader.get("quota-floor").unwrap_or(QUOTA_FLOOR),
@@ -520,7 +517,7 @@ credential-helper = "../evil"
         let file = "data-dir = \"/d\"\n[[registry]]\nhost = \"a.example\"\n\
                     username = \"me\"\npassword-file = \"pw\"\n";
         assert!(
-            load(&sources(file, &[], &[])).unwrap().gateway.registries[0].credentials.is_some()
+            load(&sources(file, &[], &[])).unwrap().gateway.registry.rules[0].credentials.is_some()
         );
     }
 

@@ -11,16 +11,16 @@
 //!
 //! While the registry can't be asked, an object is open, too, that an operator has brought here.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use entrepot_cache::{ContentRecord, Fact, Repository, Store};
-use entrepot_oci::Digest;
-use entrepot_oci::{MediaType, Registry, RepositoryName};
+use entrepot_oci::{Digest, MediaType, Registry, RepositoryName, UnixSeconds};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::identity::{Fingerprint, Identity};
+use crate::registry::identity::{Fingerprint, Identity};
 use crate::upstream::UpstreamError;
 
 /// How long a client's own credential is believed after it was last seen to work.
@@ -42,6 +42,12 @@ const MOST_RECORDS: u64 = 100_000;
 pub(super) struct Place {
     pub(super) registry: Registry,
     pub(super) repository: RepositoryName,
+}
+
+impl Place {
+    pub(super) fn new(registry: &Registry, repository: &RepositoryName) -> Self {
+        Self { registry: registry.clone(), repository: repository.clone() }
+    }
 }
 
 /// Whether a registry would serve somebody an object, as it is asked once for all who wait.
@@ -97,22 +103,10 @@ impl Access {
 /// When the shared identity was last served, and what it was then: other credentials are another
 /// identity.
 #[derive(Serialize, Deserialize)]
-struct Served {
-    served: u64,
+struct SharedGrant {
+    served: UnixSeconds,
     #[serde(default)]
     who: String,
-}
-
-impl Served {
-    fn now(who: String) -> Self {
-        let served = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { served: served.as_secs(), who }
-    }
-
-    fn age(&self) -> Option<Duration> {
-        let served = UNIX_EPOCH.checked_add(Duration::from_secs(self.served))?;
-        served.elapsed().ok()
-    }
 }
 
 /// That an operator has brought objects here; the registry's refusal takes it away.
@@ -121,6 +115,7 @@ pub(super) struct Import {}
 
 /// One repository's part of it, for one identity.
 pub(super) struct Rights {
+    access: Arc<Access>,
     place: Place,
     identity: Identity,
     /// What the shared identity is at this registry.
@@ -133,10 +128,16 @@ pub(super) struct Rights {
 
 impl Rights {
     /// The rights of `identity` in `place`.
-    pub(super) fn new(store: &Store, place: Place, identity: Identity, who: String) -> Self {
+    pub(super) fn new(
+        store: &Store,
+        access: Arc<Access>,
+        place: Place,
+        identity: Identity,
+        who: String,
+    ) -> Self {
         let records = store.repository(&place.registry, &place.repository);
         let of_registry = store.registry(&place.registry);
-        Self { place, identity, who, records, of_registry }
+        Self { access, place, identity, who, records, of_registry }
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -150,47 +151,46 @@ impl Rights {
 
     /// *may pull*, while the registry can't be asked: what the shared identity could pull when it
     /// last could ask stays open, until the registry says otherwise.
-    pub(super) async fn may_pull_unasked(&self, access: &Access, error: &UpstreamError) -> bool {
+    pub(super) async fn may_pull_unasked(&self, error: &UpstreamError) -> bool {
         let Some(most) = unasked(error) else { return false };
-        if self.may_pull(access).await {
+        if self.may_pull().await {
             return true;
         }
         let is_shared = self.identity == Identity::Shared;
-        is_shared && self.last_served(access).await.is_some_and(|age| age < most)
+        is_shared && self.last_served().await.is_some_and(|age| age < most)
     }
 
     /// The same for one object that belongs here: if an operator has brought it, it is open to
     /// everybody for as long.
     pub(super) async fn may_have_unasked(
         &self,
-        access: &Access,
         record: &ContentRecord,
         error: &UpstreamError,
     ) -> bool {
         // A clock that has been set back since makes nothing old.
         let age = record.imported.map(|at| at.elapsed().unwrap_or_default());
         let is_open = age.zip(unasked(error)).is_some_and(|(age, most)| age < most);
-        (is_open && self.is_import_open(access).await) || self.may_pull_unasked(access, error).await
+        (is_open && self.is_import_open().await) || self.may_pull_unasked(error).await
     }
 
     /// Whether the registry has refused neither this identity nor the shared one since the import.
-    async fn is_import_open(&self, access: &Access) -> bool {
+    async fn is_import_open(&self) -> bool {
         let import: Option<Import> = self.records.fact(Fact::Import).await;
         // Looked at last: a refusal may have come while the record was read.
-        import.is_some() && !access.revoked.contains_key(&self.subject())
+        import.is_some() && !self.access.revoked.contains_key(&self.subject())
     }
 
     /// How long the shared identity's grant still lasts.
-    pub(super) fn shared_left(&self, access: &Access) -> Option<Duration> {
-        access.left(&self.place, &self.who)
+    pub(super) fn shared_left(&self) -> Option<Duration> {
+        self.access.left(&self.place, &self.who)
     }
 
     /// How long ago the shared identity was last served here, as it is now configured.
-    pub(super) async fn last_served(&self, access: &Access) -> Option<Duration> {
-        let served: Served = self.records.fact(Fact::Access).await?;
+    pub(super) async fn last_served(&self) -> Option<Duration> {
+        let grant: SharedGrant = self.records.fact(Fact::Access).await?;
         // Looked at last: a refusal may have come while the record was read.
-        let is_revoked = access.revoked.contains_key(&self.subject());
-        (served.who == self.who && !is_revoked).then(|| served.age()).flatten()
+        let is_revoked = self.access.revoked.contains_key(&self.subject());
+        (grant.who == self.who && !is_revoked).then(|| grant.served.age()).flatten()
     }
 
     fn subject(&self) -> (Place, Identity) {
@@ -203,49 +203,48 @@ impl Rights {
     }
 
     /// *may pull*.
-    pub(super) async fn may_pull(&self, access: &Access) -> bool {
+    pub(super) async fn may_pull(&self) -> bool {
         match self.identity {
             Identity::Client(fingerprint) => {
-                access.clients.contains_key(&(self.place.clone(), fingerprint))
+                self.access.clients.contains_key(&(self.place.clone(), fingerprint))
             }
             Identity::Shared => {
-                access.left(&self.place, &self.who).is_some()
-                    || self.was_served_lately(access).await
+                self.access.left(&self.place, &self.who).is_some() || self.was_served_lately().await
             }
         }
     }
 
-    async fn was_served_lately(&self, access: &Access) -> bool {
-        let age = self.last_served(access).await;
+    async fn was_served_lately(&self) -> bool {
+        let age = self.last_served().await;
         let Some(left) = age.and_then(|age| SHARED_GRANT.checked_sub(age)) else { return false };
-        self.open_for(left, access);
+        self.open_for(left);
         true
     }
 
     /// The shared identity has a grant for so long.
-    fn open_for(&self, time: Duration, access: &Access) {
-        access.shared.insert(self.place.clone(), (Instant::now() + time, self.who.clone()));
+    fn open_for(&self, time: Duration) {
+        self.access.shared.insert(self.place.clone(), (Instant::now() + time, self.who.clone()));
     }
 
     /// The registry has served this identity here, at `then`; what it has said since counts more.
-    pub(super) async fn grant_as_of(&self, access: &Access, then: Instant) {
-        if access.revoked.get(&self.subject()).is_none_or(|revoked| revoked < then) {
-            self.grant(access).await;
+    pub(super) async fn grant_as_of(&self, then: Instant) {
+        if self.access.revoked.get(&self.subject()).is_none_or(|revoked| revoked < then) {
+            self.grant().await;
         }
     }
 
     /// The registry has just served this identity here.
-    pub(super) async fn grant(&self, access: &Access) {
-        access.revoked.invalidate(&self.subject());
+    pub(super) async fn grant(&self) {
+        self.access.revoked.invalidate(&self.subject());
         match self.identity {
             Identity::Client(fingerprint) => {
-                access.clients.insert((self.place.clone(), fingerprint), ());
+                self.access.clients.insert((self.place.clone(), fingerprint), ());
             }
             Identity::Shared
-                if access.left(&self.place, &self.who) > Some(SHARED_GRANT * 9 / 10) => {}
+                if self.access.left(&self.place, &self.who) > Some(SHARED_GRANT * 9 / 10) => {}
             Identity::Shared => {
-                self.open_for(SHARED_GRANT, access);
-                let served = Served::now(self.who.clone());
+                self.open_for(SHARED_GRANT);
+                let served = SharedGrant { served: UnixSeconds::now(), who: self.who.clone() };
                 if let Err(error) = self.records.record_fact(Fact::Access, served).await {
                     tracing::warn!(%error, "a record could not be written");
                 }
@@ -254,14 +253,14 @@ impl Rights {
     }
 
     /// The registry has just refused this identity here.
-    pub(super) async fn revoke(&self, access: &Access) {
-        access.revoked.insert(self.subject(), Instant::now());
+    pub(super) async fn revoke(&self) {
+        self.access.revoked.insert(self.subject(), Instant::now());
         match self.identity {
             Identity::Client(fingerprint) => {
-                access.clients.invalidate(&(self.place.clone(), fingerprint));
+                self.access.clients.invalidate(&(self.place.clone(), fingerprint));
             }
             Identity::Shared => {
-                access.shared.invalidate(&self.place);
+                self.access.shared.invalidate(&self.place);
                 for fact in [Fact::Access, Fact::Import] {
                     if let Err(error) = self.records.forget_fact(fact).await {
                         tracing::warn!(%error, "a record could not be removed");
@@ -272,13 +271,13 @@ impl Rights {
     }
 
     /// *belongs*: what is on record of the object here.
-    pub(super) async fn content(&self, access: &Access, digest: &Digest) -> Option<ContentRecord> {
+    pub(super) async fn content(&self, digest: &Digest) -> Option<ContentRecord> {
         let key = (self.place.clone(), *digest);
-        if let Some(record) = access.contents.get(&key) {
+        if let Some(record) = self.access.contents.get(&key) {
             return Some(record);
         }
         let record = self.records.content(digest).await?;
-        access.contents.insert(key, record.clone());
+        self.access.contents.insert(key, record.clone());
         Some(record)
     }
 
@@ -288,12 +287,7 @@ impl Rights {
     }
 
     /// The registry has delivered the object here, all of it and right.
-    pub(super) async fn deliver(
-        &self,
-        access: &Access,
-        digest: &Digest,
-        media_type: Option<&MediaType>,
-    ) {
+    pub(super) async fn deliver(&self, digest: &Digest, media_type: Option<&MediaType>) {
         // What it is called, if it was delivered as a manifest before, stays.
         let is_known = |record: &ContentRecord| {
             media_type.is_none()
@@ -302,7 +296,7 @@ impl Rights {
         // Here first: who finds it delivered, and not here, asks the registry about it. What is on
         // record, rather than remembered: records go when their objects have been gone for long.
         if !self.records.content(digest).await.as_ref().is_some_and(is_known) {
-            self.belongs(access, digest, media_type).await;
+            self.belongs(digest, media_type).await;
         }
         if !self.delivered(digest).await.as_ref().is_some_and(is_known) {
             let record = ContentRecord::now(media_type.map(MediaType::as_str));
@@ -311,16 +305,11 @@ impl Rights {
     }
 
     /// The registry has confirmed the object here, whose bytes it has delivered elsewhere.
-    pub(super) async fn belongs(
-        &self,
-        access: &Access,
-        digest: &Digest,
-        media_type: Option<&MediaType>,
-    ) {
+    pub(super) async fn belongs(&self, digest: &Digest, media_type: Option<&MediaType>) {
         let mut record = ContentRecord::now(media_type.map(MediaType::as_str));
         // That an operator brought it stays true.
-        record.imported = self.content(access, digest).await.and_then(|before| before.imported);
-        access.contents.insert((self.place.clone(), *digest), record.clone());
+        record.imported = self.content(digest).await.and_then(|before| before.imported);
+        self.access.contents.insert((self.place.clone(), *digest), record.clone());
         write(&self.records, digest, &record).await;
     }
 }

@@ -5,34 +5,38 @@ use std::time::{Duration, SystemTime};
 
 use entrepot_cache::{
     BeginError, ContentRecord, FinishError, Lookup, Presence, Reader, Reservation, Start,
-    WriteError,
+    WriteError, Writer,
 };
 use entrepot_oci::Digest;
-use entrepot_oci::{Authority, RepositoryName};
-use http::{HeaderMap, Method, Response, StatusCode, header};
-use tokio::sync::OwnedSemaphorePermit;
+use http::{Method, Response, header};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::access::Rights;
-use super::caller::Caller;
-use super::errors::is_trouble;
-use super::fetching::Fetch;
-use super::fill::{FillError, Opened, Source};
-use super::headers::{for_content, for_whole_content, text};
-use super::object::{Presentation, respond};
-use super::ranges::ByteRanges;
-use super::relay::{passed_on, passed_verified};
-use super::{Asked, Gateway, Parts, Served};
-use crate::log::Outcome;
+use super::access::Question;
+use super::answer::errors::unusable;
+use super::answer::object::{Presentation, respond};
+use super::answer::passed::{passed_on, passed_verified};
+use super::answer::provenance::{Forward, Provenance, Reason};
+use super::answer::ranges::ByteRanges;
+use super::answer::served::Served;
+use super::download::{self, DownloadError, Fetch, Fetching, Opened};
+use super::exchange::{Exchange, Source};
+use crate::collapse::Collapse;
+use crate::registry::answer::{consents, content_length, is_plain_content, names, refuse_trouble};
+use crate::registry::fields::{for_content, for_whole_content, text};
+use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
-use crate::upstream::{UpstreamError, client::Followed};
 
+/// Downloads into the store at a time; what is beyond them is passed on. A client that asks for
+/// everything and hangs up must not have the whole line.
+const MOST_DOWNLOADS: usize = 256;
 /// A range that begins further than this beyond what has arrived is asked of the registry at
 /// once: waiting for a download to get there takes longer than a request of its own.
 const FAR: u64 = 8 * 1024 * 1024;
-/// How long a request waits for another's to begin the download of the same object.
+/// How long a request waits for another's to begin the download of the same object, or for its
+/// answer to the same question.
 const RESERVED: Duration = Duration::from_secs(30);
-/// The same where that one asks for another repository, or as somebody else.
+/// How long it waits where that one asks for another repository, or as somebody else.
 const ANOTHERS: Duration = Duration::from_secs(2);
 /// How long an answer waits for the object to be hashed, the first time after a start: nothing is
 /// sent yet, and what is damaged can be fetched in its place.
@@ -40,68 +44,77 @@ const PROVED: Duration = Duration::from_millis(250);
 /// What registries call every blob.
 const MEDIA_TYPE: &str = "application/octet-stream";
 
-/// Answers a GET or HEAD of a blob.
-pub(super) async fn serve(
-    gateway: &Gateway,
-    asked: Box<Asked>,
-    repository: &RepositoryName,
-    digest: &Digest,
-) -> Result<Served, UpstreamError> {
-    let caller = gateway.caller(&asked, Some(repository));
-    let Some(rights) = caller.rights.clone() else {
-        return Box::pin(super::relay::serve(gateway, asked)).await;
-    };
-    let request = Request { gateway, asked, caller, rights, digest };
-    if request.asked.method == Method::HEAD {
-        Box::pin(request.head()).await
-    } else {
-        request.get().await
+/// What requests for blobs share.
+pub(super) struct Blobs {
+    fetching: Fetching,
+    /// Whether a registry would serve somebody an object.
+    consents: Collapse<Question, Result<bool, Arc<UpstreamError>>>,
+    /// Room for downloads that outlive their clients.
+    downloads: Arc<Semaphore>,
+}
+
+impl Default for Blobs {
+    fn default() -> Self {
+        let downloads = Arc::new(Semaphore::new(MOST_DOWNLOADS));
+        Self { fetching: Fetching::default(), consents: Collapse::default(), downloads }
     }
 }
 
-struct Request<'a> {
-    gateway: &'a Gateway,
-    asked: Box<Asked>,
-    caller: Caller,
-    rights: Arc<Rights>,
+impl Blobs {
+    /// Answers a GET or HEAD of a blob.
+    pub(super) async fn serve(
+        &self,
+        exchange: Arc<Exchange>,
+        digest: &Digest,
+    ) -> Result<Served, UpstreamError> {
+        let is_head = exchange.asked.method == Method::HEAD;
+        let request = BlobRequest { blobs: self, exchange, digest };
+        if is_head { Box::pin(request.head()).await } else { request.get().await }
+    }
+}
+
+struct BlobRequest<'a> {
+    blobs: &'a Blobs,
+    exchange: Arc<Exchange>,
     digest: &'a Digest,
 }
 
-impl Request<'_> {
+impl BlobRequest<'_> {
     /// A HEAD never begins a download.
     async fn head(&self) -> Result<Served, UpstreamError> {
-        let access = &self.gateway.parts.access;
+        let rights = &self.exchange.rights;
         let kept = self.kept().await;
         if let Some((reader, record)) = &kept
-            && self.rights.may_pull(access).await
+            && rights.may_pull().await
         {
-            return Ok(self.kept_as(reader.clone(), Outcome::Hit, "hit", Some(record.recorded)));
+            return Ok(self.kept_as(reader.clone(), Provenance::Kept(None), Some(record.recorded)));
         }
-        let headers = for_content(&self.asked.headers);
-        let asking = self.caller.follow(Method::HEAD, &self.asked.target, &headers).await;
+        let headers = for_content(&self.exchange.asked.headers);
+        let target = self.exchange.asked.target();
+        let asking = self.exchange.follow(Method::HEAD, &target, &headers).await;
         let answer = match (asking, kept) {
             (Ok(answer), _) => answer,
             (Err(error), Some((reader, record)))
-                if self.rights.may_have_unasked(access, &record, &error).await =>
+                if rights.may_have_unasked(&record, &error).await =>
             {
-                return Ok(self.kept_as(reader, Outcome::Hit, "hit", Some(record.recorded)));
+                return Ok(self.kept_as(reader, unasked(&error), Some(record.recorded)));
             }
             (Err(error), _) => return Err(error),
         };
         if consents(&answer, self.digest, None) {
             self.confirmed().await;
         }
-        Ok(passed_on(answer.response, "fwd=request"))
+        Ok(passed_on(answer.response, Forward::Request))
     }
 
     /// The object, if it is kept and belongs here.
     async fn kept(&self) -> Option<(Reader, ContentRecord)> {
-        let parts = &self.gateway.parts;
-        if parts.store.contains(self.digest) != Presence::Kept {
+        let store = &self.exchange.common.store;
+        if store.contains(self.digest) != Presence::Kept {
             return None;
         }
-        let record = self.rights.content(&parts.access, self.digest).await?;
-        match parts.store.lookup(self.digest, self.asked.registry.as_str()).await {
+        let record = self.exchange.rights.content(self.digest).await?;
+        match store.lookup(self.digest, self.exchange.asked.registry.as_str()).await {
             Lookup::Kept(reader) => Some((reader, record)),
             Lookup::InFlight(_) | Lookup::Absent(_) => None,
         }
@@ -111,45 +124,48 @@ impl Request<'_> {
         let Some(found) = self.found().await else {
             return Box::pin(self.pass_through()).await;
         };
-        let (reader, outcome) = match found {
-            Lookup::Absent(_) if self.is_far(0) || self.gateway.parts.trouble.is_recent() => {
+        let (reader, provenance) = match found {
+            Lookup::Absent(_) if self.is_far(0) || self.exchange.common.trouble.is_recent() => {
                 return Box::pin(self.pass_through()).await;
             }
             Lookup::Absent(reservation) => return Box::pin(self.fetch(reservation)).await,
-            Lookup::Kept(reader) => (reader, Outcome::Hit),
-            // What another registry is sending is its clients' alone until it is verified.
+            Lookup::Kept(reader) => (reader, Provenance::Kept(None)),
+            // What another registry is sending is its clients' alone until it is published.
             Lookup::InFlight(reader) if !self.is_ours(&reader) => {
                 return Box::pin(self.pass_through()).await;
             }
-            Lookup::InFlight(reader) => (reader, Outcome::Joined),
+            Lookup::InFlight(reader) => (reader, Provenance::Joined),
         };
         let belonging = self.belonging(&reader).await;
-        match self.may_have(&reader, &belonging).await {
-            Ok(true) => {}
-            Err(error) if self.may_unasked(&belonging, &error).await => {}
+        let provenance = match self.may_have(&reader, &belonging).await {
+            Ok(true) => provenance,
+            Err(error) if self.may_unasked(&belonging, &error).await => match provenance {
+                Provenance::Kept(_) => unasked(&error),
+                joined => joined,
+            },
             // Known without asking: it would be the same again.
             Err(error) if error.is_known() => return Err(error),
             Ok(false) | Err(_) => return Box::pin(self.pass_through()).await,
-        }
-        if outcome == Outcome::Joined && self.is_far(reader.available()) {
+        };
+        if provenance == Provenance::Joined && self.is_far(reader.available()) {
             return Box::pin(self.pass_through()).await;
         }
-        let status = if outcome == Outcome::Hit { "hit" } else { "fwd=miss; collapsed" };
-        Ok(self.kept_as(reader, outcome, status, belonging.since()))
+        Ok(self.kept_as(reader, provenance, belonging.since()))
     }
 
     /// What there is of the object; `None` where that takes too long: another's reservation may be for
     /// a registry that does not answer, and a disk may hang.
     async fn found(&self) -> Option<Lookup> {
-        let Parts { fetching, .. } = &*self.gateway.parts;
+        let (rights, client) = (&self.exchange.rights, &self.exchange.client);
         let deadline = Instant::now() + RESERVED;
         let mut looking = std::pin::pin!(self.look_up());
         loop {
             if let Ok(found) = tokio::time::timeout(ANOTHERS, &mut looking).await {
                 return Some(found);
             }
-            let (place, identity) = (self.rights.place(), &self.caller.identity);
-            let is_for_others = fetching.is_for_others(self.digest, place, identity);
+            let fetching = &self.blobs.fetching;
+            let is_for_others =
+                fetching.is_for_others(self.digest, rights.place(), &client.identity);
             if Instant::now() >= deadline || is_for_others {
                 return None;
             }
@@ -158,20 +174,20 @@ impl Request<'_> {
 
     /// Whether these are bytes that nobody need doubt, or this registry's own.
     fn is_ours(&self, reader: &Reader) -> bool {
-        reader.origin().is_none_or(|origin| origin == self.asked.registry.as_str())
+        reader.origin().is_none_or(|origin| origin == self.exchange.asked.registry.as_str())
     }
 
     /// The object, as far as it is proved to be what its name says: one that the disk has damaged
     /// is set aside, and absent.
     async fn look_up(&self) -> Lookup {
         loop {
-            let registry = self.asked.registry.as_str();
-            let found = self.gateway.parts.store.lookup(self.digest, registry).await;
+            let registry = self.exchange.asked.registry.as_str();
+            let found = self.exchange.common.store.lookup(self.digest, registry).await;
             let Lookup::Kept(reader) = &found else { return found };
             if reader.is_verified() {
                 return found;
             }
-            let is_part = self.asked.headers.contains_key(header::RANGE);
+            let is_part = self.exchange.asked.wants_part();
             let patience = if is_part { RESERVED } else { PROVED };
             match tokio::time::timeout(patience, reader.verified()).await {
                 // The end of the whole is held back until it is proved; a part has no such end.
@@ -184,15 +200,15 @@ impl Request<'_> {
 
     /// What is known of whether the object belongs here.
     async fn belonging(&self, reader: &Reader) -> Belonging {
-        let parts = &self.gateway.parts;
-        let is_coming = reader.origin() == Some(self.asked.registry.as_str());
+        let Exchange { asked, rights, .. } = &*self.exchange;
+        let is_coming = reader.origin() == Some(asked.registry.as_str());
         // In this order: what is not fetched for this place any more is on record.
-        if is_coming && parts.fetching.is_for(self.digest, self.rights.place()) {
+        if is_coming && self.blobs.fetching.is_for(self.digest, rights.place()) {
             return Belonging::Coming;
         }
-        match self.rights.content(&parts.access, self.digest).await {
+        match rights.content(self.digest).await {
             Some(record) => Belonging::OnRecord(record),
-            None if is_coming || self.rights.delivered(self.digest).await.is_some() => {
+            None if is_coming || rights.delivered(self.digest).await.is_some() => {
                 Belonging::Elsewhere
             }
             None => Belonging::Unknown,
@@ -207,7 +223,7 @@ impl Request<'_> {
         belonging: &Belonging,
     ) -> Result<bool, UpstreamError> {
         let is_here = matches!(belonging, Belonging::Coming | Belonging::OnRecord(_));
-        if is_here && self.rights.may_pull(&self.gateway.parts.access).await {
+        if is_here && self.exchange.rights.may_pull().await {
             return Ok(true);
         }
         if matches!(belonging, Belonging::Unknown)
@@ -222,36 +238,36 @@ impl Request<'_> {
     /// Whether the object may be served although the registry can't say so now.
     async fn may_unasked(&self, belonging: &Belonging, error: &UpstreamError) -> bool {
         let Belonging::OnRecord(record) = belonging else { return false };
-        self.rights.may_have_unasked(&self.gateway.parts.access, record, error).await
+        self.exchange.rights.may_have_unasked(record, error).await
     }
 
     /// Whether the registry would serve this request's credential now; asked once for all who wait.
     async fn is_confirmed(&self, size: Option<u64>) -> Result<bool, UpstreamError> {
-        let question = self.rights.question(self.digest);
+        let asked = &self.exchange.asked;
         let asking = async {
-            let headers = for_whole_content(&self.asked.headers);
+            let headers = for_whole_content(&asked.headers);
             let object = self.digest.hex();
-            let asked = self.caller.inquire(&self.asked.target, &headers, Some(&object)).await;
-            let answer = asked?;
-            refuse_trouble(&self.asked.target.authority, &answer)?;
+            let answer = self.exchange.inquire(&headers, Some(&object)).await?;
+            refuse_trouble(&asked.authority, &answer)?;
             Ok(consents(&answer, self.digest, size))
         };
-        let answers = &self.gateway.parts.answers;
-        answers.try_get_with(question, asking).await.map_err(UpstreamError::from)
+        let asking = async { asking.await.map_err(Arc::new) };
+        let question = self.exchange.rights.question(self.digest);
+        Ok(self.blobs.consents.once(question, RESERVED, asking).await?)
     }
 
     /// The registry would serve this client the object here.
     async fn confirmed(&self) {
-        let access = &self.gateway.parts.access;
-        self.rights.grant(access).await;
-        let is_known = self.rights.content(access, self.digest).await.is_some();
-        if !is_known && self.rights.delivered(self.digest).await.is_some() {
-            self.rights.belongs(access, self.digest, None).await;
+        let rights = &self.exchange.rights;
+        rights.grant().await;
+        let is_known = rights.content(self.digest).await.is_some();
+        if !is_known && rights.delivered(self.digest).await.is_some() {
+            rights.belongs(self.digest, None).await;
         }
     }
 
     fn is_far(&self, available: u64) -> bool {
-        match text(&self.asked.headers, header::RANGE).and_then(ByteRanges::parse) {
+        match text(&self.exchange.asked.headers, header::RANGE).and_then(ByteRanges::parse) {
             Some(ranges) => {
                 ranges.earliest().is_none_or(|first| first > available.saturating_add(FAR))
             }
@@ -259,106 +275,61 @@ impl Request<'_> {
         }
     }
 
-    fn kept_as(
-        &self,
-        reader: Reader,
-        outcome: Outcome,
-        status: &'static str,
-        since: Option<SystemTime>,
-    ) -> Served {
-        let rescue = Some(Arc::new(self.source()));
-        let shown = Presentation { media_type: MEDIA_TYPE, status, since, rescue };
-        Served::new(outcome, respond(&self.asked.method, &self.asked.headers, reader, &shown))
+    fn kept_as(&self, reader: Reader, provenance: Provenance, since: Option<SystemTime>) -> Served {
+        let source = Source::of_blob(&self.exchange);
+        respond(reader, Presentation { media_type: MEDIA_TYPE, provenance, since, source })
     }
 
     /// Downloads the whole object into the store, or what is missing of it, and serves the client
     /// from there.
     async fn fetch(self, reservation: Reservation) -> Result<Served, UpstreamError> {
-        let Ok(permit) = self.gateway.parts.downloads.clone().try_acquire_owned() else {
+        let Ok(permit) = self.blobs.downloads.clone().try_acquire_owned() else {
             // As many downloads as the proxy has room for: this one is the client's own.
             drop(reservation);
             return self.pass_through().await;
         };
-        let (place, identity) = (self.rights.place().clone(), self.caller.identity.clone());
-        let fetch = self.gateway.parts.fetching.begin(*self.digest, place, identity);
-        let source = self.source();
-        let (start, answer, length) = match source.open(reservation.resume_from()).await? {
+        let Exchange { common, client, rights, .. } = &*self.exchange;
+        let purpose = (rights.place().clone(), client.identity.clone());
+        let fetch = self.blobs.fetching.begin(*self.digest, purpose.0, purpose.1);
+        let source = Source::of_blob(&self.exchange);
+        let opened = download::open(&source, reservation.resume_from()).await?;
+        let (start, answer, length) = match opened {
             Opened::Rest(answer, length) => (Start::Resumed, answer, length),
             Opened::Whole(answer) => {
                 let length = content_length(&answer.response);
                 (Start::Fresh, answer, length)
             }
-            Opened::Other(response) => return Ok(passed_on(response, "fwd=miss")),
+            Opened::Other(response) => return Ok(passed_on(response, Forward::Miss)),
         };
         if self.is_certainly_wrong(length) {
             return Ok(self.unusable());
         }
         if consents(&answer, self.digest, None) {
-            self.rights.grant(&self.gateway.parts.access).await;
+            rights.grant().await;
         }
         let (writer, reader) = match reservation.begin(start, length).await {
             Ok(begun) => begun,
             Err(error) => {
                 if matches!(error, BeginError::Store(_)) {
-                    self.gateway.parts.trouble.note(&error);
+                    common.trouble.note(&error);
                 }
                 return self.pass_through().await;
             }
         };
         let running = Running { _fetch: fetch, _permit: permit, began: Instant::now() };
-        self.spawn_fill(source, answer.response.into_body(), writer, running);
-        Ok(self.kept_as(reader, Outcome::Miss, "fwd=miss; stored", None))
-    }
-
-    /// Where the object is to be had.
-    fn source(&self) -> Source {
-        Source {
-            caller: self.caller.clone(),
-            target: self.asked.target.clone(),
-            headers: for_whole_content(&self.asked.headers),
-        }
-    }
-
-    fn spawn_fill(
-        &self,
-        source: Source,
-        body: IdleBody,
-        writer: entrepot_cache::Writer,
-        running: Running,
-    ) {
-        let registry = self.asked.registry.clone();
-        let (gateway, rights, digest) = (self.gateway.clone(), self.rights.clone(), *self.digest);
-        self.gateway.parts.tasks.spawn(async move {
-            match source.fill(body, writer).await {
-                Ok(verified) => {
-                    // On record before it can be found.
-                    delivered(&gateway, &rights, &digest, running.began).await;
-                    if let Err(error) = verified.publish().await {
-                        gateway.parts.trouble.note(&error);
-                    }
-                }
-                Err(
-                    error @ (FillError::Write(WriteError::Store(_))
-                    | FillError::Finish(FinishError::Store(_))),
-                ) => gateway.parts.trouble.note(&error),
-                Err(error) => {
-                    if matches!(error, FillError::Finish(FinishError::DigestMismatch { .. })) {
-                        gateway.parts.upstream.metrics().mismatched();
-                    }
-                    tracing::warn!(%registry, %digest, %error, "a download failed");
-                }
-            }
-            drop(running);
-        });
+        let body = answer.response.into_body();
+        common.tasks.spawn(running.run(source, *self.digest, body, writer));
+        Ok(self.kept_as(reader, Provenance::Stored, None))
     }
 
     /// Passes on what the registry itself answers, past the store: it has not delivered the object
     /// for this repository yet, would not serve this client, or the part is far from being here.
     async fn pass_through(self) -> Result<Served, UpstreamError> {
-        let headers = for_content(&self.asked.headers);
-        let answer = self.caller.follow(Method::GET, &self.asked.target, &headers).await?;
+        let asked = &self.exchange.asked;
+        let headers = for_content(&asked.headers);
+        let answer = self.exchange.follow(Method::GET, &asked.target(), &headers).await?;
         if answer.response.status().is_success() && names(&answer, self.digest) {
-            self.rights.grant(&self.gateway.parts.access).await;
+            self.exchange.rights.grant().await;
         }
         let response = answer.response;
         // A registry may send everything whatever part was asked for.
@@ -368,8 +339,8 @@ impl Request<'_> {
             }
             return Ok(self.passed_verified(response));
         }
-        let wants_part = self.asked.headers.contains_key(header::RANGE);
-        Ok(passed_on(response, if wants_part { "fwd=partial" } else { "fwd=miss" }))
+        let why = if asked.wants_part() { Forward::Partial } else { Forward::Miss };
+        Ok(passed_on(response, why))
     }
 
     /// Whether an answer is empty and the object is not: nothing of it could be held back.
@@ -378,19 +349,23 @@ impl Request<'_> {
     }
 
     fn unusable(&self) -> Served {
-        super::errors::unusable(&self.asked.registry, "an empty answer in place of the blob")
+        unusable(&self.exchange.asked.registry, "an empty answer in place of the blob")
     }
 
     /// Passes a whole object on, checked; once it has come right, the registry has delivered it.
     fn passed_verified(&self, response: Response<IdleBody>) -> Served {
-        let (gateway, rights, digest) = (self.gateway.clone(), self.rights.clone(), *self.digest);
-        let began = Instant::now();
+        let (exchange, digest, began) = (self.exchange.clone(), *self.digest, Instant::now());
         let on_success = Box::new(move || {
-            let tasks = gateway.parts.tasks.clone();
-            tasks.spawn(async move { delivered(&gateway, &rights, &digest, began).await });
+            let tasks = exchange.common.tasks.clone();
+            tasks.spawn(async move { delivered(&exchange, &digest, began).await });
         });
-        passed_verified(response, self.digest, on_success, Outcome::Miss)
+        passed_verified(response, self.digest, on_success, Provenance::Unkept)
     }
+}
+
+/// What is kept is right, whatever the registry can't say now.
+fn unasked(error: &UpstreamError) -> Provenance {
+    Provenance::Kept(Some(Reason::Unreachable(error.to_string())))
 }
 
 /// What is known of whether an object belongs to a repository.
@@ -422,56 +397,36 @@ struct Running {
     began: Instant,
 }
 
+impl Running {
+    async fn run(self, source: Source, digest: Digest, body: IdleBody, writer: Writer) {
+        let exchange = &source.exchange;
+        let trouble = &exchange.common.trouble;
+        match download::run(&source, body, writer).await {
+            Ok(verified) => {
+                // On record before it can be found.
+                delivered(exchange, &digest, self.began).await;
+                if let Err(error) = verified.publish().await {
+                    trouble.note(&error);
+                }
+            }
+            Err(
+                error @ (DownloadError::Write(WriteError::Store(_))
+                | DownloadError::Finish(FinishError::Store(_))),
+            ) => trouble.note(&error),
+            Err(error) => {
+                if matches!(error, DownloadError::Finish(FinishError::DigestMismatch { .. })) {
+                    exchange.common.metrics().mismatched();
+                }
+                let registry = &exchange.asked.registry;
+                tracing::warn!(%registry, %digest, %error, "a download failed");
+            }
+        }
+    }
+}
+
 /// Notes that the registry delivered this object, all of it and right, to this client. What it said
 /// of the client since it began counts for more.
-async fn delivered(gateway: &Gateway, rights: &Rights, digest: &Digest, began: Instant) {
-    let access = &gateway.parts.access;
-    rights.grant_as_of(access, began).await;
-    rights.deliver(access, digest, None).await;
-}
-
-/// Whether an answer is about this very object: storage that has it in its path, or a registry that
-/// says so.
-fn names(followed: &Followed, digest: &Digest) -> bool {
-    let named = text(followed.response.headers(), "docker-content-digest");
-    followed.names(&digest.hex()) || named == Some(&digest.to_string())
-}
-
-/// An answer that says nothing but that the registry is unwell.
-pub(super) fn refuse_trouble(
-    authority: &Authority,
-    answer: &Followed,
-) -> Result<(), UpstreamError> {
-    let status = answer.response.status();
-    if is_trouble(status) {
-        return Err(UpstreamError::Unwell { authority: authority.clone(), status });
-    }
-    Ok(())
-}
-
-/// Whether a registry's answer to a HEAD is its yes to this very object: a login page is a 200
-/// too, and a redirect to one is a redirect.
-pub(super) fn consents(followed: &Followed, digest: &Digest, size: Option<u64>) -> bool {
-    let response = &followed.response;
-    if followed.names(&digest.hex()) {
-        return true;
-    }
-    let named = text(response.headers(), "docker-content-digest");
-    response.status() == StatusCode::OK
-        && (named == Some(&digest.to_string())
-            || (named.is_none() && size.is_some() && content_length(response) == size))
-}
-
-/// A 200 whose bytes are the object's own: an encoded body hashes to something else.
-pub(super) fn is_plain_content(response: &Response<IdleBody>) -> bool {
-    response.status() == StatusCode::OK && is_unencoded(response.headers())
-}
-
-pub(super) fn is_unencoded(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
-    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
-}
-
-pub(super) fn content_length(response: &Response<IdleBody>) -> Option<u64> {
-    text(response.headers(), header::CONTENT_LENGTH)?.parse().ok()
+async fn delivered(exchange: &Exchange, digest: &Digest, began: Instant) {
+    exchange.rights.grant_as_of(began).await;
+    exchange.rights.deliver(digest, None).await;
 }

@@ -3,16 +3,14 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use entrepot_cache::Presence;
+use entrepot_cache::{Presence, Store};
 use entrepot_oci::{Digest, ImageName, MediaType, Reference, Tag};
 
-use super::Gateway;
 use super::access::{Place, Rights};
-use super::identity::Identity;
-use super::quota::Quota;
-use super::tags::TagEntry;
-use crate::upstream::UpstreamError;
-use crate::upstream::credentials::Credentials;
+use super::exchange::Common;
+use super::manifests::tags::{TagEntry, Tags};
+use crate::registry::Quota;
+use crate::registry::identity::Identity;
 
 /// Objects of one image that are told of.
 const MOST: usize = 2000;
@@ -79,104 +77,85 @@ pub struct ObjectState {
     pub belongs: bool,
 }
 
-impl Gateway {
-    /// What a pull of `image` would meet now.
-    ///
-    /// Asks no registry, and changes nothing.
-    pub async fn explain(&self, image: &ImageName) -> Explanation {
-        let parts = &self.parts;
-        let place =
-            Place { registry: image.registry.clone(), repository: image.repository.clone() };
-        let identity = self.own_identity(image);
-        let who = identity.clone().unwrap_or_default();
-        let rights = Rights::new(&parts.store, place, Identity::Shared, who);
-        let (tag, digest) = match &image.reference {
-            Reference::Tag(tag) => {
-                let known = self.tag_state(image, &rights, tag).await;
-                (known.clone(), known.map(|known| known.digest))
-            }
-            Reference::Digest(digest) => (None, Some(*digest)),
-        };
-        let objects = self.object_states(&rights, digest).await;
-        let trouble = self.trouble(image);
-        let is_here = objects.first().is_some_and(ObjectState::can_be_served);
-        let may_pull = rights.may_pull(&parts.access).await;
-        let is_fresh = tag.as_ref().is_none_or(|tag| tag.age < tag.ttl);
-        let record = match digest.filter(|_| is_here) {
-            Some(digest) => rights.content(&parts.access, &digest).await,
-            None => None,
-        };
-        let outcome = match (&trouble, &record) {
-            (_, Some(_)) if may_pull && is_fresh => Expected::Hit,
-            (None, Some(_)) => Expected::Revalidated,
-            (None, None) => Expected::Fetched,
-            (Some(error), Some(record))
-                if rights.may_have_unasked(&parts.access, record, error).await =>
-            {
-                Expected::Stale
-            }
-            (Some(_), _) => Expected::Fails,
-        };
-        Explanation {
-            outcome,
-            tag,
-            identity,
-            granted: rights.shared_left(&parts.access),
-            served: rights.last_served(&parts.access).await,
-            imported: record.and_then(|record| record.imported).map(age),
-            trouble: trouble.map(|error| error.to_string()),
-            quota: self.quotas().into_iter().find(|(r, _)| *r == image.registry).map(|(_, q)| q),
-            objects,
+/// What a pull of `image` would meet now.
+///
+/// Asks no registry, and changes nothing.
+pub(super) async fn explain(common: &Common, tags: &Tags, image: &ImageName) -> Explanation {
+    let Common { store, registries, access, .. } = common;
+    let place = Place::new(&image.registry, &image.repository);
+    let identity = registries.own_label(&image.authority);
+    let who = identity.clone().unwrap_or_default();
+    let rights = Rights::new(store, access.clone(), place, Identity::Shared, who);
+    let (tag, digest) = match &image.reference {
+        Reference::Tag(tag) => {
+            let known = tag_state(common, tags, image, &rights, tag).await;
+            (known.clone(), known.map(|known| known.digest))
         }
-    }
-
-    /// What the proxy is at the image's registry, if it is anybody there.
-    fn own_identity(&self, image: &ImageName) -> Option<String> {
-        let in_force = self.parts.in_force.load();
-        let rule = in_force.options.rule_for(&image.authority)?;
-        rule.credentials.as_ref().map(Credentials::label)
-    }
-
-    /// What the registry said last, whatever the client took that it said so to.
-    async fn tag_state(&self, image: &ImageName, rights: &Rights, tag: &Tag) -> Option<TagState> {
-        let tags = &self.parts.tags;
-        let known = TagEntry::latest(tags, rights.records(), rights.place(), tag).await?;
-        Some(TagState {
-            digest: known.resolution.digest,
-            age: known.age(),
-            media_type: known.resolution.media_type,
-            ttl: self.parts.in_force.load().options.tag_ttl(&image.authority, tag),
-        })
-    }
-
-    /// The object and all that it needs, as far as the store knows.
-    async fn object_states(&self, rights: &Rights, root: Option<Digest>) -> Vec<ObjectState> {
-        let Gateway { parts } = self;
-        let (mut states, mut seen) = (Vec::new(), HashSet::new());
-        let mut waiting: Vec<_> = root.into_iter().collect();
-        while let Some(digest) = waiting.pop() {
-            if states.len() == MOST || !seen.insert(digest) {
-                continue;
-            }
-            waiting.extend(parts.store.references_of(&digest).into_iter().rev());
-            let presence = parts.store.contains(&digest);
-            let belongs = rights.content(&parts.access, &digest).await.is_some();
-            states.push(ObjectState { digest, presence, belongs });
+        Reference::Digest(digest) => (None, Some(*digest)),
+    };
+    let objects = object_states(store, &rights, digest).await;
+    let trouble = registries.trouble(&image.authority);
+    let is_here = objects.first().is_some_and(ObjectState::can_be_served);
+    let may_pull = rights.may_pull().await;
+    let is_fresh = tag.as_ref().is_none_or(|tag| tag.age < tag.ttl);
+    let record = match digest.filter(|_| is_here) {
+        Some(digest) => rights.content(&digest).await,
+        None => None,
+    };
+    let outcome = match (&trouble, &record) {
+        (_, Some(_)) if may_pull && is_fresh => Expected::Hit,
+        (None, Some(_)) => Expected::Revalidated,
+        (None, None) => Expected::Fetched,
+        (Some(error), Some(record)) if rights.may_have_unasked(record, error).await => {
+            Expected::Stale
         }
-        states
+        (Some(_), _) => Expected::Fails,
+    };
+    let quotas = registries.quotas().into_iter();
+    Explanation {
+        outcome,
+        tag,
+        identity,
+        granted: rights.shared_left(),
+        served: rights.last_served().await,
+        imported: record.and_then(|record| record.imported).map(age),
+        trouble: trouble.map(|error| error.to_string()),
+        quota: quotas.into_iter().find(|(r, _)| *r == image.registry).map(|(_, quota)| quota),
+        objects,
     }
+}
 
-    /// Why the registry would not be asked now.
-    fn trouble(&self, image: &ImageName) -> Option<UpstreamError> {
-        let authority = &image.authority;
-        let refused = self.parts.pressure.refusal(authority, &Identity::Shared);
-        let limited = refused.map(|(retry_after, status)| UpstreamError::Limited {
-            authority: authority.clone(),
-            status,
-            retry_after,
-        });
-        self.parts.upstream.would_refuse(authority).or(limited)
+/// What the registry said last, whatever the client took that it said so to.
+async fn tag_state(
+    common: &Common,
+    tags: &Tags,
+    image: &ImageName,
+    rights: &Rights,
+    tag: &Tag,
+) -> Option<TagState> {
+    let known = TagEntry::latest(tags, rights.records(), rights.place(), tag).await?;
+    Some(TagState {
+        digest: known.resolution.digest,
+        age: known.age(),
+        media_type: known.resolution.media_type,
+        ttl: common.options.load().tag_ttl(&image.authority, tag),
+    })
+}
+
+/// The object and all that it needs, as far as the store knows.
+async fn object_states(store: &Store, rights: &Rights, root: Option<Digest>) -> Vec<ObjectState> {
+    let (mut states, mut seen) = (Vec::new(), HashSet::new());
+    let mut waiting: Vec<_> = root.into_iter().collect();
+    while let Some(digest) = waiting.pop() {
+        if states.len() == MOST || !seen.insert(digest) {
+            continue;
+        }
+        waiting.extend(store.references_of(&digest).into_iter().rev());
+        let presence = store.contains(&digest);
+        let belongs = rights.content(&digest).await.is_some();
+        states.push(ObjectState { digest, presence, belongs });
     }
+    states
 }
 
 /// A clock that has been set back since makes nothing old.

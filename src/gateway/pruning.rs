@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use entrepot_cache::Lifetimes;
+use entrepot_cache::{Lifetimes, Store};
 
-use super::{Gateway, tags};
+use super::manifests::tags;
 
 /// How long the records of a repository lead to nothing before they go: what comes back within a week
 /// is believed without asking. The rest of a repository goes when it opens nothing any more, though
@@ -16,37 +16,35 @@ const ROUND: Duration = Duration::from_hours(24);
 /// How long the store may take to know what it keeps; without that every record costs a look.
 const KNOWN: Duration = Duration::from_hours(1);
 
-impl Gateway {
-    /// Forgets, now and once a day, what is on record of objects that have been gone for long. Never
-    /// ends.
-    pub async fn keep_pruning(&self) {
-        loop {
-            self.parts.store.is_known_within(KNOWN).await;
-            self.prune().await;
-            tokio::time::sleep(ROUND).await;
-        }
+/// Forgets, now and once a day, what is on record of objects that have been gone for long. Never
+/// ends.
+pub(super) async fn keep_pruning(store: &Store) {
+    loop {
+        store.is_known_within(KNOWN).await;
+        prune(store).await;
+        tokio::time::sleep(ROUND).await;
     }
+}
 
-    /// One directory after the other, each behind whoever else wants something of the disk.
-    async fn prune(&self) {
-        let all = match self.parts.store.all_records().await {
-            Ok(all) => all,
+/// One directory after the other, each behind whoever else wants something of the disk.
+async fn prune(store: &Store) {
+    let all = match store.all_records().await {
+        Ok(all) => all,
+        Err(error) => {
+            tracing::warn!(%error, cause = %error.io(), "records not pruned");
+            return;
+        }
+    };
+    let mut pruned: u64 = 0;
+    for records in all {
+        match records.prune(LIFETIMES, tags::digests_of).await {
+            Ok(count) => pruned = pruned.saturating_add(count),
             Err(error) => {
                 tracing::warn!(%error, cause = %error.io(), "records not pruned");
-                return;
-            }
-        };
-        let mut pruned: u64 = 0;
-        for records in all {
-            match records.prune(LIFETIMES, tags::digests_of).await {
-                Ok(count) => pruned = pruned.saturating_add(count),
-                Err(error) => {
-                    tracing::warn!(%error, cause = %error.io(), "records not pruned");
-                }
             }
         }
-        if pruned > 0 {
-            tracing::info!(records = pruned, "records of what has long been gone are forgotten");
-        }
+    }
+    if pruned > 0 {
+        tracing::info!(records = pruned, "records of what has long been gone are forgotten");
     }
 }

@@ -11,7 +11,7 @@ use entrepot_oci::{
 
 use super::parts::{Parts, closure};
 use super::{Image, ImageError, Images, Query, Selection, seconds};
-use crate::gateway::records::{Standing, standings};
+use crate::gateway::{Standing, standings};
 
 /// Some images, in the order of their names.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -110,7 +110,7 @@ impl Images {
     async fn descriptor(
         &self,
         name: &ImageName,
-        shown: &crate::gateway::records::Standing,
+        shown: &crate::gateway::Standing,
     ) -> Result<Descriptor, ExportError> {
         let digest = shown.digest;
         let bytes = self.store.peek(&digest).await.ok_or(ExportError::Gone(digest))?;

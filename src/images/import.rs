@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use super::tarball::{Entry, Kind, TarError, Tarball};
 use super::{Image, ImageError, Images, layout};
 use crate::gateway::Gateway;
-use crate::gateway::records::{self, Vouched};
+use crate::gateway::vouching::{self, Vouched};
 use crate::listener::Policy;
 
 /// Where objects of archives come from: no registry has this name, so nobody reads them before they
@@ -289,7 +289,7 @@ impl Images {
         };
         let recorded = match records {
             Records::Running(gateway) => gateway.vouch(&vouched).await,
-            Records::Stopped => records::vouch(&self.store, &vouched).await,
+            Records::Stopped => vouching::vouch(&self.store, &vouched).await,
         };
         recorded.map_err(|error| ImportError::Record(name.to_string(), error))
     }

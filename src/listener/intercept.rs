@@ -119,7 +119,7 @@ impl Context {
         let gateway = &self.peer.shared.services.gateway;
         // On the heap: the connection keeps the room of its answer's future while it lies idle.
         let (served, subject) = Box::pin(gateway.respond(&self.authority, request)).await;
-        let line = self.peer.line(served.outcome, method, subject).because(served.reason);
+        let line = self.peer.line(served.outcome(), method, subject).because(served.reason());
         Answer::new(served.response, line).logged(began, self.peer.metrics())
     }
 

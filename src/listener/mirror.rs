@@ -16,7 +16,7 @@ use url::form_urlencoded;
 use super::Peer;
 use super::answer::{Answer, refusal};
 use super::policy::Policy;
-use crate::gateway::{ResponseBody, Served};
+use crate::gateway::{Provenance, Reason, ResponseBody, Served};
 use crate::log::{Outcome, Subject};
 
 /// The registry of a request that names none.
@@ -77,7 +77,7 @@ pub(super) async fn answer(peer: &Peer, mut request: Request<Incoming>) -> Answe
     *request.uri_mut() = uri;
     let (served, subject) = peer.shared.services.gateway.respond(&asked.authority, request).await;
     let served = as_a_mirror(&asked, served);
-    let line = peer.line(served.outcome, method, subject).because(served.reason);
+    let line = peer.line(served.outcome(), method, subject).because(served.reason());
     Answer::new(served.response, line)
 }
 
@@ -163,7 +163,7 @@ fn target(authority: &Authority, rest: &str, query: Option<&str>) -> Result<Stri
         | Route::Manifest { repository, .. }
         | Route::Tags { repository }
         | Route::Referrers { repository, .. } => repository.as_str(),
-        Route::Ping | Route::Upload { .. } | Route::Other => return Err(unknown()),
+        Route::Ping | Route::Upload { .. } | Route::Api | Route::Other => return Err(unknown()),
     };
     let is_official = Registry::at(authority).is_hub() && !repository.contains('/');
     let path = if is_official { format!("/v2/{HUB_LIBRARY}/{rest}") } else { path };
@@ -211,7 +211,7 @@ fn not_for_everybody(asked: &Asked, served: &Served) -> Served {
     if let Some(retry) = served.response.headers().get(header::RETRY_AFTER) {
         response.headers_mut().insert(header::RETRY_AFTER, retry.clone());
     }
-    Served { response, outcome: Outcome::Denied, reason: Some(reason) }
+    Served::unsigned(Provenance::Denied(Reason::Because(reason)), response)
 }
 
 /// The next page of a listing is where the client found the first.

@@ -11,7 +11,7 @@ use super::answer::{Answer, LoggedBody, bad_request, refusal, refused};
 use super::http::Received;
 use super::policy::{Refusal, Verdict};
 use super::{PageRequest, Peer, intercept, mirror, tunnel};
-use crate::gateway::{ResponseBody, Served};
+use crate::gateway::ResponseBody;
 use crate::log::{Outcome, RequestLine, Subject};
 use crate::upstream::reach::AddressRule;
 
@@ -168,7 +168,7 @@ async fn through(
     rule: AddressRule,
     line: RequestLine,
 ) -> Answer {
-    match peer.shared.services.dialer.connect(authority, rule).await {
+    match peer.shared.services.dialer.connect(authority, rule, request.headers()).await {
         Ok(far) => {
             tunnel::spawn(peer, hyper::upgrade::on(request), far, line);
             Answer::silent(established())
@@ -199,12 +199,11 @@ async fn absolute(peer: &Peer, request: Request<Incoming>) -> Answer {
             (gateway.forward(authority, request).await, subject)
         }
         Verdict::Deny(reason) => {
-            let response = denied(&authority, reason);
-            let served = Served { response, outcome: Outcome::Denied, reason: None };
-            (served, Subject::Other(authority.to_string()))
+            let line = peer.line(Outcome::Denied, method, Subject::Other(authority.to_string()));
+            return Answer::new(denied(&authority, reason), line);
         }
     };
-    let line = peer.line(served.outcome, method, subject).because(served.reason);
+    let line = peer.line(served.outcome(), method, subject).because(served.reason());
     Answer::new(served.response, line)
 }
 

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, Version, hea
 
 use super::framing::FramingFault;
 use super::watched::Uncounted;
-use crate::gateway::is_own_via;
+use crate::upstream::via;
 
 /// The longest request target. Registries' own reach 4 KiB with signatures; "it is RECOMMENDED that
 /// all HTTP senders and recipients support, at a minimum, request-line lengths of 8000 octets"
@@ -64,7 +64,7 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), Unfit> {
     check_host(request.version(), request.headers())?;
     check_expectation(request.headers())?;
     check_nominated(request.headers())?;
-    if is_own_via(request.headers()) {
+    if via::is_own(request.headers()) {
         let reason = "this request has been through this proxy already: a loop";
         return Err(Unfit::new(StatusCode::LOOP_DETECTED, reason));
     }

@@ -108,7 +108,7 @@ impl Subject {
     /// What a request to `registry` is about.
     #[must_use]
     pub fn of(registry: Registry, route: Route, path: &str) -> Self {
-        let is_named = !matches!(route, Route::Ping | Route::Other);
+        let is_named = !matches!(route, Route::Ping | Route::Api | Route::Other);
         let path = (!is_named).then(|| path.to_owned());
         Self::Registry { registry, route, path }
     }
@@ -149,7 +149,7 @@ impl Subject {
             Route::Referrers { subject, .. } => format!("referrers {}", Short(subject)),
             Route::Tags { .. } => "tags".to_owned(),
             Route::Upload { .. } => "upload".to_owned(),
-            Route::Ping | Route::Other => path.clone().unwrap_or_default(),
+            Route::Ping | Route::Api | Route::Other => path.clone().unwrap_or_default(),
         }
     }
 }

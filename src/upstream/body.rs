@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
@@ -41,6 +42,19 @@ impl IdleBody {
     #[must_use]
     pub fn new(inner: Incoming, limit: Duration, counters: Arc<Counters>) -> Self {
         Self { inner, limit, deadline: Box::pin(tokio::time::sleep(limit)), counters }
+    }
+
+    /// All of it, if that is no more than `most` bytes.
+    pub async fn whole(mut self, most: usize) -> Result<Bytes, BodyError> {
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = self.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            if bytes.len().saturating_add(data.len()) > most {
+                return Err(BodyError::TooLong(most as u64));
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes.freeze())
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use entrepot_oci::{Authority, Registry};
-use http::{HeaderMap, HeaderName, Method, Request, Response, Uri, header, request};
+use entrepot_oci::{Authority, Registry, Route};
+use http::{HeaderMap, Method, Request, Response, Uri, header, request};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, connect::capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -21,6 +21,7 @@ use super::certs::Certificates;
 use super::connector::Connector;
 use super::dial::TcpDialer;
 use super::error::{DialError, UpstreamError};
+use super::fields::for_strangers;
 use super::link::{Dialer, proxy_refusal};
 use super::proxy::{ForwardProxy, Proxies};
 use super::reach::{Exemptions, OwnListeners};
@@ -125,6 +126,12 @@ impl Target {
     pub fn path(&self) -> &str {
         self.path_and_query.split('?').next().unwrap_or_default()
     }
+
+    /// The ping of the same registry.
+    #[must_use]
+    pub fn ping(&self) -> Self {
+        Self { path_and_query: "/v2/".to_owned(), ..self.clone() }
+    }
 }
 
 impl fmt::Display for Target {
@@ -139,8 +146,8 @@ pub struct Followed {
     /// The last response: the answer, or a redirect to another registry, which is the client's to
     /// follow since that registry decides by its own rules.
     pub response: Response<IdleBody>,
-    /// Where on that other registry the redirect leads.
-    pub elsewhere: Option<Target>,
+    /// Where on that other registry the redirect leads, and to what there.
+    pub elsewhere: Option<(Target, Route)>,
     /// The path in storage that the registry sent us on to, if it did; without the signature.
     storage_path: Option<String>,
 }
@@ -393,8 +400,9 @@ impl Upstream {
                 .map_err(|source| redirected(&target, source))?;
             target = match hop {
                 None => return Ok(Followed { response, elsewhere: None, storage_path }),
-                Some(Hop::OtherRegistry(next)) => {
-                    return Ok(Followed { response, elsewhere: Some(next), storage_path });
+                Some(Hop::OtherRegistry(next, route)) => {
+                    let elsewhere = Some((next, route));
+                    return Ok(Followed { response, elsewhere, storage_path });
                 }
                 Some(Hop::SameHost(next)) => next,
                 Some(Hop::Storage(next)) => {
@@ -410,35 +418,6 @@ impl Upstream {
         }
         Err(redirected(&target, RedirectError::TooMany))
     }
-}
-
-/// What storage, or anybody who does not know the client, needs to know of a request. Credentials have
-/// many names; what is not known to be none does not leave the registry's host.
-#[must_use]
-pub fn for_strangers(headers: &HeaderMap) -> HeaderMap {
-    headers
-        .iter()
-        .filter(|(name, _)| is_no_credential(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
-}
-
-/// Whether a request's field is known to open nothing.
-#[must_use]
-pub fn is_no_credential(name: &HeaderName) -> bool {
-    const KNOWN: [HeaderName; 10] = [
-        header::ACCEPT,
-        header::ACCEPT_ENCODING,
-        header::RANGE,
-        header::IF_RANGE,
-        header::IF_MATCH,
-        header::IF_NONE_MATCH,
-        header::IF_MODIFIED_SINCE,
-        header::IF_UNMODIFIED_SINCE,
-        header::USER_AGENT,
-        header::VIA,
-    ];
-    KNOWN.contains(name)
 }
 
 /// Cancelled once more interim responses have come than any server has a use for.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use entrepot_oci::{Authority, Host};
-use http::Uri;
+use http::{HeaderMap, Uri};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -52,7 +52,7 @@ impl Parts {
             let stream = self.dialer.connect_plain(&authority, rule).await?;
             return Ok(TokioIo::new(UpstreamStream::Plain(stream)));
         }
-        let link = self.dialer.connect(&authority, rule).await?;
+        let link = self.dialer.connect(&authority, rule, &HeaderMap::new()).await?;
         match handshake(self.trust.config_for(&authority), &authority, link, self.dialer.timeout())
             .await
         {
@@ -70,7 +70,7 @@ impl Parts {
             _ => return error,
         };
         let speaks_http = async {
-            let mut plain = self.dialer.connect(authority, rule).await.ok()?;
+            let mut plain = self.dialer.connect(authority, rule, &HeaderMap::new()).await.ok()?;
             plain.write_all(b"HEAD / HTTP/1.0\r\n\r\n").await.ok()?;
             let mut answer = [0; 5];
             plain.read_exact(&mut answer).await.ok()?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use entrepot_oci::{Authority, Host};
-use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
@@ -27,6 +27,7 @@ use super::proxy::{ForwardProxy, Proxies};
 use super::reach::AddressRule;
 use super::tls::handshake;
 use super::trust::Trust;
+use super::via;
 
 /// The bytes of a destination itself, directly or through a tunnel.
 pub type Link = Either<TcpStream, TokioIo<Upgraded>>;
@@ -67,25 +68,28 @@ impl Dialer {
     }
 
     /// A connection to `authority` itself. `rule` is decided on the address that is dialled;
-    /// through a proxy, on the address that stands in `authority`, if one does.
+    /// through a proxy, on the address that stands in `authority`, if one does. That proxy is told
+    /// what the request, on whose behalf this is, has been [through](super::via), if any.
     ///
     /// Cancel safe: dropping the future closes what was opened.
     pub async fn connect(
         &self,
         authority: &Authority,
         rule: AddressRule,
+        through: &HeaderMap,
     ) -> Result<Link, DialError> {
         let Some(proxy) = self.proxy_for(Scheme::Https, authority) else {
             return self.parts.tcp.connect(authority, rule).await.map(Either::Left);
         };
         judge_unresolved(authority, rule)?;
         let stream = self.reach(proxy).await?;
-        let tunnel = tokio::time::timeout(self.timeout(), tunnel(stream, proxy, authority));
+        let tunnel =
+            tokio::time::timeout(self.timeout(), tunnel(stream, proxy, authority, through));
         match tunnel.await {
             Ok(opened) => opened.map(|io| Either::Right(TokioIo::new(io))),
             Err(_) => Err(ProxyFailure::Silent { after: self.timeout() }),
         }
-        .map_err(|failure| through(proxy, failure))
+        .map_err(|failure| failed(proxy, failure))
     }
 
     /// A connection on which requests for `authority` are sent as they are: to it, or to a proxy
@@ -106,7 +110,7 @@ impl Dialer {
         let Parts { tcp, trust, .. } = &*self.parts;
         let dialled = tcp.dial(proxy.authority(), AddressRule::Any).await;
         let stream =
-            dialled.map_err(|error| through(proxy, ProxyFailure::Unreachable(Box::new(error))))?;
+            dialled.map_err(|error| failed(proxy, ProxyFailure::Unreachable(Box::new(error))))?;
         if proxy.scheme() == Scheme::Http {
             return Ok(MaybeTls::Plain(stream));
         }
@@ -114,13 +118,13 @@ impl Dialer {
             .await
         {
             Ok(stream) => Ok(MaybeTls::Tls(Box::new(stream))),
-            Err(TlsError::SomethingElse { .. }) => Err(through(proxy, ProxyFailure::NoTls)),
-            Err(error) => Err(through(proxy, ProxyFailure::Tls(Box::new(error)))),
+            Err(TlsError::SomethingElse { .. }) => Err(failed(proxy, ProxyFailure::NoTls)),
+            Err(error) => Err(failed(proxy, ProxyFailure::Tls(Box::new(error)))),
         }
     }
 }
 
-fn through(proxy: &ForwardProxy, failure: ProxyFailure) -> DialError {
+fn failed(proxy: &ForwardProxy, failure: ProxyFailure) -> DialError {
     DialError::Proxy(ProxyError { proxy: proxy.to_string(), failure })
 }
 
@@ -145,9 +149,10 @@ async fn tunnel(
     stream: ProxyStream,
     proxy: &ForwardProxy,
     authority: &Authority,
+    through: &HeaderMap,
 ) -> Result<Upgraded, ProxyFailure> {
     let broken = |error: hyper::Error| ProxyFailure::Broken(error.to_string());
-    let request = connect_request(authority, proxy.authorization())
+    let request = connect_request(authority, proxy.authorization(), through)
         .map_err(|error| ProxyFailure::Broken(error.to_string()))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let exchange = async {
@@ -172,6 +177,7 @@ async fn tunnel(
 fn connect_request(
     authority: &Authority,
     authorization: Option<HeaderValue>,
+    through: &HeaderMap,
 ) -> Result<Request<Empty<Bytes>>, http::Error> {
     let target = authority.to_string();
     let uri = Uri::try_from(target.as_str())?;
@@ -179,6 +185,9 @@ fn connect_request(
     if let Some(value) = authorization {
         request.headers_mut().insert(header::PROXY_AUTHORIZATION, value);
     }
+    // Proxies that lead to each other would open tunnels until they have no place left.
+    request.headers_mut().extend(via::of(through));
+    via::sign(request.headers_mut());
     Ok(request)
 }
 
@@ -189,5 +198,5 @@ pub(super) fn proxy_refusal(
     status: StatusCode,
 ) -> Option<DialError> {
     (status == StatusCode::PROXY_AUTHENTICATION_REQUIRED)
-        .then(|| through(proxy, ProxyFailure::Refused { status, authority: authority.clone() }))
+        .then(|| failed(proxy, ProxyFailure::Refused { status, authority: authority.clone() }))
 }

@@ -15,8 +15,8 @@
 //! - `tls`: a handshake, and why it failed
 //! - `connector`: TCP or TLS towards one authority, for the pooled client
 //! - `client`: requests, redirects, timeouts
-//! - `realm`: token servers
-//! - `credentials`: what the proxy itself is at a registry
+//! - `via`: how a proxy that meets itself knows it
+//! - `fields`: which header fields are known to open nothing
 //! - `breaker`: hosts that could not be reached, and are left alone for a while
 //! - `body`: bodies that do not wait for ever
 //! - `maybe_tls`: a stream with TLS or without
@@ -28,19 +28,19 @@ pub mod certs;
 pub mod client;
 pub mod connect_to;
 pub mod connector;
-pub mod credentials;
 pub mod dial;
 pub mod error;
+pub mod fields;
 pub mod link;
 pub mod maybe_tls;
 mod pinned;
 pub mod proxy;
 pub mod reach;
-pub mod realm;
 pub mod redirect;
 pub mod resolve;
 mod tls;
 pub mod trust;
+pub mod via;
 
 pub use breaker::Outage;
 pub use client::{Options, Scheme, Target, Upstream};

@@ -1,6 +1,6 @@
 //! Where a redirect leads, and whether it is followed.
 
-use entrepot_oci::Authority;
+use entrepot_oci::{Authority, Route};
 use http::{HeaderMap, StatusCode, header};
 use url::Url;
 
@@ -42,7 +42,7 @@ pub enum Hop {
     /// Storage elsewhere, behind a signed URL: no credential goes there.
     Storage(Target),
     /// A registry API path on another host, which has its own rules on who may read it.
-    OtherRegistry(Target),
+    OtherRegistry(Target, Route),
 }
 
 /// Reads a response's redirect; `Ok(None)` where it is none.
@@ -63,7 +63,8 @@ pub fn hop(
     Ok(Some(if to.authority == from.authority {
         Hop::SameHost(to)
     } else if is_registry_path(url.path()) {
-        Hop::OtherRegistry(to)
+        let route = Route::parse(url.path(), url.query());
+        Hop::OtherRegistry(to, route)
     } else {
         Hop::Storage(to)
     }))
@@ -79,7 +80,7 @@ fn is_registry_path(path: &str) -> bool {
 }
 
 /// A URL that `from` names, as something to ask; TLS is not given up on the way.
-pub(super) fn target(from: &Target, url: &Url) -> Result<Target, RedirectError> {
+pub fn target(from: &Target, url: &Url) -> Result<Target, RedirectError> {
     let scheme = match (from.scheme, url.scheme()) {
         (_, "https") => Scheme::Https,
         (Scheme::Http, "http") => Scheme::Http,
@@ -138,7 +139,7 @@ mod tests {
     #[test]
     fn a_registry_path_elsewhere_is_another_registry() {
         let hop = from("https://quay.io/v2/a/blobs/x");
-        assert!(matches!(hop, Ok(Some(Hop::OtherRegistry(to))) if to.path() == "/v2/a/blobs/x"));
+        assert!(matches!(hop, Ok(Some(Hop::OtherRegistry(to, _))) if to.path() == "/v2/a/blobs/x"));
         assert!(matches!(from("https://quay.io/v2x/a"), Ok(Some(Hop::Storage(_)))));
     }
 

@@ -4,20 +4,21 @@
 //! here would outlive its cause. What runs is shared: getaddrinfo(3) can't be called off, and a name
 //! whose servers are silent would else take a thread for each request that gave up on it.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::sync::Arc;
+use std::time::Duration;
 
 use entrepot_oci::Host;
+use tokio::sync::Semaphore;
+
+use crate::collapse::{Collapse, Permit, Turn};
 
 /// Lookups at once: each takes a thread of the blocking pool, which the store's reads need too.
 const MAX_LOOKUPS: usize = 64;
+/// How long at a time another's lookup is waited for; whoever waits has a timeout of its own.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Who turns names into addresses.
 #[derive(Debug, Clone)]
@@ -65,85 +66,57 @@ impl Resolver {
 type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 /// Errors can't be shared themselves.
 type Found = Result<Vec<IpAddr>, (io::ErrorKind, String)>;
-type Running = Shared<BoxFuture<'static, Found>>;
 
 /// The lookups that run, one a name; cheap to clone.
 #[derive(Clone)]
 pub struct Lookups {
-    parts: Arc<Parts>,
-}
-
-struct Parts {
-    look_up: Box<LookUp>,
-    under_way: Mutex<HashMap<String, Running>>,
+    look_up: Arc<LookUp>,
+    running: Collapse<String, Found>,
     places: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Lookups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lookups({})", self.parts.under_way().len())
+        f.write_str("Lookups")
     }
 }
 
 impl Lookups {
     fn new(look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
-        let (under_way, places) = (Mutex::default(), Arc::new(Semaphore::new(MAX_LOOKUPS)));
-        Self { parts: Arc::new(Parts { look_up: Box::new(look_up), under_way, places }) }
+        let (look_up, places) = (Arc::new(look_up), Arc::new(Semaphore::new(MAX_LOOKUPS)));
+        Self { look_up, running: Collapse::default(), places }
     }
 
+    /// Cancel safe: the lookup goes on, for whoever asks next.
     async fn look_up(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        let running = self.parts.under_way().get(name).cloned();
-        let running = if let Some(running) = running {
-            running
-        } else {
-            let places = self.parts.places.clone();
-            let place = places.acquire_owned().await.map_err(io::Error::other)?;
-            self.begun(name, place)
-        };
-        running.await.map_err(|(kind, words)| io::Error::new(kind, words))
-    }
-
-    /// The lookup of this name that runs meanwhile, or a new one in this place.
-    fn begun(&self, name: &str, place: OwnedSemaphorePermit) -> Running {
-        let mut under_way = self.parts.under_way();
-        if let Some(running) = under_way.get(name) {
-            return running.clone();
+        loop {
+            let found = match self.running.turn(name.to_owned(), PATIENCE).await {
+                Turn::Told(found) => found,
+                Turn::Late | Turn::GivenUp => continue,
+                Turn::Lead(permit) => self.run(name, permit).await?,
+            };
+            return found.map_err(|(kind, words)| io::Error::new(kind, words));
         }
-        let entry = Entry { parts: self.parts.clone(), name: name.to_owned(), _place: place };
-        let task = tokio::task::spawn_blocking(move || (entry.parts.look_up)(&entry.name));
-        let found = task.map(|ended| match ended {
-            Ok(found) => found.map_err(|error| (error.kind(), error.to_string())),
-            Err(error) => Err((io::ErrorKind::Other, error.to_string())),
+    }
+
+    /// Looks `name` up. The answer is told by the thread that does it, whoever waits for it then.
+    async fn run(&self, name: &str, permit: Permit<String, Found>) -> io::Result<Found> {
+        let place = self.places.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let (look_up, name) = (self.look_up.clone(), name.to_owned());
+        let task = tokio::task::spawn_blocking(move || {
+            let found = look_up(&name).map_err(|error| (error.kind(), error.to_string()));
+            drop(place);
+            permit.tell(found.clone());
+            found
         });
-        let running = found.boxed().shared();
-        under_way.insert(name.to_owned(), running.clone());
-        running
-    }
-}
-
-/// A lookup's entry: gone when the lookup ends, whether somebody has waited for it or not, so that
-/// nobody is given what was found long ago.
-struct Entry {
-    parts: Arc<Parts>,
-    name: String,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.parts.under_way().remove(&self.name);
-    }
-}
-
-impl Parts {
-    fn under_way(&self) -> MutexGuard<'_, HashMap<String, Running>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        task.await.map_err(io::Error::other)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parking_lot::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
     use std::time::Duration;
@@ -155,7 +128,7 @@ mod tests {
         let counted = count.clone();
         let lookups = Lookups::new(move |_| {
             counted.fetch_add(1, Ordering::SeqCst);
-            receiver.lock().unwrap().recv().unwrap_or_else(|_| Ok(Vec::new()))
+            receiver.lock().recv().unwrap_or_else(|_| Ok(Vec::new()))
         });
         (lookups, sender, count)
     }
@@ -166,7 +139,7 @@ mod tests {
         let address: IpAddr = "192.0.2.1".parse().unwrap();
         let asking = async { tokio::join!(lookups.look_up("a.test"), lookups.look_up("a.test")) };
         let answering = async {
-            while lookups.parts.under_way().is_empty() {
+            while lookups.running.is_empty() {
                 tokio::task::yield_now().await;
             }
             answers.send(Ok(vec![address])).unwrap();
@@ -174,7 +147,7 @@ mod tests {
         let ((first, second), ()) = tokio::join!(asking, answering);
         assert_eq!((first.unwrap(), second.unwrap()), (vec![address], vec![address]));
         assert_eq!(count.load(Ordering::SeqCst), 1);
-        assert!(lookups.parts.under_way().is_empty(), "nothing is kept");
+        assert!(lookups.running.is_empty(), "nothing is kept");
     }
 
     #[tokio::test]
@@ -197,7 +170,7 @@ mod tests {
             let given_up = tokio::time::timeout(Duration::ZERO, lookups.look_up("silent.test"));
             assert!(given_up.await.is_err());
         }
-        assert_eq!(lookups.parts.places.available_permits(), MAX_LOOKUPS - 1);
+        assert_eq!(lookups.places.available_permits(), MAX_LOOKUPS - 1);
         // The next one to ask gets what comes at last.
         let answering = async { answers.send(Ok(Vec::new())).unwrap() };
         let (found, ()) = tokio::join!(lookups.look_up("silent.test"), answering);

@@ -1,6 +1,10 @@
 //! Behind somebody else's proxy: what goes through it, what past it, and what is said when it
 //! refuses.
 
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
 use entrepot_testkit::canary::assert_no_canary;
 use entrepot_testkit::proxy::{Builder, run};
 use entrepot_testkit::registry::{HUB, HUB_CDN};
@@ -287,4 +291,57 @@ fn a_proxy_that_is_this_one_is_refused_at_the_start() {
             assert!(!output.contains("secret"), "{output}");
         }
     }
+}
+
+/// A port of this machine that leads to where it is told later.
+fn detour(target: Arc<OnceLock<SocketAddr>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for near in listener.incoming() {
+            let (Ok(near), Some(target)) = (near, target.get()) else { return };
+            let Ok(far) = TcpStream::connect(target) else { return };
+            for (mut from, mut to) in
+                [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)]
+            {
+                std::thread::spawn(move || {
+                    std::io::copy(&mut from, &mut to).ok();
+                    to.shutdown(std::net::Shutdown::Write).ok();
+                });
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn proxies_that_lead_to_each_other_say_so_at_once() {
+    let ca = tempfile::tempdir().unwrap();
+    let (ca_dir, certificate) = (ca.path().display(), ca.path().join("ca.crt"));
+    let through = |address: SocketAddr| {
+        Proxy::builder(BINARY)
+            .config(&format!("ca-dir = \"{ca_dir}\""))
+            .env("SSL_CERT_FILE", &certificate.display().to_string())
+            .upstream(&format!("proxy = \"http://{address}\""))
+    };
+    // It makes the CA that both of the others have.
+    drop(through(([127, 0, 0, 1], 9).into()).start());
+    let behind = Arc::new(OnceLock::new());
+    let first = through(detour(behind.clone())).start();
+    let second = through(first.address()).start();
+    behind.set(second.address()).unwrap();
+
+    let began = Instant::now();
+    for path in ["/v2/", "/v2/library/alpine/manifests/1", "/v2/_catalog"] {
+        let answer = first.client().get(&format!("https://{HUB}{path}")).unwrap();
+        // After some such answers the registry is asked once a second.
+        let expected: &[u16] = if path == "/v2/" { &[508] } else { &[508, 503] };
+        assert!(expected.contains(&answer.status), "{path}: {}", answer.text());
+    }
+    // The same through tunnels, which are not looked into.
+    let (refused, _) = first.client().connect("unknown.example:443").unwrap();
+    assert_eq!(refused.status, 502, "{}", refused.text());
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    let tunnels = first.log().iter().filter(|line| line.contains("unknown.example")).count();
+    assert!(tunnels <= 2, "{}", first.log().join("\n"));
 }

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::super::Services;
 use super::super::history::{Point, STEP};
 use super::reports::seconds;
-use crate::gateway::Quota;
 use crate::metrics::{Answered, Demand, MOST_REQUESTS, RegistrySummary};
+use crate::registry::Quota;
 use crate::upstream::Outage;
 
 /// Repositories that are told of.

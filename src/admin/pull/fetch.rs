@@ -45,7 +45,7 @@ impl Pull<'_> {
     pub(super) async fn blob(&self, part: &Part) -> Result<Done, Failure> {
         let served = self.ask(&format!("blobs/{}", part.digest)).await?;
         let digest = part.digest.to_string();
-        let done = if served.outcome == Outcome::Hit {
+        let done = if served.outcome() == Outcome::Hit {
             Done { digest, bytes: part.size, from: Origin::Store }
         } else {
             let bytes = self.read(&digest, served.response.into_body()).await?;
@@ -90,8 +90,9 @@ impl Pull<'_> {
         if status == StatusCode::OK {
             return Ok(served);
         }
+        let reason = served.reason();
         let body = Limited::new(served.response.into_body(), LARGEST_ERROR).collect().await;
         let told = || body.ok().and_then(|body| failure::message(&body.to_bytes()));
-        Err(Failure::answered(image, status, served.reason.or_else(told).as_deref()))
+        Err(Failure::answered(image, status, reason.or_else(told).as_deref()))
     }
 }

@@ -92,7 +92,7 @@ fn ask_all(
 }
 
 async fn ask(settings: &Settings, upstream: &Upstream, authority: &Authority) -> Finding {
-    let rule = settings.gateway.registries.iter().find(|rule| rule.host.matches(authority));
+    let rule = settings.gateway.registry.rules.iter().find(|rule| rule.host.matches(authority));
     let scheme = rule.map_or(Scheme::Https, |rule| rule.scheme);
     let target = Target { scheme, authority: authority.clone(), path_and_query: "/v2/".to_owned() };
     let began = Instant::now();

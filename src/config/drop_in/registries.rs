@@ -11,7 +11,7 @@ use entrepot_oci::{Host, HostPattern};
 use super::Reading;
 use crate::config::error::Place;
 use crate::config::source::{Entry, RegistryEntries, Value};
-use crate::upstream::realm::is_same_site;
+use crate::registry::token_server::is_same_site;
 
 const REGISTRIES: &str = "REGISTRIES";
 const AUTH_REGISTRIES: &str = "AUTH_REGISTRIES";

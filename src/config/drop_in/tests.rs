@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::{Settings, Sources};
 use crate::gateway::Push;
 use crate::log::Level;
-use crate::upstream::credentials::Login;
+use crate::registry::credentials::Login;
 
 /// A run with these variables, and with that tool's cache volume where one is given.
 fn sources(environment: &[(&str, &str)]) -> Sources {
@@ -166,7 +166,7 @@ async fn login_at(
     authority: &str,
 ) -> Option<(String, String, Vec<&'static str>)> {
     let authority = authority.parse().unwrap();
-    let rule = settings.gateway.registries.iter().find(|rule| rule.host.matches(&authority))?;
+    let rule = settings.gateway.registry.rules.iter().find(|rule| rule.host.matches(&authority))?;
     let credentials = rule.credentials.as_ref()?;
     let Login::Password { username, password } = credentials.login("x").await.unwrap() else {
         panic!("a password expected");

@@ -1,4 +1,5 @@
-//! What the shared identity shows to a registry: the operator's credentials, or an anonymous token.
+//! Tokens of the proxy itself: what the shared identity shows to a registry, by the operator's
+//! credentials or as nobody.
 //!
 //! Tokens are got once for all who wait and kept until shortly before they expire.
 
@@ -7,14 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entrepot_oci::{Authority, Host, Registry};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use moka::Expiry;
-use moka::future::Cache;
+use moka::sync::Cache;
 
-use super::RegistryRule;
-use super::challenges::Authentication;
-use crate::upstream::credentials::Login;
-use crate::upstream::realm::{Token, TokenError};
+use super::challenge::Authentication;
+use super::credentials::Login;
+use super::options::RegistryRule;
+use super::token_server::{Realm, Token, TokenError};
+use crate::collapse::Collapse;
 use crate::upstream::{Target, Upstream, UpstreamError};
 
 /// Tokens kept at a time: one a repository.
@@ -22,10 +24,14 @@ const MOST: u64 = 10_000;
 /// A token is renewed this long before it expires, or when a tenth of its life is left: a request
 /// takes its time, too.
 const MARGIN: Duration = Duration::from_secs(30);
+/// How long a request waits for another's token.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The tokens of the shared identity.
-pub(super) struct SharedTokens {
+pub(crate) struct OwnTokens {
     tokens: Cache<Key, Arc<Token>>,
+    /// What the token server is being asked for.
+    asked: Collapse<Key, Result<Arc<Token>, Arc<TokenError>>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -48,77 +54,99 @@ impl Expiry<Key, Arc<Token>> for BeforeTheEnd {
     }
 }
 
-impl Default for SharedTokens {
+impl Default for OwnTokens {
     fn default() -> Self {
         let tokens = Cache::builder().max_capacity(MOST).expire_after(BeforeTheEnd).build();
-        Self { tokens }
+        Self { tokens, asked: Collapse::default() }
     }
 }
 
-/// A request of the shared identity, on its way to a registry.
-pub(super) struct Errand<'a> {
+/// What the shared identity needs a token for: a request on its way to a registry.
+pub(crate) struct TokenRequest<'a> {
     /// Whose.
-    pub(super) registry: &'a Registry,
+    pub(crate) registry: &'a Registry,
     /// What is asked.
-    pub(super) target: &'a Target,
+    pub(crate) target: &'a Target,
     /// What the registry wants, as far as is known.
-    pub(super) authentication: Option<Authentication>,
+    pub(crate) authentication: Option<Authentication>,
     /// What the request is for.
-    pub(super) scope: String,
+    pub(crate) scope: String,
     /// What the operator has configured for the registry.
-    pub(super) rule: Option<&'a RegistryRule>,
+    pub(crate) rule: Option<&'a RegistryRule>,
+    /// What the client's request has been through.
+    pub(crate) via: &'a HeaderMap,
 }
 
-impl SharedTokens {
-    /// The `Authorization` of an errand; none where the registry wants none, or where none is to
+impl OwnTokens {
+    /// The `Authorization` of a request; none where the registry wants none, or where none is to
     /// be had: the registry then says so itself.
-    pub(super) async fn authorization(
+    pub(crate) async fn authorization(
         &self,
         upstream: &Upstream,
-        errand: &Errand<'_>,
+        request: &TokenRequest<'_>,
     ) -> Result<Option<HeaderValue>, UpstreamError> {
-        match &errand.authentication {
+        match &request.authentication {
             None | Some(Authentication::None) => Ok(None),
             Some(Authentication::Basic { .. }) => {
-                let registry = errand.target.authority.host();
-                Ok(errand.login(registry).await.as_ref().and_then(Login::basic))
+                let registry = request.target.authority.host();
+                Ok(request.login(registry).await.as_ref().and_then(Login::basic))
             }
             Some(bearer @ Authentication::Bearer { .. }) => {
-                let Some(realm) = bearer.realm(errand.target) else { return Ok(None) };
-                let authority = &errand.target.authority;
+                let Some(realm) = bearer.realm(request.target) else { return Ok(None) };
+                let authority = &request.target.authority;
                 let login = if realm.is_trusted_by(authority) {
-                    errand.login(realm.host()).await
+                    request.login(realm.host()).await
                 } else {
                     None
                 };
-                let Some(key) = errand.key() else { return Ok(None) };
-                let scope = errand.scope.clone();
-                let getting = async {
-                    upstream.token(&realm, Some(&scope), login.as_ref()).await.map(Arc::new)
-                };
-                match self.tokens.try_get_with(key, getting).await {
+                let Some(key) = request.key() else { return Ok(None) };
+                match self.token(upstream, request, &realm, key, login.as_ref()).await {
                     Ok(token) => Ok(Some(token.authorization.clone())),
-                    Err(error) => refused(errand, login.is_some(), &error).map(|()| None),
+                    Err(error) => refused(request, login.is_some(), &error).map(|()| None),
                 }
             }
         }
     }
 
+    async fn token(
+        &self,
+        upstream: &Upstream,
+        request: &TokenRequest<'_>,
+        realm: &Realm,
+        key: Key,
+        login: Option<&Login>,
+    ) -> Result<Arc<Token>, Arc<TokenError>> {
+        if let Some(token) = self.tokens.get(&key) {
+            return Ok(token);
+        }
+        let getting = async {
+            // One may have come since it was looked for.
+            if let Some(token) = self.tokens.get(&key) {
+                return Ok(token);
+            }
+            let got = realm.token(upstream, Some(&request.scope), login, request.via).await;
+            let token = got.map(Arc::new).map_err(Arc::new)?;
+            self.tokens.insert(key.clone(), token.clone());
+            Ok(token)
+        };
+        self.asked.once(key.clone(), PATIENCE, getting).await
+    }
+
     /// The registry does not take `authorization` any more.
-    pub(super) async fn forget(&self, errand: &Errand<'_>, authorization: &HeaderValue) {
-        if let Some(credentials) = errand.rule.and_then(|rule| rule.credentials.as_ref()) {
+    pub(crate) fn forget(&self, request: &TokenRequest<'_>, authorization: &HeaderValue) {
+        if let Some(credentials) = request.rule.and_then(|rule| rule.credentials.as_ref()) {
             credentials.forget();
         }
-        let Some(key) = errand.key() else { return };
+        let Some(key) = request.key() else { return };
         let is_same = |token: &Arc<Token>| token.authorization == *authorization;
         // Somebody else may have got a new one meanwhile.
-        if self.tokens.get(&key).await.as_ref().is_some_and(is_same) {
-            self.tokens.invalidate(&key).await;
+        if self.tokens.get(&key).as_ref().is_some_and(is_same) {
+            self.tokens.invalidate(&key);
         }
     }
 }
 
-impl Errand<'_> {
+impl TokenRequest<'_> {
     fn key(&self) -> Option<Key> {
         let realm = self.authentication.as_ref()?.realm(self.target)?.target;
         Some(Key { registry: self.registry.clone(), realm, scope: self.scope.clone() })
@@ -147,17 +175,17 @@ fn helper_name(registry: &Registry, authority: &Authority) -> String {
 /// A token server that says no leaves the request without a token; one that can't be asked is a
 /// failure.
 fn refused(
-    errand: &Errand<'_>,
+    request: &TokenRequest<'_>,
     is_configured: bool,
     error: &TokenError,
 ) -> Result<(), UpstreamError> {
-    let authority = errand.target.authority.clone();
+    let authority = request.target.authority.clone();
     match error {
         TokenError::Refused(_, status)
             if status.is_client_error() && *status != StatusCode::TOO_MANY_REQUESTS =>
         {
             if is_configured {
-                no_credentials(errand.registry, error);
+                no_credentials(request.registry, error);
             }
             Ok(())
         }

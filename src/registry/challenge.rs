@@ -13,20 +13,17 @@ use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::token_server::Realm;
 use crate::upstream::Target;
-use crate::upstream::realm::Realm;
 
 /// Registries whose challenges are kept in memory.
 const MOST: u64 = 10_000;
 /// How long the registry is not asked again.
 const FRESH: Duration = Duration::from_hours(1);
-/// Where clients get their tokens, on the registry's own host.
-pub(super) const TOKEN_PATH: &str = "/entrepot/token";
-
 /// How a registry wants to be authenticated to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "scheme", rename_all = "lowercase")]
-pub(super) enum Authentication {
+pub(crate) enum Authentication {
     /// Not at all.
     None,
     /// With a name and a password in every request.
@@ -61,13 +58,13 @@ impl Authentication {
     }
 
     /// The token server that a 401 for some repository leads to.
-    pub(super) fn bearer_of(registry: &Target, headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn bearer_of(registry: &Target, headers: &HeaderMap) -> Option<Self> {
         let told = Self::of_challenge(registry, headers);
         told.filter(|told| matches!(told, Self::Bearer { .. }))
     }
 
     /// The token server.
-    pub(super) fn realm(&self, registry: &Target) -> Option<Realm> {
+    pub(crate) fn realm(&self, registry: &Target) -> Option<Realm> {
         let Self::Bearer { realm, service } = self else { return None };
         Realm::parse(registry, realm, service.as_deref()).ok()
     }
@@ -80,7 +77,7 @@ struct Known {
 }
 
 /// The challenges of all registries.
-pub(super) struct Challenges {
+pub(crate) struct Challenges {
     known: Cache<Registry, Known>,
 }
 
@@ -92,13 +89,13 @@ impl Default for Challenges {
 
 impl Challenges {
     /// What the registry has said within the last hour.
-    pub(super) fn fresh(&self, registry: &Registry) -> Option<Authentication> {
+    pub(crate) fn fresh(&self, registry: &Registry) -> Option<Authentication> {
         let known = self.known.get(registry)?;
         (known.since.elapsed() < FRESH).then_some(known.authentication)
     }
 
     /// What the registry has said last, be it before the proxy's last start.
-    pub(super) async fn last(&self, store: &Store, registry: &Registry) -> Option<Authentication> {
+    pub(crate) async fn last(&self, store: &Store, registry: &Registry) -> Option<Authentication> {
         if let Some(known) = self.known.get(registry) {
             return Some(known.authentication);
         }
@@ -107,7 +104,7 @@ impl Challenges {
 
     /// Remembers what the registry says of itself: in a 401 of its own, to nobody's `/v2/`. To others,
     /// and elsewhere, some say other things.
-    pub(super) async fn learn(
+    pub(crate) async fn learn(
         &self,
         store: &Store,
         registry: &Registry,
@@ -120,7 +117,7 @@ impl Challenges {
     }
 
     /// Remembers how the registry wants to be authenticated to.
-    pub(super) async fn remember(
+    pub(crate) async fn remember(
         &self,
         store: &Store,
         registry: &Registry,
@@ -138,7 +135,7 @@ impl Challenges {
 
     /// Leads a client that is sent to the registry's realm to our own token endpoint, on the host
     /// that it trusts already. Any other realm stays as it is.
-    pub(super) fn rewrite(&self, registry: &Registry, own_realm: &str, headers: &mut HeaderMap) {
+    pub(crate) fn rewrite(&self, registry: &Registry, own_realm: &str, headers: &mut HeaderMap) {
         let Some(Known { authentication: Authentication::Bearer { realm, .. }, .. }) =
             self.known.get(registry)
         else {
@@ -166,12 +163,12 @@ fn through_us(value: &HeaderValue, realm: &str, own_realm: &str) -> Option<Heade
 }
 
 /// The scope that a 401 asks for.
-pub(super) fn scope_asked_for(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn scope_asked_for(headers: &HeaderMap) -> Option<String> {
     all(headers).find_map(|(_, challenge)| challenge.bearer()?.scope.map(str::to_owned))
 }
 
 /// The `error` that a 401 tells, as `invalid_token` or `insufficient_scope` (RFC 6750 §3.1).
-pub(super) fn error_told(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn error_told(headers: &HeaderMap) -> Option<String> {
     all(headers).find_map(|(_, challenge)| challenge.parameter("error").map(str::to_owned))
 }
 

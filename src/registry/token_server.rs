@@ -6,19 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use entrepot_oci::{Authority, Host};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-use super::body::{BodyError, IdleBody, RequestBody};
 use super::credentials::Login;
-use super::error::UpstreamError;
-use super::redirect;
-use super::{Scheme, Target, Upstream};
+use crate::upstream::body::RequestBody;
+use crate::upstream::{Scheme, Target, Upstream, UpstreamError, redirect, via};
 
 /// The largest answer of a token server that is read.
 const LONGEST_ANSWER: usize = 1024 * 1024;
@@ -142,18 +138,22 @@ impl From<UpstreamError> for TokenError {
     }
 }
 
-impl Upstream {
-    /// Gets a token for `scope`, as `login` or as nobody.
+impl Realm {
+    /// Gets a token for `scope`, as `login` or as nobody, on behalf of a request that has been
+    /// [`through`](via) these proxies.
     pub async fn token(
         &self,
-        realm: &Realm,
+        upstream: &Upstream,
         scope: Option<&str>,
         login: Option<&Login>,
+        through: &HeaderMap,
     ) -> Result<Token, TokenError> {
         let parameters = || {
-            let service = realm.service.as_deref().map(|service| ("service", service));
+            let service = self.service.as_deref().map(|service| ("service", service));
             service.into_iter().chain(scope.map(|scope| ("scope", scope)))
         };
+        let mut headers = through.clone();
+        via::sign(&mut headers);
         let response = if let Some(Login::Refresh(secret)) = login {
             let fields = [
                 ("grant_type", "refresh_token"),
@@ -163,41 +163,26 @@ impl Upstream {
             let form = Serializer::new(String::new())
                 .extend_pairs(fields.into_iter().chain(parameters()))
                 .finish();
-            let mut headers = HeaderMap::new();
             let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
             headers.insert(header::CONTENT_TYPE, form_type);
             let body = RequestBody::Whole(Some(form.into()));
-            self.send(Method::POST, &realm.target, headers, body).await?
+            upstream.send(Method::POST, &self.target, headers, body).await?
         } else {
             let query = Serializer::new(String::new()).extend_pairs(parameters()).finish();
-            let mut headers = HeaderMap::new();
             if let Some(basic) = login.and_then(Login::basic) {
                 headers.insert(header::AUTHORIZATION, basic);
             }
-            self.send(Method::GET, &realm.with_query(&query), headers, RequestBody::Empty).await?
+            upstream
+                .send(Method::GET, &self.with_query(&query), headers, RequestBody::Empty)
+                .await?
         };
-        let server = || realm.target.authority.clone();
+        let server = || self.target.authority.clone();
         if response.status() != StatusCode::OK {
             return Err(TokenError::Refused(server(), response.status()));
         }
-        let bytes = read_whole(response.into_body(), LONGEST_ANSWER).await;
+        let bytes = response.into_body().whole(LONGEST_ANSWER).await;
         bytes.ok().and_then(|bytes| parse(&bytes)).ok_or_else(|| TokenError::Answer(server()))
     }
-}
-
-/// The whole of a body of up to `limit` bytes.
-pub async fn read_whole(mut body: IdleBody, limit: usize) -> Result<Bytes, BodyError> {
-    let mut bytes = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else {
-            continue;
-        };
-        if bytes.len().saturating_add(data.len()) > limit {
-            return Err(BodyError::TooLong(limit as u64));
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(bytes.freeze())
 }
 
 fn parse(bytes: &[u8]) -> Option<Token> {

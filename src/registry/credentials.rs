@@ -3,18 +3,18 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use entrepot_oci::Host;
 use http::HeaderValue;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
-
-use entrepot_oci::Host;
 
 /// How long a helper may take: some ask a cloud's metadata service first.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -204,20 +204,19 @@ impl Credentials {
             Origin::Helper(name) => (from_helper(name, server).await?, HELPER_FRESH),
         };
         let read = Instant::now();
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Fresh { login: login.clone(), read, until: read + fresh });
+        *self.last.lock() = Some(Fresh { login: login.clone(), read, until: read + fresh });
         Ok(login)
     }
 
     fn fresh(&self) -> Option<Login> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.last.lock();
         last.as_ref().filter(|fresh| fresh.until > Instant::now()).map(|fresh| fresh.login.clone())
     }
 
     /// What was last read may not be good any more. What was read a moment ago is kept: a registry
     /// also refuses what credentials do not open, and strangers can ask for that all day.
     pub fn forget(&self) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         if last.as_ref().is_some_and(|last| last.read.elapsed() >= REREAD) {
             *last = None;
         }

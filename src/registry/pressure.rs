@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode, header};
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::headers::text;
+use super::fields::text;
 use super::identity::Identity;
 
 /// Between two requests to a registry that has had enough.
@@ -31,13 +31,13 @@ type Key = (Authority, Option<Identity>);
 
 /// A refusal: when to ask again, and with what the registry has refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     next: Instant,
-    pub(super) status: StatusCode,
+    pub(crate) status: StatusCode,
 }
 
 /// Who has been refused where.
-pub(super) struct Pressure {
+pub(crate) struct Pressure {
     refused: Cache<Key, Refusal>,
     /// The last to be refused, at each registry, without a word on whose quota it was.
     last: Cache<Authority, Identity>,
@@ -57,7 +57,7 @@ impl Default for Pressure {
 
 impl Pressure {
     /// A place in the queue, or how long until the next and why.
-    pub(super) fn admit(
+    pub(crate) fn admit(
         &self,
         authority: &Authority,
         identity: &Identity,
@@ -75,7 +75,7 @@ impl Pressure {
 
     /// The registries that hold the shared identity back now: for how long yet, and with what they
     /// refused it.
-    pub(super) fn on_us(&self) -> Vec<(Authority, Duration, StatusCode)> {
+    pub(crate) fn on_us(&self) -> Vec<(Authority, Duration, StatusCode)> {
         let is_ours = |key: &Key| key.1.as_ref().is_none_or(|who| *who == Identity::Shared);
         let now = Instant::now();
         let refused = self.refused.iter().filter(|(key, _)| is_ours(key));
@@ -88,7 +88,7 @@ impl Pressure {
     }
 
     /// How long until the next place, and why, if there is none now; takes none.
-    pub(super) fn refusal(
+    pub(crate) fn refusal(
         &self,
         authority: &Authority,
         identity: &Identity,
@@ -101,7 +101,7 @@ impl Pressure {
     }
 
     /// Notes an answer.
-    pub(super) fn note(
+    pub(crate) fn note(
         &self,
         authority: &Authority,
         identity: &Identity,
@@ -162,7 +162,7 @@ fn keys(authority: &Authority, identity: &Identity) -> [Key; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::identity::Identifier;
+    use crate::registry::identity::Identifier;
     use http::HeaderValue;
 
     fn client(name: &'static str) -> Identity {

@@ -5,23 +5,30 @@
 //! the registry. When the registry can't say, what it said last stands in.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use entrepot_cache::Presence;
-use entrepot_oci::{ErrorCode, ErrorDocument, MediaType, Registry, Tag};
+use entrepot_oci::{ErrorCode, ErrorDocument, MediaType, Reference, Registry, Route, Tag};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
-use super::Served;
-use super::access::Place;
-use super::body::ResponseBody;
-use super::errors::is_trouble;
-use super::headers::{cache_status, for_whole_content, returned, text};
-use super::identity::Identity;
-use super::manifests::{Kept, Request, by_digest, named_digest};
-use super::reason::Reason;
+use super::Manifests;
+use super::by_digest::{KeptManifest, ManifestRequest};
 use super::tags::{Accept, Known, Resolution, TagEntry};
+use crate::gateway::access::Place;
+use crate::gateway::answer::body::ResponseBody;
+use crate::gateway::answer::errors::say_api_version;
+use crate::gateway::answer::passed::passed_head;
+use crate::gateway::answer::provenance::{Forward, Provenance, Reason};
+use crate::gateway::answer::served::Served;
+use crate::gateway::exchange::Exchange;
 use crate::log::Outcome;
+use crate::registry::answer::{is_trouble, named_digest};
+use crate::registry::fields::{for_whole_content, text};
+use crate::registry::identity::Identity;
 use crate::upstream::UpstreamError;
+
+/// How long a request waits for the answer to another's question.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A question to a registry that is asked once for all who wait.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -62,16 +69,20 @@ fn resolution(status: StatusCode, headers: &HeaderMap) -> Option<Resolution> {
 }
 
 /// Answers a GET or HEAD of a manifest by its tag.
-pub(super) async fn serve(request: Request<'_>, tag: &Tag) -> Result<Served, UpstreamError> {
-    let parts = request.gateway.parts.clone();
-    let (place, records) = (request.rights.place().clone(), request.rights.records().clone());
-    let accept = Accept::of(&request.asked.headers);
-    let entry = TagEntry { tags: &parts.tags, records: &records, place: &place, tag, accept };
-    Tagged { request, entry }.serve().await
+pub(super) async fn serve(
+    request: ManifestRequest<'_>,
+    tag: &Tag,
+) -> Result<Served, UpstreamError> {
+    let (manifests, exchange) = (request.manifests, request.exchange.clone());
+    let (place, records) = (exchange.rights.place(), exchange.rights.records());
+    let accept = Accept::of(&exchange.asked.headers);
+    let entry = TagEntry { tags: &manifests.tags, records, place, tag, accept };
+    Tagged { request, manifests, entry }.serve().await
 }
 
 struct Tagged<'a> {
-    request: Request<'a>,
+    request: ManifestRequest<'a>,
+    manifests: &'a Manifests,
     entry: TagEntry<'a>,
 }
 
@@ -95,7 +106,7 @@ impl Tagged<'_> {
             },
             Err(error) => {
                 let reason = Reason::Unreachable(error.to_string());
-                self.stale(known, &error, &reason).await.ok_or(error)
+                self.stale(known, &error, reason).await.ok_or(error)
             }
         }
     }
@@ -105,37 +116,39 @@ impl Tagged<'_> {
         if !self.is_fresh_for_client(known).await {
             return None;
         }
-        let request = &self.request;
-        let served = match self.kept(known).await {
-            Some(kept) => request.kept_as(&kept, Outcome::Hit),
-            None if request.asked.method == Method::HEAD => {
-                described(&known.resolution, Outcome::Hit, "hit")?
+        let fresh = Provenance::Kept(Some(Reason::FreshTag));
+        match self.kept(known).await {
+            Some(kept) => Some(self.request.presented(&kept, known.asked, fresh)),
+            None if self.exchange().asked.method == Method::HEAD => {
+                described(&known.resolution, fresh)
             }
-            None => return None,
-        };
-        Some(served.why(&Reason::FreshTag))
+            None => None,
+        }
     }
 
     /// Whether the registry need not be asked again so soon, for somebody whom it has let in.
     async fn is_fresh_for_client(&self, known: &Known) -> bool {
-        let Request { gateway, asked, rights, .. } = &self.request;
-        let ttl =
-            gateway.parts.in_force.load().options.tag_ttl(&asked.target.authority, self.entry.tag);
-        known.age() < ttl && rights.may_pull(&gateway.parts.access).await
+        let Exchange { common, asked, rights, .. } = self.exchange();
+        let ttl = common.options.load().tag_ttl(&asked.authority, self.entry.tag);
+        known.age() < ttl && rights.may_pull().await
     }
 
-    /// What the tag stood for, if it is kept and belongs here; as old as the registry's word on it.
-    async fn kept(&self, known: &Known) -> Option<Kept> {
+    fn exchange(&self) -> &Exchange {
+        &self.request.exchange
+    }
+
+    /// What the tag stood for, if it is kept and belongs here.
+    async fn kept(&self, known: &Known) -> Option<KeptManifest> {
         let kept = self.request.kept(&known.resolution.digest).await?;
-        kept.belongs.then_some(Kept { since: known.asked, ..kept })
+        kept.belongs.then_some(kept)
     }
 
     /// Asks the registry, once for all who ask at this moment.
     async fn ask(&self, known: Option<&Known>) -> Result<Arc<HeadAnswer>, UpstreamError> {
-        let Request { gateway, asked, caller, rights, .. } = &self.request;
+        let Exchange { common, asked, client, rights } = self.exchange();
         let question = HeadQuestion {
             place: self.entry.place.clone(),
-            identity: caller.identity.clone(),
+            identity: client.identity.clone(),
             tag: self.entry.tag.clone(),
             accept: self.entry.accept.clone(),
         };
@@ -147,26 +160,20 @@ impl Tagged<'_> {
                 return Ok(Arc::new(HeadAnswer::told_before(known.resolution)));
             }
             let headers = for_whole_content(&asked.headers);
-            let answer = caller.inquire(&asked.target, &headers, None).await?;
+            let answer = self.exchange().inquire(&headers, None).await.map_err(Arc::new)?;
             let (head, _) = answer.response.into_parts();
             let answer = HeadAnswer::new(head.status, head.headers);
             // Before anybody can ask again: who comes now finds it.
             if let Some(resolution) = &answer.resolution {
-                rights.grant(&gateway.parts.access).await;
+                rights.grant().await;
                 if !self.spares_quota(known, resolution).await {
-                    let store = &gateway.parts.store;
-                    let is_kept = store.contains(&resolution.digest) == Presence::Kept;
+                    let is_kept = common.store.contains(&resolution.digest) == Presence::Kept;
                     self.entry.learn(resolution.clone(), is_kept).await;
                 }
             }
             Ok(Arc::new(answer))
         };
-        let heads = &gateway.parts.heads;
-        let answered: Result<_, Arc<UpstreamError>> =
-            heads.try_get_with(question.clone(), asking).await;
-        // It is an answer to those who have waited for it, and to nobody after them.
-        heads.invalidate(&question).await;
-        Ok(answered?)
+        Ok(self.manifests.heads.once(question, PATIENCE, asking).await?)
     }
 
     /// The registry says what the tag stands for.
@@ -179,39 +186,39 @@ impl Tagged<'_> {
         let digest = resolution.digest;
         if let Some(kept) = self.request.kept(&digest).await {
             self.request.note_belonging(&kept, &digest).await;
-            let kept = Kept { since: SystemTime::now(), ..kept };
-            return Ok(self.request.kept_as(&kept, Outcome::Revalidated));
+            let now = SystemTime::now();
+            return Ok(self.request.presented(&kept, now, Provenance::Revalidated));
         }
         if let Some(known) = known
             && self.spares_quota(Some(&known), resolution).await
             && let Some(kept) = self.kept(&known).await
         {
-            let left = self.pulls_left().unwrap_or_default();
-            return Ok(self.request.kept_as(&kept, Outcome::Stale).why(&Reason::QuotaFloor(left)));
+            let left = self.exchange().client.pulls_left().unwrap_or_default();
+            let stale = Provenance::Stale(Reason::QuotaFloor(left));
+            return Ok(self.request.presented(&kept, known.asked, stale));
         }
-        if self.request.asked.method == Method::HEAD {
-            let described = described(resolution, Outcome::Relay, "fwd=request");
-            return Ok(described.unwrap_or_else(|| passed_head(answer)));
+        let asked = &self.exchange().asked;
+        if asked.method == Method::HEAD {
+            let described = described(resolution, Provenance::Relayed(Forward::Request));
+            return Ok(described.unwrap_or_else(|| passed_head(answer.status, &answer.headers)));
         }
-        let target = by_digest(&self.request.asked.target, &digest);
+        let repository = self.entry.place.repository.clone();
+        let route = Route::Manifest { repository, reference: Reference::Digest(digest) };
+        let target = asked.target_of(&route);
         self.request.fetch(target, Some(&digest)).await
     }
 
     /// Whether what the tag stood for before is served in place of what it stands for now: the few
     /// pulls that are left are better spent on what is not held at all.
     async fn spares_quota(&self, known: Option<&Known>, now: &Resolution) -> bool {
-        let floor = self.request.gateway.parts.in_force.load().options.quota_floor;
-        let is_low = self.pulls_left().is_some_and(|left| left <= floor);
+        let Exchange { common, client, .. } = self.exchange();
+        let floor = common.options.load().quota_floor;
+        let is_low = client.pulls_left().is_some_and(|left| left <= floor);
         let Some(known) = known.filter(|_| is_low) else { return false };
         let is_news = known.resolution.digest != now.digest;
         is_news
             && self.request.kept(&now.digest).await.is_none()
             && self.kept(known).await.is_some()
-    }
-
-    fn pulls_left(&self) -> Option<u64> {
-        let Request { gateway, asked, caller, .. } = &self.request;
-        gateway.parts.quotas.remaining(&asked.registry, &caller.identity)
     }
 
     /// The registry says something else.
@@ -221,11 +228,11 @@ impl Tagged<'_> {
         answer: &HeadAnswer,
     ) -> Result<Served, UpstreamError> {
         let status = answer.status;
-        let authority = self.request.asked.target.authority.clone();
-        let unwell = UpstreamError::Unwell { authority, status };
+        let asked = &self.exchange().asked;
+        let unwell = UpstreamError::Unwell { authority: asked.authority.clone(), status };
         if is_trouble(status)
             && let Some(served) =
-                self.stale(known.clone(), &unwell, &Reason::RegistryError(status)).await
+                self.stale(known.clone(), &unwell, Reason::RegistryError(status)).await
         {
             return Ok(served);
         }
@@ -234,21 +241,20 @@ impl Tagged<'_> {
         {
             return Ok(served);
         }
-        if self.request.asked.method == Method::HEAD {
-            return Ok(passed_head(answer));
+        if asked.method == Method::HEAD {
+            return Ok(passed_head(status, &answer.headers));
         }
-        if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            return Ok(too_many_requests(&self.request.asked.registry, answer));
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            return Ok(too_many_requests(&asked.registry, answer));
         }
-        let Self { request, entry } = self;
-        let parts = request.gateway.parts.clone();
-        let target = request.asked.target.clone();
+        let target = asked.target();
+        let Self { request, entry, .. } = self;
+        let exchange = request.exchange.clone();
         let served = request.fetch(target, None).await?;
         // Some registries answer no HEAD, or name no digest in it: the body tells as well.
-        let Served { response, outcome, .. } = &served;
-        let told = resolution(response.status(), response.headers());
-        if let Some(resolution) = told.filter(|_| *outcome == Outcome::Miss) {
-            let is_kept = parts.store.contains(&resolution.digest) == Presence::Kept;
+        let told = resolution(served.response.status(), served.response.headers());
+        if let Some(resolution) = told.filter(|_| served.outcome() == Outcome::Miss) {
+            let is_kept = exchange.common.store.contains(&resolution.digest) == Presence::Kept;
             entry.learn(resolution, is_kept).await;
         }
         Ok(served)
@@ -257,11 +263,11 @@ impl Tagged<'_> {
     /// The registry has not got the tag for this client, which it lets in: the tag is gone, unless
     /// the operator wants it all the same. (To others a registry may say so of what it hides.)
     async fn deleted(&self, unwell: &UpstreamError) -> Option<Served> {
-        let parts = &self.request.gateway.parts;
-        if parts.in_force.load().options.keep_deleted {
-            return self.stale(None, unwell, &Reason::Deleted).await;
+        let Exchange { common, rights, .. } = self.exchange();
+        if common.options.load().keep_deleted {
+            return self.stale(None, unwell, Reason::Deleted).await;
         }
-        if self.request.rights.may_pull(&parts.access).await {
+        if rights.may_pull().await {
             self.entry.forget().await;
         }
         None
@@ -272,25 +278,24 @@ impl Tagged<'_> {
         &self,
         known: Option<Known>,
         error: &UpstreamError,
-        reason: &Reason,
+        reason: Reason,
     ) -> Option<Served> {
-        let request = &self.request;
+        let Exchange { asked, rights, .. } = self.exchange();
         let known = match known {
             Some(known) => known,
             None => match self.entry.known().await {
                 Some(known) => known,
-                None => self.entry.known_to_others(&request.asked.headers).await?,
+                None => self.entry.known_to_others(&asked.headers).await?,
             },
         };
         let kept = self.kept(&known).await?;
-        let access = &request.gateway.parts.access;
-        let may = request.rights.may_have_unasked(access, &kept.record, error).await;
-        may.then(|| request.kept_as(&kept, Outcome::Stale).why(reason))
+        let may = rights.may_have_unasked(&kept.record, error).await;
+        may.then(|| self.request.presented(&kept, known.asked, Provenance::Stale(reason)))
     }
 }
 
 /// The answer to a HEAD from what is known alone; the object itself was not asked for yet.
-fn described(resolution: &Resolution, outcome: Outcome, status: &str) -> Option<Served> {
+fn described(resolution: &Resolution, provenance: Provenance) -> Option<Served> {
     let mut response = Response::new(ResponseBody::Empty);
     let fields = response.headers_mut();
     let media_type = resolution.media_type.as_ref()?.as_str();
@@ -298,27 +303,13 @@ fn described(resolution: &Resolution, outcome: Outcome, status: &str) -> Option<
     fields.insert(header::CONTENT_LENGTH, HeaderValue::from(resolution.size?));
     let digest = HeaderValue::from_str(&resolution.digest.to_string()).ok()?;
     fields.insert("docker-content-digest", digest);
-    fields.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
-    cache_status(fields, status);
-    Some(Served::new(outcome, response))
-}
-
-/// The registry's own answer to a HEAD.
-fn passed_head(answer: &HeadAnswer) -> Served {
-    let mut response = Response::new(ResponseBody::Empty);
-    *response.status_mut() = answer.status;
-    *response.headers_mut() = returned(&answer.headers);
-    // It may be the answer to another client's question.
-    response.headers_mut().remove(header::SET_COOKIE);
-    if !answer.status.is_client_error() {
-        cache_status(response.headers_mut(), "fwd=request");
-    }
-    Served::new(Outcome::Relay, response)
+    say_api_version(fields);
+    Some(Served::new(provenance, response))
 }
 
 /// The registry's 429, from a HEAD, which has no body: asking again for one would make it worse.
 fn too_many_requests(registry: &Registry, answer: &HeadAnswer) -> Served {
-    let mut served = passed_head(answer);
+    let mut served = passed_head(answer.status, &answer.headers);
     let message = format!(
         "{registry}: the registry refuses further requests for now (429 Too Many Requests)"
     );

@@ -4,7 +4,7 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::upstream::client::is_no_credential;
+use crate::upstream::fields::is_no_credential;
 
 /// How our own tokens begin. They open nothing that a request without any would not open: who
 /// makes one up has what everybody has.
@@ -12,7 +12,7 @@ const OWN_TOKEN: &str = "entrepot-";
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Identity {
+pub(crate) enum Identity {
     /// The proxy itself: its configured credentials there, or nobody. What it may pull is open to
     /// every client.
     Shared,
@@ -22,16 +22,16 @@ pub(super) enum Identity {
 
 /// What tells credentials apart without being one: a keyed hash, with a key of this run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Fingerprint([u8; 16]);
+pub(crate) struct Fingerprint([u8; 16]);
 
 /// Tells who asks.
-pub(super) struct Identifier {
+pub(crate) struct Identifier {
     key: hmac::Key,
 }
 
 impl Identifier {
     /// With a new key.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut key = [0; 32];
         // It can only fail where the system has no randomness, and TLS would not work there.
         let _ = SystemRandom::new().fill(&mut key);
@@ -42,7 +42,7 @@ impl Identifier {
     ///
     /// Beside `Authorization` whatever goes to the registry with it and may open something there
     /// counts: who has the one and not the other is somebody else.
-    pub(super) fn identify(&self, headers: &HeaderMap) -> Identity {
+    pub(crate) fn identify(&self, headers: &HeaderMap) -> Identity {
         match headers.get(header::AUTHORIZATION) {
             None => return Identity::Shared,
             Some(first) if is_own_token(first) => return Identity::Shared,
@@ -76,7 +76,7 @@ fn may_open_something(name: &HeaderName) -> bool {
 }
 
 /// Whether a request has a token that this proxy gave out.
-pub(super) fn has_own_token(headers: &HeaderMap) -> bool {
+pub(crate) fn has_own_token(headers: &HeaderMap) -> bool {
     headers.get(header::AUTHORIZATION).is_some_and(is_own_token)
 }
 
@@ -89,7 +89,7 @@ fn is_own_token(value: &HeaderValue) -> bool {
 }
 
 /// A new token of our own.
-pub(super) fn own_token() -> String {
+pub(crate) fn own_token() -> String {
     let mut random = [0; 16];
     let _ = SystemRandom::new().fill(&mut random);
     format!("{OWN_TOKEN}{:032x}", u128::from_be_bytes(random))

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -10,8 +9,8 @@ use entrepot_cache::Reader;
 use http_body::Frame;
 
 use super::body::{FrameResult, StoredBody};
-use super::fill::Source;
-use super::ranges::Span;
+use super::ranges::ByteSpan;
+use crate::gateway::exchange::Source;
 
 /// The parts that are still to be sent, each with its own fields before it.
 pub struct Multipart {
@@ -30,10 +29,10 @@ impl Multipart {
     #[must_use]
     pub(super) fn new(
         reader: &Reader,
-        spans: &[Span],
+        spans: &[ByteSpan],
         length: u64,
         media_type: &str,
-        rescue: Option<&Arc<Source>>,
+        source: &Source,
     ) -> Self {
         let boundary = boundary();
         let mut multipart = Self { boundary, segments: VecDeque::new(), left: 0 };
@@ -45,8 +44,8 @@ impl Multipart {
                 multipart.boundary
             ));
             multipart.left += span.count();
-            let (reader, rescue) = (reader.clone(), rescue.cloned());
-            let body = StoredBody::part(reader, span.first, span.count(), rescue);
+            let (reader, source) = (reader.clone(), source.clone());
+            let body = StoredBody::part(reader, span.first, span.count(), source);
             multipart.segments.push_back(Segment::Stored(body));
         }
         multipart.push_text(format!("\r\n--{}--\r\n", multipart.boundary));

@@ -1,16 +1,15 @@
 //! What tags stand for, as their registries said last.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use entrepot_cache::{Fact, RecordError, Repository};
-use entrepot_oci::{Digest, MediaType, Tag, TagPattern};
+use entrepot_oci::{Digest, MediaType, Tag, UnixSeconds};
 use http::{HeaderMap, header};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::access::Place;
-use super::records::{Standing, Vouched};
+use crate::gateway::access::Place;
 
 /// Tags kept in memory; one that is dropped costs a small read.
 const MOST: u64 = 100_000;
@@ -22,31 +21,13 @@ const MOST_VARIANTS: usize = 16;
 /// A longer `Accept` is known by its digest.
 const LONGEST_ACCEPT: usize = 500;
 
-/// How long tags are served without asking.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TagTtl {
-    /// The first that fits wins.
-    pub rules: Vec<(TagPattern, Duration)>,
-    /// For tags that none fits; `None` leaves them to the next that has a say.
-    pub default: Option<Duration>,
-}
-
-impl TagTtl {
-    /// For `tag`, if this has a say.
-    #[must_use]
-    pub fn of(&self, tag: &Tag) -> Option<Duration> {
-        let rule = self.rules.iter().find(|(pattern, _)| pattern.matches(tag));
-        rule.map(|(_, ttl)| *ttl).or(self.default)
-    }
-}
-
 /// The media types that a client takes, as far as they tell variants of a tag apart: sorted, each
 /// once, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Accept(String);
+pub(in crate::gateway) struct Accept(String);
 
 impl Accept {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(in crate::gateway) fn of(headers: &HeaderMap) -> Self {
         let fields = headers.get_all(header::ACCEPT).iter().filter_map(|field| field.to_str().ok());
         let mut types: Vec<_> = fields
             .flat_map(|field| field.split(','))
@@ -80,17 +61,17 @@ fn accepts(headers: &HeaderMap, media_type: &MediaType) -> bool {
 
 /// What a tag stands for, to a client that takes certain media types.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Resolution {
-    pub(super) digest: Digest,
-    pub(super) media_type: Option<MediaType>,
-    pub(super) size: Option<u64>,
+pub(in crate::gateway) struct Resolution {
+    pub(in crate::gateway) digest: Digest,
+    pub(in crate::gateway) media_type: Option<MediaType>,
+    pub(in crate::gateway) size: Option<u64>,
 }
 
 /// A resolution, and when the registry gave it.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
-    pub(super) resolution: Resolution,
-    pub(super) asked: SystemTime,
+pub(in crate::gateway) struct Known {
+    pub(in crate::gateway) resolution: Resolution,
+    pub(in crate::gateway) asked: SystemTime,
     /// The same, on the clock that nobody sets; unknown when it was in another run.
     seen: Option<Instant>,
     /// Whether it is on record.
@@ -99,7 +80,7 @@ pub(super) struct Known {
 
 impl Known {
     /// How long ago the registry was asked. A clock that has been set back counts as for ever.
-    pub(super) fn age(&self) -> Duration {
+    pub(in crate::gateway) fn age(&self) -> Duration {
         match self.seen {
             Some(seen) => seen.elapsed(),
             None => self.asked.elapsed().unwrap_or(Duration::MAX),
@@ -121,14 +102,24 @@ struct Variant {
     media_type: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
-    asked: u64,
+    asked: UnixSeconds,
 }
 
 impl Variant {
+    fn of(accept: String, resolution: &Resolution, asked: UnixSeconds) -> Self {
+        Self {
+            accept,
+            digest: resolution.digest.to_string(),
+            media_type: resolution.media_type.as_ref().map(ToString::to_string),
+            size: resolution.size,
+            asked,
+        }
+    }
+
     fn known(&self) -> Option<Known> {
         let media_type = self.media_type.as_deref().and_then(MediaType::of_manifest);
         let digest = self.digest.parse().ok()?;
-        let asked = UNIX_EPOCH.checked_add(Duration::from_secs(self.asked))?;
+        let asked = self.asked.time()?;
         Some(Known {
             resolution: Resolution { digest, media_type, size: self.size },
             asked,
@@ -141,7 +132,7 @@ impl Variant {
 type Key = (Place, Tag, Accept);
 
 /// All tags.
-pub(super) struct Tags {
+pub(in crate::gateway) struct Tags {
     known: Cache<Key, Known>,
     /// What is to be written down once its object is kept: engines ask for the tag first, and then
     /// for what it stands for.
@@ -157,7 +148,12 @@ impl Default for Tags {
 
 impl Tags {
     /// The object is kept now: writes down which tag has led to it.
-    pub(super) async fn settle(&self, records: &Repository, place: &Place, digest: &Digest) {
+    pub(in crate::gateway) async fn settle(
+        &self,
+        records: &Repository,
+        place: &Place,
+        digest: &Digest,
+    ) {
         let Some((tag, accept)) = self.unwritten.remove(&(place.clone(), *digest)) else { return };
         let entry = TagEntry { tags: self, records, place, tag: &tag, accept };
         if let Some(known) = self.known.get(&entry.key()) {
@@ -168,7 +164,7 @@ impl Tags {
     }
 
     /// The records of `place` are to be read anew.
-    pub(super) fn forget(&self, place: &Place) {
+    pub(in crate::gateway) fn forget(&self, place: &Place) {
         let known = self.known.iter().filter(|(key, _)| key.0 == *place);
         known.for_each(|(key, _)| self.known.invalidate(&*key));
         let unwritten = self.unwritten.iter().filter(|(key, _)| key.0 == *place);
@@ -177,48 +173,53 @@ impl Tags {
 }
 
 /// All that a record of a tag leads to.
-pub(super) fn digests_of(record: serde_json::Value) -> Vec<Digest> {
+pub(in crate::gateway) fn digests_of(record: serde_json::Value) -> Vec<Digest> {
     let record: Record = serde_json::from_value(record).unwrap_or_default();
     record.variants.iter().filter_map(|variant| variant.digest.parse().ok()).collect()
 }
 
-/// What is on record of a tag, for whichever clients, in no order.
-pub(super) async fn on_record(records: &Repository, tag: &Tag) -> Vec<Standing> {
-    let record: Record = records.fact(Fact::Tag(tag)).await.unwrap_or_default();
-    let known = record.variants.iter().filter_map(Variant::known);
-    known
-        .map(|Known { resolution: Resolution { digest, media_type, .. }, asked, .. }| Standing {
-            digest,
-            media_type,
-            asked,
-        })
-        .collect()
+/// What a tag stands for, to clients that take certain media types.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Which manifest or index.
+    pub digest: Digest,
+    /// Its media type, where the registry said.
+    pub media_type: Option<MediaType>,
+    /// When the registry was last asked.
+    pub asked: SystemTime,
 }
 
-/// Puts on record that a tag stands for this image as of now, to every client that takes it.
-pub(super) async fn set(
+/// What is on record of a tag, for whichever clients, what was asked last first.
+pub async fn standings(records: &Repository, tag: &Tag) -> Vec<Standing> {
+    let record: Record = records.fact(Fact::Tag(tag)).await.unwrap_or_default();
+    let known = record.variants.iter().filter_map(Variant::known);
+    let mut standings: Vec<_> =
+        known
+            .map(|Known { resolution: Resolution { digest, media_type, .. }, asked, .. }| {
+                Standing { digest, media_type, asked }
+            })
+            .collect();
+    standings.sort_by_key(|standing| std::cmp::Reverse(standing.asked));
+    standings
+}
+
+/// Puts on record that a tag stands for this as of now, to every client that takes it.
+pub(in crate::gateway) async fn set(
     records: &Repository,
     tag: &Tag,
-    image: &Vouched<'_>,
+    resolution: &Resolution,
 ) -> Result<(), RecordError> {
-    let asked = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let variant = Variant {
-        accept: String::new(),
-        digest: image.digest.to_string(),
-        media_type: Some(image.media_type.to_string()),
-        size: Some(image.size),
-        asked: asked.as_secs(),
-    };
+    let variant = Variant::of(String::new(), resolution, UnixSeconds::now());
     records.record_fact(Fact::Tag(tag), Record { variants: vec![variant] }).await
 }
 
 /// One tag of one repository, for clients that take certain media types.
-pub(super) struct TagEntry<'a> {
-    pub(super) tags: &'a Tags,
-    pub(super) records: &'a Repository,
-    pub(super) place: &'a Place,
-    pub(super) tag: &'a Tag,
-    pub(super) accept: Accept,
+pub(in crate::gateway) struct TagEntry<'a> {
+    pub(in crate::gateway) tags: &'a Tags,
+    pub(in crate::gateway) records: &'a Repository,
+    pub(in crate::gateway) place: &'a Place,
+    pub(in crate::gateway) tag: &'a Tag,
+    pub(in crate::gateway) accept: Accept,
 }
 
 impl TagEntry<'_> {
@@ -227,7 +228,7 @@ impl TagEntry<'_> {
     }
 
     /// What the tag stood for when the registry was last asked.
-    pub(super) async fn known(&self) -> Option<Known> {
+    pub(in crate::gateway) async fn known(&self) -> Option<Known> {
         if let Some(known) = self.tags.known.get(&self.key()) {
             return Some(known);
         }
@@ -240,7 +241,7 @@ impl TagEntry<'_> {
 
     /// What the tag stood for to other clients, if this one takes that as well: better than nothing
     /// while the registry can't be asked.
-    pub(super) async fn known_to_others(&self, headers: &HeaderMap) -> Option<Known> {
+    pub(in crate::gateway) async fn known_to_others(&self, headers: &HeaderMap) -> Option<Known> {
         let record: Record = self.records.fact(Fact::Tag(self.tag)).await?;
         let known = record.variants.iter().filter_map(Variant::known);
         known.into_iter().find(|known| {
@@ -250,7 +251,7 @@ impl TagEntry<'_> {
     }
 
     /// What the tag stood for when anybody last had it asked.
-    pub(super) async fn latest(
+    pub(in crate::gateway) async fn latest(
         tags: &Tags,
         records: &Repository,
         place: &Place,
@@ -267,7 +268,7 @@ impl TagEntry<'_> {
 
     /// The registry has just said what it stands for. That is written down once the object is kept:
     /// without it nobody is served by it after a restart, and strangers can ask for any tag.
-    pub(super) async fn learn(&self, resolution: Resolution, is_kept: bool) {
+    pub(in crate::gateway) async fn learn(&self, resolution: Resolution, is_kept: bool) {
         let before = self.known().await.filter(|before| before.is_written);
         let (asked, seen) = (SystemTime::now(), Some(Instant::now()));
         let known = Known { resolution, asked, seen, is_written: is_kept };
@@ -289,15 +290,7 @@ impl TagEntry<'_> {
         let mut record: Record = self.records.fact(fact).await.unwrap_or_default();
         record.variants.retain(|variant| variant.accept != self.accept.0);
         record.variants.truncate(MOST_VARIANTS - 1);
-        let asked = known.asked.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let resolution = &known.resolution;
-        let variant = Variant {
-            accept: self.accept.0.clone(),
-            digest: resolution.digest.to_string(),
-            media_type: resolution.media_type.as_ref().map(ToString::to_string),
-            size: resolution.size,
-            asked: asked.as_secs(),
-        };
+        let variant = Variant::of(self.accept.0.clone(), &known.resolution, known.asked.into());
         record.variants.insert(0, variant);
         if let Err(error) = self.records.record_fact(fact, record).await {
             tracing::warn!(tag = %self.tag, %error, "a tag could not be recorded");
@@ -305,7 +298,7 @@ impl TagEntry<'_> {
     }
 
     /// The registry has it no more, for clients that take these media types.
-    pub(super) async fn forget(&self) {
+    pub(in crate::gateway) async fn forget(&self) {
         self.tags.known.invalidate(&self.key());
         let fact = Fact::Tag(self.tag);
         let Some(mut record) = self.records.fact::<Record>(fact).await else { return };
@@ -360,23 +353,6 @@ mod tests {
             });
             assert_eq!(accepts(&headers, &index), expected, "{fields:?}");
         }
-    }
-
-    #[test]
-    fn the_first_rule_that_fits_has_the_say() {
-        let minutes = |n| Duration::from_mins(n);
-        let rules = vec![
-            ("latest".parse().unwrap(), minutes(1)),
-            ("v*".parse().unwrap(), minutes(2)),
-            ("v1".parse().unwrap(), minutes(3)),
-        ];
-        let ttl = TagTtl { rules, default: None };
-        let of = |tag: &str| ttl.of(&tag.parse().unwrap());
-        assert_eq!(of("latest"), Some(minutes(1)));
-        assert_eq!(of("v1"), Some(minutes(2)));
-        assert_eq!(of("1"), None);
-        let with_default = TagTtl { default: Some(minutes(9)), ..ttl };
-        assert_eq!(with_default.of(&"1".parse().unwrap()), Some(minutes(9)));
     }
 
     #[tokio::test]

@@ -1,15 +1,15 @@
 //! Failures, in the words that engines print.
 
+use std::time::Duration;
+
 use entrepot_oci::{ErrorCode, ErrorDocument, Registry};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::ext::ReasonPhrase;
 use serde_json::json;
 
-use super::Served;
 use super::body::ResponseBody;
-use super::headers::cache_status;
-use super::reason::whole_seconds;
-use crate::log::Outcome;
+use super::provenance::{PRODUCT, Provenance, Reason};
+use super::served::Served;
 use crate::upstream::UpstreamError;
 
 /// An error document as a response. Its message also stands in the status line, since that is what
@@ -23,7 +23,7 @@ pub fn error_response(document: &ErrorDocument) -> Response<ResponseBody> {
     }
     let fields = response.headers_mut();
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    fields.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+    say_api_version(fields);
     response
 }
 
@@ -33,40 +33,53 @@ fn phrase(message: &str) -> String {
     message.chars().filter(|c| (' '..='~').contains(c)).take(LONGEST).collect()
 }
 
-/// Whether a status tells of the registry's own state, and nothing of what was asked for.
-pub(super) fn is_trouble(status: StatusCode) -> bool {
-    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
-}
-
 /// The one place where an upstream's failure becomes a status, a code and a message.
-pub(super) fn upstream_failed(registry: &Registry, error: &UpstreamError) -> Served {
-    let (status, code, outcome) = if error.is_refused_here() {
-        (StatusCode::FORBIDDEN, ErrorCode::Denied, Outcome::Denied)
+pub(in crate::gateway) fn upstream_failed(registry: &Registry, error: &UpstreamError) -> Served {
+    let (status, code) = if error.is_refused_here() {
+        (StatusCode::FORBIDDEN, ErrorCode::Denied)
     } else if error.limited_by() == Some(StatusCode::TOO_MANY_REQUESTS) {
-        (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, Outcome::Error)
+        (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests)
     } else if error.is_timeout() {
-        (StatusCode::GATEWAY_TIMEOUT, ErrorCode::Upstream, Outcome::Error)
+        (StatusCode::GATEWAY_TIMEOUT, ErrorCode::Upstream)
     } else if error.is_known() || error.retry_after().is_some() {
-        (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Upstream, Outcome::Error)
+        (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Upstream)
     } else {
-        (StatusCode::BAD_GATEWAY, ErrorCode::Upstream, Outcome::Error)
+        (StatusCode::BAD_GATEWAY, ErrorCode::Upstream)
     };
     let message = format!("{registry}: {error}");
     let mut document = ErrorDocument::new(status, code, message);
-    document.detail = Some(json!({ "registry": registry.as_str(), "proxy": super::PRODUCT }));
+    document.detail = Some(json!({ "registry": registry.as_str(), "proxy": PRODUCT }));
     let mut response = error_response(&document);
-    cache_status(response.headers_mut(), "fwd=miss");
     if let Some(wait) = error.retry_after() {
         let seconds = HeaderValue::from(whole_seconds(wait));
         response.headers_mut().insert(header::RETRY_AFTER, seconds);
     }
-    Served { response, outcome, reason: Some(error.to_string()) }
+    let reason = Reason::Because(error.to_string());
+    let is_ours = error.is_refused_here();
+    let provenance = if is_ours { Provenance::Denied } else { Provenance::Failed }(reason);
+    Served::new(provenance, response)
 }
 
 /// An upstream answered, but with something that can't be what was asked for.
-pub(super) fn unusable(registry: &Registry, reason: &str) -> Served {
+pub(in crate::gateway) fn unusable(registry: &Registry, reason: &str) -> Served {
     let message = format!("{registry}: an unusable answer: {reason}");
     let document = ErrorDocument::new(StatusCode::BAD_GATEWAY, ErrorCode::Upstream, message);
-    let response = error_response(&document);
-    Served { response, outcome: Outcome::Error, reason: Some(reason.to_owned()) }
+    let failed = Provenance::Failed(Reason::Because(reason.to_owned()));
+    Served::new(failed, error_response(&document))
+}
+
+/// The proxy itself refuses a request.
+pub(in crate::gateway) fn denied(document: &ErrorDocument) -> Served {
+    let reason = Reason::Because(document.message.clone());
+    Served::new(Provenance::Denied(reason), error_response(document))
+}
+
+/// What every answer of the API says of itself.
+pub(in crate::gateway) fn say_api_version(fields: &mut HeaderMap) {
+    fields.insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+}
+
+/// A wait in words that fit `Retry-After`: whole seconds, at least one.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }

@@ -6,7 +6,7 @@ use entrepot_oci::Registry;
 use http::{HeaderMap, header};
 use moka::sync::Cache;
 
-use super::headers::text;
+use super::fields::text;
 use super::identity::Identity;
 
 /// Pairs of registry and identity kept at a time.
@@ -36,7 +36,7 @@ impl Quota {
 }
 
 /// The quotas of all.
-pub(super) struct Quotas(Cache<(Registry, Identity), Quota>);
+pub(crate) struct Quotas(Cache<(Registry, Identity), Quota>);
 
 impl Default for Quotas {
     fn default() -> Self {
@@ -46,20 +46,20 @@ impl Default for Quotas {
 
 impl Quotas {
     /// Notes what an answer tells, if it tells anything.
-    pub(super) fn note(&self, registry: &Registry, identity: &Identity, headers: &HeaderMap) {
+    pub(crate) fn note(&self, registry: &Registry, identity: &Identity, headers: &HeaderMap) {
         if let Some(quota) = read(headers) {
             self.0.insert((registry.clone(), identity.clone()), quota);
         }
     }
 
     /// Pulls that are left to somebody, where the registry counts them.
-    pub(super) fn remaining(&self, registry: &Registry, identity: &Identity) -> Option<u64> {
+    pub(crate) fn remaining(&self, registry: &Registry, identity: &Identity) -> Option<u64> {
         let quota = self.0.get(&(registry.clone(), identity.clone()))?;
         quota.is_current().then_some(quota.remaining)
     }
 
     /// The proxy's own quota at each registry.
-    pub(super) fn shared(&self) -> Vec<(Registry, Quota)> {
+    pub(crate) fn shared(&self) -> Vec<(Registry, Quota)> {
         let ours = self.0.iter().filter(|(key, _)| key.1 == Identity::Shared);
         let current = ours.filter(|(_, quota)| quota.is_current());
         current.map(|(key, quota)| (key.0.clone(), quota)).collect()

@@ -1,27 +1,25 @@
 //! A body whose disk fails goes on from the registry, so that no pull breaks because of ours.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use entrepot_cache::{ReadError, Reader};
 use entrepot_oci::Hasher;
-use http::{Response, header};
+use http::Response;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 
-use super::blobs::is_plain_content;
 use super::body::{ResponseBody, ResponseError, VerifiedBody};
-use super::fill::{Source, starts_at};
-use super::headers::append;
+use crate::gateway::exchange::Source;
+use crate::registry::answer::{is_plain_content, starts_at};
 use crate::upstream::body::IdleBody;
 
 /// How long a disk may take to deliver bytes that it has: one that hangs for longer is gone past.
 const STALL: Duration = Duration::from_secs(5);
 
-/// What is being sent of an object.
+/// What is still to be sent of an object.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Span {
+pub(super) struct Remainder {
     /// The next byte.
     pub(super) offset: u64,
     /// How many are to come; unknown while the object's length is.
@@ -30,7 +28,7 @@ pub(super) struct Span {
     pub(super) is_whole: bool,
 }
 
-impl Span {
+impl Remainder {
     /// What of a registry's frame belongs to it: some send more than they were asked for.
     pub(super) fn take(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
         let left = self.left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
@@ -98,17 +96,17 @@ impl StoreFailure {
 
 /// The rest of an object from where the store has failed.
 pub(super) async fn rest(
-    source: Arc<Source>,
+    source: Source,
     reader: Reader,
-    span: Span,
+    remainder: Remainder,
 ) -> Result<ResponseBody, ResponseError> {
     let digest = *reader.digest();
     tracing::warn!(%digest, "the store does not deliver an object: going on from the registry");
-    source.caller.parts.upstream.metrics().rescued();
-    let rest = if span.is_whole {
-        whole(&source, &reader, span.offset).await
+    source.exchange.common.metrics().rescued();
+    let rest = if remainder.is_whole {
+        whole(&source, &reader, remainder.offset).await
     } else {
-        part(&source, span).await
+        part(&source, remainder).await
     };
     rest.map_err(ResponseError::from)
 }
@@ -176,25 +174,19 @@ async fn is_same(reader: &Reader, mut offset: u64, mut expected: &[u8]) -> bool 
 }
 
 /// The rest of a part, unverified as parts are.
-async fn part(source: &Source, span: Span) -> Result<ResponseBody, RescueError> {
-    let Some(last) = span.left.and_then(|left| (span.offset + left).checked_sub(1)) else {
+async fn part(source: &Source, remainder: Remainder) -> Result<ResponseBody, RescueError> {
+    let Remainder { offset, left, .. } = remainder;
+    let Some(last) = left.and_then(|left| (offset + left).checked_sub(1)) else {
         return Err(RescueError::Registry("the length is not known".to_owned()));
     };
-    let response = ask(source, Some((span.offset, last))).await?;
-    if !starts_at(&response, span.offset) {
+    let response = ask(source, Some(&format!("bytes={offset}-{last}"))).await?;
+    if !starts_at(&response, offset) {
         return Err(RescueError::Registry(format!("it answered {}", response.status())));
     }
     Ok(ResponseBody::upstream(response.into_body()))
 }
 
-async fn ask(
-    source: &Source,
-    range: Option<(u64, u64)>,
-) -> Result<Response<IdleBody>, RescueError> {
-    let mut headers = source.headers.clone();
-    if let Some((first, last)) = range {
-        append(&mut headers, header::RANGE, &format!("bytes={first}-{last}"));
-    }
-    let asked = source.caller.follow(http::Method::GET, &source.target, &headers).await;
+async fn ask(source: &Source, range: Option<&str>) -> Result<Response<IdleBody>, RescueError> {
+    let asked = source.ask(range).await;
     asked.map(|answer| answer.response).map_err(|error| RescueError::Registry(error.to_string()))
 }

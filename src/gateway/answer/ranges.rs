@@ -6,14 +6,14 @@ const MAX_RANGES: usize = 16;
 
 /// From the first to the last byte, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
+pub struct ByteSpan {
     /// Offset of the first byte.
     pub first: u64,
     /// Offset of the last byte.
     pub last: u64,
 }
 
-impl Span {
+impl ByteSpan {
     /// How many bytes it has, at least 1.
     #[must_use]
     pub fn count(self) -> u64 {
@@ -29,13 +29,13 @@ impl Span {
 
 /// The part of an object that an answer carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub enum Selected {
     /// All of it: 200.
     Whole,
     /// One span: 206.
-    One(Span),
+    One(ByteSpan),
     /// Several, in the order asked for: 206 with `multipart/byteranges`.
-    Several(Vec<Span>),
+    Several(Vec<ByteSpan>),
     /// Nothing of it can be sent: 416.
     Unsatisfiable,
 }
@@ -87,27 +87,29 @@ impl ByteRanges {
     /// Ranges beyond the end are left out as long as one is within. Ranges that together are longer
     /// than the object get the object: they overlap, and would only multiply the traffic.
     #[must_use]
-    pub fn of(&self, length: u64) -> Part {
+    pub fn of(&self, length: u64) -> Selected {
         let spans: Vec<_> = self.0.iter().filter_map(|range| range.of(length)).collect();
         let total = spans.iter().map(|span| u128::from(span.count())).sum::<u128>();
         match spans.as_slice() {
-            [] => Part::Unsatisfiable,
-            [span] => Part::One(*span),
-            _ if total > u128::from(length) => Part::Whole,
-            _ => Part::Several(spans),
+            [] => Selected::Unsatisfiable,
+            [span] => Selected::One(*span),
+            _ if total > u128::from(length) => Selected::Whole,
+            _ => Selected::Several(spans),
         }
     }
 }
 
 impl ByteRange {
-    fn of(self, length: u64) -> Option<Span> {
+    fn of(self, length: u64) -> Option<ByteSpan> {
         let end = length.checked_sub(1)?;
         match self {
             Self::Suffix(0) => None,
-            Self::Suffix(count) => Some(Span { first: length.saturating_sub(count), last: end }),
+            Self::Suffix(count) => {
+                Some(ByteSpan { first: length.saturating_sub(count), last: end })
+            }
             Self::From { first, .. } if first > end => None,
             Self::From { first, last } => {
-                Some(Span { first, last: last.map_or(end, |last| last.min(end)) })
+                Some(ByteSpan { first, last: last.map_or(end, |last| last.min(end)) })
             }
         }
     }
@@ -137,51 +139,51 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn of_ten(value: &str) -> Option<Part> {
+    fn of_ten(value: &str) -> Option<Selected> {
         ByteRanges::parse(value).map(|ranges| ranges.of(10))
     }
 
-    fn span(first: u64, last: u64) -> Span {
-        Span { first, last }
+    fn span(first: u64, last: u64) -> ByteSpan {
+        ByteSpan { first, last }
     }
 
     #[test]
     fn single_ranges_are_understood() {
         let cases = [
-            ("bytes=0-0", Part::One(span(0, 0))),
-            ("bytes=2-5", Part::One(span(2, 5))),
-            ("bytes=2-", Part::One(span(2, 9))),
-            ("bytes=2-100", Part::One(span(2, 9))),
-            ("bytes=-3", Part::One(span(7, 9))),
-            ("bytes=-30", Part::One(span(0, 9))),
-            ("BYTES=0-", Part::One(span(0, 9))),
-            ("bytes=0-99999999999999999999999", Part::One(span(0, 9))),
-            ("bytes=10-", Part::Unsatisfiable),
-            ("bytes=-0", Part::Unsatisfiable),
+            ("bytes=0-0", Selected::One(span(0, 0))),
+            ("bytes=2-5", Selected::One(span(2, 5))),
+            ("bytes=2-", Selected::One(span(2, 9))),
+            ("bytes=2-100", Selected::One(span(2, 9))),
+            ("bytes=-3", Selected::One(span(7, 9))),
+            ("bytes=-30", Selected::One(span(0, 9))),
+            ("BYTES=0-", Selected::One(span(0, 9))),
+            ("bytes=0-99999999999999999999999", Selected::One(span(0, 9))),
+            ("bytes=10-", Selected::Unsatisfiable),
+            ("bytes=-0", Selected::Unsatisfiable),
         ];
         for (value, expected) in cases {
             assert_eq!(of_ten(value), Some(expected), "{value}");
         }
         for empty in ["bytes=0-", "bytes=-1"] {
-            assert_eq!(ByteRanges::parse(empty).unwrap().of(0), Part::Unsatisfiable);
+            assert_eq!(ByteRanges::parse(empty).unwrap().of(0), Selected::Unsatisfiable);
         }
     }
 
     #[test]
     fn several_ranges_are_understood() {
         let cases = [
-            ("bytes=0-1,4-5", Part::Several(vec![span(0, 1), span(4, 5)])),
-            ("bytes=8-, 0-1", Part::Several(vec![span(8, 9), span(0, 1)])),
-            ("bytes=0-1,-1", Part::Several(vec![span(0, 1), span(9, 9)])),
-            ("bytes=0-1,20-30", Part::One(span(0, 1))),
-            ("bytes=20-30,40-", Part::Unsatisfiable),
-            ("bytes=0-9,0-9", Part::Whole),
+            ("bytes=0-1,4-5", Selected::Several(vec![span(0, 1), span(4, 5)])),
+            ("bytes=8-, 0-1", Selected::Several(vec![span(8, 9), span(0, 1)])),
+            ("bytes=0-1,-1", Selected::Several(vec![span(0, 1), span(9, 9)])),
+            ("bytes=0-1,20-30", Selected::One(span(0, 1))),
+            ("bytes=20-30,40-", Selected::Unsatisfiable),
+            ("bytes=0-9,0-9", Selected::Whole),
         ];
         for (value, expected) in cases {
             assert_eq!(of_ten(value), Some(expected), "{value}");
         }
         let many = |count| format!("bytes={}", vec!["0-0"; count].join(","));
-        assert!(matches!(of_ten(&many(2)), Some(Part::Several(_))));
+        assert!(matches!(of_ten(&many(2)), Some(Selected::Several(_))));
         assert!(ByteRanges::parse(&many(MAX_RANGES)).is_some());
         assert_eq!(ByteRanges::parse(&many(MAX_RANGES + 1)), None);
     }
@@ -220,9 +222,9 @@ mod tests {
             length in 0u64..10_000,
         ) {
             let spans = match ByteRanges::parse(&value).map(|ranges| ranges.of(length)) {
-                Some(Part::One(span)) => vec![span],
-                Some(Part::Several(spans)) => spans,
-                Some(Part::Whole | Part::Unsatisfiable) | None => Vec::new(),
+                Some(Selected::One(span)) => vec![span],
+                Some(Selected::Several(spans)) => spans,
+                Some(Selected::Whole | Selected::Unsatisfiable) | None => Vec::new(),
             };
             for span in spans {
                 prop_assert!(span.first <= span.last && span.last < length);

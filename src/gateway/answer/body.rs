@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -10,9 +9,9 @@ use entrepot_cache::{ReadError, Reader};
 use entrepot_oci::{Digest, Hasher};
 use http_body::{Body, Frame, SizeHint};
 
-use super::fill::Source;
 use super::multipart::Multipart;
-use super::rescue::{self, RescueError, Span, StoreFailure};
+use super::rescue::{self, Remainder, RescueError, StoreFailure};
+use crate::gateway::exchange::Source;
 use crate::upstream::body::{BodyError, IdleBody};
 
 /// Bytes read from the store at a time: large enough that system calls and TLS records cost
@@ -66,7 +65,7 @@ impl ResponseBody {
         Self::Multipart(Box::new(body))
     }
 
-    pub(super) fn upstream(body: IdleBody) -> Self {
+    pub(in crate::gateway) fn upstream(body: IdleBody) -> Self {
         Self::Upstream(Box::new(body))
     }
 }
@@ -97,7 +96,7 @@ impl Body for ResponseBody {
             Self::Full(bytes) => bytes.is_none(),
             Self::Upstream(body) => body.is_end_stream(),
             Self::Verified(body) => body.state.is_none() && body.held.is_none(),
-            Self::Stored(body) => body.span.left == Some(0),
+            Self::Stored(body) => body.remainder.left == Some(0),
             Self::Multipart(body) => body.length() == 0,
         }
     }
@@ -111,7 +110,7 @@ impl Body for ResponseBody {
             Self::Upstream(body) => body.size_hint(),
             Self::Verified(body) => body.body.size_hint(),
             Self::Stored(body) => {
-                body.span.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+                body.remainder.left.map_or_else(SizeHint::default, SizeHint::with_exact)
             }
             Self::Multipart(body) => SizeHint::with_exact(body.length()),
         }
@@ -125,8 +124,9 @@ type Working<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// Where the store fails, the rest comes from the registry.
 pub struct StoredBody {
     reader: Reader,
-    span: Span,
-    rescue: Option<Arc<Source>>,
+    remainder: Remainder,
+    /// Where the rest is to be had if the store fails; taken once.
+    source: Option<Source>,
     state: StoredState,
 }
 
@@ -141,25 +141,20 @@ enum StoredState {
 
 impl StoredBody {
     /// All of `reader`'s bytes.
-    pub(super) fn whole(reader: Reader, rescue: Option<Arc<Source>>) -> Self {
-        let span = Span { offset: 0, left: reader.size(), is_whole: true };
-        Self { reader, span, rescue, state: StoredState::Idle }
+    pub(super) fn whole(reader: Reader, source: Source) -> Self {
+        let remainder = Remainder { offset: 0, left: reader.size(), is_whole: true };
+        Self { reader, remainder, source: Some(source), state: StoredState::Idle }
     }
 
     /// The bytes of `reader` from `offset`, `length` of them.
-    pub(super) fn part(
-        reader: Reader,
-        offset: u64,
-        length: u64,
-        rescue: Option<Arc<Source>>,
-    ) -> Self {
-        let span = Span { offset, left: Some(length), is_whole: false };
-        Self { reader, span, rescue, state: StoredState::Idle }
+    pub(super) fn part(reader: Reader, offset: u64, length: u64, source: Source) -> Self {
+        let remainder = Remainder { offset, left: Some(length), is_whole: false };
+        Self { reader, remainder, source: Some(source), state: StoredState::Idle }
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<FrameResult> {
         loop {
-            if self.span.left == Some(0) {
+            if self.remainder.left == Some(0) {
                 return Poll::Ready(None);
             }
             match &mut self.state {
@@ -177,15 +172,15 @@ impl StoredBody {
                 },
                 StoredState::Rest(rest) => {
                     let frame = ready!(Pin::new(rest.as_mut()).poll_frame(cx));
-                    return Poll::Ready(frame.map(|frame| frame.map(|f| self.span.take(f))));
+                    return Poll::Ready(frame.map(|frame| frame.map(|f| self.remainder.take(f))));
                 }
             }
         }
     }
 
     fn reading(&self) -> StoredState {
-        let most = self.span.left.map_or(CHUNK, |left| usize::try_from(left).unwrap_or(CHUNK));
-        let reading = rescue::read(self.reader.clone(), self.span.offset, most.min(CHUNK));
+        let most = self.remainder.left.map_or(CHUNK, |left| usize::try_from(left).unwrap_or(CHUNK));
+        let reading = rescue::read(self.reader.clone(), self.remainder.offset, most.min(CHUNK));
         StoredState::Reading(Box::pin(reading))
     }
 
@@ -194,15 +189,15 @@ impl StoredBody {
         let failure = match read {
             Ok(bytes) if bytes.is_empty() => return Some(None),
             Ok(bytes) => {
-                self.span.advance(bytes.len());
+                self.remainder.advance(bytes.len());
                 return Some(Some(Ok(Frame::data(bytes))));
             }
             Err(failure) => failure,
         };
-        let Some(source) = self.rescue.take().filter(|_| failure.is_of_disk()) else {
+        let Some(source) = self.source.take().filter(|_| failure.is_of_disk()) else {
             return Some(Some(Err(failure.into_error())));
         };
-        let rest = rescue::rest(source, self.reader.clone(), self.span);
+        let rest = rescue::rest(source, self.reader.clone(), self.remainder);
         self.state = StoredState::Rescuing(Box::pin(rest));
         None
     }

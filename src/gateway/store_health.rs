@@ -1,8 +1,9 @@
 //! A store that can't take downloads for now: a full disk, a failing one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::log::chain;
@@ -30,7 +31,7 @@ impl Trouble {
     pub(super) fn note(&self, error: &dyn std::error::Error) {
         self.1.add_one();
         let is_news = !self.is_recent();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.0.lock() = Some(Instant::now());
         if is_news {
             let cause = error.source().map(chain);
             tracing::error!(%error, cause, "the store can't take downloads: they are passed on unkept");
@@ -43,7 +44,7 @@ impl Trouble {
 
     /// Whether downloads go past the store.
     pub(super) fn is_recent(&self) -> bool {
-        let failed = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = *self.0.lock();
         failed.is_some_and(|failed| failed.elapsed() < PAUSE)
     }
 }

@@ -1,0 +1,21 @@
+//! From what is kept, or what a registry sends, to HTTP.
+//!
+//! - `served`: an answer, with where it came from
+//! - `provenance`: where it came from, and why: one value for log, metrics and `Cache-Status`
+//! - `object`: an object of the store as a response
+//! - `ranges`: which part of an object is asked for
+//! - `multipart`: several parts of it in one body
+//! - `passed`: a registry's answer as it came
+//! - `body`: the bodies that clients receive
+//! - `rescue`: bodies that go on from the registry when the store fails
+//! - `errors`: failures, in the words that engines print
+
+pub mod body;
+pub(super) mod errors;
+mod multipart;
+pub(super) mod object;
+pub(super) mod passed;
+pub(super) mod provenance;
+pub mod ranges;
+mod rescue;
+pub(super) mod served;

@@ -1,0 +1,69 @@
+//! A registry's answer as it came.
+
+use entrepot_oci::Digest;
+use http::{HeaderMap, Response, StatusCode, header};
+use http_body::Body as _;
+
+use super::body::{ResponseBody, VerifiedBody};
+use super::provenance::{Forward, Provenance};
+use super::served::Served;
+use crate::registry::fields::returned;
+use crate::upstream::body::IdleBody;
+
+/// An upstream's answer without the fields that end here.
+pub(in crate::gateway) fn passed_on(response: Response<IdleBody>, why: Forward) -> Served {
+    let (head, body) = response.into_parts();
+    let mut passed = Response::new(ResponseBody::upstream(body));
+    *passed.headers_mut() = returned_with(&head.headers, passed.body());
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked for another protocol: `Upgrade` is not passed on.
+        *passed.status_mut() = StatusCode::BAD_GATEWAY;
+        *passed.body_mut() = ResponseBody::Empty;
+    } else {
+        *passed.status_mut() = head.status;
+    }
+    signed_unless_refusal(Provenance::Relayed(why), passed)
+}
+
+/// A registry's answer of which the body is not there any more, or was never.
+pub(in crate::gateway) fn passed_head(status: StatusCode, fields: &HeaderMap) -> Served {
+    let mut response = Response::new(ResponseBody::Empty);
+    *response.status_mut() = status;
+    *response.headers_mut() = returned(fields);
+    // It may be the answer to another client's question.
+    response.headers_mut().remove(header::SET_COOKIE);
+    signed_unless_refusal(Provenance::Relayed(Forward::Request), response)
+}
+
+/// A refusal looks the same whether the object is here or not.
+fn signed_unless_refusal(provenance: Provenance, response: Response<ResponseBody>) -> Served {
+    if response.status().is_client_error() {
+        Served::unsigned(provenance, response)
+    } else {
+        Served::new(provenance, response)
+    }
+}
+
+/// A whole object, completed only if it has this digest; `on_success` runs then.
+pub(in crate::gateway) fn passed_verified(
+    response: Response<IdleBody>,
+    digest: &Digest,
+    on_success: Box<dyn FnOnce() + Send>,
+    provenance: Provenance,
+) -> Served {
+    let (head, body) = response.into_parts();
+    let verified = VerifiedBody::new(body, *digest, on_success);
+    let mut passed = Response::new(ResponseBody::Verified(Box::new(verified)));
+    *passed.headers_mut() = returned_with(&head.headers, passed.body());
+    Served::new(provenance, passed)
+}
+
+/// What of a registry's response fields goes to the client along with `body`. A length beside
+/// another framing is not the body's (RFC 9112 §6.3), and would cut it short here.
+fn returned_with(from: &HeaderMap, body: &ResponseBody) -> HeaderMap {
+    let mut fields = returned(from);
+    if body.size_hint().exact().is_none() {
+        fields.remove(header::CONTENT_LENGTH);
+    }
+    fields
+}

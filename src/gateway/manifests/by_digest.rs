@@ -1,0 +1,290 @@
+//! Manifests by digest.
+//!
+//! What a digest names never goes stale: once it is here, only the right to it is a question.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use entrepot_cache::{ContentRecord, Lookup, Presence, Reader};
+use entrepot_oci::{Algorithm, Digest, MediaType};
+use http::{HeaderMap, Method, Response, header};
+
+use super::Manifests;
+use crate::collapse::Turn;
+use crate::gateway::access::Place;
+use crate::gateway::answer::body::ResponseBody;
+use crate::gateway::answer::errors::unusable;
+use crate::gateway::answer::object::{Presentation, respond};
+use crate::gateway::answer::passed::{passed_on, passed_verified};
+use crate::gateway::answer::provenance::{Forward, Provenance, Reason};
+use crate::gateway::answer::served::Served;
+use crate::gateway::exchange::{Exchange, Source};
+use crate::registry::answer::{
+    consents, content_length, digest_of, is_plain_content, named_digest, refuse_trouble,
+};
+use crate::registry::fields::{for_content, for_whole_content, returned, text};
+use crate::registry::identity::Identity;
+use crate::upstream::body::IdleBody;
+use crate::upstream::{Target, UpstreamError};
+
+/// The largest manifest kept. The specification asks registries for at least 4 MiB; engines take
+/// little more.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// How long a request waits for another that fetches the same.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A request for a manifest.
+pub(super) struct ManifestRequest<'a> {
+    pub(super) manifests: &'a Manifests,
+    pub(super) exchange: Arc<Exchange>,
+}
+
+/// A manifest in the store, and what is known of it here.
+pub(super) struct KeptManifest {
+    pub(super) reader: Reader,
+    pub(super) media_type: MediaType,
+    pub(super) record: ContentRecord,
+    /// Whether the registry has shown it in this repository, rather than in another.
+    pub(super) belongs: bool,
+}
+
+/// What is fetched by one for all who wait.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Fetch {
+    place: Place,
+    identity: Identity,
+    path: String,
+}
+
+impl ManifestRequest<'_> {
+    pub(super) async fn by_digest(self, digest: &Digest) -> Result<Served, UpstreamError> {
+        if let Some(kept) = self.kept(digest).await {
+            if kept.belongs && self.exchange.rights.may_pull().await {
+                return Ok(self.as_kept(&kept, Provenance::Kept(None)));
+            }
+            match Box::pin(self.is_confirmed(&kept, digest)).await {
+                Ok(true) => return Ok(self.as_kept(&kept, Provenance::Kept(None))),
+                Ok(false) => {}
+                Err(error) => match Box::pin(self.without_registry(&kept, &error)).await {
+                    Some(served) => return Ok(served),
+                    None if error.is_known() => return Err(error),
+                    None => {}
+                },
+            }
+        }
+        if self.exchange.asked.method == Method::HEAD {
+            return Box::pin(self.head()).await;
+        }
+        let target = self.exchange.asked.target();
+        Box::pin(self.fetch(target, Some(digest))).await
+    }
+
+    /// Asks whether the registry would serve this client the manifest here.
+    async fn is_confirmed(
+        &self,
+        kept: &KeptManifest,
+        digest: &Digest,
+    ) -> Result<bool, UpstreamError> {
+        let Exchange { asked, rights, .. } = &*self.exchange;
+        let answer = self.exchange.inquire(&for_whole_content(&asked.headers), None).await?;
+        refuse_trouble(&asked.authority, &answer)?;
+        let consents = consents(&answer, digest, kept.reader.size());
+        if consents {
+            rights.grant().await;
+            self.note_belonging(kept, digest).await;
+        }
+        Ok(consents)
+    }
+
+    /// The registry has said that the manifest is here.
+    pub(super) async fn note_belonging(&self, kept: &KeptManifest, digest: &Digest) {
+        if !kept.belongs {
+            self.exchange.rights.belongs(digest, Some(&kept.media_type)).await;
+        }
+    }
+
+    /// What is served while the registry can't say whether it may be.
+    async fn without_registry(&self, kept: &KeptManifest, error: &UpstreamError) -> Option<Served> {
+        let may = kept.belongs && self.exchange.rights.may_have_unasked(&kept.record, error).await;
+        let reason = Reason::Unreachable(error.to_string());
+        may.then(|| self.as_kept(kept, Provenance::Kept(Some(reason))))
+    }
+
+    /// The registry's own answer to a HEAD.
+    async fn head(&self) -> Result<Served, UpstreamError> {
+        let Exchange { asked, rights, .. } = &*self.exchange;
+        let headers = for_content(&asked.headers);
+        let answer = self.exchange.follow(Method::HEAD, &asked.target(), &headers).await?;
+        if named_digest(answer.response.status(), answer.response.headers()).is_some() {
+            rights.grant().await;
+        }
+        Ok(passed_on(answer.response, Forward::Request))
+    }
+
+    /// The manifest, if it is kept and this registry has delivered it.
+    pub(super) async fn kept(&self, digest: &Digest) -> Option<KeptManifest> {
+        let Exchange { common, asked, rights, .. } = &*self.exchange;
+        if common.store.contains(digest) != Presence::Kept {
+            return None;
+        }
+        let (belongs, record) = match rights.content(digest).await {
+            Some(record) => (true, record),
+            None => (false, rights.delivered(digest).await?),
+        };
+        let media_type = MediaType::of_manifest(record.media_type.as_deref()?)?;
+        match common.store.lookup(digest, asked.registry.as_str()).await {
+            Lookup::Kept(reader) => Some(KeptManifest { reader, media_type, record, belongs }),
+            Lookup::InFlight(_) | Lookup::Absent(_) => None,
+        }
+    }
+
+    /// A kept manifest, as old as its delivery.
+    fn as_kept(&self, kept: &KeptManifest, provenance: Provenance) -> Served {
+        self.presented(kept, kept.record.recorded, provenance)
+    }
+
+    /// A kept manifest, as old as that.
+    pub(super) fn presented(
+        &self,
+        kept: &KeptManifest,
+        since: SystemTime,
+        provenance: Provenance,
+    ) -> Served {
+        self.shown(kept.reader.clone(), &kept.media_type, Some(since), provenance)
+    }
+
+    fn shown(
+        &self,
+        reader: Reader,
+        media_type: &MediaType,
+        since: Option<SystemTime>,
+        provenance: Provenance,
+    ) -> Served {
+        let source = Source::of_manifest(&self.exchange, reader.digest());
+        let media_type = media_type.as_str();
+        respond(reader, Presentation { media_type, provenance, since, source })
+    }
+
+    /// Gets a manifest, keeps it if it is one, and serves it. Who asks for the same meanwhile waits,
+    /// and is served from the store.
+    pub(super) async fn fetch(
+        self,
+        target: Target,
+        expected: Option<&Digest>,
+    ) -> Result<Served, UpstreamError> {
+        let Exchange { asked, client, rights, .. } = &*self.exchange;
+        let (place, identity) = (rights.place().clone(), client.identity.clone());
+        let path = target.path_and_query.clone();
+        let turn = self.manifests.fetches.turn(Fetch { place, identity, path }, PATIENCE).await;
+        // It may have come since it was looked for, by whomever it was fetched.
+        let known = match &turn {
+            Turn::Told(fetched) => Some(fetched.clone()?),
+            Turn::Lead(_) | Turn::GivenUp | Turn::Late => expected.copied(),
+        };
+        if let Some(digest) = known
+            && let Some(kept) = self.kept(&digest).await
+            && kept.belongs
+            && rights.may_pull().await
+        {
+            if let Turn::Lead(permit) = turn {
+                permit.tell(Ok(digest));
+            }
+            return Ok(self.as_kept(&kept, Provenance::Joined));
+        }
+        let headers = for_whole_content(&asked.headers);
+        let fetched = match self.exchange.follow(Method::GET, &target, &headers).await {
+            Ok(answer) => self.keep_answer(answer.response, expected).await,
+            Err(error) => {
+                let error = Arc::new(error);
+                if let Turn::Lead(permit) = turn {
+                    permit.tell(Err(error.clone()));
+                }
+                return Err(error.into());
+            }
+        };
+        if let Turn::Lead(permit) = turn {
+            match fetched.kept {
+                Some(digest) => permit.tell(Ok(digest)),
+                None => permit.give_up(),
+            }
+        }
+        Ok(fetched.served)
+    }
+
+    async fn keep_answer(
+        &self,
+        response: Response<IdleBody>,
+        expected: Option<&Digest>,
+    ) -> Fetched {
+        let media_type =
+            text(response.headers(), header::CONTENT_TYPE).and_then(MediaType::of_manifest);
+        let too_long = content_length(&response).is_some_and(|length| length > MAX_BYTES as u64);
+        let media_type = match media_type {
+            Some(media_type) if is_plain_content(&response) && !too_long => media_type,
+            _ => return not_a_manifest(response, expected).into(),
+        };
+        let Exchange { common, asked, rights, .. } = &*self.exchange;
+        let (head, body) = response.into_parts();
+        let bytes = match body.whole(MAX_BYTES).await {
+            Ok(bytes) => bytes,
+            Err(error) => return unusable(&asked.registry, &error.to_string()).into(),
+        };
+        let expected = expected.copied().or_else(|| digest_of(&head.headers));
+        let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+        let digest = Digest::of(algorithm, &bytes);
+        if expected.is_some_and(|expected| expected != digest) {
+            common.metrics().mismatched();
+            let reason = "the manifest's bytes do not match its digest";
+            return unusable(&asked.registry, reason).into();
+        }
+        rights.grant().await;
+        match self.keep(&digest, &bytes, &media_type).await {
+            Some(reader) => {
+                let served = self.shown(reader, &media_type, None, Provenance::Stored);
+                Fetched { served, kept: Some(digest) }
+            }
+            None => passed_whole(&head.headers, bytes).into(),
+        }
+    }
+
+    async fn keep(&self, digest: &Digest, bytes: &Bytes, media_type: &MediaType) -> Option<Reader> {
+        let Exchange { common, rights, .. } = &*self.exchange;
+        // On record before it can be found.
+        rights.deliver(digest, Some(media_type)).await;
+        let kept = common.store.put(digest, bytes.clone()).await;
+        let reader = kept
+            .inspect_err(|error| tracing::warn!(%digest, %error, "a manifest could not be kept"))
+            .ok()?;
+        self.manifests.tags.settle(rights.records(), rights.place(), digest).await;
+        Some(reader)
+    }
+}
+
+/// What came of a GET.
+struct Fetched {
+    served: Served,
+    /// Under which name it is kept, if it is.
+    kept: Option<Digest>,
+}
+
+impl From<Served> for Fetched {
+    fn from(served: Served) -> Self {
+        Self { served, kept: None }
+    }
+}
+
+/// Something else than a manifest, as it came; under a digest's name only if it has that digest.
+fn not_a_manifest(response: Response<IdleBody>, expected: Option<&Digest>) -> Served {
+    let Some(digest) = expected.filter(|_| is_plain_content(&response)) else {
+        return passed_on(response, Forward::Miss);
+    };
+    passed_verified(response, digest, Box::new(|| {}), Provenance::Relayed(Forward::Miss))
+}
+
+/// A manifest that could not be kept, as it came.
+fn passed_whole(fields: &HeaderMap, bytes: Bytes) -> Served {
+    let mut response = Response::new(ResponseBody::full(bytes));
+    *response.headers_mut() = returned(fields);
+    Served::new(Provenance::Unkept, response)
+}

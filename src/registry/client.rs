@@ -1,0 +1,488 @@
+//! One who asks a registry, and the answer after tokens and redirects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use entrepot_cache::Store;
+use entrepot_oci::{Authority, Registry, Route};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+
+use super::answer::is_trouble;
+use super::challenge::{Authentication, Challenges, error_told, scope_asked_for};
+use super::credentials::Credentials;
+use super::fields::{for_ourselves, forwarded, without_session};
+use super::identity::{Identifier, Identity};
+use super::options::Options;
+use super::own_tokens::{OwnTokens, TokenRequest};
+use super::pressure::Pressure;
+use super::quota::{Quota, Quotas};
+use crate::collapse::{Collapse, Turn};
+use crate::metrics::HeldBack;
+use crate::upstream::body::{IdleBody, RequestBody};
+use crate::upstream::client::{Followed, MAX_REGISTRIES};
+use crate::upstream::redirect::RedirectError;
+use crate::upstream::{Scheme, Target, Upstream, UpstreamError, via};
+
+/// How a registry says that a token is good, but not for this (RFC 6750 §3.1).
+const LACKING: &str = "insufficient_scope";
+/// How long a ping waits for another's answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Registries, as this proxy asks them; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Registries {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    upstream: Upstream,
+    /// What registries have said of themselves is on record there.
+    store: Store,
+    in_force: ArcSwap<InForce>,
+    challenges: Challenges,
+    pressure: Pressure,
+    quotas: Quotas,
+    identifier: Identifier,
+    pings: Collapse<Registry, ()>,
+}
+
+/// What the operator wants now, and the tokens that were got under it: a request that began under
+/// other credentials leaves none here.
+struct InForce {
+    options: Options,
+    tokens: OwnTokens,
+}
+
+impl InForce {
+    fn new(options: Options) -> Arc<Self> {
+        Arc::new(Self { options, tokens: OwnTokens::default() })
+    }
+}
+
+impl Registries {
+    /// Registries that are asked by `upstream`, as `options` say.
+    pub(crate) fn new(store: Store, upstream: Upstream, options: Options) -> Self {
+        let (challenges, pressure, quotas, pings) = Default::default();
+        let in_force = ArcSwap::new(InForce::new(options));
+        let identifier = Identifier::new();
+        let inner =
+            Inner { upstream, store, in_force, challenges, pressure, quotas, identifier, pings };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Asks by these options from now on. Tokens that the credentials of before have bought are not
+    /// used any more.
+    pub(crate) fn reconfigure(&self, options: Options) {
+        self.inner.in_force.store(InForce::new(options));
+    }
+
+    pub(crate) fn upstream(&self) -> &Upstream {
+        &self.inner.upstream
+    }
+
+    /// Whoever brings a request with these fields.
+    pub(crate) fn identify(&self, fields: &HeaderMap) -> Identity {
+        self.inner.identifier.identify(fields)
+    }
+
+    /// How the registry at `authority` is spoken to.
+    pub(crate) fn scheme_for(&self, authority: &Authority) -> Scheme {
+        self.inner.in_force.load().options.scheme_for(authority)
+    }
+
+    /// What tells the proxy itself at the registry at `authority` from others: whose credentials it
+    /// has there, never a secret; `None` where it is nobody.
+    pub(crate) fn own_label(&self, authority: &Authority) -> Option<String> {
+        let in_force = self.inner.in_force.load();
+        in_force.options.credentials_for(authority).map(Credentials::label)
+    }
+
+    /// Whether the proxy is somebody at the registry at `authority`.
+    pub(crate) fn has_credentials(&self, authority: &Authority) -> bool {
+        let in_force = self.inner.in_force.load();
+        let credentials = in_force.options.credentials_for(authority);
+        credentials.is_some_and(|credentials| credentials.may_go_to(authority.host()))
+    }
+
+    /// How the registry has said within the last hour that it wants to be authenticated to.
+    pub(crate) fn fresh_challenge(&self, registry: &Registry) -> Option<Authentication> {
+        self.inner.challenges.fresh(registry)
+    }
+
+    /// What the registry has said of that last, be it before the proxy's last start.
+    pub(crate) async fn last_challenge(&self, registry: &Registry) -> Option<Authentication> {
+        self.inner.challenges.last(&self.inner.store, registry).await
+    }
+
+    /// Leads a client that is sent to the registry's realm to `own_realm`; any other stays.
+    pub(crate) fn rewrite_challenge(
+        &self,
+        registry: &Registry,
+        own_realm: &str,
+        fields: &mut HeaderMap,
+    ) {
+        self.inner.challenges.rewrite(registry, own_realm, fields);
+    }
+
+    /// The registries that have asked the proxy itself to wait, or answer with errors: for how long
+    /// they are left alone yet, and the status that said so.
+    pub(crate) fn limits(&self) -> Vec<(Authority, Duration, StatusCode)> {
+        self.inner.pressure.on_us()
+    }
+
+    /// The proxy's own quota at each registry that counts pulls.
+    pub(crate) fn quotas(&self) -> Vec<(Registry, Quota)> {
+        self.inner.quotas.shared()
+    }
+
+    /// Whether a question may go out now: a registry that has asked for a pause is left alone.
+    fn admit(&self, authority: &Authority, identity: &Identity) -> Result<(), UpstreamError> {
+        let admitted = self.inner.pressure.admit(authority, identity);
+        admitted.map_err(|(retry_after, status)| {
+            let registry = Registry::at(authority);
+            self.upstream().metrics().held_back(registry.as_str(), HeldBack::Limited);
+            UpstreamError::Limited { authority: authority.clone(), status, retry_after }
+        })
+    }
+
+    /// Why the proxy itself would not ask the registry at `authority` now.
+    pub(crate) fn trouble(&self, authority: &Authority) -> Option<UpstreamError> {
+        let refusal = self.inner.pressure.refusal(authority, &Identity::Shared);
+        let limited = refusal.map(|(retry_after, status)| UpstreamError::Limited {
+            authority: authority.clone(),
+            status,
+            retry_after,
+        });
+        self.inner.upstream.would_refuse(authority).or(limited)
+    }
+}
+
+/// One who asks a registry; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Client {
+    registries: Registries,
+    /// Which one.
+    pub(crate) registry: Registry,
+    /// As whom.
+    pub(crate) identity: Identity,
+    /// What a pull from the repository needs that is asked about (distribution's token scopes);
+    /// `None` for what is no pull.
+    scope: Option<String>,
+    /// What the request has been through on whose behalf this is.
+    via: HeaderMap,
+}
+
+/// What is done about redirects.
+#[derive(Clone, Copy)]
+enum Redirects<'a> {
+    /// Followed, up to storage that names this object where only a yes or no is wanted.
+    Followed(Option<&'a str>),
+    /// The client's to follow.
+    Returned,
+}
+
+// Each question is a future of its own on the heap: it is large, and a connection that answers
+// from the store should not carry its size.
+impl Client {
+    /// Whoever brings a request with these `fields` for `route` at `registry`.
+    pub(crate) fn new(
+        registries: &Registries,
+        registry: &Registry,
+        route: &Route,
+        fields: &HeaderMap,
+    ) -> Self {
+        Self {
+            registries: registries.clone(),
+            registry: registry.clone(),
+            identity: registries.identify(fields),
+            scope: pull_scope(route),
+            via: via::of(fields),
+        }
+    }
+
+    /// Pulls that are left to this client, where the registry counts them.
+    pub(crate) fn pulls_left(&self) -> Option<u64> {
+        self.registries.inner.quotas.remaining(&self.registry, &self.identity)
+    }
+
+    /// Sends a GET or HEAD and follows its redirects.
+    pub(crate) async fn follow(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: &HeaderMap,
+    ) -> Result<Followed, UpstreamError> {
+        Box::pin(self.ask(method, target, headers, Redirects::Followed(None))).await
+    }
+
+    /// Sends a HEAD to learn whether the registry would serve this, as far as storage that names
+    /// `object`.
+    pub(crate) async fn inquire(
+        &self,
+        target: &Target,
+        headers: &HeaderMap,
+        object: Option<&str>,
+    ) -> Result<Followed, UpstreamError> {
+        Box::pin(self.ask(Method::HEAD, target, headers, Redirects::Followed(object))).await
+    }
+
+    /// Sends a GET or HEAD; redirects are the client's.
+    pub(crate) async fn once(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: &HeaderMap,
+    ) -> Result<Followed, UpstreamError> {
+        Box::pin(self.ask(method, target, headers, Redirects::Returned)).await
+    }
+
+    /// Asks the registry at `target` (`/v2/`), as nobody, how it wants to be authenticated to: some
+    /// hide that from whom they know. What it says is remembered.
+    pub(crate) async fn ping(
+        &self,
+        target: &Target,
+    ) -> Result<(Option<Authentication>, Response<IdleBody>), UpstreamError> {
+        Box::pin(self.ping_of(&self.registry, target)).await
+    }
+
+    /// A turn at a ping, which one makes for all who wait.
+    pub(crate) async fn turn_to_ping(&self) -> Turn<Registry, ()> {
+        self.registries.inner.pings.turn(self.registry.clone(), PATIENCE).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: &HeaderMap,
+        redirects: Redirects<'_>,
+    ) -> Result<Followed, UpstreamError> {
+        match self.identity {
+            Identity::Client(_) => self.send(method, target, headers.clone(), redirects).await,
+            Identity::Shared => {
+                let asked = self.ask_as_ourselves(method, target, headers, redirects).await;
+                let mut answer = asked?;
+                without_session(answer.response.headers_mut());
+                Ok(answer)
+            }
+        }
+    }
+
+    /// From registry to registry, at each under what we are there.
+    async fn ask_as_ourselves(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: &HeaderMap,
+        redirects: Redirects<'_>,
+    ) -> Result<Followed, UpstreamError> {
+        let (mut registry, mut target) = (self.registry.clone(), target.clone());
+        let mut scope = self.scope.clone();
+        for _ in 0..MAX_REGISTRIES {
+            let asking = Asking { registry: &registry, target: &target, scope };
+            let answer = self.authorized(asking, &method, headers, redirects).await?;
+            let Some((next, route)) = &answer.elsewhere else { return Ok(answer) };
+            registry = Registry::at(&next.authority);
+            scope = pull_scope(route);
+            let scheme = self.registries.scheme_for(&next.authority);
+            target = Target { scheme, ..next.clone() };
+        }
+        Err(UpstreamError::Redirect { authority: target.authority, source: RedirectError::TooMany })
+    }
+
+    /// Asks one registry with what the shared identity has there; once more where that is not
+    /// taken any more, or where it wants something else for this repository.
+    async fn authorized(
+        &self,
+        Asking { registry, target, scope }: Asking<'_>,
+        method: &Method,
+        headers: &HeaderMap,
+        redirects: Redirects<'_>,
+    ) -> Result<Followed, UpstreamError> {
+        let Some(scope) = scope else {
+            // What is no pull is asked for as nobody.
+            let fields = with_authorization(headers, None);
+            return self.send(method.clone(), target, fields, redirects).await;
+        };
+        let InForce { options, tokens } = &*self.registries.inner.in_force.load_full();
+        let mut request = TokenRequest {
+            registry,
+            target,
+            authentication: self.authentication(registry, target).await?,
+            scope,
+            rule: options.rule_for(&target.authority),
+            via: &self.via,
+        };
+        let upstream = self.registries.upstream();
+        let shown = tokens.authorization(upstream, &request).await?;
+        let fields = with_authorization(headers, shown.as_ref());
+        let answer = self.send(method.clone(), target, fields, redirects).await?;
+        if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.is_from_registry() {
+            return Ok(answer);
+        }
+        if !is_worth_another_try(tokens, &mut request, shown.as_ref(), &answer) {
+            return Ok(answer);
+        }
+        // A realm that this answer alone names, and that can't be asked, leaves the answer as it is.
+        let again = tokens.authorization(upstream, &request).await;
+        let Ok(Some(again)) = again else { return Ok(answer) };
+        let fields = with_authorization(headers, Some(&again));
+        self.send(method.clone(), target, fields, redirects).await
+    }
+
+    /// How the registry wants to be authenticated to; it is asked where that is not known.
+    async fn authentication(
+        &self,
+        registry: &Registry,
+        target: &Target,
+    ) -> Result<Option<Authentication>, UpstreamError> {
+        if let Some(known) = self.registries.last_challenge(registry).await {
+            return Ok(Some(known));
+        }
+        Ok(self.ping_of(registry, &target.ping()).await?.0)
+    }
+
+    async fn ping_of(
+        &self,
+        registry: &Registry,
+        target: &Target,
+    ) -> Result<(Option<Authentication>, Response<IdleBody>), UpstreamError> {
+        let Inner { upstream, pressure, challenges, store, .. } = &*self.registries.inner;
+        self.registries.admit(&target.authority, &Identity::Shared)?;
+        let headers = for_ourselves(&forwarded(&self.via));
+        let response = upstream.send(Method::GET, target, headers, RequestBody::Empty).await?;
+        let status = response.status();
+        if is_trouble(status) {
+            // Its welcome says nothing of a quota: pings are not counted.
+            pressure.note(&target.authority, &Identity::Shared, status, response.headers());
+        }
+        let known = match status {
+            StatusCode::OK if is_registry(response.headers()) => {
+                challenges.remember(store, registry, Authentication::None).await;
+                Some(Authentication::None)
+            }
+            StatusCode::UNAUTHORIZED => {
+                challenges.learn(store, registry, target, response.headers()).await;
+                challenges.fresh(registry)
+            }
+            _ => None,
+        };
+        Ok((known, response))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: HeaderMap,
+        redirects: Redirects<'_>,
+    ) -> Result<Followed, UpstreamError> {
+        let Inner { upstream, pressure, quotas, .. } = &*self.registries.inner;
+        let authority = &target.authority;
+        self.registries.admit(authority, &self.identity)?;
+        let answer = match redirects {
+            Redirects::Followed(object) => {
+                upstream.walk(method, target.clone(), headers, object).await?
+            }
+            Redirects::Returned => {
+                let sent = upstream.send(method, target, headers, RequestBody::Empty);
+                sent.await.map(Followed::at_once)?
+            }
+        };
+        if answer.is_from_registry() {
+            let (status, fields) = (answer.response.status(), answer.response.headers());
+            pressure.note(authority, &self.identity, status, fields);
+            quotas.note(&Registry::at(authority), &self.identity, fields);
+        }
+        Ok(answer)
+    }
+}
+
+/// One registry, and what is asked of it.
+struct Asking<'a> {
+    registry: &'a Registry,
+    target: &'a Target,
+    scope: Option<String>,
+}
+
+/// Whether a 200 is that of a registry, and not that of a web site with something at every path.
+fn is_registry(headers: &HeaderMap) -> bool {
+    let is_page = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|content_type| content_type.as_bytes().starts_with(b"text/html"));
+    headers.contains_key("docker-distribution-api-version") || !is_page
+}
+
+/// Whether a refused request may fare better: with the realm and scope that this answer names,
+/// or with a new token in place of one that is not taken any more.
+fn is_worth_another_try(
+    tokens: &OwnTokens,
+    request: &mut TokenRequest<'_>,
+    shown: Option<&HeaderValue>,
+    answer: &Followed,
+) -> bool {
+    let fields = answer.response.headers();
+    let asked_for = scope_asked_for(fields).filter(|scope| !is_for_writing(scope));
+    let told = Authentication::bearer_of(request.target, fields);
+    let is_other_realm = told.is_some() && told != request.authentication;
+    let is_other_scope = asked_for.as_ref().is_some_and(|scope| *scope != request.scope);
+    let is_lacking = error_told(fields).as_deref() == Some(LACKING);
+    if let Some(shown) = shown
+        && !is_lacking
+    {
+        tokens.forget(request, shown);
+    }
+    request.authentication = told.or_else(|| request.authentication.take());
+    request.scope = asked_for.unwrap_or_else(|| request.scope.clone());
+    is_other_realm || is_other_scope || (shown.is_some() && !is_lacking)
+}
+
+/// What a request for a repository's content needs (distribution's token scopes).
+fn pull_scope(route: &Route) -> Option<String> {
+    match route {
+        Route::Blob { repository, .. }
+        | Route::Manifest { repository, .. }
+        | Route::Tags { repository }
+        | Route::Referrers { repository, .. } => Some(format!("repository:{repository}:pull")),
+        Route::Ping | Route::Upload { .. } | Route::Api | Route::Other => None,
+    }
+}
+
+/// Whether a scope asks for more than to pull: the shared identity does not.
+fn is_for_writing(scope: &str) -> bool {
+    let actions = |scope: &str| scope.rsplit(':').next().unwrap_or_default().to_owned();
+    scope.split(' ').any(|scope| actions(scope).split(',').any(|action| action != "pull"))
+}
+
+fn with_authorization(headers: &HeaderMap, authorization: Option<&HeaderValue>) -> HeaderMap {
+    let mut headers = for_ourselves(headers);
+    if let Some(authorization) = authorization {
+        headers.insert(header::AUTHORIZATION, authorization.clone());
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[test]
+    fn the_scope_of_a_pull_is_that_of_its_repository() {
+        let scope = |path: &str| pull_scope(&Route::parse(path, None));
+        assert_eq!(scope("/v2/a/b/manifests/1").as_deref(), Some("repository:a/b:pull"));
+        assert_eq!(scope("/v2/a/b/tags/list").as_deref(), Some("repository:a/b:pull"));
+        for none in ["/v2/_catalog", "/v2/a/blobs/uploads/x", "/v2/a/blobs/uploads/../../b", "/x"] {
+            assert_eq!(scope(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_scope_for_writing_is_not_asked_for() {
+        for scope in ["repository:a:pull", "repository:a/b:pull repository:c:pull"] {
+            assert!(!is_for_writing(scope), "{scope}");
+        }
+        for scope in ["repository:a:pull,push", "repository:a:*", "registry:catalog:*", "x"] {
+            assert!(is_for_writing(scope), "{scope}");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Asking a registry: as whom, with which token, how often, and what it answered.
+//!
+//! Knows records of the store, but nothing of a client's request or of the answer to it: what may be
+//! served to whom is the gateway's to decide, and what a refusal means there.
+//!
+//! - `client`: one who asks a registry, and the answer after tokens and redirects
+//! - `identity`: as whom a request is sent
+//! - `challenge`: how registries want to be authenticated to
+//! - `own_tokens`: tokens of the proxy itself
+//! - `token_server`: asking a token server
+//! - `credentials`: where the operator's logins come from
+//! - `pressure`, `quota`: registries that want to be left alone, and how many pulls are left
+//! - `fields`: which header fields go to a registry, and which come back
+//! - `answer`: what an answer says
+//! - `options`: what the operator has said of a registry
+
+pub(crate) mod answer;
+mod challenge;
+mod client;
+pub mod credentials;
+pub(crate) mod fields;
+pub(crate) mod identity;
+mod options;
+mod own_tokens;
+mod pressure;
+mod quota;
+pub mod token_server;
+
+pub(crate) use challenge::Authentication;
+pub(crate) use client::{Client, Registries};
+pub use options::{Options, RegistryRule};
+pub use quota::Quota;
