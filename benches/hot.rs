@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use entrepot::gateway::ranges::ByteRanges;
+use entrepot::gateway::ByteRanges;
 use entrepot::listener::framing::Framing;
 use entrepot::log::{Outcome, RequestLine, Subject};
 use entrepot::metrics::Metrics;

@@ -8,7 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use crate::gateway::ResponseBody;
-use crate::gateway::body::ResponseError;
+use crate::gateway::ResponseError;
 use crate::images::export::{Coming, ExportError};
 
 /// A body broke off: the connection is closed so that nobody takes it for whole.

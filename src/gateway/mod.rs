@@ -48,11 +48,12 @@ use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use access::{Access, Place};
-pub use answer::body::{self, ResponseBody};
+pub use answer::body::ResponseBody;
+pub use answer::broken::ResponseError;
 pub use answer::errors::error_response;
 use answer::errors::{denied, upstream_failed};
 pub use answer::provenance::{PRODUCT, Provenance, Reason};
-pub use answer::ranges;
+pub use answer::ranges::ByteRanges;
 pub use answer::served::Served;
 use blobs::Blobs;
 use exchange::{Asked, Common, Exchange, Way};

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 
 use super::request::Unfit;
-use crate::gateway::body::ResponseError;
+use crate::gateway::ResponseError;
 use crate::gateway::{ResponseBody, error_response};
 use crate::log::{Outcome, RequestLine};
 use crate::metrics::Metrics;

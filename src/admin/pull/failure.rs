@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::gateway::body::ResponseError;
+use crate::gateway::ResponseError;
 
 /// A pull that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,15 +7,21 @@
 //! - `multipart`: several parts of it in one body
 //! - `passed`: a registry's answer as it came
 //! - `body`: the bodies that clients receive
+//! - `stored`: a part of an object in the store
+//! - `verified`: an upstream's body that is checked while it is passed on
 //! - `rescue`: bodies that go on from the registry when the store fails
+//! - `broken`: why a body broke off
 //! - `errors`: failures, in the words that engines print
 
-pub mod body;
+pub(super) mod body;
+pub(super) mod broken;
 pub(super) mod errors;
 mod multipart;
 pub(super) mod object;
 pub(super) mod passed;
 pub(super) mod provenance;
-pub mod ranges;
+pub(super) mod ranges;
 mod rescue;
 pub(super) mod served;
+mod stored;
+mod verified;

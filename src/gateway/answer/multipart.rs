@@ -8,8 +8,9 @@ use bytes::Bytes;
 use entrepot_cache::Reader;
 use http_body::Frame;
 
-use super::body::{FrameResult, StoredBody};
+use super::broken::FrameResult;
 use super::ranges::ByteSpan;
+use super::stored::StoredBody;
 use crate::gateway::exchange::Source;
 
 /// The parts that are still to be sent, each with its own fields before it.

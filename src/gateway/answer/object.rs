@@ -6,12 +6,13 @@ use bytes::Bytes;
 use entrepot_cache::Reader;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
-use super::body::{ResponseBody, StoredBody};
+use super::body::ResponseBody;
 use super::errors::say_api_version;
 use super::multipart::Multipart;
 use super::provenance::Provenance;
 use super::ranges::{ByteRanges, Selected};
 use super::served::Served;
+use super::stored::StoredBody;
 use crate::gateway::exchange::{Asked, Source};
 use crate::registry::fields::{append, text};
 

@@ -4,9 +4,10 @@ use entrepot_oci::Digest;
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body as _;
 
-use super::body::{ResponseBody, VerifiedBody};
+use super::body::ResponseBody;
 use super::provenance::{Forward, Provenance};
 use super::served::Served;
+use super::verified::VerifiedBody;
 use crate::registry::fields::returned;
 use crate::upstream::body::IdleBody;
 

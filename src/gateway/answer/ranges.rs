@@ -42,7 +42,7 @@ pub enum Selected {
 
 /// One byte range, not yet held against a length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ByteRange {
+pub(crate) enum ByteRange {
     /// `bytes=5-9` or `bytes=5-`.
     From {
         /// Offset of the first byte.

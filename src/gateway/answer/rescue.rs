@@ -1,21 +1,37 @@
 //! A body whose disk fails goes on from the registry, so that no pull breaks because of ours.
 
-use std::time::Duration;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use entrepot_cache::{ReadError, Reader};
 use entrepot_oci::Hasher;
 use http::Response;
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 
-use super::body::{ResponseBody, ResponseError, VerifiedBody};
+use super::broken::{FrameResult, RescueError, ResponseError, STALL};
+use super::verified::VerifiedBody;
 use crate::gateway::exchange::Source;
 use crate::registry::answer::{is_plain_content, starts_at};
 use crate::upstream::body::IdleBody;
 
-/// How long a disk may take to deliver bytes that it has: one that hangs for longer is gone past.
-const STALL: Duration = Duration::from_secs(5);
+/// What a registry sends in place of the store.
+pub(super) enum Rest {
+    /// All that was missing, checked with what had been sent.
+    Whole(Box<VerifiedBody>),
+    /// The rest of a part.
+    Part(Box<IdleBody>),
+}
+
+impl Rest {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<FrameResult> {
+        match self {
+            Self::Whole(body) => body.poll_next(cx),
+            Self::Part(body) => Pin::new(body.as_mut()).poll_frame(cx).map_err(ResponseError::from),
+        }
+    }
+}
 
 /// What is still to be sent of an object.
 #[derive(Debug, Clone, Copy)]
@@ -45,20 +61,6 @@ impl Remainder {
         self.offset += count as u64;
         self.left = self.left.map(|left| left.saturating_sub(count as u64));
     }
-}
-
-/// Why nothing came of it.
-#[derive(Debug, thiserror::Error)]
-pub enum RescueError {
-    /// The registry could not be asked, or what it sent broke off.
-    #[error("the store failed, and so did the registry: {0}")]
-    Registry(String),
-    /// The registry sends something else now.
-    #[error("the store failed, and the registry sends other bytes than before")]
-    Changed,
-    /// The disk hangs, and there is nobody to ask.
-    #[error("the disk did not deliver within {} s", STALL.as_secs())]
-    Stalled,
 }
 
 /// Reads from the store, without waiting for ever for a disk that hangs.
@@ -99,7 +101,7 @@ pub(super) async fn rest(
     source: Source,
     reader: Reader,
     remainder: Remainder,
-) -> Result<ResponseBody, ResponseError> {
+) -> Result<Rest, ResponseError> {
     let digest = *reader.digest();
     tracing::warn!(%digest, "the store does not deliver an object: going on from the registry");
     source.exchange.common.metrics().rescued();
@@ -112,7 +114,7 @@ pub(super) async fn rest(
 }
 
 /// All of the object again, hashed; what the client has is skipped.
-async fn whole(source: &Source, reader: &Reader, sent: u64) -> Result<ResponseBody, RescueError> {
+async fn whole(source: &Source, reader: &Reader, sent: u64) -> Result<Rest, RescueError> {
     let response = ask(source, None).await?;
     if !is_plain_content(&response) {
         return Err(RescueError::Registry(format!("it answered {}", response.status())));
@@ -122,7 +124,7 @@ async fn whole(source: &Source, reader: &Reader, sent: u64) -> Result<ResponseBo
     let mut body = response.into_body();
     let first = skip(&mut body, &mut hasher, reader, sent).await?;
     let rest = VerifiedBody::resumed(body, digest, hasher, first);
-    Ok(ResponseBody::Verified(Box::new(rest)))
+    Ok(Rest::Whole(Box::new(rest)))
 }
 
 /// Reads past the first `sent` bytes; returns what came along with the last of them.
@@ -174,7 +176,7 @@ async fn is_same(reader: &Reader, mut offset: u64, mut expected: &[u8]) -> bool 
 }
 
 /// The rest of a part, unverified as parts are.
-async fn part(source: &Source, remainder: Remainder) -> Result<ResponseBody, RescueError> {
+async fn part(source: &Source, remainder: Remainder) -> Result<Rest, RescueError> {
     let Remainder { offset, left, .. } = remainder;
     let Some(last) = left.and_then(|left| (offset + left).checked_sub(1)) else {
         return Err(RescueError::Registry("the length is not known".to_owned()));
@@ -183,7 +185,7 @@ async fn part(source: &Source, remainder: Remainder) -> Result<ResponseBody, Res
     if !starts_at(&response, offset) {
         return Err(RescueError::Registry(format!("it answered {}", response.status())));
     }
-    Ok(ResponseBody::upstream(response.into_body()))
+    Ok(Rest::Part(Box::new(response.into_body())))
 }
 
 async fn ask(source: &Source, range: Option<&str>) -> Result<Response<IdleBody>, RescueError> {

@@ -10,8 +10,8 @@ use entrepot_cache::{ContentRecord, Lookup, Presence, Reader};
 use entrepot_oci::{Algorithm, Digest, MediaType};
 use http::{HeaderMap, Method, Response, header};
 
-use super::Manifests;
-use crate::collapse::Turn;
+use super::tags::Tags;
+use crate::collapse::{Collapse, Turn};
 use crate::gateway::access::Place;
 use crate::gateway::answer::body::ResponseBody;
 use crate::gateway::answer::errors::unusable;
@@ -36,7 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A request for a manifest.
 pub(super) struct ManifestRequest<'a> {
-    pub(super) manifests: &'a Manifests,
+    pub(super) tags: &'a Tags,
+    pub(super) fetches: &'a Fetches,
     pub(super) exchange: Arc<Exchange>,
 }
 
@@ -49,7 +50,10 @@ pub(super) struct KeptManifest {
     pub(super) belongs: bool,
 }
 
-/// What is fetched by one for all who wait.
+/// What is being fetched, by one for all who wait.
+pub(super) type Fetches = Collapse<Fetch, Result<Digest, Arc<UpstreamError>>>;
+
+/// A manifest for somebody.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Fetch {
     place: Place,
@@ -176,7 +180,7 @@ impl ManifestRequest<'_> {
         let Exchange { asked, client, rights, .. } = &*self.exchange;
         let (place, identity) = (rights.place().clone(), client.identity.clone());
         let path = target.path_and_query.clone();
-        let turn = self.manifests.fetches.turn(Fetch { place, identity, path }, PATIENCE).await;
+        let turn = self.fetches.turn(Fetch { place, identity, path }, PATIENCE).await;
         // It may have come since it was looked for, by whomever it was fetched.
         let known = match &turn {
             Turn::Told(fetched) => Some(fetched.clone()?),
@@ -256,7 +260,7 @@ impl ManifestRequest<'_> {
         let reader = kept
             .inspect_err(|error| tracing::warn!(%digest, %error, "a manifest could not be kept"))
             .ok()?;
-        self.manifests.tags.settle(rights.records(), rights.place(), digest).await;
+        self.tags.settle(rights.records(), rights.place(), digest).await;
         Some(reader)
     }
 }

@@ -11,9 +11,9 @@ use entrepot_cache::Presence;
 use entrepot_oci::{ErrorCode, ErrorDocument, MediaType, Reference, Registry, Route, Tag};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
-use super::Manifests;
 use super::by_digest::{KeptManifest, ManifestRequest};
 use super::tags::{Accept, Known, Resolution, TagEntry};
+use crate::collapse::Collapse;
 use crate::gateway::access::Place;
 use crate::gateway::answer::body::ResponseBody;
 use crate::gateway::answer::errors::say_api_version;
@@ -30,7 +30,10 @@ use crate::upstream::UpstreamError;
 /// How long a request waits for the answer to another's question.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A question to a registry that is asked once for all who wait.
+/// What tags mean, as registries are being asked by one for all who wait.
+pub(super) type Heads = Collapse<HeadQuestion, Result<Arc<HeadAnswer>, Arc<UpstreamError>>>;
+
+/// What a tag means to somebody.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct HeadQuestion {
     place: Place,
@@ -71,18 +74,19 @@ fn resolution(status: StatusCode, headers: &HeaderMap) -> Option<Resolution> {
 /// Answers a GET or HEAD of a manifest by its tag.
 pub(super) async fn serve(
     request: ManifestRequest<'_>,
+    heads: &Heads,
     tag: &Tag,
 ) -> Result<Served, UpstreamError> {
-    let (manifests, exchange) = (request.manifests, request.exchange.clone());
+    let (tags, exchange) = (request.tags, request.exchange.clone());
     let (place, records) = (exchange.rights.place(), exchange.rights.records());
     let accept = Accept::of(&exchange.asked.headers);
-    let entry = TagEntry { tags: &manifests.tags, records, place, tag, accept };
-    Tagged { request, manifests, entry }.serve().await
+    let entry = TagEntry { tags, records, place, tag, accept };
+    Tagged { request, heads, entry }.serve().await
 }
 
 struct Tagged<'a> {
     request: ManifestRequest<'a>,
-    manifests: &'a Manifests,
+    heads: &'a Heads,
     entry: TagEntry<'a>,
 }
 
@@ -173,7 +177,7 @@ impl Tagged<'_> {
             }
             Ok(Arc::new(answer))
         };
-        Ok(self.manifests.heads.once(question, PATIENCE, asking).await?)
+        Ok(self.heads.once(question, PATIENCE, asking).await?)
     }
 
     /// The registry says what the tag stands for.

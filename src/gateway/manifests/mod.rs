@@ -11,22 +11,21 @@ pub(super) mod tags;
 
 use std::sync::Arc;
 
-use entrepot_oci::{Digest, Reference};
+use entrepot_oci::Reference;
 
 use super::answer::served::Served;
 use super::exchange::Exchange;
-use crate::collapse::Collapse;
 use crate::upstream::UpstreamError;
-use by_digest::{Fetch, ManifestRequest};
-use by_tag::{HeadAnswer, HeadQuestion};
+use by_digest::{Fetches, ManifestRequest};
+use by_tag::Heads;
 use tags::Tags;
 
 /// What requests for manifests share.
 #[derive(Default)]
 pub(super) struct Manifests {
     pub(super) tags: Tags,
-    heads: Collapse<HeadQuestion, Result<Arc<HeadAnswer>, Arc<UpstreamError>>>,
-    fetches: Collapse<Fetch, Result<Digest, Arc<UpstreamError>>>,
+    heads: Heads,
+    fetches: Fetches,
 }
 
 impl Manifests {
@@ -36,10 +35,11 @@ impl Manifests {
         exchange: Arc<Exchange>,
         reference: &Reference,
     ) -> Result<Served, UpstreamError> {
-        let request = ManifestRequest { manifests: self, exchange };
+        let Self { tags, heads, fetches } = self;
+        let request = ManifestRequest { tags, fetches, exchange };
         match reference {
             Reference::Digest(digest) => request.by_digest(digest).await,
-            Reference::Tag(tag) => by_tag::serve(request, tag).await,
+            Reference::Tag(tag) => by_tag::serve(request, heads, tag).await,
         }
     }
 }
