@@ -1,5 +1,9 @@
 //! The store: opening it, and asking it for objects.
 
+use crate::bytes::{first_use, verify};
+use crate::disk::threads;
+use crate::eviction::withdrawal;
+use crate::records::listing;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,25 +11,24 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use entrepot_oci::{Registry, RepositoryName};
 
-use crate::bounds::{Bounds, Keeper};
+use crate::bytes::object::Object;
+use crate::bytes::open_files::Opened;
+use crate::disk::lock::Lock;
+use crate::disk::recovery::recover;
+use crate::disk::tree::Tree;
 use crate::disk::{Disk, DiskError};
-use crate::flights::{Boarding, Flights, Ticket};
+use crate::download::in_flight::{Boarding, Flights, Ticket};
+use crate::download::origin::Origin;
+use crate::download::publish::{publish, remove_quietly};
+use crate::download::reservation::{interrupted, usable};
+use crate::eviction::pins::Pins;
+use crate::eviction::{Bounds, Keeper};
 use crate::index::Index;
-use crate::lock::Lock;
-use crate::object::Object;
-use crate::opened::Opened;
-use crate::origin::Origin;
-use crate::pins::Pins;
-use crate::publish::{publish, remove_quietly};
-use crate::recovery::recover;
-use crate::references::{Interpreter, References};
-use crate::reservation::{interrupted, usable};
-use crate::shared::Shared;
-use crate::tree::Tree;
+use crate::index::references::{Interpreter, References};
+use crate::inner::Shared;
 use crate::{
     Digest, IndexState, OpenError, Options, Pace, PutError, QuarantineError, Reach, Reader,
-    Repository, RepositoryPath, Reservation, Verdict, Withdrawn, blocking, catalogue, check,
-    inspect, withdrawal,
+    Repository, RepositoryPath, Reservation, Verdict, Withdrawn,
 };
 
 /// How often it is looked whether the index has been read: only its owner's thread knows when.
@@ -124,7 +127,7 @@ impl Store {
     }
 
     async fn open_with(options: Options, start: StartIndex) -> Result<Self, OpenError> {
-        let opened = blocking::run(move || open(options, start)).await;
+        let opened = threads::run(move || open(options, start)).await;
         let shared = opened.map_err(OpenError::Interrupted)?.map(Arc::new)?;
         shared.keeper.start(&shared);
         Ok(Self { shared })
@@ -141,7 +144,7 @@ impl Store {
     /// Call it last: the lock is given back when the last clone, reservation and writer are gone
     /// too. A store that is merely dropped loses nothing but hints.
     pub async fn close(self) {
-        let _ = blocking::run(move || {
+        let _ = threads::run(move || {
             self.shared.keeper.close();
             self.shared.index.close();
         })
@@ -189,7 +192,7 @@ impl Store {
     async fn lead(&self, ticket: Ticket) -> Lookup {
         let (shared, digest) = (Arc::clone(&self.shared), *ticket.digest());
         let origin = ticket.origin().clone();
-        match blocking::run(move || find(&shared, &digest, &origin))
+        match threads::run(move || find(&shared, &digest, &origin))
             .await
             .unwrap_or(Found::Partial(0))
         {
@@ -201,7 +204,7 @@ impl Store {
     }
 
     fn kept(&self, object: Arc<Object>) -> Lookup {
-        check::start(&self.shared, &object);
+        first_use::start(&self.shared, &object);
         Lookup::Kept(Reader::new(object))
     }
 
@@ -252,12 +255,12 @@ impl Store {
 
     /// Moves an object to `quarantine/`; who is reading it goes on.
     pub async fn quarantine(&self, digest: &Digest) -> Result<(), QuarantineError> {
-        self.take_out(digest, inspect::quarantine).await
+        self.take_out(digest, verify::quarantine).await
     }
 
     /// Removes an object; who is reading it goes on.
     pub async fn remove(&self, digest: &Digest) -> Result<(), QuarantineError> {
-        self.take_out(digest, inspect::remove).await
+        self.take_out(digest, verify::remove).await
     }
 
     async fn take_out(
@@ -293,7 +296,7 @@ impl Store {
     ) -> Result<Withdrawn, DiskError> {
         let shared = Arc::clone(&self.shared);
         let taken =
-            blocking::run(move || withdrawal::withdraw(&shared, documents, exempt, reach)).await;
+            threads::run(move || withdrawal::withdraw(&shared, documents, exempt, reach)).await;
         taken.unwrap_or_else(|error| Err(interrupted(error)))
     }
 
@@ -304,7 +307,7 @@ impl Store {
 
     /// [`verify_object`](Self::verify_object) at that pace.
     pub async fn verify_at(&self, digest: &Digest, pace: Pace) -> Verdict {
-        let verify = move |shared: &Shared, digest: &Digest| inspect::verify(shared, digest, pace);
+        let verify = move |shared: &Shared, digest: &Digest| verify::verify(shared, digest, pace);
         let verdict = self.off_thread(digest, verify).await;
         verdict.unwrap_or_else(|error| Verdict::Unreadable(interrupted(error)))
     }
@@ -312,23 +315,23 @@ impl Store {
     /// Every object in the tree, in no order: a walk, not a look at the index.
     pub async fn objects(&self) -> Result<Vec<Digest>, DiskError> {
         let shared = Arc::clone(&self.shared);
-        let walked = blocking::run(move || {
+        let walked = threads::run(move || {
             let mut digests = Vec::new();
-            inspect::walk(&shared.tree, |digest| digests.push(digest)).map(|()| digests)
+            verify::walk(&shared.tree, |digest| digests.push(digest)).map(|()| digests)
         });
         walked.await.unwrap_or_else(|error| Err(interrupted(error)))
     }
 
     /// The bytes of a small kept object (8 MiB at most), if they are right. It counts as no use.
     pub async fn peek(&self, digest: &Digest) -> Option<Bytes> {
-        self.off_thread(digest, inspect::peek).await.ok().flatten()
+        self.off_thread(digest, verify::peek).await.ok().flatten()
     }
 
     /// Wherever there may be records: those of every repository before its registry's. A walk
     /// through the directories.
     pub async fn all_records(&self) -> Result<Vec<Repository>, DiskError> {
         let shared = Arc::clone(&self.shared);
-        let listed = blocking::run(move || catalogue::directories(&shared.tree)).await;
+        let listed = threads::run(move || listing::directories(&shared.tree)).await;
         let dirs = listed.unwrap_or_else(|error| Err(interrupted(error)))?;
         Ok(dirs.into_iter().map(|dir| Repository::at(Arc::clone(&self.shared), dir)).collect())
     }
@@ -336,7 +339,7 @@ impl Store {
     /// Every repository that has records, in order: names alone, a walk through the directories.
     pub async fn repositories(&self) -> Result<Vec<RepositoryPath>, DiskError> {
         let shared = Arc::clone(&self.shared);
-        let listed = blocking::run(move || catalogue::repositories(&shared.tree)).await;
+        let listed = threads::run(move || listing::repositories(&shared.tree)).await;
         listed.unwrap_or_else(|error| Err(interrupted(error)))
     }
 
@@ -454,7 +457,7 @@ fn open(options: Options, start: StartIndex) -> Result<Shared, OpenError> {
         pins,
         documents,
         keeper,
-        checks: check::slots(),
+        checks: first_use::slots(),
         durable_shards: std::sync::Mutex::default(),
         _lock: lock,
     })

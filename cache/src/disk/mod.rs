@@ -8,9 +8,14 @@
 //! consulted before each call: recorded, made to fail, cut short, or held. It is compiled in always, so
 //! that what is tested is what runs.
 
+pub(crate) mod checksum;
 mod error;
 mod faults;
 mod file;
+pub(crate) mod lock;
+pub(crate) mod recovery;
+pub(crate) mod threads;
+pub(crate) mod tree;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;

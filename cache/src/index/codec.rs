@@ -1,8 +1,8 @@
 //! Index keys and values as bytes. Each value carries a checksum over itself and its key.
 
 use super::engine::Hint;
-use crate::checksum::checksum;
-use crate::references::References;
+use crate::disk::checksum::checksum;
+use crate::index::references::References;
 use crate::{Algorithm, Digest};
 
 /// Size, last use and hits.
@@ -73,9 +73,9 @@ fn needed(bytes: &[u8]) -> Option<References> {
 #[cfg(test)]
 mod tests {
     use super::{digest, hint, key, value};
-    use crate::checksum::checksum;
+    use crate::disk::checksum::checksum;
     use crate::index::engine::Hint;
-    use crate::references::References;
+    use crate::index::references::References;
     use crate::{Algorithm, Digest};
 
     fn hints() -> [Hint; 3] {

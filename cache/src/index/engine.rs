@@ -1,7 +1,7 @@
 //! The seam between the index and whatever keeps it on disk.
 
 use crate::Digest;
-use crate::references::References;
+use crate::index::references::References;
 
 /// What is known about a kept object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

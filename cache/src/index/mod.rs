@@ -12,10 +12,12 @@
 //! | `engine` | the seam: load everything, apply a batch |
 //! | `sled_engine` | the seam's real side |
 //! | `codec` | keys and checksummed values |
+//! | `references` | which other objects a document needs |
 
 mod codec;
 mod engine;
 mod owner;
+pub(crate) mod references;
 mod sled_engine;
 mod table;
 
@@ -24,11 +26,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::bounds::{Candidate, Node};
-use crate::lock::Lock;
-use crate::references::{Interpreter, References};
+use crate::disk::lock::Lock;
+use crate::disk::tree::Tree;
+use crate::eviction::{Candidate, Node};
+use crate::index::references::{Interpreter, References};
 use crate::sync::locked;
-use crate::tree::Tree;
 use crate::{Digest, Kept, Totals};
 use engine::Engine;
 use owner::Owner;

@@ -11,10 +11,10 @@ use super::sled_engine::{move_aside, take_clean};
 use super::table::{End, Table};
 use super::{IndexState, Opener};
 use crate::Digest;
-use crate::inspect::walk;
-use crate::references::Interpreter;
+use crate::bytes::verify::walk;
+use crate::disk::tree::Tree;
+use crate::index::references::Interpreter;
 use crate::sync::locked;
-use crate::tree::Tree;
 
 /// How long changes are gathered before they are written.
 const GATHER: Duration = Duration::from_secs(5);

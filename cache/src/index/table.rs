@@ -5,8 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::IndexState;
 use super::engine::{Change, Hint};
-use crate::bounds::{Candidate, Node};
-use crate::references::References;
+use crate::eviction::{Candidate, Node};
+use crate::index::references::References;
 use crate::{Digest, Kept, Totals};
 
 /// Invariant: `bytes` is the sum of the hints' sizes.

@@ -7,9 +7,9 @@ use tempfile::TempDir;
 use super::engine::{Change, Engine, EngineError, Hint, Last, Loaded};
 use super::{Index, IndexState, Knowledge, sled_engine};
 use crate::disk::Disk;
-use crate::references::{Interpreter, References};
+use crate::disk::tree::Tree;
+use crate::index::references::{Interpreter, References};
 use crate::sync::locked;
-use crate::tree::Tree;
 use crate::{Algorithm, Digest, Totals};
 
 /// What an engine does when it is asked to load, and to apply a batch.

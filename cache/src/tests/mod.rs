@@ -131,6 +131,6 @@ fn blob_path(dir: &TempDir, digest: &Digest) -> std::path::PathBuf {
 }
 
 fn partial_path(dir: &TempDir, digest: &Digest) -> std::path::PathBuf {
-    let name = crate::origin::Origin::new(ORIGIN).partial_name(digest);
+    let name = crate::download::origin::Origin::new(ORIGIN).partial_name(digest);
     dir.path().join("partial").join(digest.algorithm().as_str()).join(name)
 }

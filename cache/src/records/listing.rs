@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use entrepot_oci::{Registry, RepositoryName, Tag};
 
+use crate::disk::tree::Tree;
 use crate::disk::{DiskError, Kind};
-use crate::tree::Tree;
 use crate::{Algorithm, Digest};
 
 /// A repository that has records, and its registry.

@@ -8,8 +8,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 
 use crate::OpenError;
+use crate::disk::tree::Tree;
 use crate::disk::{Call, DiskError, DiskFile};
-use crate::tree::Tree;
 
 /// How long an opener waits for a predecessor that is just ending.
 const PATIENCE: Duration = Duration::from_millis(600);

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 use crate::disk::DiskError;
+use crate::disk::tree::Tree;
 use crate::sync::locked;
-use crate::tree::Tree;
 use crate::{Algorithm, Digest};
 
 /// The pins of an open store: in memory, and as empty files below `pins/`.

@@ -5,8 +5,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::disk::{DiskError, DiskFile, Kind};
-use crate::shared::Shared;
-use crate::{Algorithm, Digest, Hasher, QuarantineError, references};
+use crate::index::references;
+use crate::inner::Shared;
+use crate::{Algorithm, Digest, Hasher, QuarantineError};
 
 /// How much is read and hashed at a time.
 const PIECE: u64 = 1024 * 1024;
@@ -151,7 +152,7 @@ pub(crate) fn peek(shared: &Shared, digest: &Digest) -> Option<Bytes> {
 
 /// Calls `visit` with every kept object of `shared`'s tree, in no order. Blocks.
 pub(crate) fn walk(
-    tree: &crate::tree::Tree,
+    tree: &crate::disk::tree::Tree,
     mut visit: impl FnMut(Digest),
 ) -> Result<(), DiskError> {
     for algorithm in Algorithm::ALL {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskError};
-use crate::origin::Origin;
+use crate::download::origin::Origin;
 use crate::{Algorithm, Digest, OpenError};
 
 /// The first line of `VERSION`.

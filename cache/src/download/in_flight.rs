@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
+use crate::bytes::object::Object;
 use crate::disk::DiskFile;
-use crate::object::Object;
-use crate::origin::Origin;
+use crate::download::origin::Origin;
 use crate::sync::locked;
 use crate::{Digest, Download};
 

@@ -10,11 +10,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::DiskError;
-use crate::pruning::{Lifetimes, ReadTag, prune};
-use crate::reservation::interrupted;
-use crate::shared::Shared;
-use crate::tree::Tree;
-use crate::{Digest, RecordError, catalogue, records};
+use crate::disk::tree::Tree;
+use crate::download::reservation::interrupted;
+use crate::inner::Shared;
+use crate::records::pruning::{Lifetimes, ReadTag, prune};
+use crate::records::{files, listing};
+use crate::{Digest, RecordError};
 
 /// How long a record is waited for: what it says can be learnt again.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -128,12 +129,12 @@ impl Repository {
 
     /// The objects on record here, in order: names alone, a look at the directory.
     pub async fn contents(&self) -> Result<Vec<Digest>, DiskError> {
-        self.listed(catalogue::contents).await
+        self.listed(listing::contents).await
     }
 
     /// The tags on record here, in order: names alone, a look at the directory.
     pub async fn tags(&self) -> Result<Vec<Tag>, DiskError> {
-        self.listed(catalogue::tags).await
+        self.listed(listing::tags).await
     }
 
     /// Removes what has been on record here for so long without leading to anything that is kept.
@@ -186,7 +187,7 @@ impl Repository {
     where
         T: DeserializeOwned + Send + 'static,
     {
-        let read = self.on_lane(path, |shared, path| records::read::<T>(&shared.tree, path));
+        let read = self.on_lane(path, |shared, path| files::read::<T>(&shared.tree, path));
         tokio::time::timeout(PATIENCE, read).await.ok()?.ok().flatten()
     }
 
@@ -195,7 +196,7 @@ impl Repository {
         T: Serialize + Send + 'static,
     {
         let written =
-            self.on_lane(path, move |shared, path| records::write(&shared.tree, path, &record));
+            self.on_lane(path, move |shared, path| files::write(&shared.tree, path, &record));
         // A disk that hangs is left to it.
         let written = tokio::time::timeout(PATIENCE, written).await;
         written
@@ -220,12 +221,12 @@ impl Repository {
             Fact::Import => self.dir.join("_import"),
             Fact::Challenge => self.dir.join("_challenge"),
             Fact::Listing(question) => self.dir.join("_listings").join(question.hex()),
-            Fact::Tag(tag) => catalogue::tag(&self.dir, tag),
+            Fact::Tag(tag) => listing::tag(&self.dir, tag),
         }
     }
 
     fn content_path(&self, digest: &Digest) -> PathBuf {
-        catalogue::content(&self.dir, digest)
+        listing::content(&self.dir, digest)
     }
 }
 

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::removal::{Hanging, Remover};
+use super::remover::{Hanging, Remover};
 use crate::Algorithm;
 use crate::Digest;
 use crate::disk::{DiskError, Kind};
-use crate::flights::Boarding;
-use crate::origin::{Origin, partial_digest};
-use crate::shared::Shared;
+use crate::download::in_flight::Boarding;
+use crate::download::origin::{Origin, partial_digest};
+use crate::inner::Shared;
 
 /// A partial file.
 struct Left {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::disk::DiskError;
-use crate::pen::{End, Pen};
+use crate::download::disk_end::{End, Pen};
 use crate::sync::locked;
 use crate::{FinishError, WriteError};
 
@@ -219,5 +219,5 @@ impl Batch {
 
 /// What a writer is told when its download ended without a reason: a defect, or a shutdown.
 fn stopped() -> DiskError {
-    crate::reservation::interrupted(std::io::Error::other("the download was stopped"))
+    crate::download::reservation::interrupted(std::io::Error::other("the download was stopped"))
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::bytes::object::Object;
 use crate::disk::{DiskError, DiskFile};
-use crate::flights::{Flights, Ticket};
-use crate::object::Object;
-use crate::publish::{publish, remove_quietly};
-use crate::shared::Shared;
+use crate::download::in_flight::{Flights, Ticket};
+use crate::download::publish::{publish, remove_quietly};
+use crate::inner::Shared;
 use crate::{Digest, FinishError, HOLD_BACK, Hasher, ReadError, WriteError};
 
 /// A download under way. Dropping it fails its readers and gives the digest free.

@@ -7,10 +7,11 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::Semaphore;
 
-use crate::inspect::{self, pieces};
-use crate::object::Object;
-use crate::shared::Shared;
-use crate::{Digest, Hasher, QuarantineError, ReadError, blocking};
+use crate::bytes::object::Object;
+use crate::bytes::verify::{self, pieces};
+use crate::disk::threads;
+use crate::inner::Shared;
+use crate::{Digest, Hasher, QuarantineError, ReadError};
 
 /// Up to this size an object is verified before anybody gets it: half a millisecond of hashing.
 pub(crate) const SMALL: u64 = 1024 * 1024;
@@ -40,7 +41,7 @@ pub(crate) fn start(shared: &Arc<Shared>, object: &Arc<Object>) {
             drop(slot);
         };
         // When it panics, dropping the check has failed the readers.
-        let _ = blocking::run(work).await;
+        let _ = threads::run(work).await;
     });
 }
 
@@ -62,7 +63,7 @@ pub(crate) fn settle(shared: &Shared, object: &Object) -> bool {
 /// Moves a damaged object to quarantine. If it can't be moved it counts as absent all the same.
 /// Blocks.
 pub(crate) fn set_aside(shared: &Shared, digest: &Digest) {
-    if let Err(QuarantineError::Store(error)) = inspect::quarantine(shared, digest) {
+    if let Err(QuarantineError::Store(error)) = verify::quarantine(shared, digest) {
         tracing::warn!(%digest, %error, cause = %error.io(), "damaged object can't be moved");
         shared.opened.forget(digest);
         shared.index.condemned(digest);

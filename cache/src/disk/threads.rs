@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
-use crate::blocking;
 use crate::sync::locked;
 
 /// How many threads one file may take. More would not make it faster: what they wait for is one
@@ -36,7 +35,7 @@ struct Guest {
 }
 
 impl Lanes {
-    /// Runs `work`, which is about `path`, on the blocking pool; see [`blocking::run`].
+    /// Runs `work`, which is about `path`, on the blocking pool; see [`run`].
     pub(crate) async fn run<T, F>(self: &Arc<Self>, path: &Path, work: F) -> io::Result<T>
     where
         T: Send + 'static,
@@ -51,7 +50,7 @@ impl Lanes {
             drop(guest);
             done
         };
-        blocking::run(work).await
+        run(work).await
     }
 
     fn enter(self: &Arc<Self>, path: &Path) -> (Guest, Arc<Semaphore>) {
@@ -73,6 +72,18 @@ impl Drop for Guest {
             }
         }
     }
+}
+
+/// Runs `work` on tokio's blocking pool and waits for it.
+///
+/// Fails only when `work` panicked or the runtime is shutting down. Dropping the returned future
+/// does not stop `work` once it has begun.
+pub(crate) async fn run<T, F>(work: F) -> io::Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::RecordError;
-use crate::checksum::checksum;
 use crate::disk::DiskError;
-use crate::tree::Tree;
+use crate::disk::checksum::checksum;
+use crate::disk::tree::Tree;
 
 /// More than any record has; what is larger is damaged.
 const LIMIT: usize = 64 * 1024;

@@ -12,8 +12,9 @@ use serde_json::Value;
 use crate::Digest;
 use crate::disk::{DiskError, Kind};
 use crate::index::now;
-use crate::shared::Shared;
-use crate::{Algorithm, Presence, catalogue, records};
+use crate::inner::Shared;
+use crate::records::{files, listing};
+use crate::{Algorithm, Presence};
 
 /// How long records stay that lead to nothing.
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +42,9 @@ pub(crate) fn prune(
     let has_tags = pruning.tags(dir, lifetimes.of_gone, read_tag)?;
     // A registry's own records are about its repositories.
     let has_more =
-        has_objects || has_tags || !catalogue::subdirectories(&shared.tree, dir)?.is_empty();
+        has_objects || has_tags || !listing::subdirectories(&shared.tree, dir)?.is_empty();
     if !has_more {
-        for listing in catalogue::names(&shared.tree, &dir.join("_listings"), Kind::File)? {
+        for listing in listing::names(&shared.tree, &dir.join("_listings"), Kind::File)? {
             pruning.remove_old(&dir.join("_listings").join(listing), lifetimes.of_rest)?;
         }
         for rest in ["_access", "_import", "_challenge"] {
@@ -68,8 +69,8 @@ impl Pruning<'_> {
     /// Whether objects are on record after it.
     fn objects(&mut self, dir: &Path, lifetime: Duration) -> Result<bool, DiskError> {
         let mut has_some = false;
-        for digest in catalogue::contents(&self.shared.tree, dir)? {
-            let path = catalogue::content(dir, &digest);
+        for digest in listing::contents(&self.shared.tree, dir)? {
+            let path = listing::content(dir, &digest);
             let is_pruned = self.is_gone(&digest) && self.remove_old(&path, lifetime)?;
             has_some |= !is_pruned;
         }
@@ -79,8 +80,8 @@ impl Pruning<'_> {
     /// Whether tags are on record after it.
     fn tags(&mut self, dir: &Path, lifetime: Duration, read: ReadTag) -> Result<bool, DiskError> {
         let mut has_some = false;
-        for tag in catalogue::tags(&self.shared.tree, dir)? {
-            let path = catalogue::tag(dir, &tag);
+        for tag in listing::tags(&self.shared.tree, dir)? {
+            let path = listing::tag(dir, &tag);
             let is_pruned = self.is_old(&path, lifetime)?
                 && self.leads_nowhere(&path, read)
                 && self.remove_old(&path, lifetime)?;
@@ -90,7 +91,7 @@ impl Pruning<'_> {
     }
 
     fn leads_nowhere(&self, tag: &Path, read: ReadTag) -> bool {
-        let record: Option<Value> = records::read(&self.shared.tree, tag);
+        let record: Option<Value> = files::read(&self.shared.tree, tag);
         record.map(read).unwrap_or_default().iter().all(|digest| self.is_gone(digest))
     }
 

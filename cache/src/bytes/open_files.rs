@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::Digest;
-use crate::object::Object;
+use crate::bytes::object::Object;
 use crate::sync::locked;
 
 /// How many objects stay open without a reader: file descriptors, and what is remembered of the

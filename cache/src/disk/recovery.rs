@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Algorithm;
+use crate::disk::tree::Tree;
 use crate::disk::{Disk, DiskError, Entry, Kind};
-use crate::origin::partial_digest;
-use crate::tree::Tree;
+use crate::download::origin::partial_digest;
 
 /// A partial file that nobody has touched for so long is not going to be continued.
 const STALE: Duration = Duration::from_hours(7 * 24);

@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use crate::Digest;
-use crate::references::References;
+use crate::index::references::References;
 
 /// A kept object that may be evicted. In order of use, longest unused first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -253,7 +253,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Candidate, Node, Unit, enough, units};
-    use crate::references::References;
+    use crate::index::references::References;
     use crate::{Algorithm, Digest};
 
     fn digest(number: usize) -> Digest {

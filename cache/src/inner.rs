@@ -6,19 +6,20 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
-use crate::bounds::Keeper;
-use crate::buffers::Buffers;
+use crate::bytes::buffers::Buffers;
+use crate::bytes::first_use;
+use crate::bytes::object::Object;
+use crate::bytes::open_files::Opened;
+use crate::disk::lock::Lock;
+use crate::disk::threads::Lanes;
+use crate::disk::tree::Tree;
 use crate::disk::{DiskError, DiskFile};
-use crate::flights::Flights;
+use crate::download::in_flight::Flights;
+use crate::eviction::Keeper;
+use crate::eviction::pins::Pins;
+use crate::index::references::{Interpreter, References};
 use crate::index::{Index, Knowledge, Proof};
-use crate::lanes::Lanes;
-use crate::lock::Lock;
-use crate::object::Object;
-use crate::opened::Opened;
-use crate::pins::Pins;
-use crate::references::{Interpreter, References};
-use crate::tree::Tree;
-use crate::{Digest, Presence, check};
+use crate::{Digest, Presence};
 
 /// An open store. The lock goes with the last handle: store, reservation or writer.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ impl Shared {
     /// Opens a kept object. Blocks.
     ///
     /// One that this process does not know to be sound is verified here when it is small; a large
-    /// one is left to [`check::start`]. One of another size than it was published with is damaged.
+    /// one is left to [`first_use::start`]. One of another size than it was published with is damaged.
     pub(crate) fn open_kept(&self, digest: &Digest) -> Result<Option<Arc<Object>>, DiskError> {
         if let Some(object) = self.opened.find(digest) {
             return Ok(Some(object));
@@ -55,7 +56,7 @@ impl Shared {
         let Some(file) = self.open_file(digest)? else { return Ok(None) };
         let size = file.len()?;
         if self.index.size(digest).is_some_and(|published| published != size) {
-            check::set_aside(self, digest);
+            first_use::set_aside(self, digest);
             return Ok(None);
         }
         self.index.found(digest, size);
@@ -63,7 +64,7 @@ impl Shared {
             Proof::Sound => Object::kept(*digest, file, &self.buffers, size),
             _ => Object::unverified(*digest, file, &self.buffers, size),
         };
-        if size <= check::SMALL && !check::settle(self, &object) {
+        if size <= first_use::SMALL && !first_use::settle(self, &object) {
             return Ok(None);
         }
         let object = Arc::new(object);

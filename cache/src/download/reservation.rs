@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::bytes::object::Object;
+use crate::bytes::verify::hash_file;
+use crate::disk::threads;
 use crate::disk::{Call, DiskError, DiskFile};
-use crate::feed::Feed;
-use crate::flights::Ticket;
-use crate::inspect::hash_file;
-use crate::object::Object;
-use crate::origin::partial_digest;
-use crate::pen::Pen;
-use crate::publish::remove_quietly;
-use crate::shared::Shared;
-use crate::{BeginError, Digest, HOLD_BACK, Hasher, Reader, Writer, blocking};
+use crate::download::disk_end::Pen;
+use crate::download::in_flight::Ticket;
+use crate::download::origin::partial_digest;
+use crate::download::publish::remove_quietly;
+use crate::download::queue::Feed;
+use crate::inner::Shared;
+use crate::{BeginError, Digest, HOLD_BACK, Hasher, Reader, Writer};
 
 /// Where a download begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +76,7 @@ impl Reservation {
         total: Option<u64>,
     ) -> Result<(Writer, Reader), BeginError> {
         let digest = *self.digest();
-        match blocking::run(move || self.open(start, total)).await {
+        match threads::run(move || self.open(start, total)).await {
             Ok(opened) => opened.map(|(pen, object)| {
                 let offset = pen.position();
                 (Writer::new(digest, offset, total, Feed::new(pen)), Reader::new(object))

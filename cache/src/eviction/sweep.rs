@@ -5,18 +5,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::removal::{Hanging, Remover};
-use super::steps::Steps;
-use super::units::{self, Unit, enough};
+use super::clock::Steps;
+use super::groups::{self, Unit, enough};
+use super::remover::{Hanging, Remover};
 use super::{Bell, Bounds, Candidate, Node, partials};
 use crate::Digest;
+use crate::bytes::verify::walk;
 use crate::disk::DiskError;
-use crate::flights::Boarding;
+use crate::download::in_flight::Boarding;
+use crate::download::origin::Origin;
 use crate::index::now;
-use crate::inspect::walk;
-use crate::origin::Origin;
-use crate::references::References;
-use crate::shared::Shared;
+use crate::index::references::References;
+use crate::inner::Shared;
 
 /// How often the thread looks without being woken.
 const TICK: Duration = Duration::from_secs(5);
@@ -276,7 +276,7 @@ pub(super) const fn low_water(max: u64) -> u64 {
 /// What may go of the objects that the index knows.
 fn known(shared: &Shared, mercy: Mercy, largest: u64) -> Vec<Unit> {
     let exempt = exempt(shared, mercy);
-    units::units(&shared.index.nodes(), &exempt, largest)
+    groups::units(&shared.index.nodes(), &exempt, largest)
 }
 
 /// What may go by what the tree itself says: for a disk that is full before the index is complete.
@@ -285,7 +285,7 @@ fn found(shared: &Shared) -> Result<Vec<Unit>, DiskError> {
     exempt.extend(pinned_closure(shared));
     let mut nodes = Vec::new();
     walk(&shared.tree, |digest| nodes.extend(look_at(shared, digest)))?;
-    Ok(units::units(&nodes, &exempt, u64::MAX))
+    Ok(groups::units(&nodes, &exempt, u64::MAX))
 }
 
 fn look_at(shared: &Shared, digest: Digest) -> Option<Node> {

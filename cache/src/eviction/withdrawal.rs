@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use crate::Digest;
-use crate::bounds::{Candidate, Node, documents_first};
 use crate::disk::DiskError;
-use crate::flights::Boarding;
-use crate::origin::Origin;
-use crate::shared::Shared;
+use crate::download::in_flight::Boarding;
+use crate::download::origin::Origin;
+use crate::eviction::{Candidate, Node, documents_first};
+use crate::inner::Shared;
 
 /// What was taken out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,10 +9,11 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 
-use crate::buffers::Buffers;
+use crate::bytes::buffers::Buffers;
 use crate::disk::DiskFile;
-use crate::origin::Origin;
-use crate::{Digest, HOLD_BACK, ReadError, lanes};
+use crate::disk::threads;
+use crate::download::origin::Origin;
+use crate::{Digest, HOLD_BACK, ReadError};
 
 /// Files larger than this are closed off the async threads.
 const LARGE: u64 = 16 * 1024 * 1024;
@@ -105,7 +106,7 @@ impl Object {
     ) -> Self {
         let (buffers, progress) = (Arc::clone(buffers), watch::Sender::new(progress));
         let (all, claimed) = (OnceLock::new(), AtomicBool::new(true));
-        let turns = Arc::new(Semaphore::new(lanes::WIDTH));
+        let turns = Arc::new(Semaphore::new(threads::WIDTH));
         let published = AtomicBool::new(origin.is_none());
         Self { digest, file, buffers, origin, all, turns, claimed, published, progress }
     }

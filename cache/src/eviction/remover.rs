@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Candidate;
 use super::sweep::evict;
 use crate::disk::DiskError;
-use crate::shared::Shared;
+use crate::inner::Shared;
 
 /// How long one removal is waited for. It goes on all the same.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::feed::{Feed, Order, off_thread};
-use crate::pen::Pen;
-use crate::reservation::interrupted;
-use crate::{Digest, FinishError, Reader, WriteError, blocking};
+use crate::disk::threads;
+use crate::download::disk_end::Pen;
+use crate::download::queue::{Feed, Order, off_thread};
+use crate::download::reservation::interrupted;
+use crate::{Digest, FinishError, Reader, WriteError};
 
 /// A download under way: give it the upstream's bytes in order, then
 /// [`verify`](Self::verify) it.
@@ -127,7 +128,7 @@ impl Verified {
         let Some(pen) = self.pen.take() else {
             return Err(FinishError::Truncated { expected: 0, received: 0 });
         };
-        match blocking::run(move || pen.publish()).await {
+        match threads::run(move || pen.publish()).await {
             Ok(published) => published.map(Reader::new),
             Err(error) => Err(FinishError::Store(interrupted(error))),
         }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::buffers::Buffer;
-use crate::disk::DiskFile;
-use crate::object::Object;
-use crate::reservation::interrupted;
-use crate::{Digest, ReadError, blocking};
+use crate::bytes::buffers::Buffer;
+use crate::bytes::object::Object;
+use crate::disk::{DiskFile, threads};
+use crate::download::reservation::interrupted;
+use crate::{Digest, ReadError};
 
 /// A handle on the bytes of one object. Cheap to clone; all handles of an object share one file
 /// descriptor and hold no buffers between reads, so one that is not read costs next to nothing.
@@ -125,7 +125,7 @@ impl Reader {
                 turn.map_err(|error| ReadError::Store(interrupted(io::Error::other(error))))?
             }
         };
-        let read = blocking::run(move || {
+        let read = threads::run(move || {
             let filled = file.fill_from(buffer.as_mut_slice(), offset);
             // It goes with the read, not with the future: a thread that hangs goes on hanging.
             drop(turn);

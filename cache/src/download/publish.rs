@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::Digest;
 use crate::disk::{DiskError, DiskFile};
-use crate::shared::Shared;
+use crate::inner::Shared;
 use crate::sync::locked;
 
 /// Gives `file`, which lies at `from` and has been verified, its final name.

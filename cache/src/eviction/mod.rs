@@ -1,22 +1,26 @@
-//! Holding the store within its bounds: how much is kept, how much stays free, how long without use.
+//! What goes when a bound is reached, and what never does.
 //!
-//! One thread does it, woken by what is published and now and then by itself; no request waits for
+//! The bounds: how much is kept, how much stays free, how long without use. One thread holds them, woken by what is published and now and then by itself; no request waits for
 //! it. What it must never do: take a pinned object, believe an index that is not complete yet, or
 //! hurt a reader (an object that is being read is taken last, and is read to its end all the same).
 //!
 //! | file | subject |
 //! |---|---|
-//! | `units` | what leaves together: least recently used images and objects |
 //! | `sweep` | the thread: measure, choose, remove |
+//! | `groups` | what leaves together: least recently used images and objects |
 //! | `partials` | what broken downloads have left |
-//! | `removal` | removing without being held up by a disk that hangs |
-//! | `steps` | telling time that passed from a clock that was set |
+//! | `remover` | removing without being held up by a disk that hangs |
+//! | `clock` | telling time that passed from a clock that was set |
+//! | `withdrawal` | taking documents out with what nothing else needs |
+//! | `pins` | what is never evicted |
 
+mod clock;
+mod groups;
 mod partials;
-mod removal;
-mod steps;
+pub(crate) mod pins;
+mod remover;
 mod sweep;
-mod units;
+pub(crate) mod withdrawal;
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -24,10 +28,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::Options;
-use crate::shared::Shared;
+use crate::inner::Shared;
 use crate::sync::locked;
+pub(crate) use groups::{Candidate, Node, documents_first};
 use sweep::Sweeper;
-pub(crate) use units::{Candidate, Node, documents_first};
 
 /// How long closing waits for a sweep to stop; it looks after every object.
 const PATIENCE: Duration = Duration::from_secs(10);
