@@ -69,7 +69,6 @@ mod inner;
 mod options;
 mod records;
 mod store;
-mod sync;
 #[cfg(test)]
 mod tests;
 

@@ -458,7 +458,7 @@ fn open(options: Options, start: StartIndex) -> Result<Shared, OpenError> {
         documents,
         keeper,
         checks: first_use::slots(),
-        durable_shards: std::sync::Mutex::default(),
+        durable_shards: parking_lot::Mutex::default(),
         _lock: lock,
     })
 }

@@ -2,11 +2,10 @@
 //!
 //! A fresh 256 KiB buffer costs more in page faults than the read that fills it.
 
-use std::sync::{Arc, Mutex};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 use bytes::Bytes;
-
-use crate::sync::locked;
 
 /// The most one read returns, and the size of a buffer that is used again.
 pub(crate) const LARGEST: usize = 256 * 1024;
@@ -37,7 +36,7 @@ impl Buffers {
         if len <= SMALL {
             return Buffer { bytes: vec![0; len], len, home };
         }
-        let rested = locked(&self.idle).pop();
+        let rested = self.idle.lock().pop();
         Buffer { bytes: rested.unwrap_or_else(|| vec![0; LARGEST]), len, home }
     }
 }
@@ -64,7 +63,7 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if self.bytes.len() == LARGEST {
-            let mut idle = locked(&self.home.idle);
+            let mut idle = self.home.idle.lock();
             if idle.len() < KEPT {
                 idle.push(std::mem::take(&mut self.bytes));
             }
@@ -77,7 +76,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::{Buffers, KEPT, LARGEST};
-    use crate::sync::locked;
 
     #[test]
     fn large_buffers_come_back_and_small_ones_do_not() {
@@ -88,10 +86,10 @@ mod tests {
         let bytes = large.into_bytes(100_000);
         let part = bytes.slice(99_999..);
         drop(bytes);
-        assert_eq!((&part[..], locked(&buffers.idle).len()), (&[7_u8][..], 0));
+        assert_eq!((&part[..], buffers.idle.lock().len()), (&[7_u8][..], 0));
         drop(part);
         drop(buffers.take(1_000));
-        assert_eq!(locked(&buffers.idle).len(), 1);
+        assert_eq!(buffers.idle.lock().len(), 1);
         assert_eq!(buffers.take(40_000).as_mut_slice().len(), 40_000);
     }
 
@@ -100,6 +98,6 @@ mod tests {
         let buffers = Arc::new(Buffers::default());
         let taken: Vec<_> = (0..KEPT * 2).map(|_| buffers.take(LARGEST)).collect();
         drop(taken);
-        assert_eq!(locked(&buffers.idle).len(), KEPT);
+        assert_eq!(buffers.idle.lock().len(), KEPT);
     }
 }

@@ -2,12 +2,12 @@
 //! lately stays open, so that a hit on it costs no file call, and, where it is small, no read:
 //! 8 MiB in all at most.
 
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::Digest;
 use crate::bytes::object::Object;
-use crate::sync::locked;
 
 /// How many objects stay open without a reader: file descriptors, and what is remembered of the
 /// small ones among them.
@@ -37,7 +37,7 @@ struct Recent {
 
 impl Opened {
     pub(crate) fn find(&self, digest: &Digest) -> Option<Arc<Object>> {
-        let table = &mut *locked(&self.table);
+        let table = &mut *self.table.lock();
         table.clock = table.clock.saturating_add(1);
         if let Some(recent) = table.recent.get_mut(digest) {
             recent.last_use = table.clock;
@@ -48,7 +48,7 @@ impl Opened {
 
     /// The objects that somebody has a reader of.
     pub(crate) fn in_use(&self) -> HashSet<Digest> {
-        let table = locked(&self.table);
+        let table = self.table.lock();
         let ours = |digest| usize::from(table.recent.contains_key(digest));
         let used = table.all.iter().filter(|(digest, object)| object.strong_count() > ours(digest));
         used.map(|(digest, _)| *digest).collect()
@@ -56,20 +56,20 @@ impl Opened {
 
     /// Whether `object` is what those who ask for its digest get.
     pub(crate) fn is_current(&self, object: &Arc<Object>) -> bool {
-        let table = locked(&self.table);
+        let table = self.table.lock();
         let current = table.all.get(object.digest());
         current.is_some_and(|current| std::ptr::eq(current.as_ptr(), Arc::as_ptr(object)))
     }
 
     pub(crate) fn insert(&self, object: &Arc<Object>) {
-        let dropped = locked(&self.table).insert(object);
+        let dropped = self.table.lock().insert(object);
         // Closing files may take a while: not under the lock.
         drop(dropped);
     }
 
     /// Forgets an object that is no longer kept; its present readers go on.
     pub(crate) fn forget(&self, digest: &Digest) {
-        let mut table = locked(&self.table);
+        let mut table = self.table.lock();
         table.all.remove(digest);
         let forgotten = table.recent.remove(digest);
         drop(table);

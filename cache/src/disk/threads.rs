@@ -3,14 +3,13 @@
 //! tokio's pool has 512 threads for everything. Who asks for a file that many others ask for waits
 //! here, without a thread, until one of them is done.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-
-use crate::sync::locked;
 
 /// How many threads one file may take. More would not make it faster: what they wait for is one
 /// device, and what is in the page cache needs none of them.
@@ -54,7 +53,7 @@ impl Lanes {
     }
 
     fn enter(self: &Arc<Self>, path: &Path) -> (Guest, Arc<Semaphore>) {
-        let mut table = locked(&self.table);
+        let mut table = self.table.lock();
         let new = || Lane { turns: Arc::new(Semaphore::new(WIDTH)), guests: 0 };
         let lane = table.entry(path.to_owned()).or_insert_with(new);
         lane.guests = lane.guests.saturating_add(1);
@@ -64,7 +63,7 @@ impl Lanes {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        let mut table = locked(&self.lanes.table);
+        let mut table = self.lanes.table.lock();
         if let Some(lane) = table.get_mut(&self.path) {
             lane.guests = lane.guests.saturating_sub(1);
             if lane.guests == 0 {
@@ -93,7 +92,6 @@ mod tests {
     use std::sync::{Arc, Barrier};
 
     use super::{Lanes, WIDTH};
-    use crate::sync::locked;
 
     #[tokio::test]
     async fn a_name_takes_so_many_threads_and_is_forgotten() {
@@ -119,8 +117,8 @@ mod tests {
             tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
         }
         while tasks.join_next().await.is_some() {}
-        assert!(locked(&lanes.table).is_empty());
+        assert!(lanes.table.lock().is_empty());
         drop(lanes.run(Path::new("a"), || ()));
-        assert!(locked(&lanes.table).is_empty());
+        assert!(lanes.table.lock().is_empty());
     }
 }

@@ -1,8 +1,9 @@
 //! Who is downloading what: at most one of a digest.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
@@ -10,7 +11,6 @@ use tokio::sync::futures::OwnedNotified;
 use crate::bytes::object::Object;
 use crate::disk::DiskFile;
 use crate::download::origin::Origin;
-use crate::sync::locked;
 use crate::{Digest, Download};
 
 /// The digests that are reserved or being downloaded.
@@ -52,7 +52,7 @@ pub(crate) struct Ticket {
 
 impl Flights {
     pub(crate) fn board(self: &Arc<Self>, digest: &Digest, origin: &Origin) -> Boarding {
-        match locked(&self.table).entry(*digest) {
+        match self.table.lock().entry(*digest) {
             Entry::Occupied(slot) => match &slot.get().state {
                 State::Filling(object) => Boarding::Follow(Arc::clone(object)),
                 State::Reserved => Boarding::Wait(slot.get().told()),
@@ -68,7 +68,7 @@ impl Flights {
     /// From now on those who ask for `digest` wait until its ticket is dropped, provided that the
     /// download under way is the one that writes to `file`.
     pub(crate) fn hold(&self, digest: &Digest, file: &Arc<DiskFile>) {
-        if let Some(slot) = locked(&self.table).get_mut(digest)
+        if let Some(slot) = self.table.lock().get_mut(digest)
             && matches!(&slot.state, State::Filling(object) if Arc::ptr_eq(object.file(), file))
         {
             slot.state = State::Reserved;
@@ -78,14 +78,14 @@ impl Flights {
     /// Resolves when `digest` is neither reserved nor being downloaded.
     pub(crate) async fn free(&self, digest: &Digest) {
         loop {
-            let Some(changed) = locked(&self.table).get(digest).map(Slot::told) else { return };
+            let Some(changed) = self.table.lock().get(digest).map(Slot::told) else { return };
             changed.await;
         }
     }
 
     /// The download of `digest`, if one has begun.
     pub(crate) fn find(&self, digest: &Digest) -> Option<Arc<Object>> {
-        match &locked(&self.table).get(digest)?.state {
+        match &self.table.lock().get(digest)?.state {
             State::Filling(object) => Some(Arc::clone(object)),
             State::Reserved => None,
         }
@@ -93,7 +93,7 @@ impl Flights {
 
     /// Every download that has begun.
     pub(crate) fn downloads(&self) -> Vec<Download> {
-        let table = locked(&self.table);
+        let table = self.table.lock();
         let begun = table.iter().filter_map(|(digest, slot)| match &slot.state {
             State::Filling(object) => Some((digest, object)),
             State::Reserved => None,
@@ -120,7 +120,7 @@ impl Ticket {
 
     /// From now on those who ask follow `object`.
     pub(crate) fn lead_to(&self, object: &Arc<Object>) {
-        if let Some(slot) = locked(&self.flights.table).get_mut(&self.digest) {
+        if let Some(slot) = self.flights.table.lock().get_mut(&self.digest) {
             slot.state = State::Filling(Arc::clone(object));
             slot.changed.notify_waiters();
         }
@@ -133,7 +133,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(slot) = locked(&self.flights.table).remove(&self.digest) {
+        if let Some(slot) = self.flights.table.lock().remove(&self.digest) {
             slot.changed.notify_waiters();
         }
     }

@@ -7,7 +7,6 @@ use std::path::Path;
 use crate::Digest;
 use crate::disk::{DiskError, DiskFile};
 use crate::inner::Shared;
-use crate::sync::locked;
 
 /// Gives `file`, which lies at `from` and has been verified, its final name.
 ///
@@ -50,13 +49,13 @@ fn move_into_place(
 /// The shard directory's own name must be as durable as the names in it.
 fn prepare_shard(shared: &Shared, digest: &Digest) -> Result<(), DiskError> {
     let dir = shared.tree.shard(digest);
-    if locked(&shared.durable_shards).contains(&dir) {
+    if shared.durable_shards.lock().contains(&dir) {
         return Ok(());
     }
     let disk = shared.tree.disk();
     disk.make_dir(&dir)?;
     disk.sync_dir(&shared.tree.blobs(digest.algorithm()))?;
-    locked(&shared.durable_shards).insert(dir);
+    shared.durable_shards.lock().insert(dir);
     Ok(())
 }
 

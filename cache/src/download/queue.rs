@@ -5,14 +5,14 @@
 //! until the queue is empty. A fast upstream thus meets one long-lived task and large batches, a
 //! slow one a short task a chunk.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use parking_lot::Mutex;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::disk::DiskError;
 use crate::download::disk_end::{End, Pen};
-use crate::sync::locked;
 use crate::{FinishError, WriteError};
 
 /// How many bytes may wait between the upstream and the disk, a download.
@@ -88,7 +88,7 @@ impl Feed {
 
     /// Queues `order`; without effect once the download has ended. Does not block.
     pub(crate) fn push(self: &Arc<Self>, order: Order) {
-        let mut state = locked(&self.state);
+        let mut state = self.state.lock();
         match std::mem::replace(&mut state.desk, Desk::Working) {
             Desk::Over => state.desk = Desk::Over,
             Desk::Working => state.orders.push(order),
@@ -118,7 +118,7 @@ impl Feed {
 
     /// The orders that have come, or none: then the pen rests.
     fn next_orders(&self, pen: Box<Pen>) -> Option<(Box<Pen>, Vec<Order>)> {
-        let mut state = locked(&self.state);
+        let mut state = self.state.lock();
         if state.orders.is_empty() {
             state.desk = Desk::Resting(pen);
             return None;
@@ -181,7 +181,7 @@ struct Shift<'a> {
 impl Drop for Shift<'_> {
     fn drop(&mut self) {
         self.feed.budget.close();
-        let mut state = locked(&self.feed.state);
+        let mut state = self.feed.state.lock();
         state.desk = Desk::Over;
         state.orders.clear();
     }

@@ -22,14 +22,14 @@ mod remover;
 mod sweep;
 pub(crate) mod withdrawal;
 
-use std::sync::{Arc, Condvar, Mutex};
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::Options;
 use crate::inner::Shared;
-use crate::sync::locked;
 pub(crate) use groups::{Candidate, Node, documents_first};
 use sweep::Sweeper;
 
@@ -84,7 +84,7 @@ impl Keeper {
         if self.bounds == Bounds::default() {
             return;
         }
-        locked(&self.bell.state).running = true;
+        self.bell.state.lock().running = true;
         let (store, bell) = (Arc::downgrade(shared), Arc::clone(&self.bell));
         let sweeper = Sweeper::new(self.bounds, Arc::clone(&self.bell));
         let work = move || {
@@ -92,21 +92,21 @@ impl Keeper {
             sweeper.run(&store);
         };
         if let Err(error) = std::thread::Builder::new().name("eviction".to_owned()).spawn(work) {
-            locked(&self.bell.state).running = false;
+            self.bell.state.lock().running = false;
             tracing::error!(%error, "the cache's bounds are not held: no thread for it");
         }
     }
 
     /// Something has changed: look soon. Cheap.
     pub(crate) fn wake(&self) {
-        locked(&self.bell.state).rung = true;
+        self.bell.state.lock().rung = true;
         self.bell.changed.notify_all();
     }
 
     /// Resolves when a sweep that began after this call is over, or there is none.
     pub(crate) fn ask(&self) -> oneshot::Receiver<()> {
         let (over, told) = oneshot::channel();
-        let mut state = locked(&self.bell.state);
+        let mut state = self.bell.state.lock();
         if state.running && !state.closed {
             state.asked.push(over);
             self.bell.changed.notify_all();
@@ -121,17 +121,17 @@ impl Keeper {
 
     /// Ends the thread and waits for it, but not for ever. Blocks.
     pub(crate) fn close(&self) {
-        let mut state = locked(&self.bell.state);
+        let mut state = self.bell.state.lock();
         state.closed = true;
         self.bell.changed.notify_all();
         let running = |state: &mut State| state.running;
-        let _ = self.bell.changed.wait_timeout_while(state, PATIENCE, running);
+        self.bell.changed.wait_while_for(&mut state, running, PATIENCE);
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        locked(&self.bell.state).closed = true;
+        self.bell.state.lock().closed = true;
         self.bell.changed.notify_all();
     }
 }
@@ -141,14 +141,14 @@ impl Bell {
     /// `None` when there is to be none any more.
     fn wait(&self, patience: Duration) -> Option<Vec<oneshot::Sender<()>>> {
         let quiet = |state: &mut State| !state.rung && state.asked.is_empty() && !state.closed;
-        let waited = self.changed.wait_timeout_while(locked(&self.state), patience, quiet);
-        let (mut state, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.state.lock();
+        self.changed.wait_while_for(&mut state, quiet, patience);
         state.rung = false;
         if state.closed { None } else { Some(std::mem::take(&mut state.asked)) }
     }
 
     fn is_closed(&self) -> bool {
-        locked(&self.state).closed
+        self.state.lock().closed
     }
 }
 
@@ -157,7 +157,7 @@ struct Running(Arc<Bell>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut state = locked(&self.0.state);
+        let mut state = self.0.state.lock();
         state.running = false;
         state.asked.clear();
         drop(state);

@@ -1,11 +1,10 @@
 //! What is never evicted.
 
+use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::sync::Mutex;
 
 use crate::disk::DiskError;
 use crate::disk::tree::Tree;
-use crate::sync::locked;
 use crate::{Algorithm, Digest};
 
 /// The pins of an open store: in memory, and as empty files below `pins/`.
@@ -29,32 +28,32 @@ impl Pins {
     }
 
     pub(crate) fn has(&self, digest: &Digest) -> bool {
-        locked(&self.pinned).contains(digest)
+        self.pinned.lock().contains(digest)
     }
 
     pub(crate) fn all(&self) -> HashSet<Digest> {
-        locked(&self.pinned).clone()
+        self.pinned.lock().clone()
     }
 
     /// Pins `digest`, durably once this returns. Blocks.
     pub(crate) fn pin(&self, tree: &Tree, digest: &Digest) -> Result<(), DiskError> {
-        let _alone = locked(&self.changing);
-        if !locked(&self.pinned).insert(*digest) {
+        let _alone = self.changing.lock();
+        if !self.pinned.lock().insert(*digest) {
             return Ok(());
         }
         let created = tree.disk().open_or_create(&tree.pin(digest)).map(drop);
         let durable = created.and_then(|()| tree.disk().sync_dir(&tree.pins(digest.algorithm())));
         durable.inspect_err(|_| {
-            locked(&self.pinned).remove(digest);
+            self.pinned.lock().remove(digest);
             let _ = tree.disk().remove(&tree.pin(digest));
         })
     }
 
     /// Takes a pin away; without effect when there is none. Blocks.
     pub(crate) fn unpin(&self, tree: &Tree, digest: &Digest) -> Result<(), DiskError> {
-        let _alone = locked(&self.changing);
+        let _alone = self.changing.lock();
         tree.disk().remove(&tree.pin(digest))?;
-        locked(&self.pinned).remove(digest);
+        self.pinned.lock().remove(digest);
         tree.disk().sync_dir(&tree.pins(digest.algorithm()))
     }
 }

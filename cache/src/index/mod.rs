@@ -21,16 +21,16 @@ pub(crate) mod references;
 mod sled_engine;
 mod table;
 
+use parking_lot::Mutex;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::disk::lock::Lock;
 use crate::disk::tree::Tree;
 use crate::eviction::{Candidate, Node};
 use crate::index::references::{Interpreter, References};
-use crate::sync::locked;
 use crate::{Digest, Kept, Totals};
 use engine::Engine;
 use owner::Owner;
@@ -119,7 +119,7 @@ impl Index {
             Ok(_detached) => Some(Running { alive, ended }),
             Err(error) => {
                 tracing::warn!(%error, "index not available: no thread for it");
-                locked(&table).state = IndexState::InMemory;
+                table.lock().state = IndexState::InMemory;
                 None
             }
         };
@@ -128,7 +128,7 @@ impl Index {
 
     /// Writes a last batch and waits for the owner, but not for ever. Blocks.
     pub(crate) fn close(&self) {
-        let Some(Running { alive, ended }) = locked(&self.owner).take() else { return };
+        let Some(Running { alive, ended }) = self.owner.lock().take() else { return };
         drop(alive);
         if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("the index's last batch takes too long; it is left behind");
@@ -138,7 +138,7 @@ impl Index {
     /// An object of `size` bytes has been published in `tree`. Blocks only after
     /// [`close`](Self::close): then the index must not claim to be whole.
     pub(crate) fn added(&self, tree: &Tree, digest: &Digest, size: u64, references: References) {
-        let mut table = locked(&self.table);
+        let mut table = self.table.lock();
         table.add(digest, size, now(), Proof::Sound);
         table.learn(digest, references);
         let is_late = table.came_late();
@@ -150,22 +150,22 @@ impl Index {
 
     /// What a kept object needs has become known.
     pub(crate) fn learnt(&self, digest: &Digest, references: References) {
-        locked(&self.table).learn(digest, references);
+        self.table.lock().learn(digest, references);
     }
 
     /// What an object needs, as far as that is known.
     pub(crate) fn references(&self, digest: &Digest) -> References {
-        locked(&self.table).references(digest)
+        self.table.lock().references(digest)
     }
 
     /// `roots` and all that they need, as far as that is known.
     pub(crate) fn closure(&self, roots: HashSet<Digest>) -> HashSet<Digest> {
-        locked(&self.table).closure(roots)
+        self.table.lock().closure(roots)
     }
 
     /// A kept object of `size` bytes has been found on disk.
     pub(crate) fn found(&self, digest: &Digest, size: u64) {
-        let mut table = locked(&self.table);
+        let mut table = self.table.lock();
         if !table.knows(digest) {
             table.add(digest, size, now(), Proof::None);
         }
@@ -173,22 +173,22 @@ impl Index {
 
     /// A kept object, known already, has been asked for.
     pub(crate) fn used(&self, digest: &Digest) {
-        locked(&self.table).touch(digest, now());
+        self.table.lock().touch(digest, now());
     }
 
     /// A damaged object was set aside.
     pub(crate) fn quarantined(&self) {
-        locked(&self.table).count_quarantined();
+        self.table.lock().count_quarantined();
     }
 
     /// An object is no longer kept.
     pub(crate) fn removed(&self, digest: &Digest) {
-        locked(&self.table).remove(digest);
+        self.table.lock().remove(digest);
     }
 
     /// An object that this index knows (since use `turn`) was not found.
     pub(crate) fn missed(&self, digest: &Digest, turn: Option<u64>) {
-        let mut table = locked(&self.table);
+        let mut table = self.table.lock();
         if turn.is_some() && table.turn(digest) == turn {
             table.remove(digest);
         }
@@ -196,47 +196,47 @@ impl Index {
 
     /// An object, which came at the turn `added`, was evicted.
     pub(crate) fn evicted(&self, candidate: &Candidate, added: Option<u64>) {
-        locked(&self.table).evict(candidate, added);
+        self.table.lock().evict(candidate, added);
     }
 
     /// At which turn of this run an object came, to tell it from one that came later.
     pub(crate) fn added_at(&self, digest: &Digest) -> Option<u64> {
-        locked(&self.table).added(digest)
+        self.table.lock().added(digest)
     }
 
     /// Which use of this run was the last of an object; 0: it was not used in this run.
     pub(crate) fn turn(&self, digest: &Digest) -> Option<u64> {
-        locked(&self.table).turn(digest)
+        self.table.lock().turn(digest)
     }
 
     /// What eviction needs to know of an object.
     pub(crate) fn node(&self, digest: &Digest) -> Option<Node> {
-        locked(&self.table).node(digest, now())
+        self.table.lock().node(digest, now())
     }
 
     /// Everything that is known, in no order: a copy, so that nobody waits while it is looked at.
     pub(crate) fn nodes(&self) -> Vec<Node> {
-        locked(&self.table).nodes(now())
+        self.table.lock().nodes(now())
     }
 
     /// Whether an object of more than `size` bytes is kept.
     pub(crate) fn has_larger(&self, size: u64) -> bool {
-        locked(&self.table).has_larger(size)
+        self.table.lock().has_larger(size)
     }
 
     /// Whether everything that is kept is known.
     pub(crate) fn is_complete(&self) -> bool {
-        locked(&self.table).complete
+        self.table.lock().complete
     }
 
     /// Whether there was nothing to read: then what was used before this run is not known.
     pub(crate) fn is_rebuilt(&self) -> bool {
-        locked(&self.table).rebuilt
+        self.table.lock().rebuilt
     }
 
     /// What is known of an object, in one look.
     pub(crate) fn knowledge(&self, digest: &Digest) -> Knowledge {
-        let table = locked(&self.table);
+        let table = self.table.lock();
         if table.proof(digest) == Proof::Damaged {
             return Knowledge::NotKept;
         }
@@ -249,40 +249,40 @@ impl Index {
 
     /// What this process itself knows of an object's bytes.
     pub(crate) fn proof(&self, digest: &Digest) -> Proof {
-        locked(&self.table).proof(digest)
+        self.table.lock().proof(digest)
     }
 
     /// A kept object has been verified.
     pub(crate) fn proved(&self, digest: &Digest) {
-        locked(&self.table).prove(digest, Proof::Sound);
+        self.table.lock().prove(digest, Proof::Sound);
     }
 
     /// A kept object is damaged and stays in place: it counts as absent from now on.
     pub(crate) fn condemned(&self, digest: &Digest) {
-        locked(&self.table).prove(digest, Proof::Damaged);
+        self.table.lock().prove(digest, Proof::Damaged);
     }
 
     /// The size that a kept object is known to have.
     pub(crate) fn size(&self, digest: &Digest) -> Option<u64> {
-        locked(&self.table).size(digest)
+        self.table.lock().size(digest)
     }
 
     /// What is known of at most `limit` objects behind `after`, in their order.
     pub(crate) fn kept(&self, after: Option<&Digest>, limit: usize) -> Vec<Kept> {
-        locked(&self.table).kept(after, limit)
+        self.table.lock().kept(after, limit)
     }
 
     /// What is known of one object.
     pub(crate) fn find(&self, digest: &Digest) -> Option<Kept> {
-        locked(&self.table).find(digest)
+        self.table.lock().find(digest)
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        locked(&self.table).totals()
+        self.table.lock().totals()
     }
 
     pub(crate) fn state(&self) -> IndexState {
-        locked(&self.table).state
+        self.table.lock().state
     }
 }
 

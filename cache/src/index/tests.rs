@@ -1,6 +1,7 @@
 //! The index before engines that fail in every way.
 
-use std::sync::{Arc, Mutex};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
@@ -9,7 +10,6 @@ use super::{Index, IndexState, Knowledge, sled_engine};
 use crate::disk::Disk;
 use crate::disk::tree::Tree;
 use crate::index::references::{Interpreter, References};
-use crate::sync::locked;
 use crate::{Algorithm, Digest, Totals};
 
 /// What an engine does when it is asked to load, and to apply a batch.
@@ -47,7 +47,7 @@ impl Engine for Moody {
 
     fn apply(&mut self, changes: &[Change], _: Last) -> Result<(), EngineError> {
         self.apply.show()?;
-        locked(&self.applied).extend_from_slice(changes);
+        self.applied.lock().extend_from_slice(changes);
         Ok(())
     }
 }
@@ -121,7 +121,8 @@ fn what_is_known_now_beats_what_was_known() {
     index.close();
     assert_eq!(index.state(), IndexState::Ready);
     assert_eq!(index.totals(), Totals { objects: 2, bytes: 310, ..Totals::default() });
-    let mut sizes: Vec<_> = locked(&applied)
+    let mut sizes: Vec<_> = applied
+        .lock()
         .iter()
         .map(|(_, hint)| hint.as_ref().map(|hint| (hint.size, hint.hits)))
         .collect();
