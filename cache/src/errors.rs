@@ -223,27 +223,3 @@ impl FinishError {
         matches!(self, Self::Store(source) if source.is_no_space())
     }
 }
-
-impl PutError {
-    /// Whether the cause is a full disk, quota or inode table (`ENOSPC`, `EDQUOT`).
-    #[must_use]
-    pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::Store(source) if source.is_no_space())
-    }
-}
-
-impl ReadError {
-    /// Whether the cause is a full disk, quota or inode table (`ENOSPC`, `EDQUOT`).
-    #[must_use]
-    pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::Store(source) if source.is_no_space())
-    }
-}
-
-impl RecordError {
-    /// Whether the cause is a full disk, quota or inode table (`ENOSPC`, `EDQUOT`).
-    #[must_use]
-    pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::Store(source) if source.is_no_space())
-    }
-}
