@@ -2,7 +2,8 @@
 //!
 //! What it does: keeps finished objects under their digest, lets at most one download of a digest
 //! run at a time while every reader follows its bytes, verifies before it publishes, survives
-//! crashes and bad disks, stays within its bounds, and keeps small records of which repository has shown which object.
+//! crashes and bad disks, stays within its bounds, and keeps small records of which repository has
+//! shown which object.
 //!
 //! What it deliberately does not do: HTTP, registries, authorisation, deciding what to fetch. It
 //! never trusts its index over the file system.
@@ -72,26 +73,24 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use entrepot_oci::{Algorithm, Digest, Hasher};
-
+pub use bytes::object::HOLD_BACK;
 pub use bytes::reader::Reader;
 pub use bytes::verify::{Pace, Verdict};
 pub use disk::lock::is_held;
+pub use disk::open_error::OpenError;
 pub use disk::tree::Claim;
+pub use download::in_flight::Download;
 pub use download::reservation::{Reservation, Start};
 pub use download::writer::{Verified, Writer};
 pub use errors::{
-    BeginError, FinishError, OpenError, PutError, QuarantineError, ReadError, RecordError,
-    WriteError,
+    BeginError, FinishError, PutError, QuarantineError, ReadError, RecordError, WriteError,
 };
 pub use eviction::withdrawal::{Reach, Withdrawn};
-pub use index::IndexState;
 pub use index::references::ReadReferences;
+pub use index::state::{IndexState, Kept, Totals};
+pub use inner::Presence;
 pub use options::Options;
 pub use records::listing::RepositoryPath;
 pub use records::pruning::{Lifetimes, ReadTag};
 pub use records::repository::{ContentRecord, Fact, Repository};
-pub use store::{Download, Kept, Lookup, Presence, Store, Totals};
-
-/// How many bytes at the end of an unfinished object no reader sees before the digest is verified.
-pub const HOLD_BACK: u64 = 64 * 1024;
+pub use store::{Lookup, Store};

@@ -2,10 +2,10 @@
 //!
 //! A fresh 256 KiB buffer costs more in page faults than the read that fills it.
 
-use parking_lot::Mutex;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 /// The most one read returns, and the size of a buffer that is used again.
 pub(crate) const LARGEST: usize = 256 * 1024;

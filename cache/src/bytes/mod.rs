@@ -2,16 +2,20 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `object` | an object, kept or in flight: its file, and how far it may be read |
-//! | `reader` | reading it |
-//! | `buffers` | memory for reads, used again |
-//! | `open_files` | which kept objects are open |
+//! | `opening` | opening a kept object: one file for all who read it |
 //! | `first_use` | verifying a kept object when it is first asked for |
-//! | `verify` | hashing kept objects; quarantine and removal |
+//! | `verify` | hashing kept objects from the disk |
+//! | `kept` | the kept objects of an open store, and what takes one away |
+//! | `open_files` | which kept objects are open |
+//! | `reader` | reading an object, kept or in flight |
+//! | `object` | the bytes that readers share, and how far they may be read |
+//! | `buffers` | memory for reads, used again |
 
-pub(crate) mod buffers;
+mod buffers;
 pub(crate) mod first_use;
+pub(crate) mod kept;
 pub(crate) mod object;
-pub(crate) mod open_files;
+mod open_files;
+pub(crate) mod opening;
 pub(crate) mod reader;
 pub(crate) mod verify;

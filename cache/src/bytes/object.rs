@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, watch};
+use entrepot_oci::Digest;
+use tokio::sync::watch;
 
-use crate::bytes::buffers::Buffers;
+use super::buffers::Buffers;
 use crate::disk::DiskFile;
-use crate::disk::threads;
-use crate::download::origin::Origin;
-use crate::{Digest, HOLD_BACK, ReadError};
+use crate::disk::threads::{self, Permits};
+use crate::errors::ReadError;
+
+/// How many bytes at the end of an unfinished object no reader sees before the digest is verified.
+pub const HOLD_BACK: u64 = 64 * 1024;
 
 /// Files larger than this are closed off the async threads.
 const LARGE: u64 = 16 * 1024 * 1024;
@@ -27,13 +30,13 @@ pub(crate) struct Object {
     digest: Digest,
     file: Arc<DiskFile>,
     buffers: Arc<Buffers>,
-    /// Where it is downloaded from in this run.
-    origin: Option<Origin>,
+    /// The registry that it is downloaded from in this run.
+    origin: Option<Arc<str>>,
     /// All of a small object, once it has been read: of manifests and configurations, which are
     /// asked for most.
     all: OnceLock<Bytes>,
-    /// Who reads from the disk: the others wait without a thread.
-    turns: Arc<Semaphore>,
+    /// For reads from the disk: those without one wait without a thread.
+    permits: Permits,
     /// Whether somebody has undertaken to verify it.
     claimed: AtomicBool,
     /// Whether it has its final name.
@@ -88,27 +91,27 @@ impl Object {
         digest: Digest,
         file: Arc<DiskFile>,
         buffers: &Arc<Buffers>,
-        origin: &Origin,
+        origin: Arc<str>,
         written: u64,
         total: Option<u64>,
     ) -> Self {
         let progress =
             Progress { visible: visible(written, total), total, phase: Phase::Unverified };
-        Self::new(digest, file, buffers, Some(origin.clone()), progress)
+        Self::new(digest, file, buffers, Some(origin), progress)
     }
 
     fn new(
         digest: Digest,
         file: Arc<DiskFile>,
         buffers: &Arc<Buffers>,
-        origin: Option<Origin>,
+        origin: Option<Arc<str>>,
         progress: Progress,
     ) -> Self {
         let (buffers, progress) = (Arc::clone(buffers), watch::Sender::new(progress));
         let (all, claimed) = (OnceLock::new(), AtomicBool::new(true));
-        let turns = Arc::new(Semaphore::new(threads::WIDTH));
+        let permits = Permits::default();
         let published = AtomicBool::new(origin.is_none());
-        Self { digest, file, buffers, origin, all, turns, claimed, published, progress }
+        Self { digest, file, buffers, origin, all, permits, claimed, published, progress }
     }
 
     pub(crate) const fn digest(&self) -> &Digest {
@@ -123,14 +126,14 @@ impl Object {
         &self.buffers
     }
 
-    pub(crate) const fn turns(&self) -> &Arc<Semaphore> {
-        &self.turns
+    pub(crate) const fn permits(&self) -> &Permits {
+        &self.permits
     }
 
     /// Whose bytes these are until they are published; `None` from then on.
     pub(crate) fn origin(&self) -> Option<&str> {
         let published = self.published.load(Ordering::Acquire);
-        self.origin.as_ref().filter(|_| !published).map(Origin::as_str)
+        self.origin.as_ref().filter(|_| !published).map(AsRef::as_ref)
     }
 
     /// It has its final name.
@@ -243,11 +246,9 @@ impl Drop for Object {
     /// The last handle of a file that was removed gives its space back, which takes the time of
     /// many disk accesses when it is large: not on an async thread.
     fn drop(&mut self) {
-        if self.size() > LARGE
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
+        if self.size() > LARGE {
             let file = Arc::clone(&self.file);
-            runtime.spawn_blocking(move || drop(file));
+            threads::detach(move || drop(file));
         }
     }
 }

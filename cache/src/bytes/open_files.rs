@@ -2,12 +2,13 @@
 //! lately stays open, so that a hit on it costs no file call, and, where it is small, no read:
 //! 8 MiB in all at most.
 
-use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
-use crate::Digest;
-use crate::bytes::object::Object;
+use entrepot_oci::Digest;
+use parking_lot::Mutex;
+
+use super::object::Object;
 
 /// How many objects stay open without a reader: file descriptors, and what is remembered of the
 /// small ones among them.
@@ -17,16 +18,16 @@ const FIRST_SWEEP: usize = 256;
 
 /// The open kept objects.
 #[derive(Debug, Default)]
-pub(crate) struct Opened {
-    table: Mutex<Table>,
+pub(crate) struct OpenFiles {
+    table: Mutex<OpenObjects>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct OpenObjects {
     all: HashMap<Digest, Weak<Object>>,
     sweep_at: usize,
     recent: HashMap<Digest, Recent>,
-    clock: u64,
+    tick: u64,
 }
 
 #[derive(Debug)]
@@ -35,12 +36,12 @@ struct Recent {
     last_use: u64,
 }
 
-impl Opened {
+impl OpenFiles {
     pub(crate) fn find(&self, digest: &Digest) -> Option<Arc<Object>> {
         let table = &mut *self.table.lock();
-        table.clock = table.clock.saturating_add(1);
+        table.tick = table.tick.saturating_add(1);
         if let Some(recent) = table.recent.get_mut(digest) {
-            recent.last_use = table.clock;
+            recent.last_use = table.tick;
             return Some(Arc::clone(&recent.object));
         }
         table.all.get(digest).and_then(Weak::upgrade)
@@ -77,7 +78,7 @@ impl Opened {
     }
 }
 
-impl Table {
+impl OpenObjects {
     fn insert(&mut self, object: &Arc<Object>) -> Vec<Recent> {
         let digest = *object.digest();
         self.all.insert(digest, Arc::downgrade(object));
@@ -85,8 +86,8 @@ impl Table {
             self.all.retain(|_, object| object.strong_count() > 0);
             self.sweep_at = self.all.len().saturating_mul(2).max(FIRST_SWEEP);
         }
-        self.clock = self.clock.saturating_add(1);
-        let recent = Recent { object: Arc::clone(object), last_use: self.clock };
+        self.tick = self.tick.saturating_add(1);
+        let recent = Recent { object: Arc::clone(object), last_use: self.tick };
         let replaced = self.recent.insert(digest, recent);
         replaced.into_iter().chain(self.close_old()).collect()
     }

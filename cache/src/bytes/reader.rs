@@ -1,15 +1,14 @@
 //! Reading an object, kept or in flight.
 
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use entrepot_oci::Digest;
 
-use crate::bytes::buffers::Buffer;
-use crate::bytes::object::Object;
+use super::buffers::Buffer;
+use super::object::Object;
 use crate::disk::{DiskFile, threads};
-use crate::download::reservation::interrupted;
-use crate::{Digest, ReadError};
+use crate::errors::ReadError;
 
 /// A handle on the bytes of one object. Cheap to clone; all handles of an object share one file
 /// descriptor and hold no buffers between reads, so one that is not read costs next to nothing.
@@ -71,10 +70,12 @@ impl Reader {
     }
 
     /// Up to `max` bytes at `offset`; fewer if fewer are there (256 KiB at most, or what the page
-    /// cache has), but at least one, for which it waits while the object is in flight. Empty: the end of a *verified* object (or `max` is 0).
+    /// cache has), but at least one, for which it waits while the object is in flight. Empty: the
+    /// end of a *verified* object (or `max` is 0).
     ///
     /// The last [`HOLD_BACK`](crate::HOLD_BACK) bytes come once the digest has been verified: at
-    /// the end of a download, and when a kept object has been hashed for the first time in this run. After an error nothing that was read from this object may be used as whole; after
+    /// the end of a download, and when a kept object has been hashed for the first time in this
+    /// run. After an error nothing that was read from this object may be used as whole; after
     /// [`ReadError::Store`] it can be completed from `offset`.
     /// The disk is waited for off the async threads. Cancel safe.
     pub async fn read_at(&self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
@@ -110,28 +111,26 @@ impl Reader {
         if let Some(count) = peek(&file, &mut buffer, offset)? {
             return Ok(buffer.into_bytes(count));
         }
-        let turns = Arc::clone(self.object.turns());
-        let turn = match Arc::clone(&turns).try_acquire_owned() {
-            Ok(turn) => turn,
-            Err(_taken) => {
-                // Those who wait need no buffer.
-                drop(buffer);
-                let turn = turns.acquire_owned().await;
-                buffer = self.object.buffers().take(len);
-                // Whoever was waited for may have read the same.
-                if let Some(count) = peek(&file, &mut buffer, offset)? {
-                    return Ok(buffer.into_bytes(count));
-                }
-                turn.map_err(|error| ReadError::Store(interrupted(io::Error::other(error))))?
+        let permits = self.object.permits();
+        let permit = if let Some(permit) = permits.try_take() {
+            permit
+        } else {
+            // Those who wait need no buffer.
+            drop(buffer);
+            let permit = permits.take().await;
+            buffer = self.object.buffers().take(len);
+            // A read that was waited for may have brought these bytes.
+            if let Some(count) = peek(&file, &mut buffer, offset)? {
+                return Ok(buffer.into_bytes(count));
             }
+            permit.map_err(ReadError::Store)?
         };
         let read = threads::run(move || {
             let filled = file.fill_from(buffer.as_mut_slice(), offset);
-            // It goes with the read, not with the future: a thread that hangs goes on hanging.
-            drop(turn);
+            drop(permit);
             filled.map(|()| buffer.into_bytes(usize::MAX))
         });
-        read.await.map_err(interrupted).and_then(|read| read).map_err(ReadError::Store)
+        read.await.and_then(|read| read).map_err(ReadError::Store)
     }
 }
 

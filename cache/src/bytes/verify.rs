@@ -1,13 +1,13 @@
-//! Looking at kept objects: verification, quarantine, removal, listing.
+//! Hashing kept objects from the disk.
 
 use std::time::Instant;
 
 use bytes::Bytes;
+use entrepot_oci::{Algorithm, Digest, Hasher};
 
-use crate::disk::{DiskError, DiskFile, Kind};
+use super::kept::KeptObjects;
+use crate::disk::{DiskError, DiskFile};
 use crate::index::references;
-use crate::inner::Shared;
-use crate::{Algorithm, Digest, Hasher, QuarantineError};
 
 /// How much is read and hashed at a time.
 const PIECE: u64 = 1024 * 1024;
@@ -43,10 +43,10 @@ pub enum Verdict {
 }
 
 /// Hashes a kept object from the disk. Blocks.
-pub(crate) fn verify(shared: &Shared, digest: &Digest, pace: Pace) -> Verdict {
-    match hash(shared, digest, pace) {
+pub(crate) fn verify(kept: &KeptObjects, digest: &Digest, pace: Pace) -> Verdict {
+    match hash(kept, digest, pace) {
         Ok((actual, size)) if actual == *digest => {
-            shared.index.proved(digest);
+            kept.index.proved(digest);
             Verdict::Sound { size }
         }
         Ok((actual, _)) => Verdict::Damaged { actual },
@@ -55,8 +55,8 @@ pub(crate) fn verify(shared: &Shared, digest: &Digest, pace: Pace) -> Verdict {
     }
 }
 
-fn hash(shared: &Shared, digest: &Digest, pace: Pace) -> Result<(Digest, u64), DiskError> {
-    let file = shared.tree.disk().open(&shared.tree.blob(digest))?;
+fn hash(kept: &KeptObjects, digest: &Digest, pace: Pace) -> Result<(Digest, u64), DiskError> {
+    let file = kept.tree.disk().open(&kept.tree.blob(digest))?;
     let size = file.len()?;
     let hasher = match pace {
         Pace::Full => hash_file(&file, digest.algorithm(), size)?,
@@ -102,73 +102,17 @@ pub(crate) fn hash_file(
 }
 
 /// Offsets and lengths of the pieces in which `len` bytes are read.
-pub(crate) fn pieces(len: u64) -> impl Iterator<Item = (u64, usize)> {
+pub(super) fn pieces(len: u64) -> impl Iterator<Item = (u64, usize)> {
     (0..len.div_ceil(PIECE)).map(move |number| {
         let at = number.saturating_mul(PIECE);
         (at, usize::try_from(PIECE.min(len.saturating_sub(at))).unwrap_or(usize::MAX))
     })
 }
 
-/// Moves a kept object to `quarantine/`. Blocks.
-pub(crate) fn quarantine(shared: &Shared, digest: &Digest) -> Result<(), QuarantineError> {
-    let (from, to) = (shared.tree.blob(digest), shared.tree.quarantined(digest));
-    take_out(shared, digest, || shared.tree.disk().rename(&from, &to))?;
-    shared.index.quarantined();
-    tracing::warn!(%digest, "object quarantined");
-    Ok(())
-}
-
-/// Removes a kept object. Blocks.
-pub(crate) fn remove(shared: &Shared, digest: &Digest) -> Result<(), QuarantineError> {
-    let path = shared.tree.blob(digest);
-    take_out(shared, digest, || {
-        shared.tree.disk().file_size(&path)?;
-        shared.tree.disk().remove(&path)
-    })
-}
-
-fn take_out(
-    shared: &Shared,
-    digest: &Digest,
-    work: impl FnOnce() -> Result<(), DiskError>,
-) -> Result<(), QuarantineError> {
-    let done = work();
-    if done.as_ref().is_ok_and(|()| true) || done.as_ref().is_err_and(DiskError::is_not_found) {
-        shared.gone(digest);
-    }
-    done.map_err(|error| match error {
-        error if error.is_not_found() => QuarantineError::Absent,
-        error => QuarantineError::Store(error),
-    })
-}
-
 /// The bytes of a small kept object, if they are right. Blocks.
-pub(crate) fn peek(shared: &Shared, digest: &Digest) -> Option<Bytes> {
-    let file = shared.tree.disk().open(&shared.tree.blob(digest)).ok()?;
+pub(crate) fn peek(kept: &KeptObjects, digest: &Digest) -> Option<Bytes> {
+    let file = kept.tree.disk().open(&kept.tree.blob(digest)).ok()?;
     let len = file.len().ok().filter(|len| *len <= references::LARGEST)?;
     let bytes = file.read_exact_at(usize::try_from(len).ok()?, 0).ok()?;
     (Digest::of(digest.algorithm(), &bytes) == *digest).then(|| bytes.into())
-}
-
-/// Calls `visit` with every kept object of `shared`'s tree, in no order. Blocks.
-pub(crate) fn walk(
-    tree: &crate::disk::tree::Tree,
-    mut visit: impl FnMut(Digest),
-) -> Result<(), DiskError> {
-    for algorithm in Algorithm::ALL {
-        let dir = tree.blobs(algorithm);
-        for shard in tree.disk().list(&dir)? {
-            if shard.kind != Kind::Directory {
-                continue;
-            }
-            for entry in tree.disk().list(&dir.join(&shard.name))? {
-                let named = Digest::from_hex(algorithm, &entry.name).ok();
-                let placed = entry.kind == Kind::File && entry.name.starts_with(&shard.name);
-                if let Some(digest) = named.filter(|_| placed) {
-                    visit(digest);
-                }
-            }
-        }
-    }
-    Ok(())
 }

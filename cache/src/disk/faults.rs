@@ -1,9 +1,10 @@
 //! A plan of failures: which file call fails, and how.
 
-use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
 
 /// The kinds of file call that the store makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,7 +84,7 @@ pub struct FaultPlan {
     last: u64,
     only: Option<Call>,
     about: Option<PathBuf>,
-    hanging: Mutex<Hanging>,
+    hanging: Mutex<HungCalls>,
     changed: Condvar,
     counted: AtomicU64,
     fired: AtomicU64,
@@ -91,7 +92,7 @@ pub struct FaultPlan {
 }
 
 #[derive(Debug)]
-struct Hanging {
+struct HungCalls {
     now: usize,
     released: bool,
 }
@@ -104,7 +105,7 @@ impl FaultPlan {
             last,
             only: None,
             about: None,
-            hanging: Mutex::new(Hanging { now: 0, released: false }),
+            hanging: Mutex::new(HungCalls { now: 0, released: false }),
             changed: Condvar::new(),
             counted: AtomicU64::new(0),
             fired: AtomicU64::new(0),
@@ -130,14 +131,14 @@ impl FaultPlan {
         Self::between(n, u64::MAX, fault)
     }
 
-    /// The same plan, counting only calls of one kind.
+    /// This plan, counting only calls of one kind.
     #[must_use]
     pub const fn only(mut self, call: Call) -> Self {
         self.only = Some(call);
         self
     }
 
-    /// The same plan, counting only calls about `path`: the name that a file was opened by.
+    /// This plan, counting only calls about `path`: the name that a file was opened by.
     #[must_use]
     pub fn about(mut self, path: impl Into<PathBuf>) -> Self {
         self.about = Some(path.into());

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 
-use crate::OpenError;
-use crate::disk::tree::Tree;
-use crate::disk::{Call, DiskError, DiskFile};
+use super::error::DiskError;
+use super::faults::Call;
+use super::file::DiskFile;
+use super::open_error::OpenError;
+use super::tree::Tree;
 
 /// How long an opener waits for a predecessor that is just ending.
 const PATIENCE: Duration = Duration::from_millis(600);

@@ -4,12 +4,14 @@
 //! construction and is neither walked nor swept.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use crate::Algorithm;
-use crate::disk::tree::Tree;
-use crate::disk::{Disk, DiskError, Entry, Kind};
-use crate::download::origin::partial_digest;
+use entrepot_oci::Algorithm;
+
+use super::calls::{DirectoryEntry, Kind};
+use super::error::DiskError;
+use super::seam::Disk;
+use super::tree::{Tree, partial_digest};
 
 /// A partial file that nobody has touched for so long is not going to be continued.
 const STALE: Duration = Duration::from_hours(7 * 24);
@@ -38,7 +40,7 @@ fn clean_partials(tree: &Tree, algorithm: Algorithm) -> Result<(), DiskError> {
 }
 
 /// A regular file with a partial file's name, not too old, whose object is not kept already.
-fn is_of_use(tree: &Tree, algorithm: Algorithm, entry: &Entry) -> bool {
+fn is_of_use(tree: &Tree, algorithm: Algorithm, entry: &DirectoryEntry) -> bool {
     match partial_digest(algorithm, &entry.name) {
         Some(digest) if entry.kind == Kind::File => {
             let fresh = !is_stale(tree, &tree.partials(algorithm).join(&entry.name));
@@ -49,10 +51,8 @@ fn is_of_use(tree: &Tree, algorithm: Algorithm, entry: &Entry) -> bool {
 }
 
 fn is_stale(tree: &Tree, path: &Path) -> bool {
-    let Ok((_, written)) = tree.disk().file_size_and_age(path) else { return false };
-    let written = UNIX_EPOCH.checked_add(Duration::from_secs(written));
-    let age = written.and_then(|written| SystemTime::now().duration_since(written).ok());
-    age.is_some_and(|age| age > STALE)
+    let Ok((_, written)) = tree.disk().file_size_and_time(path) else { return false };
+    written.age().is_some_and(|age| age > STALE)
 }
 
 fn clean_temporaries(tree: &Tree) -> Result<(), DiskError> {
@@ -64,7 +64,7 @@ fn clean_temporaries(tree: &Tree) -> Result<(), DiskError> {
 }
 
 /// What can't be removed costs space and nothing else: it is not a reason to refuse to start.
-fn discard(disk: &Disk, dir: &Path, entry: &Entry) {
+fn discard(disk: &Disk, dir: &Path, entry: &DirectoryEntry) {
     let path = dir.join(&entry.name);
     let removed = match entry.kind {
         Kind::Directory => disk.remove_tree(&path),

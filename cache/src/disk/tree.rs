@@ -4,13 +4,20 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use entrepot_oci::hex::decode;
+use entrepot_oci::{Algorithm, Digest};
 
-use crate::disk::{Disk, DiskError};
-use crate::download::origin::Origin;
-use crate::{Algorithm, Digest, OpenError};
+use super::calls::Kind;
+use super::error::DiskError;
+use super::open_error::OpenError;
+use super::seam::Disk;
 
 /// The first line of `VERSION`.
 pub(crate) const FORMAT: &str = "entrepot store 1";
+
+/// How many hexadecimal digits of a hash stand for an origin in a file's name: so many that nobody
+/// finds a second name for them.
+const TAG_DIGITS: usize = 32;
 
 /// More than any `VERSION` of ours has.
 const VERSION_LIMIT: usize = 256;
@@ -79,8 +86,8 @@ impl Tree {
     }
 
     /// `partial/<algorithm>/<hex>.<origin's tag>`
-    pub(crate) fn partial(&self, digest: &Digest, origin: &Origin) -> PathBuf {
-        self.partials(digest.algorithm()).join(origin.partial_name(digest))
+    pub(crate) fn partial(&self, digest: &Digest, origin: &str) -> PathBuf {
+        self.partials(digest.algorithm()).join(partial_name(digest, origin))
     }
 
     /// `partial/`
@@ -219,8 +226,42 @@ impl Tree {
         Ok(())
     }
 
+    /// Calls `visit` with every object under its final name, in no order. Blocks.
+    pub(crate) fn walk(&self, mut visit: impl FnMut(Digest)) -> Result<(), DiskError> {
+        for algorithm in Algorithm::ALL {
+            let dir = self.blobs(algorithm);
+            for shard in self.disk.list(&dir)? {
+                if shard.kind != Kind::Directory {
+                    continue;
+                }
+                for file in self.disk.list(&dir.join(&shard.name))? {
+                    let named = Digest::from_hex(algorithm, &file.name).ok();
+                    let placed = file.kind == Kind::File && file.name.starts_with(&shard.name);
+                    if let Some(digest) = named.filter(|_| placed) {
+                        visit(digest);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// `error` as the reason why this store can't be opened.
     pub(crate) fn failed(&self, source: DiskError) -> OpenError {
         OpenError::Store { dir: self.dir.clone(), source }
     }
+}
+
+/// The name of a partial file of `digest` that comes from `origin`.
+pub(crate) fn partial_name(digest: &Digest, origin: &str) -> String {
+    let mut tag = Digest::of(Algorithm::Sha256, origin.as_bytes()).hex();
+    tag.truncate(TAG_DIGITS);
+    format!("{}.{tag}", digest.hex())
+}
+
+/// The digest in the name of a partial file, if it is the name of one.
+pub(crate) fn partial_digest(algorithm: Algorithm, name: &str) -> Option<Digest> {
+    let (hex, tag) = name.split_once('.')?;
+    let tagged = tag.len() == TAG_DIGITS && decode(tag).is_some();
+    Digest::from_hex(algorithm, hex).ok().filter(|_| tagged)
 }

@@ -4,61 +4,61 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use entrepot_oci::{Digest, Hasher};
 
-use crate::bytes::object::Object;
+use super::in_flight::{InFlight, Permit};
+use super::publish::Publisher;
+use crate::bytes::object::{HOLD_BACK, Object};
 use crate::disk::{DiskError, DiskFile};
-use crate::download::in_flight::{Flights, Ticket};
-use crate::download::publish::{publish, remove_quietly};
-use crate::inner::Shared;
-use crate::{Digest, FinishError, HOLD_BACK, Hasher, ReadError, WriteError};
+use crate::errors::{FinishError, ReadError, WriteError};
 
 /// A download under way. Dropping it fails its readers and gives the digest free.
 ///
 /// Invariant: the hasher has seen the upstream's first `position` bytes, and the file has them.
-pub(crate) struct Pen {
-    shared: Arc<Shared>,
-    ticket: Ticket,
+pub(crate) struct DiskEnd {
+    publisher: Arc<Publisher>,
+    permit: Permit,
     object: Arc<Object>,
     hasher: Hasher,
     position: u64,
     total: Option<u64>,
 }
 
-/// Turns those who ask into those who wait for the next download, while this one ends.
+/// Announces the end of a download: who asks from then on waits for the next one.
 #[derive(Debug)]
-pub(crate) struct End {
-    flights: Arc<Flights>,
+pub(crate) struct EndNotice {
+    in_flight: Arc<InFlight>,
     digest: Digest,
     file: Arc<DiskFile>,
 }
 
-impl End {
+impl EndNotice {
     /// Nobody new follows the download; without effect when it has ended already.
     pub(crate) fn hold(&self) {
-        self.flights.hold(&self.digest, &self.file);
+        self.in_flight.hold(&self.digest, &self.file);
     }
 }
 
-impl std::fmt::Debug for Pen {
+impl std::fmt::Debug for DiskEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pen")
-            .field("digest", self.ticket.digest())
+        f.debug_struct("DiskEnd")
+            .field("digest", self.permit.digest())
             .field("position", &self.position)
             .field("total", &self.total)
             .finish_non_exhaustive()
     }
 }
 
-impl Pen {
+impl DiskEnd {
     pub(crate) const fn new(
-        shared: Arc<Shared>,
-        ticket: Ticket,
+        publisher: Arc<Publisher>,
+        permit: Permit,
         object: Arc<Object>,
         hasher: Hasher,
         written: u64,
         total: Option<u64>,
     ) -> Self {
-        Self { shared, ticket, object, hasher, position: written, total }
+        Self { publisher, permit, object, hasher, position: written, total }
     }
 
     pub(crate) const fn position(&self) -> u64 {
@@ -66,23 +66,27 @@ impl Pen {
     }
 
     /// What it takes to announce the end of this download from elsewhere.
-    pub(crate) fn end(&self) -> End {
-        End {
-            flights: Arc::clone(self.ticket.flights()),
-            digest: *self.ticket.digest(),
+    pub(crate) fn notice(&self) -> EndNotice {
+        EndNotice {
+            in_flight: Arc::clone(self.permit.in_flight()),
+            digest: *self.permit.digest(),
             file: Arc::clone(self.object.file()),
         }
     }
 
     fn path(&self) -> PathBuf {
-        self.shared.tree.partial(self.ticket.digest(), self.ticket.origin())
+        self.publisher.kept.tree.partial(self.permit.digest(), self.permit.origin().as_str())
+    }
+
+    fn remove_file(&self) {
+        self.publisher.kept.tree.disk().remove_quietly(&self.path());
     }
 
     /// Takes the next bytes from the upstream. An error ends the download; its readers have failed.
     pub(crate) fn absorb(&mut self, chunks: &[Bytes]) -> Result<(), WriteError> {
         self.check_total(chunks)?;
         self.append(chunks).map_err(|error| {
-            self.shared.keeper.wake();
+            self.publisher.eviction.wake();
             self.discard(ReadError::Store(error.clone()));
             WriteError::Store(error)
         })
@@ -120,17 +124,16 @@ impl Pen {
 
     /// Gives what has been verified its final name.
     pub(crate) fn publish(self) -> Result<Arc<Object>, FinishError> {
-        let digest = *self.ticket.digest();
-        if !self.shared.keeps(&digest, self.position) {
+        let digest = *self.permit.digest();
+        if !self.publisher.eviction.keeps(&digest, self.position) {
             tracing::debug!(%digest, bytes = self.position, "object larger than the cache passed on");
-            remove_quietly(&self.shared, &self.path());
+            self.remove_file();
             return Ok(Arc::clone(&self.object));
         }
-        publish(&self.shared, self.object.file(), &self.path(), &digest)
-            .map_err(FinishError::Store)?;
-        let file = self.object.file();
-        let references = self.shared.documents.read_file(&digest, file, self.position);
-        self.shared.published(&self.object, references.unwrap_or_default());
+        let (publisher, file) = (&self.publisher, self.object.file());
+        publisher.publish(file, &self.path(), &digest).map_err(FinishError::Store)?;
+        let references = publisher.documents.read_file(&digest, file, self.position);
+        publisher.published(&self.object, references.unwrap_or_default());
         Ok(Arc::clone(&self.object))
     }
 
@@ -144,7 +147,7 @@ impl Pen {
     }
 
     fn check_digest(&mut self) -> Result<(), FinishError> {
-        let expected = *self.ticket.digest();
+        let expected = *self.permit.digest();
         let hasher = std::mem::replace(&mut self.hasher, Hasher::new(expected.algorithm()));
         let actual = Box::new(hasher.finish());
         if *actual == expected {
@@ -163,15 +166,15 @@ impl Pen {
 
     /// Fails the readers with `error`, then removes the partial file.
     pub(crate) fn discard(&self, error: ReadError) {
-        self.end().hold();
+        self.notice().hold();
         self.object.fail(error);
-        remove_quietly(&self.shared, &self.path());
+        self.remove_file();
     }
 }
 
-impl Drop for Pen {
+impl Drop for DiskEnd {
     fn drop(&mut self) {
-        self.end().hold();
+        self.notice().hold();
         self.object.fail(ReadError::Broken);
     }
 }

@@ -1,42 +1,56 @@
 //! Who is downloading what: at most one of a digest.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use entrepot_oci::Digest;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
+use super::origin::Origin;
 use crate::bytes::object::Object;
 use crate::disk::DiskFile;
-use crate::download::origin::Origin;
-use crate::{Digest, Download};
 
 /// The digests that are reserved or being downloaded.
 #[derive(Debug, Default)]
-pub(crate) struct Flights {
+pub(crate) struct InFlight {
     table: Mutex<HashMap<Digest, Slot>>,
 }
 
 #[derive(Debug)]
 struct Slot {
-    state: State,
-    /// Told whenever the state is another, and at the end.
+    occupant: Occupant,
+    /// Told whenever there is another occupant, and at the end.
     changed: Arc<Notify>,
 }
 
 #[derive(Debug)]
-enum State {
+enum Occupant {
     /// Somebody is about to look at the disk or to begin, or is just ending.
     Reserved,
     Filling(Arc<Object>),
 }
 
-/// What [`Flights::board`] found.
-pub(crate) enum Boarding {
+/// A download under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Download {
+    /// What is being downloaded.
+    pub digest: Digest,
+    /// The registry that it comes from.
+    pub origin: String,
+    /// How many bytes readers can see: nearly all that have come.
+    pub available: u64,
+    /// The size of the whole object in bytes, where the upstream has told it.
+    pub total: Option<u64>,
+}
+
+/// What [`InFlight::join`] found.
+pub(crate) enum Joined {
     /// Nobody is there: the digest is now the caller's.
-    Lead(Ticket),
+    Lead(Permit),
     Follow(Arc<Object>),
     /// Somebody has a reservation. Ask again when this resolves.
     Wait(OwnedNotified),
@@ -44,34 +58,43 @@ pub(crate) enum Boarding {
 
 /// The right to download one digest. Dropping it gives the digest free and wakes those who wait.
 #[derive(Debug)]
-pub(crate) struct Ticket {
-    flights: Arc<Flights>,
+pub(crate) struct Permit {
+    in_flight: Arc<InFlight>,
     digest: Digest,
     origin: Origin,
 }
 
-impl Flights {
-    pub(crate) fn board(self: &Arc<Self>, digest: &Digest, origin: &Origin) -> Boarding {
+impl InFlight {
+    pub(crate) fn join(self: &Arc<Self>, digest: &Digest, origin: &Origin) -> Joined {
         match self.table.lock().entry(*digest) {
-            Entry::Occupied(slot) => match &slot.get().state {
-                State::Filling(object) => Boarding::Follow(Arc::clone(object)),
-                State::Reserved => Boarding::Wait(slot.get().told()),
+            Entry::Occupied(slot) => match &slot.get().occupant {
+                Occupant::Filling(object) => Joined::Follow(Arc::clone(object)),
+                Occupant::Reserved => Joined::Wait(slot.get().told()),
             },
             Entry::Vacant(slot) => {
-                slot.insert(Slot { state: State::Reserved, changed: Arc::default() });
-                let (flights, origin) = (Arc::clone(self), origin.clone());
-                Boarding::Lead(Ticket { flights, digest: *digest, origin })
+                slot.insert(Slot { occupant: Occupant::Reserved, changed: Arc::default() });
+                let (in_flight, origin) = (Arc::clone(self), origin.clone());
+                Joined::Lead(Permit { in_flight, digest: *digest, origin })
             }
         }
     }
 
-    /// From now on those who ask for `digest` wait until its ticket is dropped, provided that the
+    /// The digest, if nobody is at it: until this is dropped nobody can begin to download it, nor
+    /// publish what was downloaded.
+    pub(crate) fn reserve(self: &Arc<Self>, digest: &Digest) -> Option<Permit> {
+        match self.join(digest, &Origin::new("")) {
+            Joined::Lead(permit) => Some(permit),
+            Joined::Follow(_) | Joined::Wait(_) => None,
+        }
+    }
+
+    /// From now on those who ask for `digest` wait until its permit is dropped, provided that the
     /// download under way is the one that writes to `file`.
     pub(crate) fn hold(&self, digest: &Digest, file: &Arc<DiskFile>) {
         if let Some(slot) = self.table.lock().get_mut(digest)
-            && matches!(&slot.state, State::Filling(object) if Arc::ptr_eq(object.file(), file))
+            && matches!(&slot.occupant, Occupant::Filling(object) if Arc::ptr_eq(object.file(), file))
         {
-            slot.state = State::Reserved;
+            slot.occupant = Occupant::Reserved;
         }
     }
 
@@ -85,18 +108,18 @@ impl Flights {
 
     /// The download of `digest`, if one has begun.
     pub(crate) fn find(&self, digest: &Digest) -> Option<Arc<Object>> {
-        match &self.table.lock().get(digest)?.state {
-            State::Filling(object) => Some(Arc::clone(object)),
-            State::Reserved => None,
+        match &self.table.lock().get(digest)?.occupant {
+            Occupant::Filling(object) => Some(Arc::clone(object)),
+            Occupant::Reserved => None,
         }
     }
 
     /// Every download that has begun.
     pub(crate) fn downloads(&self) -> Vec<Download> {
         let table = self.table.lock();
-        let begun = table.iter().filter_map(|(digest, slot)| match &slot.state {
-            State::Filling(object) => Some((digest, object)),
-            State::Reserved => None,
+        let begun = table.iter().filter_map(|(digest, slot)| match &slot.occupant {
+            Occupant::Filling(object) => Some((digest, object)),
+            Occupant::Reserved => None,
         });
         begun
             .map(|(digest, object)| Download {
@@ -109,7 +132,7 @@ impl Flights {
     }
 }
 
-impl Ticket {
+impl Permit {
     pub(crate) const fn digest(&self) -> &Digest {
         &self.digest
     }
@@ -120,20 +143,20 @@ impl Ticket {
 
     /// From now on those who ask follow `object`.
     pub(crate) fn lead_to(&self, object: &Arc<Object>) {
-        if let Some(slot) = self.flights.table.lock().get_mut(&self.digest) {
-            slot.state = State::Filling(Arc::clone(object));
+        if let Some(slot) = self.in_flight.table.lock().get_mut(&self.digest) {
+            slot.occupant = Occupant::Filling(Arc::clone(object));
             slot.changed.notify_waiters();
         }
     }
 
-    pub(crate) const fn flights(&self) -> &Arc<Flights> {
-        &self.flights
+    pub(super) const fn in_flight(&self) -> &Arc<InFlight> {
+        &self.in_flight
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(slot) = self.flights.table.lock().remove(&self.digest) {
+        if let Some(slot) = self.in_flight.table.lock().remove(&self.digest) {
             slot.changed.notify_waiters();
         }
     }

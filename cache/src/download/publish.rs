@@ -2,66 +2,92 @@
 //!
 //! Any other order puts wrong bytes under a digest's name when the power fails.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::Digest;
+use entrepot_oci::Digest;
+use parking_lot::Mutex;
+
+use crate::bytes::kept::KeptObjects;
+use crate::bytes::object::Object;
 use crate::disk::{DiskError, DiskFile};
-use crate::inner::Shared;
+use crate::eviction::Eviction;
+use crate::index::references::{Interpreter, References};
 
-/// Gives `file`, which lies at `from` and has been verified, its final name.
-///
-/// When any step fails nothing is published and the file is removed: after a failed sync its
-/// bytes are suspect for ever. Whoever has it open goes on reading. Blocks.
-pub(crate) fn publish(
-    shared: &Shared,
-    file: &DiskFile,
-    from: &Path,
-    digest: &Digest,
-) -> Result<(), DiskError> {
-    let to = shared.tree.blob(digest);
-    let moved = move_into_place(shared, file, from, &to, digest).inspect_err(|error| {
-        tracing::warn!(%digest, %error, cause = %error.io(), "object not kept");
-        // What has the final name, if anything, is another's and as good as it was.
-        remove_quietly(shared, from);
-    });
-    moved?;
-    let dir = shared.tree.shard(digest);
-    shared.tree.disk().sync_dir(&dir).inspect_err(|error| {
-        tracing::warn!(%digest, %error, cause = %error.io(), "object not kept");
-        remove_quietly(shared, &to);
-    })
+/// What it takes to give an object its final name.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    pub(crate) kept: Arc<KeptObjects>,
+    pub(crate) eviction: Arc<Eviction>,
+    pub(crate) documents: Interpreter,
+    /// Shard directories whose names this process knows to be durable.
+    durable_shards: Mutex<HashSet<PathBuf>>,
 }
 
-/// Everything but making the final name durable.
-fn move_into_place(
-    shared: &Shared,
-    file: &DiskFile,
-    from: &Path,
-    to: &Path,
-    digest: &Digest,
-) -> Result<(), DiskError> {
-    let disk = shared.tree.disk();
-    file.sync()?;
-    prepare_shard(shared, digest)?;
-    disk.rename(from, to)
-}
-
-/// The shard directory's own name must be as durable as the names in it.
-fn prepare_shard(shared: &Shared, digest: &Digest) -> Result<(), DiskError> {
-    let dir = shared.tree.shard(digest);
-    if shared.durable_shards.lock().contains(&dir) {
-        return Ok(());
+impl Publisher {
+    pub(crate) fn new(
+        kept: Arc<KeptObjects>,
+        eviction: Arc<Eviction>,
+        documents: Interpreter,
+    ) -> Self {
+        Self { kept, eviction, documents, durable_shards: Mutex::default() }
     }
-    let disk = shared.tree.disk();
-    disk.make_dir(&dir)?;
-    disk.sync_dir(&shared.tree.blobs(digest.algorithm()))?;
-    shared.durable_shards.lock().insert(dir);
-    Ok(())
-}
 
-/// Removes a file that is of no use; one that stays is found by the next open.
-pub(crate) fn remove_quietly(shared: &Shared, path: &Path) {
-    if let Err(error) = shared.tree.disk().remove(path) {
-        tracing::warn!(%error, cause = %error.io(), "useless file stays");
+    /// Gives `file`, which lies at `from` and has been verified, its final name.
+    ///
+    /// When any step fails nothing is published and the file is removed: after a failed sync its
+    /// bytes are suspect for ever. Whoever has it open goes on reading. Blocks.
+    pub(super) fn publish(
+        &self,
+        file: &DiskFile,
+        from: &Path,
+        digest: &Digest,
+    ) -> Result<(), DiskError> {
+        let (tree, to) = (&self.kept.tree, self.kept.tree.blob(digest));
+        let moved = self.move_into_place(file, from, &to, digest).inspect_err(|error| {
+            tracing::warn!(%digest, %error, cause = %error.io(), "object not kept");
+            // What has the final name, if anything, is another's and as good as it was.
+            tree.disk().remove_quietly(from);
+        });
+        moved?;
+        tree.disk().sync_dir(&tree.shard(digest)).inspect_err(|error| {
+            tracing::warn!(%digest, %error, cause = %error.io(), "object not kept");
+            tree.disk().remove_quietly(&to);
+        })
+    }
+
+    /// Everything but making the final name durable.
+    fn move_into_place(
+        &self,
+        file: &DiskFile,
+        from: &Path,
+        to: &Path,
+        digest: &Digest,
+    ) -> Result<(), DiskError> {
+        file.sync()?;
+        self.prepare_shard(digest)?;
+        self.kept.tree.disk().rename(from, to)
+    }
+
+    /// The shard directory's own name must be as durable as the names in it.
+    fn prepare_shard(&self, digest: &Digest) -> Result<(), DiskError> {
+        let (tree, dir) = (&self.kept.tree, self.kept.tree.shard(digest));
+        if self.durable_shards.lock().contains(&dir) {
+            return Ok(());
+        }
+        tree.disk().make_dir(&dir)?;
+        tree.disk().sync_dir(&tree.blobs(digest.algorithm()))?;
+        self.durable_shards.lock().insert(dir);
+        Ok(())
+    }
+
+    /// `object` has its final name now: whoever asks finds it, and the bounds are looked at.
+    pub(super) fn published(&self, object: &Arc<Object>, references: References) {
+        // The one place where a second tier is told of what is new.
+        self.kept.index.added(&self.kept.tree, object.digest(), object.size(), references);
+        self.kept.open_files.insert(object);
+        object.published();
+        self.eviction.wake();
     }
 }

@@ -1,19 +1,20 @@
 //! The queue between a download's async end and its disk end.
 //!
-//! It is bounded in bytes. There is no thread waiting for a slow upstream: the pen rests in the
-//! queue, and the first order that finds it resting sends it to the blocking pool, where it works
-//! until the queue is empty. A fast upstream thus meets one long-lived task and large batches, a
-//! slow one a short task a chunk.
+//! It is bounded in bytes. There is no thread waiting for a slow upstream: the disk end rests in the
+//! queue, and the first job that finds it resting sends it to the blocking pool, where it works until
+//! the queue is empty. A fast upstream thus meets one long-lived task and large batches, a slow one a
+//! short task a chunk.
 
-use parking_lot::Mutex;
+use std::io;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::disk::DiskError;
-use crate::download::disk_end::{End, Pen};
-use crate::{FinishError, WriteError};
+use super::disk_end::{DiskEnd, EndNotice};
+use crate::disk::{DiskError, threads};
+use crate::errors::{FinishError, WriteError};
 
 /// How many bytes may wait between the upstream and the disk, a download.
 const QUEUE_BYTES: u32 = 2 * 1024 * 1024;
@@ -22,48 +23,49 @@ const LEAST_COST: u32 = 512;
 /// How many bytes are hashed and written before readers are told.
 const BATCH_BYTES: usize = 512 * 1024;
 
-pub(crate) type Verdict = oneshot::Sender<Result<Box<Pen>, FinishError>>;
+/// Where the end of a verification is told.
+pub(crate) type Asker = oneshot::Sender<Result<Box<DiskEnd>, FinishError>>;
 
-/// Something for the pen to do; orders are carried out one after the other.
+/// Something for the disk end to do; jobs are done one after the other.
 #[derive(Debug)]
-pub(crate) enum Order {
+pub(crate) enum Job {
     Chunk(Bytes, OwnedSemaphorePermit),
-    Verify(Verdict),
+    Verify(Asker),
     Abandon,
 }
 
 /// The queue of one download.
 #[derive(Debug)]
-pub(crate) struct Feed {
-    state: Mutex<State>,
+pub(crate) struct Queue {
+    state: Mutex<QueueState>,
     budget: Arc<Semaphore>,
     failure: OnceLock<WriteError>,
-    end: End,
+    notice: EndNotice,
 }
 
 #[derive(Debug)]
-struct State {
-    orders: Vec<Order>,
-    desk: Desk,
+struct QueueState {
+    jobs: Vec<Job>,
+    stage: Stage,
 }
 
 #[derive(Debug)]
-enum Desk {
-    Resting(Box<Pen>),
+enum Stage {
+    Resting(Box<DiskEnd>),
     Working,
     /// The download has ended, one way or another.
     Over,
 }
 
-impl Feed {
-    pub(crate) fn new(pen: Pen) -> Arc<Self> {
-        let end = pen.end();
-        let state = State { orders: Vec::new(), desk: Desk::Resting(Box::new(pen)) };
+impl Queue {
+    pub(crate) fn new(disk_end: DiskEnd) -> Arc<Self> {
+        let notice = disk_end.notice();
+        let state = QueueState { jobs: Vec::new(), stage: Stage::Resting(Box::new(disk_end)) };
         Arc::new(Self {
             state: Mutex::new(state),
             budget: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
             failure: OnceLock::new(),
-            end,
+            notice,
         })
     }
 
@@ -76,114 +78,106 @@ impl Feed {
 
     /// Why the download has ended without being finished.
     pub(crate) fn failure(&self) -> WriteError {
-        let unknown = || WriteError::Store(stopped());
+        let unknown = || io::Error::other("the download was stopped");
+        let unknown = || WriteError::Store(DiskError::cut_short(unknown()));
         self.failure.get().cloned().unwrap_or_else(unknown)
     }
 
-    /// Ends the download without success. Who asks from now on waits for the next one's turn.
+    /// Ends the download without success. Who asks from now on waits for the next one.
     pub(crate) fn abandon(self: &Arc<Self>) {
-        self.end.hold();
-        self.push(Order::Abandon);
+        self.notice.hold();
+        self.push(Job::Abandon);
     }
 
-    /// Queues `order`; without effect once the download has ended. Does not block.
-    pub(crate) fn push(self: &Arc<Self>, order: Order) {
+    /// Queues `job`; without effect once the download has ended. Does not block.
+    pub(crate) fn push(self: &Arc<Self>, job: Job) {
         let mut state = self.state.lock();
-        match std::mem::replace(&mut state.desk, Desk::Working) {
-            Desk::Over => state.desk = Desk::Over,
-            Desk::Working => state.orders.push(order),
-            Desk::Resting(pen) => {
-                state.orders.push(order);
+        match std::mem::replace(&mut state.stage, Stage::Working) {
+            Stage::Over => state.stage = Stage::Over,
+            Stage::Working => state.jobs.push(job),
+            Stage::Resting(disk_end) => {
+                state.jobs.push(job);
                 drop(state);
-                let feed = Arc::clone(self);
-                off_thread(move || feed.work(pen));
+                let queue = Arc::clone(self);
+                threads::detach(move || queue.work(disk_end));
             }
         }
     }
 
-    /// Carries out orders until there are none. A panic on the way ends the download.
-    fn work(self: Arc<Self>, mut pen: Box<Pen>) {
-        let shift = Shift { feed: &self };
+    /// Does jobs until there are none. A panic on the way ends the download.
+    fn work(self: Arc<Self>, mut disk_end: Box<DiskEnd>) {
+        let closing = CloseOnDrop { queue: &self };
         loop {
-            let Some((at_work, orders)) = self.next_orders(pen) else {
-                std::mem::forget(shift);
+            let Some((at_work, jobs)) = self.next_jobs(disk_end) else {
+                std::mem::forget(closing);
                 return;
             };
-            match self.carry_out(at_work, orders) {
-                Some(at_work) => pen = at_work,
+            match self.do_all(at_work, jobs) {
+                Some(at_work) => disk_end = at_work,
                 None => return,
             }
         }
     }
 
-    /// The orders that have come, or none: then the pen rests.
-    fn next_orders(&self, pen: Box<Pen>) -> Option<(Box<Pen>, Vec<Order>)> {
+    /// The jobs that have come, or none: then the disk end rests.
+    fn next_jobs(&self, disk_end: Box<DiskEnd>) -> Option<(Box<DiskEnd>, Vec<Job>)> {
         let mut state = self.state.lock();
-        if state.orders.is_empty() {
-            state.desk = Desk::Resting(pen);
+        if state.jobs.is_empty() {
+            state.stage = Stage::Resting(disk_end);
             return None;
         }
-        Some((pen, std::mem::take(&mut state.orders)))
+        Some((disk_end, std::mem::take(&mut state.jobs)))
     }
 
-    /// The pen again, or nothing when the download has ended.
-    fn carry_out(&self, pen: Box<Pen>, orders: Vec<Order>) -> Option<Box<Pen>> {
-        let mut orders = orders.into_iter();
-        let served = serve(pen, &mut orders);
-        served.unwrap_or_else(|error| {
-            // Before the orders behind are dropped: a verification among them asks for the reason.
+    /// The disk end again, or nothing when the download has ended.
+    fn do_all(&self, disk_end: Box<DiskEnd>, jobs: Vec<Job>) -> Option<Box<DiskEnd>> {
+        let mut jobs = jobs.into_iter();
+        let done = do_jobs(disk_end, &mut jobs);
+        done.unwrap_or_else(|error| {
+            // Before the jobs behind are dropped: a verification among them asks for the reason.
             let _ = self.failure.set(error);
             None
         })
     }
 }
 
-/// Runs `work`, which blocks, on the blocking pool; outside a runtime (a writer dropped late) here
-/// and now.
-pub(crate) fn off_thread(work: impl FnOnce() + Send + 'static) {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => drop(runtime.spawn_blocking(work)),
-        Err(_none) => work(),
-    }
-}
-
-fn serve(
-    mut pen: Box<Pen>,
-    orders: &mut std::vec::IntoIter<Order>,
-) -> Result<Option<Box<Pen>>, WriteError> {
+fn do_jobs(
+    mut disk_end: Box<DiskEnd>,
+    jobs: &mut std::vec::IntoIter<Job>,
+) -> Result<Option<Box<DiskEnd>>, WriteError> {
     let mut batch = Batch::default();
-    for order in orders {
-        match order {
-            Order::Chunk(chunk, permit) => batch.take(chunk, permit, &mut pen)?,
-            Order::Verify(verdict) => {
-                let flushed = batch.flush(&mut pen).map_err(FinishError::from);
+    for job in jobs {
+        match job {
+            Job::Chunk(chunk, permit) => batch.take(chunk, permit, &mut disk_end)?,
+            Job::Verify(asker) => {
+                let flushed = batch.flush(&mut disk_end).map_err(FinishError::from);
                 // Nobody waits for it any more: then it is given up.
-                let _ = verdict.send(flushed.and_then(|()| pen.verify()).map(|()| pen));
+                let _ = asker.send(flushed.and_then(|()| disk_end.verify()).map(|()| disk_end));
                 return Ok(None);
             }
-            Order::Abandon => {
+            Job::Abandon => {
                 // What can't be written is removed, and the readers know why.
-                if batch.flush(&mut pen).is_ok() {
-                    pen.abandon();
+                if batch.flush(&mut disk_end).is_ok() {
+                    disk_end.abandon();
                 }
                 return Ok(None);
             }
         }
     }
-    batch.flush(&mut pen).map(|()| Some(pen))
+    batch.flush(&mut disk_end).map(|()| Some(disk_end))
 }
 
-/// Ends the download when dropped: no order will be carried out any more.
-struct Shift<'a> {
-    feed: &'a Feed,
+/// Ends the download when dropped: no job will be done any more.
+struct CloseOnDrop<'a> {
+    queue: &'a Queue,
 }
 
-impl Drop for Shift<'_> {
+impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
-        self.feed.budget.close();
-        let mut state = self.feed.state.lock();
-        state.desk = Desk::Over;
-        state.orders.clear();
+        self.queue.budget.close();
+        let mut state = self.queue.state.lock();
+        state.stage = Stage::Over;
+        state.jobs.clear();
     }
 }
 
@@ -200,24 +194,19 @@ impl Batch {
         &mut self,
         chunk: Bytes,
         permit: OwnedSemaphorePermit,
-        pen: &mut Pen,
+        disk_end: &mut DiskEnd,
     ) -> Result<(), WriteError> {
         self.bytes = self.bytes.saturating_add(chunk.len());
         self.chunks.push(chunk);
         self.permits.push(permit);
-        if self.bytes >= BATCH_BYTES { self.flush(pen) } else { Ok(()) }
+        if self.bytes >= BATCH_BYTES { self.flush(disk_end) } else { Ok(()) }
     }
 
-    fn flush(&mut self, pen: &mut Pen) -> Result<(), WriteError> {
+    fn flush(&mut self, disk_end: &mut DiskEnd) -> Result<(), WriteError> {
         let chunks = std::mem::take(&mut self.chunks);
         self.bytes = 0;
-        let written = if chunks.is_empty() { Ok(()) } else { pen.absorb(&chunks) };
+        let written = if chunks.is_empty() { Ok(()) } else { disk_end.absorb(&chunks) };
         self.permits.clear();
         written
     }
-}
-
-/// What a writer is told when its download ended without a reason: a defect, or a shutdown.
-fn stopped() -> DiskError {
-    crate::download::reservation::interrupted(std::io::Error::other("the download was stopped"))
 }

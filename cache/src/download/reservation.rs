@@ -3,17 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::bytes::object::Object;
+use entrepot_oci::{Digest, Hasher};
+
+use super::disk_end::DiskEnd;
+use super::in_flight::Permit;
+use super::publish::Publisher;
+use super::queue::Queue;
+use super::writer::Writer;
+use crate::bytes::object::{HOLD_BACK, Object};
+use crate::bytes::reader::Reader;
 use crate::bytes::verify::hash_file;
-use crate::disk::threads;
-use crate::disk::{Call, DiskError, DiskFile};
-use crate::download::disk_end::Pen;
-use crate::download::in_flight::Ticket;
-use crate::download::origin::partial_digest;
-use crate::download::publish::remove_quietly;
-use crate::download::queue::Feed;
-use crate::inner::Shared;
-use crate::{BeginError, Digest, HOLD_BACK, Hasher, Reader, Writer};
+use crate::disk::tree::{Tree, partial_digest};
+use crate::disk::{DiskError, DiskFile, threads};
+use crate::errors::BeginError;
 
 /// Where a download begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,26 +34,26 @@ pub enum Start {
 #[derive(Debug)]
 #[must_use = "dropping a reservation gives the digest free"]
 pub struct Reservation {
-    shared: Arc<Shared>,
-    ticket: Ticket,
+    publisher: Arc<Publisher>,
+    permit: Permit,
     resume_from: u64,
 }
 
 impl Reservation {
-    pub(crate) const fn new(shared: Arc<Shared>, ticket: Ticket, resume_from: u64) -> Self {
-        Self { shared, ticket, resume_from }
+    pub(crate) const fn new(publisher: Arc<Publisher>, permit: Permit, resume_from: u64) -> Self {
+        Self { publisher, permit, resume_from }
     }
 
     /// The digest that is reserved.
     #[must_use]
     pub const fn digest(&self) -> &Digest {
-        self.ticket.digest()
+        self.permit.digest()
     }
 
     /// The registry that it is going to be downloaded from, as given to the lookup.
     #[must_use]
     pub fn origin(&self) -> &str {
-        self.ticket.origin().as_str()
+        self.permit.origin().as_str()
     }
 
     /// How many bytes of a partial file from the same origin can be kept: ask the upstream for
@@ -76,53 +78,55 @@ impl Reservation {
         total: Option<u64>,
     ) -> Result<(Writer, Reader), BeginError> {
         let digest = *self.digest();
-        match threads::run(move || self.open(start, total)).await {
-            Ok(opened) => opened.map(|(pen, object)| {
-                let offset = pen.position();
-                (Writer::new(digest, offset, total, Feed::new(pen)), Reader::new(object))
-            }),
-            Err(error) => Err(BeginError::Store(interrupted(error))),
-        }
+        let opened = threads::run(move || self.open(start, total)).await;
+        let (disk_end, object) = opened.map_err(BeginError::Store)??;
+        let offset = disk_end.position();
+        Ok((Writer::new(digest, offset, total, Queue::new(disk_end)), Reader::new(object)))
     }
 
-    fn open(self, start: Start, total: Option<u64>) -> Result<(Pen, Arc<Object>), BeginError> {
+    fn open(self, start: Start, total: Option<u64>) -> Result<(DiskEnd, Arc<Object>), BeginError> {
         let digest = *self.digest();
         let (file, hasher, written) = match start {
             Start::Fresh => self.create().map_err(BeginError::Store)?,
             Start::Resumed => self.reopen(total)?,
         };
-        let (file, buffers) = (Arc::new(file), &self.shared.buffers);
-        let origin = self.ticket.origin();
+        let (file, buffers) = (Arc::new(file), &self.publisher.kept.buffers);
+        let origin = self.permit.origin().name();
         let object = Object::filling(digest, file, buffers, origin, written, total);
         let object = Arc::new(object);
-        self.ticket.lead_to(&object);
-        let pen = Pen::new(self.shared, self.ticket, Arc::clone(&object), hasher, written, total);
-        Ok((pen, object))
+        self.permit.lead_to(&object);
+        let (publisher, permit) = (self.publisher, self.permit);
+        let disk_end = DiskEnd::new(publisher, permit, Arc::clone(&object), hasher, written, total);
+        Ok((disk_end, object))
     }
 
     /// A new file under a fresh inode: readers of an earlier download keep theirs.
     fn create(&self) -> Result<(DiskFile, Hasher, u64), DiskError> {
         let path = self.path();
-        let disk = self.shared.tree.disk();
+        let disk = self.tree().disk();
         disk.remove(&path)?;
         self.remove_others(&path);
         let file = disk.create_new(&path)?;
         Ok((file, Hasher::new(self.digest().algorithm()), 0))
     }
 
+    fn tree(&self) -> &Tree {
+        &self.publisher.kept.tree
+    }
+
     fn path(&self) -> PathBuf {
-        self.shared.tree.partial(self.digest(), self.ticket.origin())
+        self.tree().partial(self.digest(), self.origin())
     }
 
     /// What other origins have left of this digest is not going to be continued.
     fn remove_others(&self, own: &Path) {
-        let dir = self.shared.tree.partials(self.digest().algorithm());
-        let Ok(entries) = self.shared.tree.disk().list(&dir) else { return };
+        let dir = self.tree().partials(self.digest().algorithm());
+        let Ok(entries) = self.tree().disk().list(&dir) else { return };
         let same = |name: &str| partial_digest(self.digest().algorithm(), name);
         for entry in entries.iter().filter(|entry| same(&entry.name) == Some(*self.digest())) {
             let path = dir.join(&entry.name);
             if path != own {
-                remove_quietly(&self.shared, &path);
+                self.tree().disk().remove_quietly(&path);
             }
         }
     }
@@ -131,20 +135,20 @@ impl Reservation {
         let (written, path) = (self.resume_from, self.path());
         if total.is_some_and(|total| total <= written) {
             // What is there, or what the upstream says, is wrong: the next download begins afresh.
-            remove_quietly(&self.shared, &path);
+            self.tree().disk().remove_quietly(&path);
             return Err(BeginError::NothingToResume);
         }
         if written == 0 {
             return Err(BeginError::NothingToResume);
         }
-        let reopened = self.shared.tree.disk().open_to_write(&path).and_then(|file| {
+        let reopened = self.tree().disk().open_to_write(&path).and_then(|file| {
             let hasher = hash_file(&file, self.digest().algorithm(), written)?;
             file.truncate(written)?;
             Ok((file, hasher, written))
         });
         reopened.map_err(|error| {
             tracing::warn!(%error, cause = %error.io(), "partial file can't be continued");
-            remove_quietly(&self.shared, &path);
+            self.tree().disk().remove_quietly(&path);
             BeginError::NothingToResume
         })
     }
@@ -154,8 +158,4 @@ impl Reservation {
 pub(crate) const fn usable(len: u64) -> u64 {
     let len = len.saturating_sub(1);
     len - len % HOLD_BACK
-}
-
-pub(crate) fn interrupted(error: std::io::Error) -> DiskError {
-    DiskError::new(Call::Open, std::path::Path::new("partial"), error)
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use entrepot_oci::Digest;
 use tokio::sync::oneshot;
 
+use super::disk_end::DiskEnd;
+use super::queue::{Job, Queue};
+use crate::bytes::reader::Reader;
 use crate::disk::threads;
-use crate::download::disk_end::Pen;
-use crate::download::queue::{Feed, Order, off_thread};
-use crate::download::reservation::interrupted;
-use crate::{Digest, FinishError, Reader, WriteError};
+use crate::errors::{FinishError, WriteError};
 
 /// A download under way: give it the upstream's bytes in order, then
 /// [`verify`](Self::verify) it.
@@ -26,7 +27,7 @@ pub struct Writer {
     digest: Digest,
     offset: u64,
     total: Option<u64>,
-    feed: Option<Arc<Feed>>,
+    queue: Option<Arc<Queue>>,
     /// Why a chunk was not taken: what is there then can't be whole.
     failed: Option<WriteError>,
 }
@@ -36,9 +37,9 @@ impl Writer {
         digest: Digest,
         offset: u64,
         total: Option<u64>,
-        feed: Arc<Feed>,
+        queue: Arc<Queue>,
     ) -> Self {
-        Self { digest, offset, total, feed: Some(feed), failed: None }
+        Self { digest, offset, total, queue: Some(queue), failed: None }
     }
 
     /// The digest that is being downloaded.
@@ -68,12 +69,12 @@ impl Writer {
     /// Cancel safe: when the future is dropped the chunk has not been taken and
     /// [`offset`](Self::offset) has not moved.
     pub async fn write(&mut self, chunk: Bytes) -> Result<(), WriteError> {
-        let Some(feed) = &self.feed else { return Ok(()) };
-        let admitted = feed.admit(chunk.len()).await;
+        let Some(queue) = &self.queue else { return Ok(()) };
+        let admitted = queue.admit(chunk.len()).await;
         let permit = admitted.inspect_err(|error| self.failed = Some(error.clone()))?;
         if !chunk.is_empty() {
             self.offset = self.offset.saturating_add(chunk.len() as u64);
-            feed.push(Order::Chunk(chunk, permit));
+            queue.push(Job::Chunk(chunk, permit));
         }
         Ok(())
     }
@@ -89,14 +90,14 @@ impl Writer {
         if let Some(error) = self.failed.take() {
             return Err(error.into());
         }
-        let Some(feed) = self.feed.take() else {
+        let Some(queue) = self.queue.take() else {
             return Err(FinishError::Truncated { expected: 0, received: 0 });
         };
         let (verdict, told) = oneshot::channel();
-        feed.push(Order::Verify(verdict));
+        queue.push(Job::Verify(verdict));
         match told.await {
-            Ok(verified) => verified.map(|pen| Verified { pen: Some(pen) }),
-            Err(_ended) => Err(feed.failure().into()),
+            Ok(verified) => verified.map(|disk_end| Verified { disk_end: Some(disk_end) }),
+            Err(_ended) => Err(queue.failure().into()),
         }
     }
 
@@ -115,7 +116,7 @@ impl Writer {
 #[derive(Debug)]
 #[must_use = "what is not published is not kept"]
 pub struct Verified {
-    pen: Option<Box<Pen>>,
+    disk_end: Option<Box<DiskEnd>>,
 }
 
 impl Verified {
@@ -125,29 +126,27 @@ impl Verified {
     /// After [`FinishError::Store`] nothing is kept, though its readers finish. When this future is
     /// dropped the work goes on in the background.
     pub async fn publish(mut self) -> Result<Reader, FinishError> {
-        let Some(pen) = self.pen.take() else {
+        let Some(disk_end) = self.disk_end.take() else {
             return Err(FinishError::Truncated { expected: 0, received: 0 });
         };
-        match threads::run(move || pen.publish()).await {
-            Ok(published) => published.map(Reader::new),
-            Err(error) => Err(FinishError::Store(interrupted(error))),
-        }
+        let published = threads::run(move || disk_end.publish()).await;
+        published.map_err(FinishError::Store)?.map(Reader::new)
     }
 }
 
 impl Drop for Verified {
     fn drop(&mut self) {
-        if let Some(pen) = self.pen.take() {
-            pen.end().hold();
-            off_thread(move || pen.abandon());
+        if let Some(disk_end) = self.disk_end.take() {
+            disk_end.notice().hold();
+            threads::detach(move || disk_end.abandon());
         }
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if let Some(feed) = self.feed.take() {
-            feed.abandon();
+        if let Some(queue) = self.queue.take() {
+            queue.abandon();
         }
     }
 }

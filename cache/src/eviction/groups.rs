@@ -14,54 +14,36 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-use crate::Digest;
-use crate::index::references::References;
+use entrepot_oci::{Digest, UnixSeconds};
 
-/// A kept object that may be evicted. In order of use, longest unused first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Candidate {
-    /// Seconds since the epoch, not in the future.
-    pub(crate) last_use: u64,
-    /// Which use of this run that was; 0: it has not been used in this run.
-    pub(crate) turn: u64,
-    /// In bytes.
-    pub(crate) size: u64,
-    pub(crate) digest: Digest,
-}
+use crate::index::node::{Candidate, Node};
 
-/// A kept object and what it needs.
-#[derive(Clone, Debug)]
-pub(crate) struct Node {
-    pub(crate) candidate: Candidate,
-    pub(crate) references: References,
-}
-
-/// What decides which unit goes first: the least does.
+/// What decides which group goes first: the least does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Standing {
+struct Priority {
     /// Whether all of it is small enough to be kept.
     fits: bool,
-    /// Seconds since the epoch, then the turn of this run.
-    used: (u64, u64),
+    /// When, then the tick of this run.
+    used: (UnixSeconds, u64),
 }
 
 /// Objects that leave together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Unit {
-    standing: Standing,
+pub(super) struct Group {
+    priority: Priority,
     /// A document comes before what it needs.
     pub(super) members: Vec<Candidate>,
 }
 
-impl Unit {
-    /// In seconds since the epoch.
-    pub(super) const fn last_use(&self) -> u64 {
-        self.standing.used.0
+impl Group {
+    /// When it was last used.
+    pub(super) const fn last_use(&self) -> UnixSeconds {
+        self.priority.used.0
     }
 
     /// Whether it has, or needs, an object that is too large to be kept.
     pub(super) const fn is_too_large(&self) -> bool {
-        !self.standing.fits
+        !self.priority.fits
     }
 
     fn bytes(&self) -> u64 {
@@ -69,19 +51,19 @@ impl Unit {
     }
 }
 
-/// The fewest first of `units` that have `need` bytes together, or all of them.
-pub(super) fn enough(units: Vec<Unit>, need: u64) -> impl Iterator<Item = Unit> {
+/// The fewest first of `groups` that have `need` bytes together, or all of them.
+pub(super) fn enough(groups: Vec<Group>, need: u64) -> impl Iterator<Item = Group> {
     let mut bytes = 0_u64;
-    units.into_iter().take_while(move |unit| {
+    groups.into_iter().take_while(move |group| {
         let is_wanted = bytes < need;
-        bytes = bytes.saturating_add(unit.bytes());
+        bytes = bytes.saturating_add(group.bytes());
         is_wanted
     })
 }
 
-/// Divides `nodes` into units: first those that are too large (above `largest` bytes), then the
+/// Divides `nodes` into groups: first those that are too large (above `largest` bytes), then the
 /// others, longest unused first. What is `spared`, and what that needs, is in none.
-pub(super) fn units(nodes: &[Node], spared: &HashSet<Digest>, largest: u64) -> Vec<Unit> {
+pub(super) fn groups(nodes: &[Node], spared: &HashSet<Digest>, largest: u64) -> Vec<Group> {
     let graph = Graph::new(nodes);
     let order = graph.children_first();
     let mut taken = Marks::new(nodes.len());
@@ -89,7 +71,7 @@ pub(super) fn units(nodes: &[Node], spared: &HashSet<Digest>, largest: u64) -> V
         graph.take(root, &mut taken);
     }
     let fits = |at: usize, size: u64| size <= largest || taken.has(at);
-    let standings = graph.standings(&order, fits);
+    let priorities = graph.priorities(&order, fits);
     let mut ranks = vec![0; nodes.len()];
     for (rank, at) in order.iter().enumerate() {
         ranks.get_mut(*at).into_iter().for_each(|slot| *slot = rank);
@@ -98,19 +80,19 @@ pub(super) fn units(nodes: &[Node], spared: &HashSet<Digest>, largest: u64) -> V
     // needs itself, which no honest document does.
     let mut heads = order;
     heads.sort_by_cached_key(|at| {
-        let standing = standings.get(*at).copied().unwrap_or_default();
-        Reverse((graph.needers(*at) == 0, standing, graph.candidate(*at)))
+        let priority = priorities.get(*at).copied().unwrap_or_default();
+        Reverse((graph.needers(*at) == 0, priority, graph.candidate(*at)))
     });
-    let unit = |head: usize| {
+    let group = |head: usize| {
         let mut members = graph.take(head, &mut taken);
         members.sort_unstable_by_key(|at| Reverse(ranks.get(*at).copied()));
         let members = members.into_iter().filter_map(|at| graph.candidate(at)).collect();
-        Unit { standing: standings.get(head).copied().unwrap_or_default(), members }
+        Group { priority: priorities.get(head).copied().unwrap_or_default(), members }
     };
-    let units = heads.into_iter().map(unit).filter(|unit| !unit.members.is_empty());
-    let mut units: Vec<Unit> = units.collect();
-    units.reverse();
-    units
+    let groups = heads.into_iter().map(group).filter(|group| !group.members.is_empty());
+    let mut groups: Vec<Group> = groups.collect();
+    groups.reverse();
+    groups
 }
 
 /// All of `nodes`, each document before what it needs.
@@ -186,29 +168,29 @@ impl<'a> Graph<'a> {
         order
     }
 
-    /// How every place stands, by itself and by what it needs.
-    fn standings(
+    /// The priority of every place, by itself and by what it needs.
+    fn priorities(
         &self,
         children_first: &[usize],
         fits: impl Fn(usize, u64) -> bool,
-    ) -> Vec<Standing> {
+    ) -> Vec<Priority> {
         let own = |(at, node): (usize, &Node)| {
-            let Candidate { last_use, turn, size, .. } = node.candidate;
-            Standing { fits: fits(at, size), used: (last_use, turn) }
+            let Candidate { last_use, tick, size, .. } = node.candidate;
+            Priority { fits: fits(at, size), used: (last_use, tick) }
         };
-        let mut standings: Vec<Standing> = self.nodes.iter().enumerate().map(own).collect();
+        let mut priorities: Vec<Priority> = self.nodes.iter().enumerate().map(own).collect();
         for at in children_first {
-            let Some(mut standing) = standings.get(*at).copied() else { continue };
+            let Some(mut priority) = priorities.get(*at).copied() else { continue };
             for child in self.needs(*at) {
-                let Some(below) = standings.get(*child) else { continue };
-                standing.fits &= below.fits;
+                let Some(below) = priorities.get(*child) else { continue };
+                priority.fits &= below.fits;
                 if self.is_document(*child) || self.needers(*child) == 1 {
-                    standing.used = standing.used.max(below.used);
+                    priority.used = priority.used.max(below.used);
                 }
             }
-            standings.get_mut(*at).into_iter().for_each(|slot| *slot = standing);
+            priorities.get_mut(*at).into_iter().for_each(|slot| *slot = priority);
         }
-        standings
+        priorities
     }
 
     /// Takes `root` and all that it needs, but for what is taken already.
@@ -250,34 +232,35 @@ impl Marks {
 mod tests {
     use std::collections::HashSet;
 
+    use entrepot_oci::{Algorithm, Digest, UnixSeconds};
     use proptest::prelude::*;
 
-    use super::{Candidate, Node, Unit, enough, units};
+    use super::{Candidate, Group, Node, enough, groups};
     use crate::index::references::References;
-    use crate::{Algorithm, Digest};
 
     fn digest(number: usize) -> Digest {
         Digest::of(Algorithm::Sha256, &number.to_be_bytes())
     }
 
     fn node(number: usize, last_use: u64, size: u64, needs: &[usize]) -> Node {
-        let candidate = Candidate { last_use, turn: 0, size, digest: digest(number) };
+        let last_use = UnixSeconds(last_use);
+        let candidate = Candidate { last_use, tick: 0, size, digest: digest(number) };
         let references = References::Known(needs.iter().map(|one| digest(*one)).collect());
         Node { candidate, references }
     }
 
-    fn numbers(unit: &Unit) -> Vec<usize> {
+    fn numbers(group: &Group) -> Vec<usize> {
         let number = |one: &Candidate| (0..100).find(|n| digest(*n) == one.digest).unwrap();
-        unit.members.iter().map(number).collect()
+        group.members.iter().map(number).collect()
     }
 
     fn divided(nodes: &[Node], spared: &[usize], largest: u64) -> Vec<Vec<usize>> {
         let spared = spared.iter().map(|one| digest(*one)).collect();
-        let units = units(nodes, &spared, largest);
-        units
+        let groups = groups(nodes, &spared, largest);
+        groups
             .iter()
-            .map(|unit| {
-                let mut numbers = numbers(unit);
+            .map(|group| {
+                let mut numbers = numbers(group);
                 numbers.sort_unstable();
                 numbers
             })
@@ -303,9 +286,9 @@ mod tests {
     fn an_image_leaves_whole_but_for_what_a_newer_one_needs() {
         let nodes = two_images();
         assert_eq!(divided(&nodes, &[], u64::MAX), [vec![0, 1, 2, 4, 6], vec![8], vec![3, 5, 7]]);
-        let first = &units(&nodes, &HashSet::new(), u64::MAX)[0];
+        let first = &groups(&nodes, &HashSet::new(), u64::MAX)[0];
         let members = numbers(first);
-        assert_eq!((members[0], first.last_use()), (0, 12));
+        assert_eq!((members[0], first.last_use()), (0, UnixSeconds(12)));
         let place = |number| members.iter().position(|one| *one == number).unwrap();
         assert!(place(1) < place(4) && place(2) < place(6));
     }
@@ -321,13 +304,13 @@ mod tests {
     #[test]
     fn an_image_is_used_when_a_part_of_it_is() {
         let mut nodes = two_images();
-        nodes[1].candidate.last_use = 30;
+        nodes[1].candidate.last_use = UnixSeconds(30);
         assert_eq!(divided(&nodes, &[], u64::MAX), [vec![8], vec![3, 7], vec![0, 1, 2, 4, 5, 6]]);
         let mut nodes = two_images();
-        nodes[4].candidate.last_use = 30;
+        nodes[4].candidate.last_use = UnixSeconds(30);
         assert_eq!(divided(&nodes, &[], u64::MAX)[0], [8]);
         let mut nodes = two_images();
-        nodes[5].candidate.last_use = 30;
+        nodes[5].candidate.last_use = UnixSeconds(30);
         assert_eq!(divided(&nodes, &[], u64::MAX)[0], [0, 1, 2, 4, 6], "whose layer is it?");
     }
 
@@ -335,8 +318,8 @@ mod tests {
     fn what_can_not_be_whole_goes_first() {
         let mut nodes = two_images();
         nodes[7].candidate.size = 1_000;
-        let units = units(&nodes, &HashSet::new(), 500);
-        assert_eq!(units.iter().filter(|unit| unit.is_too_large()).count(), 1);
+        let groups = groups(&nodes, &HashSet::new(), 500);
+        assert_eq!(groups.iter().filter(|group| group.is_too_large()).count(), 1);
         assert_eq!(divided(&nodes, &[], 500)[0], [3, 7]);
         assert_eq!(divided(&nodes, &[3], 500)[0], [0, 1, 2, 4, 6]);
     }
@@ -346,7 +329,7 @@ mod tests {
         let nodes = [node(0, 1, 1, &[1]), node(1, 2, 1, &[2]), node(2, 3, 1, &[0])];
         assert_eq!(divided(&nodes, &[], u64::MAX), [[0, 1, 2]]);
         let chain: Vec<Node> = (0..20_000).map(|n| node(n, 1, 1, &[n + 1])).collect();
-        assert_eq!(units(&chain, &HashSet::new(), u64::MAX)[0].members.len(), 20_000);
+        assert_eq!(groups(&chain, &HashSet::new(), u64::MAX)[0].members.len(), 20_000);
     }
 
     /// Objects as (last use, size, whom it needs): needs go to higher places only.
@@ -360,8 +343,8 @@ mod tests {
         })
     }
 
-    fn sum<'a>(units: impl IntoIterator<Item = &'a Unit>) -> u64 {
-        units.into_iter().flat_map(|unit| &unit.members).map(|one| one.size).sum()
+    fn sum<'a>(groups: impl IntoIterator<Item = &'a Group>) -> u64 {
+        groups.into_iter().flat_map(|group| &group.members).map(|one| one.size).sum()
     }
 
     proptest! {
@@ -372,21 +355,21 @@ mod tests {
             need in 0_u64..1_500,
         ) {
             let spared: HashSet<Digest> = spared.into_iter().map(digest).collect();
-            let units = units(&nodes, &spared, 45);
+            let groups = groups(&nodes, &spared, 45);
             let mut seen = HashSet::new();
-            prop_assert!(units.iter().flat_map(|unit| &unit.members).all(|one| seen.insert(one.digest)));
+            prop_assert!(groups.iter().flat_map(|group| &group.members).all(|one| seen.insert(one.digest)));
             prop_assert!(seen.is_disjoint(&spared));
-            prop_assert!(units.iter().map(|unit| unit.standing).is_sorted());
+            prop_assert!(groups.iter().map(|group| group.priority).is_sorted());
 
-            let goes: Vec<Unit> = enough(units.clone(), need).collect();
-            prop_assert!(sum(&goes) >= need || goes.len() == units.len());
+            let goes: Vec<Group> = enough(groups.clone(), need).collect();
+            prop_assert!(sum(&goes) >= need || goes.len() == groups.len());
             if let Some((_, others)) = goes.split_last() {
                 prop_assert!(sum(others) < need);
             }
             let mut gone = HashSet::new();
-            for member in goes.iter().flat_map(|unit| &unit.members) {
+            for member in goes.iter().flat_map(|group| &group.members) {
                 gone.insert(member.digest);
-                // Also when it ends in the middle of a unit: documents go before what they need.
+                // Also when it ends in the middle of a group: documents go before what they need.
                 for kept in nodes.iter().filter(|node| !gone.contains(&node.candidate.digest)) {
                     let needs = kept.references.as_slice();
                     prop_assert!(needs.iter().all(|one| !gone.contains(one)));

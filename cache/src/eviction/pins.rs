@@ -1,11 +1,12 @@
 //! What is never evicted.
 
-use parking_lot::Mutex;
 use std::collections::HashSet;
+
+use entrepot_oci::{Algorithm, Digest};
+use parking_lot::Mutex;
 
 use crate::disk::DiskError;
 use crate::disk::tree::Tree;
-use crate::{Algorithm, Digest};
 
 /// The pins of an open store: in memory, and as empty files below `pins/`.
 #[derive(Debug)]

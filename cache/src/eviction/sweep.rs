@@ -5,23 +5,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::clock::Steps;
-use super::groups::{self, Unit, enough};
-use super::remover::{Hanging, Remover};
-use super::{Bell, Bounds, Candidate, Node, partials};
-use crate::Digest;
-use crate::bytes::verify::walk;
+use entrepot_oci::{Digest, UnixSeconds};
+
+use super::clock::Clock;
+use super::groups::{self, Group, enough};
+use super::partials;
+use super::remover::{Remover, TooManyHang};
+use super::stock::{Stock, Tally};
+use super::wake::Wake;
 use crate::disk::DiskError;
-use crate::download::in_flight::Boarding;
-use crate::download::origin::Origin;
-use crate::index::now;
+use crate::index::node::{Candidate, Node};
 use crate::index::references::References;
-use crate::inner::Shared;
+use crate::options::Bounds;
 
 /// How often the thread looks without being woken.
-const TICK: Duration = Duration::from_secs(5);
+const ROUND: Duration = Duration::from_secs(5);
 /// How often it looks whether the index is complete.
-const YOUNG_TICK: Duration = Duration::from_millis(100);
+const YOUNG_ROUND: Duration = Duration::from_millis(100);
 /// How long a file system may take to count what was removed as free.
 const SETTLING: Duration = Duration::from_secs(1);
 /// What broken downloads have left is looked at no more often, and may be a tenth of `max_size`.
@@ -32,11 +32,11 @@ const IDLE_ROUND: Duration = Duration::from_mins(1);
 
 pub(super) struct Sweeper {
     bounds: Bounds,
-    bell: Arc<Bell>,
+    wake: Arc<Wake>,
     remover: Remover,
-    steps: Steps,
+    clock: Clock,
     complete: bool,
-    opened: u64,
+    opened: UnixSeconds,
     /// When space was last made, and when idle objects were last looked for.
     made_space: Option<Instant>,
     looked_for_idle: Option<Instant>,
@@ -54,20 +54,20 @@ enum Urgency {
 
 /// Whether objects that are being used now may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mercy {
-    SpareUsed,
-    SpareNone,
+enum Spared {
+    InUse,
+    Nothing,
 }
 
 impl Sweeper {
-    pub(super) fn new(bounds: Bounds, bell: Arc<Bell>) -> Self {
+    pub(super) fn new(bounds: Bounds, wake: Arc<Wake>) -> Self {
         Self {
             bounds,
-            bell,
+            wake,
             remover: Remover::default(),
-            steps: Steps::new(),
+            clock: Clock::new(),
             complete: false,
-            opened: now(),
+            opened: UnixSeconds::now(),
             made_space: None,
             looked_for_idle: None,
             looked_at_partials: None,
@@ -76,14 +76,14 @@ impl Sweeper {
     }
 
     /// Sweeps until the store is closed or gone.
-    pub(super) fn run(mut self, store: &Weak<Shared>) {
-        while let Some(asked) = self.bell.wait(self.patience()) {
-            let Some(shared) = store.upgrade() else { return };
+    pub(super) fn run(mut self, stock: &Weak<Stock>) {
+        while let Some(asked) = self.wake.wait(self.patience()) {
+            let Some(stock) = stock.upgrade() else { return };
             let urgency = if asked.is_empty() { Urgency::Routine } else { Urgency::Asked };
-            if catch_unwind(AssertUnwindSafe(|| self.sweep(&shared, urgency))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.sweep(&stock, urgency))).is_err() {
                 tracing::error!("a sweep of the cache panicked");
             }
-            drop(shared);
+            drop(stock);
             for one in asked {
                 let _ = one.send(());
             }
@@ -92,23 +92,23 @@ impl Sweeper {
 
     fn patience(&self) -> Duration {
         if self.complete {
-            self.idle_round().map_or(TICK, |round| round.min(TICK))
+            self.idle_round().map_or(ROUND, |round| round.min(ROUND))
         } else {
-            YOUNG_TICK
+            YOUNG_ROUND
         }
     }
 
     fn idle_round(&self) -> Option<Duration> {
-        self.bounds.max_idle.map(|idle| (idle / 20).clamp(YOUNG_TICK, IDLE_ROUND))
+        self.bounds.max_idle.map(|idle| (idle / 20).clamp(YOUNG_ROUND, IDLE_ROUND))
     }
 
-    fn sweep(&mut self, shared: &Arc<Shared>, urgency: Urgency) {
-        self.complete = shared.index.is_complete();
+    fn sweep(&mut self, stock: &Arc<Stock>, urgency: Urgency) {
+        self.complete = stock.kept.index.is_complete();
         let held = self
-            .hold_max_size(shared)
-            .and_then(|()| self.hold_max_idle(shared, urgency))
-            .and_then(|()| self.hold_min_free(shared, urgency))
-            .and_then(|()| self.hold_partials(shared, urgency));
+            .hold_max_size(stock)
+            .and_then(|()| self.hold_max_idle(stock, urgency))
+            .and_then(|()| self.hold_min_free(stock, urgency))
+            .and_then(|()| self.hold_partials(stock, urgency));
         match held {
             Ok(()) => self.helpless = false,
             Err(Unheld::Disk(error)) => self.complain(&error.to_string(), Some(error.io())),
@@ -128,30 +128,30 @@ impl Sweeper {
         }
     }
 
-    fn hold_max_size(&mut self, shared: &Arc<Shared>) -> Result<(), Unheld> {
+    fn hold_max_size(&mut self, stock: &Arc<Stock>) -> Result<(), Unheld> {
         let Some(max) = self.bounds.max_size.filter(|_| self.complete) else { return Ok(()) };
-        let kept = || shared.index.totals().bytes;
+        let kept = || stock.kept.index.totals().bytes;
         if kept() <= max {
             return Ok(());
         }
         // What everything else would have to go for.
-        if shared.index.has_larger(max) {
-            let too_large = known(shared, Mercy::SpareNone, max).into_iter();
-            self.evict(shared, too_large.filter(Unit::is_too_large))?;
+        if stock.kept.index.has_larger(max) {
+            let too_large = known(stock, Spared::Nothing, max).into_iter();
+            self.evict(stock, too_large.filter(Group::is_too_large))?;
         }
         let low = low_water(max);
-        for mercy in [Mercy::SpareUsed, Mercy::SpareNone] {
-            if kept() > max || (mercy == Mercy::SpareUsed && kept() > low) {
+        for spared in [Spared::InUse, Spared::Nothing] {
+            if kept() > max || (spared == Spared::InUse && kept() > low) {
                 let need = kept().saturating_sub(low);
-                self.evict(shared, enough(known(shared, mercy, u64::MAX), need))?;
+                self.evict(stock, enough(known(stock, spared, u64::MAX), need))?;
             }
         }
         if kept() > max { Err(Unheld::InUse) } else { Ok(()) }
     }
 
-    fn hold_max_idle(&mut self, shared: &Arc<Shared>, urgency: Urgency) -> Result<(), Unheld> {
-        let (wall, steady) = (now(), Instant::now());
-        let steady_since = self.steps.observe(wall, steady);
+    fn hold_max_idle(&mut self, stock: &Arc<Stock>, urgency: Urgency) -> Result<(), Unheld> {
+        let (wall, steady) = (UnixSeconds::now(), Instant::now());
+        let steady_since = self.clock.observe(wall, steady);
         let bound = self.bounds.max_idle.filter(|_| self.complete).zip(self.idle_round());
         let Some((idle, round)) = bound else { return Ok(()) };
         let early = self.looked_for_idle.is_some_and(|at| at.elapsed() < round);
@@ -160,42 +160,43 @@ impl Sweeper {
         }
         self.looked_for_idle = Some(steady);
         // An index that had to be built anew does not know what was used.
-        let known_since = if shared.index.is_rebuilt() { self.opened } else { 0 };
+        let is_rebuilt = stock.kept.index.is_rebuilt();
+        let known_since = if is_rebuilt { self.opened } else { UnixSeconds(0) };
         let since = steady_since.max(known_since);
-        let is_idle = |used: u64| wall.saturating_sub(used.max(since)) > idle.as_secs();
-        let mut units = known(shared, Mercy::SpareUsed, u64::MAX);
-        units.retain(|unit| is_idle(unit.last_use()));
-        for unit in &mut units {
+        let is_idle = |used: UnixSeconds| wall.0.saturating_sub(used.max(since).0) > idle.as_secs();
+        let mut groups = known(stock, Spared::InUse, u64::MAX);
+        groups.retain(|group| is_idle(group.last_use()));
+        for group in &mut groups {
             // A layer that several idle images share, and somebody uses all the same.
-            unit.members.retain(|member| is_idle(member.last_use));
+            group.members.retain(|member| is_idle(member.last_use));
         }
-        self.evict(shared, units)
+        self.evict(stock, groups)
     }
 
-    fn hold_partials(&mut self, shared: &Arc<Shared>, urgency: Urgency) -> Result<(), Unheld> {
+    fn hold_partials(&mut self, stock: &Arc<Stock>, urgency: Urgency) -> Result<(), Unheld> {
         let Some(max) = self.bounds.max_size else { return Ok(()) };
         let early = self.looked_at_partials.is_some_and(|at| at.elapsed() < PARTIALS_ROUND);
         if early && urgency == Urgency::Routine {
             return Ok(());
         }
         self.looked_at_partials = Some(Instant::now());
-        let held = partials::hold(shared, &mut self.remover, max / PARTIALS_SHARE, || false);
-        held.map(drop).map_err(|Hanging| Unheld::Hanging)
+        let held = partials::hold(stock, &mut self.remover, max / PARTIALS_SHARE, || false);
+        held.map(drop).map_err(|TooManyHang| Unheld::Hanging)
     }
 
-    fn hold_min_free(&mut self, shared: &Arc<Shared>, urgency: Urgency) -> Result<(), Unheld> {
+    fn hold_min_free(&mut self, stock: &Arc<Stock>, urgency: Urgency) -> Result<(), Unheld> {
         let Some(min) = self.bounds.min_free else { return Ok(()) };
         let settling = self.made_space.is_some_and(|at| at.elapsed() < SETTLING);
         if settling && urgency == Urgency::Routine {
             return Ok(());
         }
-        let free = || shared.tree.disk().free_space(shared.tree.dir());
+        let free = || stock.kept.tree.disk().free_space(stock.kept.tree.dir());
         if free().map_err(Unheld::Disk)? >= min {
             return Ok(());
         }
         // Before anything that is whole.
         let is_enough = || free().is_ok_and(|free| free >= min);
-        let gone = partials::hold(shared, &mut self.remover, 0, is_enough).unwrap_or_default();
+        let gone = partials::hold(stock, &mut self.remover, 0, is_enough).unwrap_or_default();
         let free = free().map_err(Unheld::Disk)?;
         if free >= min {
             return Ok(());
@@ -207,56 +208,40 @@ impl Sweeper {
         let need = min.saturating_add(min / 20).saturating_sub(free);
         // An object that is being used frees nothing before it is read to its end.
         let chosen = if self.complete {
-            known(shared, Mercy::SpareUsed, u64::MAX)
+            known(stock, Spared::InUse, u64::MAX)
         } else {
-            found(shared).map_err(Unheld::Disk)?
+            found(stock).map_err(Unheld::Disk)?
         };
         if chosen.is_empty() {
             return Err(Unheld::InUse);
         }
         self.made_space = Some(Instant::now());
-        self.evict(shared, enough(chosen, need))
+        self.evict(stock, enough(chosen, need))
     }
 
-    /// Removes `units` in their order, each with its documents first.
+    /// Removes `groups` in their order, each with its documents first.
     fn evict(
         &mut self,
-        shared: &Arc<Shared>,
-        units: impl IntoIterator<Item = Unit>,
+        stock: &Arc<Stock>,
+        groups: impl IntoIterator<Item = Group>,
     ) -> Result<(), Unheld> {
-        let (mut objects, mut bytes) = (0_u64, 0_u64);
-        let mut outcome = Ok(());
-        let mut needed = HashSet::new();
-        for candidate in units.into_iter().flat_map(|unit| unit.members) {
-            if self.bell.is_closed() {
-                break;
-            }
-            if needed.contains(&candidate.digest) {
-                continue;
-            }
-            match self.remove(shared, candidate) {
-                Ok(true) => {
-                    objects = objects.saturating_add(1);
-                    bytes = bytes.saturating_add(candidate.size);
-                }
-                // It stays: then so does what it needs.
-                Ok(false) => needed.extend(shared.index.closure([candidate.digest].into())),
-                Err(unheld) => {
-                    outcome = Err(unheld);
-                    break;
-                }
-            }
-        }
-        if objects > 0 {
+        let mut tally = Tally::default();
+        let candidates = groups.into_iter().flat_map(|group| group.members);
+        let wake = Arc::clone(&self.wake);
+        let candidates = candidates.take_while(|_| !wake.is_closed());
+        let evicted =
+            stock.take_all_out(candidates, &mut tally, |candidate| self.remove(stock, *candidate));
+        if tally.objects > 0 {
+            let Tally { objects, bytes } = tally;
             tracing::info!(objects, bytes, "objects evicted");
         }
-        outcome
+        evicted
     }
 
-    fn remove(&mut self, shared: &Arc<Shared>, candidate: Candidate) -> Result<bool, Unheld> {
-        match self.remover.evict(shared, candidate) {
+    fn remove(&mut self, stock: &Arc<Stock>, candidate: Candidate) -> Result<bool, Unheld> {
+        match self.remover.evict(stock, candidate) {
             Ok(outcome) => outcome.map_err(Unheld::Disk),
-            Err(Hanging) => Err(Unheld::Hanging),
+            Err(TooManyHang) => Err(Unheld::Hanging),
         }
     }
 }
@@ -274,37 +259,37 @@ pub(super) const fn low_water(max: u64) -> u64 {
 }
 
 /// What may go of the objects that the index knows.
-fn known(shared: &Shared, mercy: Mercy, largest: u64) -> Vec<Unit> {
-    let exempt = exempt(shared, mercy);
-    groups::units(&shared.index.nodes(), &exempt, largest)
+fn known(stock: &Stock, spared: Spared, largest: u64) -> Vec<Group> {
+    let exempt = exempt(stock, spared);
+    groups::groups(&stock.kept.index.nodes(), &exempt, largest)
 }
 
 /// What may go by what the tree itself says: for a disk that is full before the index is complete.
-fn found(shared: &Shared) -> Result<Vec<Unit>, DiskError> {
-    let mut exempt = exempt(shared, Mercy::SpareUsed);
-    exempt.extend(pinned_closure(shared));
+fn found(stock: &Stock) -> Result<Vec<Group>, DiskError> {
+    let mut exempt = exempt(stock, Spared::InUse);
+    exempt.extend(pinned_closure(stock));
     let mut nodes = Vec::new();
-    walk(&shared.tree, |digest| nodes.extend(look_at(shared, digest)))?;
-    Ok(groups::units(&nodes, &exempt, u64::MAX))
+    stock.kept.tree.walk(|digest| nodes.extend(look_at(stock, digest)))?;
+    Ok(groups::groups(&nodes, &exempt, u64::MAX))
 }
 
-fn look_at(shared: &Shared, digest: Digest) -> Option<Node> {
-    if let Some(known) = shared.index.node(&digest) {
+fn look_at(stock: &Stock, digest: Digest) -> Option<Node> {
+    if let Some(known) = stock.kept.index.node(&digest) {
         return Some(known);
     }
-    let seen = shared.tree.disk().file_size_and_age(&shared.tree.blob(&digest));
+    let seen = stock.kept.tree.disk().file_size_and_time(&stock.kept.tree.blob(&digest));
     let (size, last_use) = seen.ok()?;
-    let candidate = Candidate { last_use, turn: 0, size, digest };
+    let candidate = Candidate { last_use, tick: 0, size, digest };
     Some(Node { candidate, references: References::Unknown })
 }
 
 /// All that pinned objects need, read from the tree where the index does not know it yet.
-fn pinned_closure(shared: &Shared) -> HashSet<Digest> {
-    let mut closure = shared.pins.all();
+fn pinned_closure(stock: &Stock) -> HashSet<Digest> {
+    let mut closure = stock.pins.all();
     let mut rest: Vec<Digest> = closure.iter().copied().collect();
     while let Some(digest) = rest.pop() {
-        let references = match shared.index.references(&digest) {
-            References::Unknown => read(shared, &digest).unwrap_or_default(),
+        let references = match stock.kept.index.references(&digest) {
+            References::Unknown => read(stock, &digest).unwrap_or_default(),
             known @ References::Known(_) => known,
         };
         rest.extend(references.as_slice().iter().filter(|one| closure.insert(**one)));
@@ -312,34 +297,15 @@ fn pinned_closure(shared: &Shared) -> HashSet<Digest> {
     closure
 }
 
-fn read(shared: &Shared, digest: &Digest) -> Result<References, DiskError> {
-    let file = shared.tree.disk().open(&shared.tree.blob(digest))?;
-    shared.documents.read_file(digest, &file, file.len()?)
+fn read(stock: &Stock, digest: &Digest) -> Result<References, DiskError> {
+    let file = stock.kept.tree.disk().open(&stock.kept.tree.blob(digest))?;
+    stock.documents.read_file(digest, &file, file.len()?)
 }
 
-fn exempt(shared: &Shared, mercy: Mercy) -> HashSet<Digest> {
-    let mut exempt = shared.pins.all();
-    if mercy == Mercy::SpareUsed {
-        exempt.extend(shared.opened.in_use());
+fn exempt(stock: &Stock, spared: Spared) -> HashSet<Digest> {
+    let mut exempt = stock.pins.all();
+    if spared == Spared::InUse {
+        exempt.extend(stock.kept.open_files.in_use());
     }
     exempt
-}
-
-/// Removes one object, unless it was pinned or used since it was chosen. Blocks.
-///
-/// It is reserved meanwhile: nobody can begin to download it, and publish it, under the removal.
-pub(super) fn evict(shared: &Shared, candidate: &Candidate) -> Result<bool, DiskError> {
-    let digest = &candidate.digest;
-    let Boarding::Lead(_reserved) = shared.flights.board(digest, &Origin::new("")) else {
-        return Ok(false);
-    };
-    let added = shared.index.added_at(digest);
-    let used = shared.index.turn(digest).is_some_and(|turn| turn != candidate.turn);
-    if used || shared.pins.has(digest) {
-        return Ok(false);
-    }
-    shared.tree.disk().remove(&shared.tree.blob(digest))?;
-    shared.opened.forget(digest);
-    shared.index.evicted(candidate, added);
-    Ok(true)
 }

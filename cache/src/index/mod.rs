@@ -1,4 +1,4 @@
-//! The index: sizes, last use, hits and their totals. Hints, never the truth.
+//! Hints: sizes, last use, hits, what needs what. Never the truth.
 //!
 //! It lives in memory. One owner thread reads it from the engine at the start, walks the tree when
 //! what it read can't be complete, and writes changes in batches; no request ever waits for it.
@@ -7,56 +7,40 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `table` | the hints in memory |
+//! | `state` | what it says: of itself, of one object, and in sum |
 //! | `owner` | the thread that reads, walks and writes |
-//! | `engine` | the seam: load everything, apply a batch |
-//! | `sled_engine` | the seam's real side |
+//! | `sled_engine`, `engine` | what keeps it on disk: sled, behind a seam |
 //! | `codec` | keys and checksummed values |
+//! | `table` | the hints in memory |
+//! | `node` | what eviction needs to know of a kept object |
 //! | `references` | which other objects a document needs |
 
 mod codec;
 mod engine;
+pub(crate) mod node;
 mod owner;
 pub(crate) mod references;
 mod sled_engine;
+pub(crate) mod state;
 mod table;
 
-use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+use entrepot_oci::{Digest, UnixSeconds};
+use parking_lot::Mutex;
 
 use crate::disk::lock::Lock;
 use crate::disk::tree::Tree;
-use crate::eviction::{Candidate, Node};
-use crate::index::references::{Interpreter, References};
-use crate::{Digest, Kept, Totals};
-use engine::Engine;
+use engine::Opener;
+use node::{Candidate, Node};
 use owner::Owner;
-pub(crate) use table::Proof;
+use references::{Interpreter, References};
+use state::{IndexState, Kept, Knowledge, Totals};
 use table::Table;
-
-/// How the index is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum IndexState {
-    /// It is being read, or rebuilt from the tree: totals are not complete yet.
-    Loading,
-    /// It is complete and written in the background.
-    Ready,
-    /// It is not written any more in this run; the log has said why. Nothing else is affected.
-    InMemory,
-}
-
-/// What the index knows of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Knowledge {
-    Kept,
-    NotKept,
-    /// It is not known yet: the index is still being read.
-    NotYet,
-}
+pub(crate) use table::{Proof, TakenOut};
 
 /// How long closing waits for the last batch; the index is not worth more.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,19 +49,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Index {
     table: Arc<Mutex<Table>>,
-    owner: Mutex<Option<Running>>,
+    owner: Mutex<Option<OwnerThread>>,
 }
 
 #[derive(Debug)]
-struct Running {
+struct OwnerThread {
     /// Dropping it tells the owner to write a last batch and end.
     alive: Sender<()>,
     /// Disconnected when the owner has ended.
     ended: Receiver<()>,
 }
-
-/// Opens an engine; called on the owner's thread, where it may fail or panic.
-type Opener = Box<dyn FnOnce(&Tree) -> Result<Box<dyn Engine>, engine::EngineError> + Send>;
 
 impl Index {
     /// Starts the owner on the index of `tree`. Blocks for three file calls: from here on the index
@@ -116,7 +97,7 @@ impl Index {
             drop(lock);
         };
         let running = match std::thread::Builder::new().name("index".to_owned()).spawn(work) {
-            Ok(_detached) => Some(Running { alive, ended }),
+            Ok(_detached) => Some(OwnerThread { alive, ended }),
             Err(error) => {
                 tracing::warn!(%error, "index not available: no thread for it");
                 table.lock().state = IndexState::InMemory;
@@ -128,7 +109,7 @@ impl Index {
 
     /// Writes a last batch and waits for the owner, but not for ever. Blocks.
     pub(crate) fn close(&self) {
-        let Some(Running { alive, ended }) = self.owner.lock().take() else { return };
+        let Some(OwnerThread { alive, ended }) = self.owner.lock().take() else { return };
         drop(alive);
         if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("the index's last batch takes too long; it is left behind");
@@ -139,7 +120,7 @@ impl Index {
     /// [`close`](Self::close): then the index must not claim to be whole.
     pub(crate) fn added(&self, tree: &Tree, digest: &Digest, size: u64, references: References) {
         let mut table = self.table.lock();
-        table.add(digest, size, now(), Proof::Sound);
+        table.add(digest, size, UnixSeconds::now(), Proof::Sound);
         table.learn(digest, references);
         let is_late = table.came_late();
         drop(table);
@@ -167,13 +148,13 @@ impl Index {
     pub(crate) fn found(&self, digest: &Digest, size: u64) {
         let mut table = self.table.lock();
         if !table.knows(digest) {
-            table.add(digest, size, now(), Proof::None);
+            table.add(digest, size, UnixSeconds::now(), Proof::None);
         }
     }
 
     /// A kept object, known already, has been asked for.
     pub(crate) fn used(&self, digest: &Digest) {
-        self.table.lock().touch(digest, now());
+        self.table.lock().touch(digest, UnixSeconds::now());
     }
 
     /// A damaged object was set aside.
@@ -186,37 +167,37 @@ impl Index {
         self.table.lock().remove(digest);
     }
 
-    /// An object that this index knows (since use `turn`) was not found.
-    pub(crate) fn missed(&self, digest: &Digest, turn: Option<u64>) {
+    /// An object that this index knew, last used at `tick`, was not found.
+    pub(crate) fn missed(&self, digest: &Digest, tick: Option<u64>) {
         let mut table = self.table.lock();
-        if turn.is_some() && table.turn(digest) == turn {
+        if tick.is_some() && table.tick(digest) == tick {
             table.remove(digest);
         }
     }
 
-    /// An object, which came at the turn `added`, was evicted.
-    pub(crate) fn evicted(&self, candidate: &Candidate, added: Option<u64>) {
-        self.table.lock().evict(candidate, added);
+    /// An object, which came at the tick `added`, was taken out.
+    pub(crate) fn taken_out(&self, candidate: &Candidate, added: Option<u64>, why: TakenOut) {
+        self.table.lock().take_out(candidate, added, why);
     }
 
-    /// At which turn of this run an object came, to tell it from one that came later.
+    /// At which tick of this run an object came, to tell it from one that came later.
     pub(crate) fn added_at(&self, digest: &Digest) -> Option<u64> {
         self.table.lock().added(digest)
     }
 
-    /// Which use of this run was the last of an object; 0: it was not used in this run.
-    pub(crate) fn turn(&self, digest: &Digest) -> Option<u64> {
-        self.table.lock().turn(digest)
+    /// At which tick of this run an object was last used; 0: it was not used in this run.
+    pub(crate) fn tick(&self, digest: &Digest) -> Option<u64> {
+        self.table.lock().tick(digest)
     }
 
     /// What eviction needs to know of an object.
     pub(crate) fn node(&self, digest: &Digest) -> Option<Node> {
-        self.table.lock().node(digest, now())
+        self.table.lock().node(digest, UnixSeconds::now())
     }
 
     /// Everything that is known, in no order: a copy, so that nobody waits while it is looked at.
     pub(crate) fn nodes(&self) -> Vec<Node> {
-        self.table.lock().nodes(now())
+        self.table.lock().nodes(UnixSeconds::now())
     }
 
     /// Whether an object of more than `size` bytes is kept.
@@ -284,10 +265,6 @@ impl Index {
     pub(crate) fn state(&self) -> IndexState {
         self.table.lock().state
     }
-}
-
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

@@ -1,20 +1,20 @@
 //! The one thread that reads and writes the index, behind a fence.
 
-use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
-use super::engine::{Engine, EngineError, Hint, Last, Loaded};
+use entrepot_oci::Digest;
+use parking_lot::Mutex;
+
+use super::engine::{Engine, EngineError, Hint, Last, Loaded, Opener};
+use super::references::Interpreter;
 use super::sled_engine::{move_aside, take_clean};
-use super::table::{End, Table};
-use super::{IndexState, Opener};
-use crate::Digest;
-use crate::bytes::verify::walk;
+use super::state::IndexState;
+use super::table::{LastBatch, Table};
 use crate::disk::tree::Tree;
-use crate::index::references::Interpreter;
 
 /// How long changes are gathered before they are written.
 const GATHER: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ impl Owner {
     /// Learns from the tree what is kept, one look a file. Whether all of it could be seen.
     fn rebuild(&self) -> bool {
         let mut found = HashSet::new();
-        let walked = walk(&self.tree, |digest| {
+        let walked = self.tree.walk(|digest| {
             found.insert(digest);
             self.learn(digest);
         });
@@ -87,7 +87,7 @@ impl Owner {
             return;
         }
         let path = self.tree.blob(&digest);
-        if let Ok((size, last_use)) = self.tree.disk().file_size_and_age(&path) {
+        if let Ok((size, last_use)) = self.tree.disk().file_size_and_time(&path) {
             let mut table = self.table.lock();
             table.merge(&digest, Hint { size, last_use, ..Hint::default() });
             table.note(&digest);
@@ -129,18 +129,18 @@ impl Owner {
         }
     }
 
-    /// The same for the last time, promising that the index is whole if it is. What is published
+    /// Writes what has changed for the last time, promising that the index is whole if it is. What is published
     /// later takes that promise back, before or after it is made.
     fn write_last(&self, engine: Option<&mut Box<dyn Engine>>, is_whole: bool) {
         let mut table = self.table.lock();
-        table.end = End::Taken;
+        table.end = LastBatch::Taken;
         let last = if is_whole { Last::Yes(table.totals()) } else { Last::No };
         let changes = table.take_changes();
         drop(table);
         if let Some(engine) = engine.filter(|_| self.in_order()) {
             let _ = self.fenced(|| engine.apply(&changes, last));
         }
-        if self.table.lock().end == End::Outdated {
+        if self.table.lock().end == LastBatch::Outdated {
             let _ = take_clean(&self.tree);
         }
     }

@@ -5,7 +5,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::Digest;
+use entrepot_oci::Digest;
+
 use crate::disk::{DiskError, DiskFile};
 
 /// Larger ones are no documents: registries take manifests of up to 4 MiB, some of 8.
@@ -72,7 +73,7 @@ impl Interpreter {
         if needed.len() > MOST { References::none() } else { References::Known(needed.into()) }
     }
 
-    /// The same of the `size` bytes of `file`. Blocks.
+    /// What the object called `digest`, which consists of the `size` bytes of `file`, needs. Blocks.
     pub(crate) fn read_file(
         self,
         digest: &Digest,
@@ -100,7 +101,7 @@ fn begins_document(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{Interpreter, LARGEST, MOST, References};
-    use crate::{Algorithm, Digest};
+    use entrepot_oci::{Algorithm, Digest};
 
     fn digest(number: usize) -> Digest {
         Digest::of(Algorithm::Sha256, &number.to_be_bytes())

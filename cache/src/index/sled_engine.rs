@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::codec;
 use super::engine::{Change, Engine, EngineError, Last, Loaded};
-use crate::Totals;
+use super::state::Totals;
 use crate::disk::tree::Tree;
 use crate::disk::{Disk, DiskError};
 

@@ -1,16 +1,17 @@
 //! The index before engines that fail in every way.
 
-use parking_lot::Mutex;
 use std::sync::Arc;
 
+use entrepot_oci::{Algorithm, Digest, UnixSeconds};
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::engine::{Change, Engine, EngineError, Hint, Last, Loaded};
-use super::{Index, IndexState, Knowledge, sled_engine};
+use super::state::{IndexState, Knowledge, Totals};
+use super::{Index, sled_engine};
 use crate::disk::Disk;
 use crate::disk::tree::Tree;
 use crate::index::references::{Interpreter, References};
-use crate::{Algorithm, Digest, Totals};
 
 /// What an engine does when it is asked to load, and to apply a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +78,7 @@ fn digest(number: u8) -> Digest {
 }
 
 const fn hint(size: u64) -> Hint {
-    Hint { size, last_use: 1, hits: 1, references: References::Unknown }
+    Hint { size, last_use: UnixSeconds(1), hits: 1, references: References::Unknown }
 }
 
 /// The tree in `dir` as it is.

@@ -13,10 +13,10 @@ use entrepot_oci::hex::{decode, encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::RecordError;
 use crate::disk::DiskError;
 use crate::disk::checksum::checksum;
 use crate::disk::tree::Tree;
+use crate::errors::RecordError;
 
 /// More than any record has; what is larger is damaged.
 const LIMIT: usize = 64 * 1024;

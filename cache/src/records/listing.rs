@@ -5,11 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use entrepot_oci::{Registry, RepositoryName, Tag};
+use entrepot_oci::{Algorithm, Digest, Registry, RepositoryName, Tag};
 
 use crate::disk::tree::Tree;
 use crate::disk::{DiskError, Kind};
-use crate::{Algorithm, Digest};
 
 /// A repository that has records, and its registry.
 pub type RepositoryPath = (Registry, RepositoryName);

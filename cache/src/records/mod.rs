@@ -3,11 +3,11 @@
 //! | file | subject |
 //! |---|---|
 //! | `repository` | the records of one repository, or of a registry |
-//! | `files` | how a record lies in its file |
-//! | `listing` | which records there are |
 //! | `pruning` | taking away those of what has long been gone |
+//! | `listing` | which records there are |
+//! | `files` | how a record lies in its file |
 
-pub(crate) mod files;
+mod files;
 pub(crate) mod listing;
 pub(crate) mod pruning;
 pub(crate) mod repository;

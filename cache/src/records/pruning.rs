@@ -1,20 +1,18 @@
 //! Records of what has long been gone.
 //!
-//! A record outlives its object, but not for ever: a fleet's builds leave tags and layers behind every
-//! day. What is removed can be learnt again, so nothing here has to be exact: a record that is written
-//! meanwhile may go, and costs a question to a registry.
+//! A record outlives its object, but not for ever: a fleet's builds leave tags and layers behind
+//! every day. What is removed can be learnt again, so nothing here has to be exact: a record that is
+//! written meanwhile may go, and costs a question to a registry.
 
 use std::path::Path;
 use std::time::Duration;
 
+use entrepot_oci::{Algorithm, Digest, UnixSeconds};
 use serde_json::Value;
 
-use crate::Digest;
+use super::{files, listing};
 use crate::disk::{DiskError, Kind};
-use crate::index::now;
-use crate::inner::Shared;
-use crate::records::{files, listing};
-use crate::{Algorithm, Presence};
+use crate::inner::{Inner, Presence};
 
 /// How long records stay that lead to nothing.
 #[derive(Clone, Copy, Debug)]
@@ -32,19 +30,19 @@ pub type ReadTag = fn(Value) -> Vec<Digest>;
 /// Removes what has outlived its time in the records at `dir`, and directories that are empty then.
 /// How many records that were. Blocks.
 pub(crate) fn prune(
-    shared: &Shared,
+    inner: &Inner,
     dir: &Path,
     lifetimes: Lifetimes,
     read_tag: ReadTag,
 ) -> Result<u64, DiskError> {
-    let mut pruning = Pruning { shared, pruned: 0 };
+    let mut pruning = Pruning { inner, pruned: 0 };
     let has_objects = pruning.objects(dir, lifetimes.of_gone)?;
     let has_tags = pruning.tags(dir, lifetimes.of_gone, read_tag)?;
     // A registry's own records are about its repositories.
     let has_more =
-        has_objects || has_tags || !listing::subdirectories(&shared.tree, dir)?.is_empty();
+        has_objects || has_tags || !listing::subdirectories(inner.tree(), dir)?.is_empty();
     if !has_more {
-        for listing in listing::names(&shared.tree, &dir.join("_listings"), Kind::File)? {
+        for listing in listing::names(inner.tree(), &dir.join("_listings"), Kind::File)? {
             pruning.remove_old(&dir.join("_listings").join(listing), lifetimes.of_rest)?;
         }
         for rest in ["_access", "_import", "_challenge"] {
@@ -55,13 +53,13 @@ pub(crate) fn prune(
     let algorithms = Algorithm::ALL.map(|algorithm| contents.join(algorithm.as_str()));
     let parts = [contents, dir.join("_tags"), dir.join("_listings"), dir.to_owned()];
     for dir in algorithms.iter().chain(&parts) {
-        shared.tree.disk().remove_empty_dir(dir)?;
+        inner.tree().disk().remove_empty_dir(dir)?;
     }
     Ok(pruning.pruned)
 }
 
 struct Pruning<'a> {
-    shared: &'a Shared,
+    inner: &'a Inner,
     pruned: u64,
 }
 
@@ -69,7 +67,7 @@ impl Pruning<'_> {
     /// Whether objects are on record after it.
     fn objects(&mut self, dir: &Path, lifetime: Duration) -> Result<bool, DiskError> {
         let mut has_some = false;
-        for digest in listing::contents(&self.shared.tree, dir)? {
+        for digest in listing::contents(self.inner.tree(), dir)? {
             let path = listing::content(dir, &digest);
             let is_pruned = self.is_gone(&digest) && self.remove_old(&path, lifetime)?;
             has_some |= !is_pruned;
@@ -80,7 +78,7 @@ impl Pruning<'_> {
     /// Whether tags are on record after it.
     fn tags(&mut self, dir: &Path, lifetime: Duration, read: ReadTag) -> Result<bool, DiskError> {
         let mut has_some = false;
-        for tag in listing::tags(&self.shared.tree, dir)? {
+        for tag in listing::tags(self.inner.tree(), dir)? {
             let path = listing::tag(dir, &tag);
             let is_pruned = self.is_old(&path, lifetime)?
                 && self.leads_nowhere(&path, read)
@@ -91,18 +89,21 @@ impl Pruning<'_> {
     }
 
     fn leads_nowhere(&self, tag: &Path, read: ReadTag) -> bool {
-        let record: Option<Value> = files::read(&self.shared.tree, tag);
+        let record: Option<Value> = files::read(self.inner.tree(), tag);
         record.map(read).unwrap_or_default().iter().all(|digest| self.is_gone(digest))
     }
 
     fn is_gone(&self, digest: &Digest) -> bool {
-        self.shared.presence(digest) == Presence::Absent
+        self.inner.presence(digest) == Presence::Absent
     }
 
     /// Whether it was last written so long ago; not if it is not there.
     fn is_old(&self, path: &Path, lifetime: Duration) -> Result<bool, DiskError> {
-        match self.shared.tree.disk().file_size_and_age(path) {
-            Ok((_, written)) => Ok(now().saturating_sub(written) >= lifetime.as_secs()),
+        match self.inner.tree().disk().file_size_and_time(path) {
+            Ok((_, written)) => {
+                let age = UnixSeconds::now().0.saturating_sub(written.0);
+                Ok(age >= lifetime.as_secs())
+            }
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error),
         }
@@ -112,7 +113,7 @@ impl Pruning<'_> {
     fn remove_old(&mut self, path: &Path, lifetime: Duration) -> Result<bool, DiskError> {
         let is_old = self.is_old(path, lifetime)?;
         if is_old {
-            self.shared.tree.disk().remove(path)?;
+            self.inner.tree().disk().remove(path)?;
             self.pruned = self.pruned.saturating_add(1);
         }
         Ok(is_old)

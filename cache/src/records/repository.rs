@@ -3,19 +3,18 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use entrepot_oci::{Registry, RepositoryName, Tag};
+use entrepot_oci::{Digest, Registry, RepositoryName, Tag, UnixSeconds};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::pruning::{Lifetimes, ReadTag, prune};
+use super::{files, listing};
 use crate::disk::DiskError;
 use crate::disk::tree::Tree;
-use crate::download::reservation::interrupted;
-use crate::inner::Shared;
-use crate::records::pruning::{Lifetimes, ReadTag, prune};
-use crate::records::{files, listing};
-use crate::{Digest, RecordError};
+use crate::errors::RecordError;
+use crate::inner::Inner;
 
 /// How long a record is waited for: what it says can be learnt again.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -53,7 +52,7 @@ pub enum Fact<'a> {
 /// still kept, and outlives it.
 #[derive(Clone, Debug)]
 pub struct Repository {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
     dir: PathBuf,
 }
 
@@ -70,38 +69,34 @@ impl ContentRecord {
 struct StoredContent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     media_type: Option<String>,
-    recorded: u64,
+    recorded: UnixSeconds,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    imported: Option<u64>,
+    imported: Option<UnixSeconds>,
 }
 
 impl Repository {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        registry: &Registry,
-        repository: &RepositoryName,
-    ) -> Self {
-        let mut records = Self::of_registry(shared, registry);
+    pub(crate) fn new(inner: Arc<Inner>, registry: &Registry, repository: &RepositoryName) -> Self {
+        let mut records = Self::of_registry(inner, registry);
         records.dir.push(repository.as_str());
         records
     }
 
     /// What is on record at `dir`, which is there.
-    pub(crate) const fn at(shared: Arc<Shared>, dir: PathBuf) -> Self {
-        Self { shared, dir }
+    pub(crate) const fn at(inner: Arc<Inner>, dir: PathBuf) -> Self {
+        Self { inner, dir }
     }
 
-    pub(crate) fn of_registry(shared: Arc<Shared>, registry: &Registry) -> Self {
-        let dir = shared.tree.repositories().join(registry.as_str());
-        Self { shared, dir }
+    pub(crate) fn of_registry(inner: Arc<Inner>, registry: &Registry) -> Self {
+        let dir = inner.tree().repositories().join(registry.as_str());
+        Self { inner, dir }
     }
 
     /// What is on record about `digest` here. Damage and disk errors are logged and count as
     /// nothing on record. Cancel safe.
     pub async fn content(&self, digest: &Digest) -> Option<ContentRecord> {
         let stored = self.read::<StoredContent>(self.content_path(digest)).await?;
-        let recorded = time(stored.recorded)?;
-        let imported = stored.imported.and_then(time);
+        let recorded = stored.recorded.time()?;
+        let imported = stored.imported.and_then(UnixSeconds::time);
         Some(ContentRecord { media_type: stored.media_type.map(Arc::from), recorded, imported })
     }
 
@@ -116,8 +111,8 @@ impl Repository {
     ) -> Result<(), RecordError> {
         let stored = StoredContent {
             media_type: record.media_type.as_deref().map(str::to_owned),
-            recorded: seconds(record.recorded),
-            imported: record.imported.map(seconds),
+            recorded: record.recorded.into(),
+            imported: record.imported.map(UnixSeconds::from),
         };
         self.write(self.content_path(digest), stored).await
     }
@@ -140,17 +135,15 @@ impl Repository {
     /// Removes what has been on record here for so long without leading to anything that is kept.
     /// How many records that were.
     pub async fn prune(&self, lifetimes: Lifetimes, read_tag: ReadTag) -> Result<u64, DiskError> {
-        let work = move |shared: &Shared, dir: &Path| prune(shared, dir, lifetimes, read_tag);
-        let pruned = self.on_lane(self.dir.clone(), work);
-        pruned.await.unwrap_or_else(|error| Err(interrupted(error)))
+        let work = move |inner: &Inner, dir: &Path| prune(inner, dir, lifetimes, read_tag);
+        self.off_thread(self.dir.clone(), work).await?
     }
 
     async fn listed<T: Send + 'static>(
         &self,
         list: fn(&Tree, &Path) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
-        let listed = self.on_lane(self.dir.clone(), move |shared, dir| list(&shared.tree, dir));
-        listed.await.unwrap_or_else(|error| Err(interrupted(error)))
+        self.off_thread(self.dir.clone(), move |inner, dir| list(inner.tree(), dir)).await?
     }
 
     /// What is on record about `fact`, in the caller's own words. Damage, an unknown form and disk
@@ -178,16 +171,15 @@ impl Repository {
     }
 
     async fn remove(&self, path: PathBuf) -> Result<(), RecordError> {
-        let removed = self.on_lane(path, |shared, path| shared.tree.disk().remove(path));
-        let removed = removed.await.unwrap_or_else(|error| Err(interrupted(error)));
-        removed.map_err(RecordError::Store)
+        let removed = self.off_thread(path, |inner, path| inner.tree().disk().remove(path));
+        removed.await.and_then(|removed| removed).map_err(RecordError::Store)
     }
 
     async fn read<T>(&self, path: PathBuf) -> Option<T>
     where
         T: DeserializeOwned + Send + 'static,
     {
-        let read = self.on_lane(path, |shared, path| files::read::<T>(&shared.tree, path));
+        let read = self.off_thread(path, |inner, path| files::read::<T>(inner.tree(), path));
         tokio::time::timeout(PATIENCE, read).await.ok()?.ok().flatten()
     }
 
@@ -196,23 +188,23 @@ impl Repository {
         T: Serialize + Send + 'static,
     {
         let written =
-            self.on_lane(path, move |shared, path| files::write(&shared.tree, path, &record));
+            self.off_thread(path, move |inner, path| files::write(inner.tree(), path, &record));
         // A disk that hangs is left to it.
         let written = tokio::time::timeout(PATIENCE, written).await;
-        written
-            .unwrap_or_else(|late| Err(io::Error::new(io::ErrorKind::TimedOut, late)))
-            .unwrap_or_else(|error| Err(RecordError::Store(interrupted(error))))
+        let too_late = |late| DiskError::cut_short(io::Error::new(io::ErrorKind::TimedOut, late));
+        let written = written.unwrap_or_else(|late| Err(too_late(late)));
+        written.map_err(RecordError::Store)?
     }
 
     /// Does `work`, which blocks, where a disk that hangs on one record delays no other.
-    async fn on_lane<T: Send + 'static>(
+    async fn off_thread<T: Send + 'static>(
         &self,
         path: PathBuf,
-        work: impl FnOnce(&Shared, &Path) -> T + Send + 'static,
-    ) -> io::Result<T> {
-        let (shared, lane) = (Arc::clone(&self.shared), path.clone());
-        let lanes = Arc::clone(&shared.lanes);
-        lanes.run(&lane, move || work(&shared, &path)).await
+        work: impl FnOnce(&Inner, &Path) -> T + Send + 'static,
+    ) -> Result<T, DiskError> {
+        let (inner, name) = (Arc::clone(&self.inner), path.clone());
+        let permits = Arc::clone(&inner.permits);
+        permits.run(&name, move || work(&inner, &path)).await
     }
 
     fn fact_path(&self, fact: Fact<'_>) -> PathBuf {
@@ -228,12 +220,4 @@ impl Repository {
     fn content_path(&self, digest: &Digest) -> PathBuf {
         listing::content(&self.dir, digest)
     }
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn time(seconds: u64) -> Option<SystemTime> {
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use entrepot_oci::Digest;
 use tokio::task::JoinSet;
 
 use super::{fill, kept, new_dir, noise, open, read_all, reserve, sha256};
-use crate::{Digest, Lookup, Presence, ReadError, Reader, Start, Store};
+use crate::{Lookup, Presence, ReadError, Reader, Start, Store};
 
 /// What one of many does that ask for the same object; a leader fails while `failures` lasts.
 async fn pull(store: Store, content: Bytes, leading: Arc<Leading>) -> Bytes {

@@ -23,12 +23,10 @@ mod rot;
 use std::path::Path;
 
 use bytes::Bytes;
+use entrepot_oci::{Algorithm, Digest, Hasher};
 use tempfile::TempDir;
 
-use crate::{
-    Algorithm, Digest, Hasher, Lookup, Options, ReadError, Reader, Repository, Reservation, Start,
-    Store,
-};
+use crate::{Lookup, Options, ReadError, Reader, Repository, Reservation, Start, Store};
 use noise::noise;
 
 /// The registry that tests download from when it does not matter.
@@ -122,6 +120,6 @@ fn blob_path(dir: &TempDir, digest: &Digest) -> std::path::PathBuf {
 }
 
 fn partial_path(dir: &TempDir, digest: &Digest) -> std::path::PathBuf {
-    let name = crate::download::origin::Origin::new(ORIGIN).partial_name(digest);
+    let name = crate::disk::tree::partial_name(digest, ORIGIN);
     dir.path().join("partial").join(digest.algorithm().as_str()).join(name)
 }

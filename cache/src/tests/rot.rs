@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use entrepot_oci::Digest;
 use tempfile::TempDir;
 
 use super::{
@@ -14,8 +15,8 @@ use super::{
 };
 use crate::disk::{Call, Disk, Fault, FaultPlan};
 use crate::{
-    Digest, HOLD_BACK, IndexState, Lookup, Options, Pace, Presence, ReadError, Reader, Start,
-    Store, Verdict,
+    HOLD_BACK, IndexState, Lookup, Options, Pace, Presence, ReadError, Reader, Start, Store,
+    Verdict,
 };
 
 /// Larger than what a lookup waits for.
