@@ -71,6 +71,7 @@ mod options;
 mod records;
 mod store;
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests look at the files, and damage them")]
 mod tests;
 
 pub use bytes::object::HOLD_BACK;

@@ -19,11 +19,13 @@
 //! | `error`, `open_error` | a file call that failed; why a directory can't be opened as a store |
 //! | `checksum` | finding damage in what was read |
 
+#[expect(clippy::disallowed_methods, reason = "these are the file calls")]
 mod calls;
 pub(crate) mod checksum;
 pub(crate) mod error;
 mod faults;
 pub(crate) mod file;
+#[expect(clippy::disallowed_methods, reason = "looking who has a lock must not take it")]
 pub(crate) mod lock;
 pub(crate) mod open_error;
 pub(crate) mod recovery;

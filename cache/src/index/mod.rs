@@ -20,6 +20,7 @@ mod engine;
 pub(crate) mod node;
 mod owner;
 pub(crate) mod references;
+#[expect(clippy::disallowed_methods, reason = "the engine has files of its own")]
 mod sled_engine;
 pub(crate) mod state;
 mod table;
@@ -268,4 +269,5 @@ impl Index {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests look at the files, and damage them")]
 mod tests;
