@@ -39,7 +39,7 @@ use crate::records::repository::Repository;
 
 /// How often it is looked whether the index has been read: only its owner's thread knows when.
 const LOOK: Duration = Duration::from_millis(10);
-/// How long whoever asks for the bounds to be held waits for that.
+/// Upper bound of the wait in [`Store::hold_bounds`]: the disk may hang.
 const HELD: Duration = Duration::from_secs(30);
 
 /// An open store. Cheap to clone; all clones are the same store.
@@ -57,9 +57,9 @@ pub enum Lookup {
     /// It is kept: verified when it came, and once more in this run before its end is shown
     /// ([`Reader::verified`]).
     Kept(Reader),
-    /// Somebody is downloading it: follow.
+    /// It is being downloaded: follow.
     InFlight(Reader),
-    /// Nobody has it, and it is the caller's to download.
+    /// It is neither, and is the caller's to download.
     Absent(Reservation),
 }
 
@@ -102,13 +102,13 @@ impl Store {
     /// registry called `origin` (`docker.io`, `registry.corp:5000`).
     ///
     /// A download that broke off is continued only for the origin that began it. A download in
-    /// flight is followed whoever it comes from: show its bytes only to clients of
+    /// flight is followed whatever its origin: show its bytes only to clients of
     /// [`Reader::origin`].
     ///
     /// A kept object that this process has neither published nor verified is verified now: a small
-    /// one (1 MiB at most) before this returns, a large one in the background, while its end is held
-    /// back. A damaged one moves to `quarantine/` and is absent from then on; those who read it
-    /// already get [`ReadError::Damaged`](crate::ReadError::Damaged).
+    /// one (1 MiB at most) before this returns, a large one in the background, while its end is
+    /// held back. A damaged one moves to `quarantine/` and is absent from then on; those who read
+    /// it already get [`ReadError::Damaged`](crate::ReadError::Damaged).
     ///
     /// Waits while another caller's reservation has not begun; of many who ask for the same cold
     /// digest exactly one leads. A disk error counts as absent (it is logged; the download's
@@ -143,7 +143,7 @@ impl Store {
         match looked.unwrap_or(OnDisk::Partial(0)) {
             OnDisk::Whole(object) => self.kept(object),
             OnDisk::Partial(resume_from) => {
-                // The one place where a second tier is asked, before it is said that nobody has it.
+                // A second tier would be asked here, and here alone, with the reservation in hand.
                 let publisher = Arc::clone(&self.inner.publisher);
                 Lookup::Absent(Reservation::new(publisher, permit, resume_from))
             }
@@ -172,8 +172,8 @@ impl Store {
         self.inner.presence(digest)
     }
 
-    /// Waits until `digest` is neither reserved nor in flight: what its download has brought is kept
-    /// by then, or is not going to be. It has no timeout. Cancel safe.
+    /// Waits until `digest` is neither reserved nor in flight: what its download has brought is
+    /// kept by then, or is not going to be. It has no timeout. Cancel safe.
     pub async fn free(&self, digest: &Digest) {
         self.inner.in_flight.free(digest).await;
     }
@@ -323,16 +323,16 @@ impl Store {
 
     /// Evicts what the bounds of [`Options`] demand, now; returns when that is done.
     ///
-    /// It happens by itself in the background: this is for whoever wants to see the result. While
-    /// the index is being read only `min_free` is held. A disk that hangs is waited for 30 s.
+    /// It happens by itself in the background: this is for callers that want to see the result.
+    /// While the index is being read only `min_free` is held. A disk that hangs is waited for 30 s.
     pub async fn hold_bounds(&self) {
         if tokio::time::timeout(HELD, self.inner.eviction.ask()).await.is_err() {
             tracing::warn!("evicting takes too long; it goes on in the background");
         }
     }
 
-    /// What is kept, in the order of the digests' text: at most `limit` of them behind `after`. From
-    /// memory, and complete as far as the index is.
+    /// What is kept, in the order of the digests' text: at most `limit` of them behind `after`.
+    /// From memory, and complete as far as the index is.
     #[must_use]
     pub fn list(&self, after: Option<&Digest>, limit: usize) -> Vec<Kept> {
         let mut kept = self.inner.kept.index.kept(after, limit);
@@ -402,7 +402,7 @@ fn open(options: Options, start: StartIndex) -> Result<Inner, OpenError> {
     Ok(Inner { kept, in_flight, permits, eviction, publisher })
 }
 
-/// What the disk has of an object that nobody has open.
+/// What the disk has of an object that is not open.
 enum OnDisk {
     Whole(Arc<Object>),
     /// So many bytes of a partial file can be used.

@@ -1,7 +1,7 @@
 //! Verifying a kept object when it is first asked for: the disk may have changed it since it came.
 //!
 //! It is hashed once a process, through the file that its readers share. Until that is over they
-//! see all but its end, so that nobody completes a wrong one.
+//! see all but its end, so that no client completes a wrong one.
 
 use std::sync::{Arc, Weak};
 
@@ -36,7 +36,7 @@ pub(crate) fn start(kept: &Arc<KeptObjects>, object: &Arc<Object>) {
     });
 }
 
-/// Verifies a small object that nobody reads yet; whether it is sound. Blocks.
+/// Verifies a small object that has no reader yet; whether it is sound. Blocks.
 pub(super) fn settle(kept: &KeptObjects, object: &Object) -> bool {
     if !object.claim() {
         return true;

@@ -1,4 +1,4 @@
-//! The kept objects of an open store: what is known of them, which are open, and what takes one away.
+//! The kept objects of an open store: which are known and open, and what takes one away.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ impl KeptObjects {
         Ok(())
     }
 
-    /// Removes an object, whoever uses it. Blocks.
+    /// Removes an object, also one that is pinned or in use. Blocks.
     pub(crate) fn remove(&self, digest: &Digest) -> Result<(), QuarantineError> {
         let path = self.tree.blob(digest);
         self.take_away(digest, || {

@@ -37,7 +37,7 @@ pub(crate) struct Object {
     all: OnceLock<Bytes>,
     /// For reads from the disk: those without one wait without a thread.
     permits: Permits,
-    /// Whether somebody has undertaken to verify it.
+    /// Whether its verification has been undertaken.
     claimed: AtomicBool,
     /// Whether it has its final name.
     published: AtomicBool,
@@ -216,7 +216,8 @@ impl Object {
     }
 
     /// `bytes` were read from the beginning. Of a small object that is verified and whole they stay
-    /// in memory for as long as it stays open, which bounds them: see [`crate::opened`].
+    /// in memory for as long as it stays open, which bounds them: see
+    /// [`open_files`](super::open_files).
     pub(crate) fn remember(&self, bytes: &Bytes) {
         let is_all = self.total() == Some(bytes.len() as u64);
         if bytes.len() <= SMALL && is_all && self.is_verified() {

@@ -47,7 +47,7 @@ impl OpenFiles {
         table.all.get(digest).and_then(Weak::upgrade)
     }
 
-    /// The objects that somebody has a reader of.
+    /// The objects that have a reader.
     pub(crate) fn in_use(&self) -> HashSet<Digest> {
         let table = self.table.lock();
         let ours = |digest| usize::from(table.recent.contains_key(digest));

@@ -15,7 +15,7 @@ const PIECE: u64 = 1024 * 1024;
 /// How hard the disk and the processor are used for hashing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// As hard as can be: nobody else is there.
+    /// As hard as can be: there are no other users.
     Full,
     /// At most half of a processor and of the disk's time, and what others have in the page cache
     /// stays there.

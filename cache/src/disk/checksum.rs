@@ -1,4 +1,4 @@
-//! A short checksum for records and index values: it finds damage, it keeps out nobody.
+//! A short checksum for records and index values: against damage, not against forgery.
 
 use aws_lc_rs::digest::{Context, SHA256};
 

@@ -36,7 +36,8 @@ impl Lock {
     }
 }
 
-/// Whether a process has the store in `dir` open. Only looks; also `false` where that can't be told.
+/// Whether a process has the store in `dir` open. Only looks; also `false` where that can't be
+/// told.
 #[must_use]
 pub fn is_held(dir: &Path) -> bool {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

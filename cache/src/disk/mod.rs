@@ -5,8 +5,8 @@
 //! callers are on a blocking thread.
 //!
 //! [`Disk::real`] is the file system. [`Disk::with_faults`] is the file system with a [`FaultPlan`]
-//! consulted before each call: recorded, made to fail, cut short, or held. It is compiled in always,
-//! so that what is tested is what runs.
+//! consulted before each call: recorded, made to fail, cut short, or held. It is compiled in
+//! always, so that what is tested is what runs.
 //!
 //! | file | subject |
 //! |---|---|

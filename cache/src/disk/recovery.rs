@@ -1,6 +1,6 @@
 //! Cleaning up, at open, what a crash left behind.
 //!
-//! Only `partial/` is cleaned: nothing there was ever promised to anybody. `blobs/` is right by
+//! Only `partial/` is cleaned: nothing there was ever promised. `blobs/` is right by
 //! construction and is neither walked nor swept.
 
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::error::DiskError;
 use super::seam::Disk;
 use super::tree::{Tree, partial_digest};
 
-/// A partial file that nobody has touched for so long is not going to be continued.
+/// A partial file that was not written to for so long is not going to be continued.
 const STALE: Duration = Duration::from_hours(7 * 24);
 
 /// Removes temporary files and partial files that are of no use; keeps the other partial files.

@@ -1,8 +1,8 @@
 //! The threads that wait for the disk: how blocking work reaches them, and how many one file takes.
 //!
 //! tokio's pool has 512 threads for everything: a disk that hangs on one file must not take them
-//! all. Who asks for a file that many others ask for waits here, without a thread, until one of them
-//! is done.
+//! all. A request for a file that has all its threads waits here, without a thread, until one of
+//! them is done.
 
 use std::collections::HashMap;
 use std::io;

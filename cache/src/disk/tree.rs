@@ -15,8 +15,8 @@ use super::seam::Disk;
 /// The first line of `VERSION`.
 pub(crate) const FORMAT: &str = "entrepot store 1";
 
-/// How many hexadecimal digits of a hash stand for an origin in a file's name: so many that nobody
-/// finds a second name for them.
+/// How many hexadecimal digits of a hash stand for an origin in a file's name: so many that no
+/// second name for them is found.
 const TAG_DIGITS: usize = 32;
 
 /// More than any `VERSION` of ours has.
@@ -32,8 +32,8 @@ pub enum Claim {
 }
 
 impl Claim {
-    /// What `dir` is, or why [`Store::open`](crate::Store::open) would refuse it. Changes nothing, and
-    /// does not ask who has it open; blocks.
+    /// What `dir` is, or why [`Store::open`](crate::Store::open) would refuse it. Changes nothing,
+    /// and does not ask who has it open; blocks.
     ///
     /// # Errors
     ///
@@ -100,7 +100,7 @@ impl Tree {
         self.partial_root().join("tmp")
     }
 
-    /// A name under `partial/tmp` that nobody else in this process uses.
+    /// A name under `partial/tmp` that is used once in this process.
     pub(crate) fn temporary(&self) -> PathBuf {
         let number = self.temporary.fetch_add(1, Ordering::Relaxed);
         self.temporaries().join(number.to_string())

@@ -24,7 +24,7 @@ pub(crate) struct DiskEnd {
     total: Option<u64>,
 }
 
-/// Announces the end of a download: who asks from then on waits for the next one.
+/// Announces the end of a download: lookups from then on wait for the next one.
 #[derive(Debug)]
 pub(crate) struct EndNotice {
     in_flight: Arc<InFlight>,
@@ -33,7 +33,7 @@ pub(crate) struct EndNotice {
 }
 
 impl EndNotice {
-    /// Nobody new follows the download; without effect when it has ended already.
+    /// The download gets no new followers; without effect when it has ended already.
     pub(crate) fn hold(&self) {
         self.in_flight.hold(&self.digest, &self.file);
     }
@@ -126,7 +126,8 @@ impl DiskEnd {
     pub(crate) fn publish(self) -> Result<Arc<Object>, FinishError> {
         let digest = *self.permit.digest();
         if !self.publisher.eviction.keeps(&digest, self.position) {
-            tracing::debug!(%digest, bytes = self.position, "object larger than the cache passed on");
+            let bytes = self.position;
+            tracing::debug!(%digest, bytes, "object larger than the cache passed on");
             self.remove_file();
             return Ok(Arc::clone(&self.object));
         }

@@ -28,7 +28,7 @@ struct Slot {
 
 #[derive(Debug)]
 enum Occupant {
-    /// Somebody is about to look at the disk or to begin, or is just ending.
+    /// A permit was given: its holder is about to look at the disk or to begin, or is just ending.
     Reserved,
     Filling(Arc<Object>),
 }
@@ -49,14 +49,14 @@ pub struct Download {
 
 /// What [`InFlight::join`] found.
 pub(crate) enum Joined {
-    /// Nobody is there: the digest is now the caller's.
+    /// The digest was free, and is now the caller's.
     Lead(Permit),
     Follow(Arc<Object>),
-    /// Somebody has a reservation. Ask again when this resolves.
+    /// The digest is reserved. Ask again when this resolves.
     Wait(OwnedNotified),
 }
 
-/// The right to download one digest. Dropping it gives the digest free and wakes those who wait.
+/// The right to download one digest. Dropping it gives the digest free and wakes those that wait.
 #[derive(Debug)]
 pub(crate) struct Permit {
     in_flight: Arc<InFlight>,
@@ -79,8 +79,7 @@ impl InFlight {
         }
     }
 
-    /// The digest, if nobody is at it: until this is dropped nobody can begin to download it, nor
-    /// publish what was downloaded.
+    /// Reserves the digest if it is free: until the permit is dropped no download of it can begin.
     pub(crate) fn reserve(self: &Arc<Self>, digest: &Digest) -> Option<Permit> {
         match self.join(digest, &Origin::new("")) {
             Joined::Lead(permit) => Some(permit),
@@ -92,7 +91,8 @@ impl InFlight {
     /// download under way is the one that writes to `file`.
     pub(crate) fn hold(&self, digest: &Digest, file: &Arc<DiskFile>) {
         if let Some(slot) = self.table.lock().get_mut(digest)
-            && matches!(&slot.occupant, Occupant::Filling(object) if Arc::ptr_eq(object.file(), file))
+            && let Occupant::Filling(object) = &slot.occupant
+            && Arc::ptr_eq(object.file(), file)
         {
             slot.occupant = Occupant::Reserved;
         }

@@ -37,7 +37,7 @@ impl Publisher {
     /// Gives `file`, which lies at `from` and has been verified, its final name.
     ///
     /// When any step fails nothing is published and the file is removed: after a failed sync its
-    /// bytes are suspect for ever. Whoever has it open goes on reading. Blocks.
+    /// bytes are suspect for ever. Present readers read on. Blocks.
     pub(super) fn publish(
         &self,
         file: &DiskFile,
@@ -82,9 +82,9 @@ impl Publisher {
         Ok(())
     }
 
-    /// `object` has its final name now: whoever asks finds it, and the bounds are looked at.
+    /// `object` has its final name now: lookups find it, and the bounds are looked at.
     pub(super) fn published(&self, object: &Arc<Object>, references: References) {
-        // The one place where a second tier is told of what is new.
+        // A second tier would be told here, and here alone.
         self.kept.index.added(&self.kept.tree, object.digest(), object.size(), references);
         self.kept.open_files.insert(object);
         object.published();

@@ -1,9 +1,9 @@
 //! The queue between a download's async end and its disk end.
 //!
-//! It is bounded in bytes. There is no thread waiting for a slow upstream: the disk end rests in the
-//! queue, and the first job that finds it resting sends it to the blocking pool, where it works until
-//! the queue is empty. A fast upstream thus meets one long-lived task and large batches, a slow one a
-//! short task a chunk.
+//! It is bounded in bytes. There is no thread waiting for a slow upstream: the disk end rests in
+//! the queue, and the first job that finds it resting sends it to the blocking pool, where it works
+//! until the queue is empty. A fast upstream thus meets one long-lived task and large batches, a
+//! slow one a short task a chunk.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -83,7 +83,7 @@ impl Queue {
         self.failure.get().cloned().unwrap_or_else(unknown)
     }
 
-    /// Ends the download without success. Who asks from now on waits for the next one.
+    /// Ends the download without success. Lookups from now on wait for the next one.
     pub(crate) fn abandon(self: &Arc<Self>) {
         self.notice.hold();
         self.push(Job::Abandon);
@@ -151,7 +151,7 @@ fn do_jobs(
             Job::Chunk(chunk, permit) => batch.take(chunk, permit, &mut disk_end)?,
             Job::Verify(asker) => {
                 let flushed = batch.flush(&mut disk_end).map_err(FinishError::from);
-                // Nobody waits for it any more: then it is given up.
+                // If the asker is gone the download is given up.
                 let _ = asker.send(flushed.and_then(|()| disk_end.verify()).map(|()| disk_end));
                 return Ok(None);
             }

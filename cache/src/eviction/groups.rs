@@ -102,7 +102,7 @@ pub(crate) fn documents_first(nodes: &[Node]) -> Vec<Candidate> {
     order.filter_map(|at| graph.candidate(at)).collect()
 }
 
-/// Who needs whom, by places in a list of nodes.
+/// Which object needs which, by places in a list of nodes.
 struct Graph<'a> {
     nodes: &'a [Node],
     places: HashMap<Digest, usize>,
@@ -357,7 +357,8 @@ mod tests {
             let spared: HashSet<Digest> = spared.into_iter().map(digest).collect();
             let groups = groups(&nodes, &spared, 45);
             let mut seen = HashSet::new();
-            prop_assert!(groups.iter().flat_map(|group| &group.members).all(|one| seen.insert(one.digest)));
+            let mut members = groups.iter().flat_map(|group| &group.members);
+            prop_assert!(members.all(|one| seen.insert(one.digest)));
             prop_assert!(seen.is_disjoint(&spared));
             prop_assert!(groups.iter().map(|group| group.priority).is_sorted());
 

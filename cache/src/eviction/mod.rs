@@ -10,7 +10,7 @@
 //! | `sweep` | the thread: measure, choose, remove |
 //! | `partials` | what broken downloads have left |
 //! | `remover` | removing without being held up by a disk that hangs |
-//! | `withdrawal` | taking documents out because somebody asks |
+//! | `withdrawal` | taking documents out on request |
 //! | `stock` | what may be taken out of a store, and taking it out |
 //! | `groups` | what leaves together: least recently used images and objects |
 //! | `clock` | telling time that passed from a clock that was set |

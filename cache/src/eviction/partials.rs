@@ -19,8 +19,8 @@ struct LeftOver {
     path: PathBuf,
 }
 
-/// Removes partial files that nobody writes to, those first that have been left longest, until no
-/// more than `most` bytes of them are there, or `enough` says so. How many bytes went. Blocks.
+/// Removes partial files that no download writes to, those first that have been left longest, until
+/// no more than `most` bytes of them are there, or `enough` says so. How many bytes went. Blocks.
 ///
 /// What can't be looked at or removed stays: nothing else has to wait for it.
 pub(super) fn hold(

@@ -28,10 +28,11 @@ pub(super) struct Tally {
 }
 
 impl Stock {
-    /// Takes one object out, unless it was pinned or used since it was chosen; who reads it reads
-    /// on. Blocks.
+    /// Takes one object out, unless it was pinned or used since it was chosen. Present readers
+    /// read on. Blocks.
     ///
-    /// It is reserved meanwhile: nobody can begin to download it, and publish it, under the removal.
+    /// The digest is reserved meanwhile: no download of it can begin, and publish, under the
+    /// removal.
     pub(super) fn take_out(&self, candidate: &Candidate, why: TakenOut) -> Result<bool, DiskError> {
         let (digest, index) = (&candidate.digest, &self.kept.index);
         let Some(_reserved) = self.in_flight.reserve(digest) else { return Ok(false) };

@@ -45,7 +45,7 @@ pub(super) struct Sweeper {
     helpless: bool,
 }
 
-/// Whether somebody waits for this sweep: then nothing is put off.
+/// Whether this sweep was asked for: then nothing is put off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Urgency {
     Asked,
@@ -167,7 +167,7 @@ impl Sweeper {
         let mut groups = known(stock, Spared::InUse, u64::MAX);
         groups.retain(|group| is_idle(group.last_use()));
         for group in &mut groups {
-            // A layer that several idle images share, and somebody uses all the same.
+            // A layer that several idle images share, but that was used itself.
             group.members.retain(|member| is_idle(member.last_use));
         }
         self.evict(stock, groups)

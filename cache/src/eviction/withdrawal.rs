@@ -29,8 +29,8 @@ pub enum Reach {
     Alone,
 }
 
-/// Takes out `documents`, as far as `reach` says, but for what is `exempt` or pinned, what any other
-/// kept document is or needs, and what is asked for just now. Blocks.
+/// Takes out `documents`, as far as `reach` says, but for what is `exempt` or pinned, what any
+/// other kept document is or needs, and what is asked for just now. Blocks.
 pub(crate) fn withdraw(
     stock: &Stock,
     documents: HashSet<Digest>,

@@ -196,7 +196,8 @@ impl Index {
         self.table.lock().node(digest, UnixSeconds::now())
     }
 
-    /// Everything that is known, in no order: a copy, so that nobody waits while it is looked at.
+    /// Everything that is known, in no order: a copy, so that the lock is not held while it is
+    /// looked at.
     pub(crate) fn nodes(&self) -> Vec<Node> {
         self.table.lock().nodes(UnixSeconds::now())
     }

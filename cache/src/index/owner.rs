@@ -94,7 +94,7 @@ impl Owner {
         }
     }
 
-    /// Learns from the files what needs what, where nobody has looked yet.
+    /// Learns from the files what needs what, where that is not known yet.
     fn read_documents(&self) {
         if !self.documents.is_there() {
             return;
@@ -129,8 +129,8 @@ impl Owner {
         }
     }
 
-    /// Writes what has changed for the last time, promising that the index is whole if it is. What is published
-    /// later takes that promise back, before or after it is made.
+    /// Writes what has changed for the last time, promising that the index is whole if it is. What
+    /// is published later takes that promise back, before or after it is made.
     fn write_last(&self, engine: Option<&mut Box<dyn Engine>>, is_whole: bool) {
         let mut table = self.table.lock();
         table.end = LastBatch::Taken;

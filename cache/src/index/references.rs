@@ -19,7 +19,7 @@ const BEGINNING: u64 = 64;
 /// What an object needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum References {
-    /// Nobody has looked.
+    /// Its file has not been looked at.
     #[default]
     Unknown,
     Known(Arc<[Digest]>),
@@ -73,7 +73,8 @@ impl Interpreter {
         if needed.len() > MOST { References::none() } else { References::Known(needed.into()) }
     }
 
-    /// What the object called `digest`, which consists of the `size` bytes of `file`, needs. Blocks.
+    /// What the object called `digest`, which consists of the `size` bytes of `file`, needs.
+    /// Blocks.
     pub(crate) fn read_file(
         self,
         digest: &Digest,

@@ -131,7 +131,7 @@ impl Table {
         }
     }
 
-    /// The objects of which nobody knows what they need.
+    /// The objects of which it is not known what they need.
     pub(super) fn unread(&self) -> Vec<(Digest, u64)> {
         let unread =
             self.hints.iter().filter(|(_, known)| known.hint.references == References::Unknown);

@@ -1,7 +1,7 @@
 //! Record files: one line of JSON behind a checksum, replaced atomically, dropped when damaged.
 //!
 //! ```text
-//! 0123456789abcdef {"media_type":"application/vnd.oci.image.manifest.v1+json","recorded":1760000000}
+//! 0123456789abcdef {"media_type":"application/vnd.oci.image.index.v1+json","recorded":1760000000}
 //! ```
 //!
 //! A record is knowledge that can be learnt again: damage costs a question to a registry.

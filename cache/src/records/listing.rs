@@ -73,7 +73,7 @@ pub(crate) fn tags(tree: &Tree, dir: &Path) -> Result<Vec<Tag>, DiskError> {
     Ok(tags)
 }
 
-/// Those of `names` that are what they stand for; others are nobody's records.
+/// Those of `names` that parse; others are no records of ours.
 fn parsed<T: FromStr>(names: Vec<String>) -> impl Iterator<Item = T> {
     names.into_iter().filter_map(|name| name.parse().ok())
 }

@@ -1,8 +1,8 @@
 //! Records of what has long been gone.
 //!
 //! A record outlives its object, but not for ever: a fleet's builds leave tags and layers behind
-//! every day. What is removed can be learnt again, so nothing here has to be exact: a record that is
-//! written meanwhile may go, and costs a question to a registry.
+//! every day. What is removed can be learnt again, so nothing here has to be exact: a record that
+//! is written meanwhile may go, and costs a question to a registry.
 
 use std::path::Path;
 use std::time::Duration;
