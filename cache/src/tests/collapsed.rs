@@ -16,13 +16,15 @@ async fn pull(store: Store, content: Bytes, leading: Arc<Leading>) -> Bytes {
         let reader = match store.lookup(&sha256(&content), super::ORIGIN).await {
             Lookup::Kept(reader) | Lookup::InFlight(reader) => reader,
             Lookup::Absent(reservation) => {
-                let _one = leading.enter();
+                let one = leading.enter();
                 let begun = reservation.begin(Start::Fresh, Some(content.len() as u64)).await;
                 let (mut writer, reader) = begun.unwrap();
                 for part in content.chunks(50_000) {
                     writer.write(Bytes::copy_from_slice(part)).await.unwrap();
                 }
                 if leading.fails() {
+                    // Before the writer, whose end lets the next one lead.
+                    drop(one);
                     continue;
                 }
                 writer.finish().await.unwrap();
