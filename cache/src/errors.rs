@@ -1,67 +1,11 @@
-//! The errors of the store, one enum for each thing that can be asked of it.
+//! The errors of an open store, one enum for each thing that can be asked of it.
 //!
 //! Whose fault: `DigestMismatch`, `Truncated` and `TooLong` are the upstream's; `Store` is this
 //! machine's disk.
 
-use std::path::PathBuf;
+use entrepot_oci::Digest;
 
-use crate::Digest;
-use crate::disk::DiskError;
-
-/// Why a store could not be opened. Nothing was changed unless the variant says so.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The directory has files in it and was not made by this program.
-    #[error(
-        "{} is not a store and not empty: it contains {foreign:?}; choose another directory",
-        dir.display()
-    )]
-    Foreign {
-        /// The directory that was named.
-        dir: PathBuf,
-        /// A file or directory in it that does not belong to a store.
-        foreign: String,
-    },
-    /// The store was written in a format that this version does not know.
-    #[error(
-        "{} has the unknown format {found:?}; this version reads {known:?}, \
-         use the version that wrote it or choose another directory",
-        dir.display()
-    )]
-    UnknownVersion {
-        /// The directory that was named.
-        dir: PathBuf,
-        /// The first line of its `VERSION` file, shortened.
-        found: String,
-        /// The format that this version writes.
-        known: &'static str,
-    },
-    /// Another process has the store open.
-    #[error("{} is in use by {}", dir.display(), holder_text(*holder))]
-    Locked {
-        /// The directory that was named.
-        dir: PathBuf,
-        /// The process that holds it, if it could be read.
-        holder: Option<u32>,
-    },
-    /// A file call failed while the store was created or recovered.
-    #[error("the store in {} could not be opened", dir.display())]
-    Store {
-        /// The directory that was named.
-        dir: PathBuf,
-        /// What failed.
-        #[source]
-        source: DiskError,
-    },
-    /// The opening itself was cut short: a defect here, or the runtime is shutting down.
-    #[error("opening the store was interrupted")]
-    Interrupted(#[source] std::io::Error),
-}
-
-fn holder_text(holder: Option<u32>) -> String {
-    holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
-}
+use crate::disk::error::DiskError;
 
 /// Why a download could not begin. The reservation is given up.
 #[derive(Debug, thiserror::Error)]
@@ -217,30 +161,6 @@ impl WriteError {
 }
 
 impl FinishError {
-    /// Whether the cause is a full disk, quota or inode table (`ENOSPC`, `EDQUOT`).
-    #[must_use]
-    pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::Store(source) if source.is_no_space())
-    }
-}
-
-impl PutError {
-    /// Whether the cause is a full disk, quota or inode table (`ENOSPC`, `EDQUOT`).
-    #[must_use]
-    pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::Store(source) if source.is_no_space())
-    }
-}
-
-impl ReadError {
-    /// Whether the cause is a full disk, quota or inode table (`ENOSPC`, `EDQUOT`).
-    #[must_use]
-    pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::Store(source) if source.is_no_space())
-    }
-}
-
-impl RecordError {
     /// Whether the cause is a full disk, quota or inode table (`ENOSPC`, `EDQUOT`).
     #[must_use]
     pub fn is_no_space(&self) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! What it does: keeps finished objects under their digest, lets at most one download of a digest
 //! run at a time while every reader follows its bytes, verifies before it publishes, survives
-//! crashes and bad disks, stays within its bounds, and keeps small records of which repository has shown which object.
+//! crashes and bad disks, stays within its bounds, and keeps small records of which repository has
+//! shown which object.
 //!
 //! What it deliberately does not do: HTTP, registries, authorisation, deciding what to fetch. It
 //! never trusts its index over the file system.
@@ -14,21 +15,14 @@
 //! | module | subject |
 //! |---|---|
 //! | `store` | [`Store`]: open, look up, put, totals |
-//! | `reservation`, `writer`, `feed`, `pen` | a download: the right to it, its async end, its queue, its disk end |
-//! | `object`, `reader`, `buffers` | the bytes that readers share, kept or in flight |
-//! | `lanes`, `blocking` | how blocking work reaches threads, and how many of them |
-//! | `flights`, `opened` | who is downloading what; which files are open |
-//! | `origin` | which registry a download comes from |
-//! | `publish`, `inspect` | partial → final name; verification and quarantine |
-//! | `check` | verifying a kept object when it is first asked for |
-//! | `repository`, `records` | what a registry has shown where |
-//! | `catalogue`, `pruning` | which records there are; taking away those of what has long been gone |
-//! | `index` | hints: sizes, last use, hits |
-//! | `references` | which other objects a document needs |
-//! | `bounds`, `pins` | eviction, and what is exempt from it |
-//! | `withdrawal` | taking documents out with what nothing else needs |
-//! | `tree` ([`Claim`]), `lock`, `recovery` | the directory: layout, ownership, cleaning after a crash |
-//! | [`disk`] | every file call, with a seam for faults |
+//! | `records` | what a registry has shown where |
+//! | `download` | from the right to a digest to a file under its name |
+//! | `eviction` | what goes when the bound is reached, and what never does |
+//! | `bytes` | what readers share of an object, and when its end is theirs |
+//! | `index` | hints: sizes, last use |
+//! | [`disk`] | every file call, and the threads that wait for it |
+//! | `inner` | what the handles of an open store share |
+//! | `options`, `errors` | how a store is opened; what can go wrong once it is |
 //!
 //! # Example
 //!
@@ -66,63 +60,38 @@
 //! # Ok(()) }
 //! ```
 
-mod blocking;
-mod bounds;
-mod buffers;
-mod catalogue;
-mod check;
-mod checksum;
+mod bytes;
 pub mod disk;
+mod download;
 mod errors;
-mod feed;
-mod flights;
+mod eviction;
 mod index;
-mod inspect;
-mod lanes;
-mod lock;
-mod object;
-mod opened;
+mod inner;
 mod options;
-mod origin;
-mod pen;
-mod pins;
-mod pruning;
-mod publish;
-mod reader;
 mod records;
-mod recovery;
-mod references;
-mod repository;
-mod reservation;
-mod shared;
 mod store;
-mod sync;
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests look at the files, and damage them")]
 mod tests;
-mod tree;
-mod withdrawal;
-mod writer;
 
-use entrepot_oci::{Algorithm, Digest, Hasher};
-
-pub use catalogue::RepositoryPath;
+pub use bytes::object::HOLD_BACK;
+pub use bytes::reader::Reader;
+pub use bytes::verify::{Pace, Verdict};
+pub use disk::lock::is_held;
+pub use disk::open_error::OpenError;
+pub use disk::tree::Claim;
+pub use download::in_flight::Download;
+pub use download::reservation::{Reservation, Start};
+pub use download::writer::{Verified, Writer};
 pub use errors::{
-    BeginError, FinishError, OpenError, PutError, QuarantineError, ReadError, RecordError,
-    WriteError,
+    BeginError, FinishError, PutError, QuarantineError, ReadError, RecordError, WriteError,
 };
-pub use index::IndexState;
-pub use inspect::{Pace, Verdict};
-pub use lock::is_held;
+pub use eviction::withdrawal::{Reach, Withdrawn};
+pub use index::references::ReadReferences;
+pub use index::state::{IndexState, Kept, Totals};
+pub use inner::Presence;
 pub use options::Options;
-pub use pruning::{Lifetimes, ReadTag};
-pub use reader::Reader;
-pub use references::ReadReferences;
-pub use repository::{ContentRecord, Fact, Repository};
-pub use reservation::{Reservation, Start};
-pub use store::{Download, Kept, Lookup, Presence, Store, Totals};
-pub use tree::Claim;
-pub use withdrawal::{Reach, Withdrawn};
-pub use writer::{Verified, Writer};
-
-/// How many bytes at the end of an unfinished object no reader sees before the digest is verified.
-pub const HOLD_BACK: u64 = 64 * 1024;
+pub use records::listing::RepositoryPath;
+pub use records::pruning::{Lifetimes, ReadTag};
+pub use records::repository::{ContentRecord, Fact, Repository};
+pub use store::{Lookup, Store};

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::ReadReferences;
 use crate::disk::Disk;
+use crate::index::references::ReadReferences;
 
 /// What [`Store::open`](crate::Store::open) needs to know.
 #[derive(Clone, Debug)]
@@ -31,6 +31,14 @@ pub struct Options {
     pub references: Option<ReadReferences>,
 }
 
+/// The bounds among the options.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) max_size: Option<u64>,
+    pub(crate) min_free: Option<u64>,
+    pub(crate) max_idle: Option<Duration>,
+}
+
 impl Options {
     /// A store in `dir`, on the real file system, without bounds.
     #[must_use]
@@ -45,10 +53,16 @@ impl Options {
         }
     }
 
-    /// The same with another way to the files.
+    /// These options with another way to the files.
     #[must_use]
     pub fn with_disk(mut self, disk: Disk) -> Self {
         self.disk = disk;
         self
+    }
+
+    /// What is to be held.
+    pub(crate) const fn bounds(&self) -> Bounds {
+        let Self { max_size, min_free, max_idle, .. } = self;
+        Bounds { max_size: *max_size, min_free: *min_free, max_idle: *max_idle }
     }
 }

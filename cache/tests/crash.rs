@@ -6,11 +6,15 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::disallowed_methods,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
     reason = "what a test does not get ends it; the victim speaks on its standard output"
 )]
+
+#[path = "../src/tests/noise.rs"]
+mod noise;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -23,6 +27,8 @@ use bytes::Bytes;
 use entrepot_cache::{ContentRecord, IndexState, Lookup, Options, Start, Store};
 use entrepot_oci::{Algorithm, Digest, Hasher};
 use tempfile::TempDir;
+
+use noise::noise;
 
 /// Where the victim finds its store, what it does there, and with which contents.
 const DIR: &str = "ENTREPOT_CRASH_DIR";
@@ -46,16 +52,6 @@ const CALLS: [&str; 11] = [
     "mkdir",
     "flock",
 ];
-
-fn noise(len: usize, seed: u64) -> Bytes {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut next = || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    (0..len).map(|_| next()).collect()
-}
 
 fn cycles(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)

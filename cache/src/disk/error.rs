@@ -1,27 +1,42 @@
-//! A file call that failed.
+//! A file call that failed, or work on files that was cut short.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Call;
+use super::faults::Call;
 
-/// Which file call failed, on what, and why. Cheap to clone: every reader of a download gets it.
+/// Which file call failed, on what, and why; or that work on files was cut short before one did.
+/// Cheap to clone: every reader of a download gets it.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("could not {} {}", call.verb(), path.display())]
+#[error("{attempt}")]
 pub struct DiskError {
-    call: Call,
-    path: PathBuf,
+    attempt: Attempt,
     #[source]
     source: Arc<io::Error>,
 }
 
+/// What was not done.
+#[derive(Clone, Debug)]
+enum Attempt {
+    Call(Call, PathBuf),
+    /// Work of several calls, of which it is not known how far it came.
+    Work,
+}
+
 impl DiskError {
     pub(crate) fn new(call: Call, path: &Path, source: io::Error) -> Self {
-        Self { call, path: path.to_owned(), source: Arc::new(source) }
+        Self { attempt: Attempt::Call(call, path.to_owned()), source: Arc::new(source) }
     }
 
-    /// The operating system's error.
+    /// No file call is known to have failed: the work panicked, took too long, or the runtime is
+    /// shutting down.
+    pub(crate) fn cut_short(source: io::Error) -> Self {
+        Self { attempt: Attempt::Work, source: Arc::new(source) }
+    }
+
+    /// The operating system's error; of work that was cut short, what ended it.
     #[must_use]
     pub fn io(&self) -> &io::Error {
         &self.source
@@ -37,5 +52,14 @@ impl DiskError {
     /// Whether the file was simply not there.
     pub(crate) fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(call, path) => write!(f, "could not {} {}", call.verb(), path.display()),
+            Self::Work => f.write_str("the work on the disk was cut short"),
+        }
     }
 }

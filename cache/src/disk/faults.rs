@@ -3,9 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::sync::locked;
+use parking_lot::{Condvar, Mutex};
 
 /// The kinds of file call that the store makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,7 +84,7 @@ pub struct FaultPlan {
     last: u64,
     only: Option<Call>,
     about: Option<PathBuf>,
-    hanging: Mutex<Hanging>,
+    hanging: Mutex<HungCalls>,
     changed: Condvar,
     counted: AtomicU64,
     fired: AtomicU64,
@@ -93,7 +92,7 @@ pub struct FaultPlan {
 }
 
 #[derive(Debug)]
-struct Hanging {
+struct HungCalls {
     now: usize,
     released: bool,
 }
@@ -106,7 +105,7 @@ impl FaultPlan {
             last,
             only: None,
             about: None,
-            hanging: Mutex::new(Hanging { now: 0, released: false }),
+            hanging: Mutex::new(HungCalls { now: 0, released: false }),
             changed: Condvar::new(),
             counted: AtomicU64::new(0),
             fired: AtomicU64::new(0),
@@ -132,14 +131,14 @@ impl FaultPlan {
         Self::between(n, u64::MAX, fault)
     }
 
-    /// The same plan, counting only calls of one kind.
+    /// This plan, counting only calls of one kind.
     #[must_use]
     pub const fn only(mut self, call: Call) -> Self {
         self.only = Some(call);
         self
     }
 
-    /// The same plan, counting only calls about `path`: the name that a file was opened by.
+    /// This plan, counting only calls about `path`: the name that a file was opened by.
     #[must_use]
     pub fn about(mut self, path: impl Into<PathBuf>) -> Self {
         self.about = Some(path.into());
@@ -148,14 +147,14 @@ impl FaultPlan {
 
     /// Lets go of the calls that hang; none will hang any more.
     pub fn release(&self) {
-        locked(&self.hanging).released = true;
+        self.hanging.lock().released = true;
         self.changed.notify_all();
     }
 
     /// How many calls are hanging now.
     #[must_use]
     pub fn hanging(&self) -> usize {
-        locked(&self.hanging).now
+        self.hanging.lock().now
     }
 
     /// How many calls have met the fault.
@@ -167,11 +166,11 @@ impl FaultPlan {
     /// Every call so far with the path it was about (of a rename, the new one).
     #[must_use]
     pub fn calls(&self) -> Vec<(Call, PathBuf)> {
-        locked(&self.log).clone()
+        self.log.lock().clone()
     }
 
     pub(super) fn consult(&self, call: Call, path: &Path) -> io::Result<Effect> {
-        locked(&self.log).push((call, path.to_owned()));
+        self.log.lock().push((call, path.to_owned()));
         if self.about.as_deref().is_some_and(|about| about != path) {
             return Ok(Effect::Proceed);
         }
@@ -200,14 +199,13 @@ impl FaultPlan {
     fn is_read_hanging(&self) -> bool {
         self.fault == Fault::Hang
             && self.only.is_none_or(|only| only == Call::Read)
-            && !locked(&self.hanging).released
+            && !self.hanging.lock().released
     }
 
     fn hang(&self) {
-        let mut hanging = locked(&self.hanging);
+        let mut hanging = self.hanging.lock();
         hanging.now = hanging.now.saturating_add(1);
-        let held = self.changed.wait_while(hanging, |hanging| !hanging.released);
-        let mut hanging = held.unwrap_or_else(PoisonError::into_inner);
+        self.changed.wait_while(&mut hanging, |hanging| !hanging.released);
         hanging.now = hanging.now.saturating_sub(1);
     }
 }

@@ -11,7 +11,9 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::Advice;
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Call, Disk, DiskError, Effect};
+use super::error::DiskError;
+use super::faults::{Call, Effect};
+use super::seam::Disk;
 
 /// The most slices one vectored write takes (`IOV_MAX` on Linux).
 const MAX_SLICES: usize = 1024;

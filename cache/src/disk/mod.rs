@@ -1,229 +1,40 @@
-//! Every file call of the store, in one place that a test can make fail.
+//! Every file call, and the threads that wait for it.
 //!
-//! Nothing else in this crate opens, reads, writes, syncs, renames or removes a file; the one
-//! exception is the index engine, which is only ever a hint. All calls block: callers are on a
-//! blocking thread.
+//! Nothing else in this crate opens, reads, writes, syncs, renames or removes a file (`clippy.toml`
+//! holds that); the one exception is the index engine, which is only ever a hint. All calls block:
+//! callers are on a blocking thread.
 //!
-//! [`Disk::real`] is the file system. [`Disk::with_faults`] is the same with a [`FaultPlan`]
-//! consulted before each call: recorded, made to fail, cut short, or held. It is compiled in always, so
-//! that what is tested is what runs.
+//! [`Disk::real`] is the file system. [`Disk::with_faults`] is the file system with a [`FaultPlan`]
+//! consulted before each call: recorded, made to fail, cut short, or held. It is compiled in
+//! always, so that what is tested is what runs.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `tree` | where everything lies, and whether a directory is ours |
+//! | `lock` | one process owns a store |
+//! | `recovery` | cleaning, at open, what a crash left behind |
+//! | `threads` | how blocking work reaches threads, and how many of them one file takes |
+//! | `calls`, `file` | the file calls: by a path, and on an open file |
+//! | `seam`, `faults` | where a test makes them fail, and how |
+//! | `error`, `open_error` | a file call that failed; why a directory can't be opened as a store |
+//! | `checksum` | finding damage in what was read |
 
-mod error;
+#[expect(clippy::disallowed_methods, reason = "these are the file calls")]
+mod calls;
+pub(crate) mod checksum;
+pub(crate) mod error;
 mod faults;
-mod file;
+pub(crate) mod file;
+#[expect(clippy::disallowed_methods, reason = "looking who has a lock must not take it")]
+pub(crate) mod lock;
+pub(crate) mod open_error;
+pub(crate) mod recovery;
+mod seam;
+pub(crate) mod threads;
+pub(crate) mod tree;
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
-use std::sync::Arc;
-use std::time::UNIX_EPOCH;
-
+pub(crate) use calls::Kind;
 pub use error::DiskError;
 pub use faults::{Call, Fault, FaultPlan};
 pub(crate) use file::DiskFile;
-
-use faults::Effect;
-
-/// Permission bits of every directory of a store.
-pub(crate) const DIR_MODE: u32 = 0o700;
-/// Permission bits of every file of a store.
-pub(crate) const FILE_MODE: u32 = 0o600;
-
-/// The way to the files. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Disk {
-    faults: Option<Arc<FaultPlan>>,
-}
-
-/// What a directory entry is, without following links.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    File,
-    Directory,
-    Other,
-}
-
-/// One name in a directory.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) name: String,
-    pub(crate) kind: Kind,
-}
-
-impl Disk {
-    /// The real file system.
-    #[must_use]
-    pub const fn real() -> Self {
-        Self { faults: None }
-    }
-
-    /// The real file system as far as `plan` lets it through. For tests.
-    #[must_use]
-    pub const fn with_faults(plan: Arc<FaultPlan>) -> Self {
-        Self { faults: Some(plan) }
-    }
-
-    fn gate(&self, call: Call, path: &Path) -> Result<Effect, DiskError> {
-        let Some(plan) = &self.faults else { return Ok(Effect::Proceed) };
-        plan.consult(call, path).map_err(|source| DiskError::new(call, path, source))
-    }
-
-    fn attempt<T>(
-        &self,
-        call: Call,
-        path: &Path,
-        work: impl FnOnce() -> io::Result<T>,
-    ) -> Result<T, DiskError> {
-        self.gate(call, path)?;
-        work().map_err(|source| DiskError::new(call, path, source))
-    }
-
-    /// Opens a regular file for reading; links are not followed.
-    pub(crate) fn open(&self, path: &Path) -> Result<DiskFile, DiskError> {
-        let mut options = OpenOptions::new();
-        options.read(true);
-        self.open_with(Call::Open, path, &mut options)
-    }
-
-    /// Opens an existing regular file for reading and writing; links are not followed.
-    pub(crate) fn open_to_write(&self, path: &Path) -> Result<DiskFile, DiskError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        self.open_with(Call::Open, path, &mut options)
-    }
-
-    /// Creates a file that must not exist yet (0600) for reading and writing.
-    pub(crate) fn create_new(&self, path: &Path) -> Result<DiskFile, DiskError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(FILE_MODE);
-        self.open_with(Call::Create, path, &mut options)
-    }
-
-    /// Opens or creates a file (0600) for reading and writing.
-    pub(crate) fn open_or_create(&self, path: &Path) -> Result<DiskFile, DiskError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
-        self.open_with(Call::Create, path, &mut options)
-    }
-
-    fn open_with(
-        &self,
-        call: Call,
-        path: &Path,
-        options: &mut OpenOptions,
-    ) -> Result<DiskFile, DiskError> {
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        options.custom_flags(flags.bits().cast_signed());
-        let file = self.attempt(call, path, || regular(options.open(path)?))?;
-        Ok(DiskFile::new(file, path, self.clone()))
-    }
-
-    /// The size in bytes of a regular file, links not followed.
-    pub(crate) fn file_size(&self, path: &Path) -> Result<u64, DiskError> {
-        self.attempt(Call::Stat, path, || {
-            let metadata = fs::symlink_metadata(path)?;
-            if metadata.is_file() { Ok(metadata.len()) } else { Err(not_a_file()) }
-        })
-    }
-
-    /// The size in bytes of a regular file and when it was last written, seconds since the epoch.
-    pub(crate) fn file_size_and_age(&self, path: &Path) -> Result<(u64, u64), DiskError> {
-        self.attempt(Call::Stat, path, || {
-            let metadata = fs::symlink_metadata(path)?;
-            let written = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-            Ok((metadata.len(), written.as_secs()))
-        })
-    }
-
-    /// How many bytes the file system that holds `dir` has for us.
-    pub(crate) fn free_space(&self, dir: &Path) -> Result<u64, DiskError> {
-        self.attempt(Call::Stat, dir, || {
-            let space = rustix::fs::statvfs(dir)?;
-            Ok(space.f_bavail.saturating_mul(space.f_frsize))
-        })
-    }
-
-    /// The names in a directory, without their order.
-    pub(crate) fn list(&self, dir: &Path) -> Result<Vec<Entry>, DiskError> {
-        self.attempt(Call::List, dir, || fs::read_dir(dir)?.map(entry).collect())
-    }
-
-    /// Creates a directory (0700 whatever the umask). `false`: it was there.
-    pub(crate) fn make_dir(&self, dir: &Path) -> Result<bool, DiskError> {
-        self.attempt(Call::MakeDir, dir, || match DirBuilder::new().mode(DIR_MODE).create(dir) {
-            Ok(()) => {
-                fs::set_permissions(dir, Permissions::from_mode(DIR_MODE))?;
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(false),
-            Err(error) => Err(error),
-        })
-    }
-
-    /// Creates a directory and what is missing above it. `true`: something was created.
-    pub(crate) fn make_dirs(&self, dir: &Path) -> Result<bool, DiskError> {
-        if dir.is_dir() {
-            return Ok(false);
-        }
-        match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            Some(parent) => self.make_dirs(parent).and_then(|_| self.make_dir(dir)),
-            None => self.make_dir(dir),
-        }
-    }
-
-    /// Renames within the store, replacing what is there.
-    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
-        self.attempt(Call::Rename, to, || fs::rename(from, to))
-    }
-
-    /// Removes a file. One that is not there counts as removed.
-    pub(crate) fn remove(&self, path: &Path) -> Result<(), DiskError> {
-        self.attempt(Call::Remove, path, || absent_is_fine(fs::remove_file(path)))
-    }
-
-    /// Removes a directory and everything in it. One that is not there counts as removed.
-    pub(crate) fn remove_tree(&self, path: &Path) -> Result<(), DiskError> {
-        self.attempt(Call::Remove, path, || absent_is_fine(fs::remove_dir_all(path)))
-    }
-
-    /// Removes a directory in which there is nothing; any other is left alone.
-    pub(crate) fn remove_empty_dir(&self, path: &Path) -> Result<(), DiskError> {
-        self.attempt(Call::Remove, path, || match absent_is_fine(fs::remove_dir(path)) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-            removed => removed,
-        })
-    }
-
-    /// Makes the names in a directory durable.
-    pub(crate) fn sync_dir(&self, dir: &Path) -> Result<(), DiskError> {
-        self.attempt(Call::SyncDir, dir, || File::open(dir)?.sync_all())
-    }
-}
-
-fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// A fifo or device under a store's name would block or do worse: only regular files are opened.
-fn regular(file: File) -> io::Result<File> {
-    if file.metadata()?.is_file() { Ok(file) } else { Err(not_a_file()) }
-}
-
-fn not_a_file() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
-}
-
-fn entry(entry: io::Result<fs::DirEntry>) -> io::Result<Entry> {
-    let entry = entry?;
-    let kind = entry.file_type()?;
-    let kind = match (kind.is_file(), kind.is_dir()) {
-        (true, _) => Kind::File,
-        (_, true) => Kind::Directory,
-        _ => Kind::Other,
-    };
-    Ok(Entry { name: entry.file_name().to_string_lossy().into_owned(), kind })
-}
+pub use seam::Disk;

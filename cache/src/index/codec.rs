@@ -1,9 +1,10 @@
 //! Index keys and values as bytes. Each value carries a checksum over itself and its key.
 
+use entrepot_oci::{Algorithm, Digest, UnixSeconds};
+
 use super::engine::Hint;
-use crate::checksum::checksum;
-use crate::references::References;
-use crate::{Algorithm, Digest};
+use super::references::References;
+use crate::disk::checksum::checksum;
 
 /// Size, last use and hits.
 const NUMBERS: usize = 24;
@@ -32,7 +33,7 @@ const fn tag(algorithm: Algorithm) -> u8 {
 
 pub(super) fn value(own: &[u8], hint: &Hint) -> Vec<u8> {
     let mut value: Vec<u8> =
-        [hint.size, hint.last_use, hint.hits].into_iter().flat_map(u64::to_be_bytes).collect();
+        [hint.size, hint.last_use.0, hint.hits].into_iter().flat_map(u64::to_be_bytes).collect();
     if let References::Known(needed) = &hint.references {
         value.push(REFERENCES_FOLLOW);
         value.extend(needed.iter().flat_map(key));
@@ -51,7 +52,7 @@ pub(super) fn hint(own: &[u8], value: &[u8]) -> Option<Hint> {
     let (numbers, references) = payload.split_at_checked(NUMBERS)?;
     let mut numbers = numbers.chunks_exact(8).filter_map(|part| part.try_into().ok());
     let mut number = || numbers.next().map(u64::from_be_bytes);
-    let (size, last_use, hits) = (number()?, number()?, number()?);
+    let (size, last_use, hits) = (number()?, UnixSeconds(number()?), number()?);
     Some(Hint { size, last_use, hits, references: needed(references)? })
 }
 
@@ -72,11 +73,12 @@ fn needed(bytes: &[u8]) -> Option<References> {
 
 #[cfg(test)]
 mod tests {
+    use entrepot_oci::{Algorithm, Digest, UnixSeconds};
+
     use super::{digest, hint, key, value};
-    use crate::checksum::checksum;
+    use crate::disk::checksum::checksum;
     use crate::index::engine::Hint;
-    use crate::references::References;
-    use crate::{Algorithm, Digest};
+    use crate::index::references::References;
 
     fn hints() -> [Hint; 3] {
         let two =
@@ -84,7 +86,7 @@ mod tests {
         let known = |needed: Vec<Digest>| References::Known(needed.into());
         [References::Unknown, known(Vec::new()), known(two)].map(|references| Hint {
             size: 7,
-            last_use: 8,
+            last_use: UnixSeconds(8),
             hits: 9,
             references,
         })

@@ -1,15 +1,17 @@
 //! The seam between the index and whatever keeps it on disk.
 
-use crate::Digest;
-use crate::references::References;
+use entrepot_oci::{Digest, UnixSeconds};
+
+use super::references::References;
+use super::state::Totals;
+use crate::disk::tree::Tree;
 
 /// What is known about a kept object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hint {
     /// Size in bytes.
     pub(crate) size: u64,
-    /// Seconds since the epoch.
-    pub(crate) last_use: u64,
+    pub(crate) last_use: UnixSeconds,
     pub(crate) hits: u64,
     pub(crate) references: References,
 }
@@ -38,10 +40,13 @@ pub(crate) trait Engine {
     fn apply(&mut self, changes: &[Change], last: Last) -> Result<(), EngineError>;
 }
 
+/// Opens an engine; called on the owner's thread, where it may fail or panic.
+pub(super) type Opener = Box<dyn FnOnce(&Tree) -> Result<Box<dyn Engine>, EngineError> + Send>;
+
 /// Whether an engine's work is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Last {
     No,
     /// The store is being closed, holding so much.
-    Yes(crate::Totals),
+    Yes(Totals),
 }

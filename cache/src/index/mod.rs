@@ -1,4 +1,4 @@
-//! The index: sizes, last use, hits and their totals. Hints, never the truth.
+//! Hints: sizes, last use, hits, what needs what. Never the truth.
 //!
 //! It lives in memory. One owner thread reads it from the engine at the start, walks the tree when
 //! what it read can't be complete, and writes changes in batches; no request ever waits for it.
@@ -7,54 +7,41 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `table` | the hints in memory |
+//! | `state` | what it says: of itself, of one object, and in sum |
 //! | `owner` | the thread that reads, walks and writes |
-//! | `engine` | the seam: load everything, apply a batch |
-//! | `sled_engine` | the seam's real side |
+//! | `sled_engine`, `engine` | what keeps it on disk: sled, behind a seam |
 //! | `codec` | keys and checksummed values |
+//! | `table` | the hints in memory |
+//! | `node` | what eviction needs to know of a kept object |
+//! | `references` | which other objects a document needs |
 
 mod codec;
 mod engine;
+pub(crate) mod node;
 mod owner;
+pub(crate) mod references;
+#[expect(clippy::disallowed_methods, reason = "the engine has files of its own")]
 mod sled_engine;
+pub(crate) mod state;
 mod table;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use crate::bounds::{Candidate, Node};
-use crate::lock::Lock;
-use crate::references::{Interpreter, References};
-use crate::sync::locked;
-use crate::tree::Tree;
-use crate::{Digest, Kept, Totals};
-use engine::Engine;
+use entrepot_oci::{Digest, UnixSeconds};
+use parking_lot::Mutex;
+
+use crate::disk::lock::Lock;
+use crate::disk::tree::Tree;
+use engine::Opener;
+use node::{Candidate, Node};
 use owner::Owner;
-pub(crate) use table::Proof;
+use references::{Interpreter, References};
+use state::{IndexState, Kept, Knowledge, Totals};
 use table::Table;
-
-/// How the index is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum IndexState {
-    /// It is being read, or rebuilt from the tree: totals are not complete yet.
-    Loading,
-    /// It is complete and written in the background.
-    Ready,
-    /// It is not written any more in this run; the log has said why. Nothing else is affected.
-    InMemory,
-}
-
-/// What the index knows of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Knowledge {
-    Kept,
-    NotKept,
-    /// It is not known yet: the index is still being read.
-    NotYet,
-}
+pub(crate) use table::{Proof, TakenOut};
 
 /// How long closing waits for the last batch; the index is not worth more.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,19 +50,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Index {
     table: Arc<Mutex<Table>>,
-    owner: Mutex<Option<Running>>,
+    owner: Mutex<Option<OwnerThread>>,
 }
 
 #[derive(Debug)]
-struct Running {
+struct OwnerThread {
     /// Dropping it tells the owner to write a last batch and end.
     alive: Sender<()>,
     /// Disconnected when the owner has ended.
     ended: Receiver<()>,
 }
-
-/// Opens an engine; called on the owner's thread, where it may fail or panic.
-type Opener = Box<dyn FnOnce(&Tree) -> Result<Box<dyn Engine>, engine::EngineError> + Send>;
 
 impl Index {
     /// Starts the owner on the index of `tree`. Blocks for three file calls: from here on the index
@@ -114,10 +98,10 @@ impl Index {
             drop(lock);
         };
         let running = match std::thread::Builder::new().name("index".to_owned()).spawn(work) {
-            Ok(_detached) => Some(Running { alive, ended }),
+            Ok(_detached) => Some(OwnerThread { alive, ended }),
             Err(error) => {
                 tracing::warn!(%error, "index not available: no thread for it");
-                locked(&table).state = IndexState::InMemory;
+                table.lock().state = IndexState::InMemory;
                 None
             }
         };
@@ -126,7 +110,7 @@ impl Index {
 
     /// Writes a last batch and waits for the owner, but not for ever. Blocks.
     pub(crate) fn close(&self) {
-        let Some(Running { alive, ended }) = locked(&self.owner).take() else { return };
+        let Some(OwnerThread { alive, ended }) = self.owner.lock().take() else { return };
         drop(alive);
         if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("the index's last batch takes too long; it is left behind");
@@ -136,8 +120,8 @@ impl Index {
     /// An object of `size` bytes has been published in `tree`. Blocks only after
     /// [`close`](Self::close): then the index must not claim to be whole.
     pub(crate) fn added(&self, tree: &Tree, digest: &Digest, size: u64, references: References) {
-        let mut table = locked(&self.table);
-        table.add(digest, size, now(), Proof::Sound);
+        let mut table = self.table.lock();
+        table.add(digest, size, UnixSeconds::now(), Proof::Sound);
         table.learn(digest, references);
         let is_late = table.came_late();
         drop(table);
@@ -148,93 +132,94 @@ impl Index {
 
     /// What a kept object needs has become known.
     pub(crate) fn learnt(&self, digest: &Digest, references: References) {
-        locked(&self.table).learn(digest, references);
+        self.table.lock().learn(digest, references);
     }
 
     /// What an object needs, as far as that is known.
     pub(crate) fn references(&self, digest: &Digest) -> References {
-        locked(&self.table).references(digest)
+        self.table.lock().references(digest)
     }
 
     /// `roots` and all that they need, as far as that is known.
     pub(crate) fn closure(&self, roots: HashSet<Digest>) -> HashSet<Digest> {
-        locked(&self.table).closure(roots)
+        self.table.lock().closure(roots)
     }
 
     /// A kept object of `size` bytes has been found on disk.
     pub(crate) fn found(&self, digest: &Digest, size: u64) {
-        let mut table = locked(&self.table);
+        let mut table = self.table.lock();
         if !table.knows(digest) {
-            table.add(digest, size, now(), Proof::None);
+            table.add(digest, size, UnixSeconds::now(), Proof::None);
         }
     }
 
     /// A kept object, known already, has been asked for.
     pub(crate) fn used(&self, digest: &Digest) {
-        locked(&self.table).touch(digest, now());
+        self.table.lock().touch(digest, UnixSeconds::now());
     }
 
     /// A damaged object was set aside.
     pub(crate) fn quarantined(&self) {
-        locked(&self.table).count_quarantined();
+        self.table.lock().count_quarantined();
     }
 
     /// An object is no longer kept.
     pub(crate) fn removed(&self, digest: &Digest) {
-        locked(&self.table).remove(digest);
+        self.table.lock().remove(digest);
     }
 
-    /// An object that this index knows (since use `turn`) was not found.
-    pub(crate) fn missed(&self, digest: &Digest, turn: Option<u64>) {
-        let mut table = locked(&self.table);
-        if turn.is_some() && table.turn(digest) == turn {
+    /// An object that this index knew, last used at `tick`, was not found.
+    pub(crate) fn missed(&self, digest: &Digest, tick: Option<u64>) {
+        let mut table = self.table.lock();
+        if tick.is_some() && table.tick(digest) == tick {
             table.remove(digest);
         }
     }
 
-    /// An object, which came at the turn `added`, was evicted.
-    pub(crate) fn evicted(&self, candidate: &Candidate, added: Option<u64>) {
-        locked(&self.table).evict(candidate, added);
+    /// An object, which came at the tick `added`, was taken out.
+    pub(crate) fn taken_out(&self, candidate: &Candidate, added: Option<u64>, why: TakenOut) {
+        self.table.lock().take_out(candidate, added, why);
     }
 
-    /// At which turn of this run an object came, to tell it from one that came later.
+    /// At which tick of this run an object came, to tell it from one that came later.
     pub(crate) fn added_at(&self, digest: &Digest) -> Option<u64> {
-        locked(&self.table).added(digest)
+        self.table.lock().added(digest)
     }
 
-    /// Which use of this run was the last of an object; 0: it was not used in this run.
-    pub(crate) fn turn(&self, digest: &Digest) -> Option<u64> {
-        locked(&self.table).turn(digest)
+    /// At which tick of this run an object was last used; 0: it was not used in this run.
+    pub(crate) fn tick(&self, digest: &Digest) -> Option<u64> {
+        self.table.lock().tick(digest)
     }
 
     /// What eviction needs to know of an object.
     pub(crate) fn node(&self, digest: &Digest) -> Option<Node> {
-        locked(&self.table).node(digest, now())
+        self.table.lock().node(digest, UnixSeconds::now())
     }
 
-    /// Everything that is known, in no order: a copy, so that nobody waits while it is looked at.
+    /// Everything that is known, in no order: a copy, so that the lock is not held while it is
+    /// looked at.
     pub(crate) fn nodes(&self) -> Vec<Node> {
-        locked(&self.table).nodes(now())
+        self.table.lock().nodes(UnixSeconds::now())
     }
 
     /// Whether an object of more than `size` bytes is kept.
     pub(crate) fn has_larger(&self, size: u64) -> bool {
-        locked(&self.table).has_larger(size)
+        self.table.lock().has_larger(size)
     }
 
     /// Whether everything that is kept is known.
     pub(crate) fn is_complete(&self) -> bool {
-        locked(&self.table).complete
+        self.table.lock().complete
     }
 
     /// Whether there was nothing to read: then what was used before this run is not known.
     pub(crate) fn is_rebuilt(&self) -> bool {
-        locked(&self.table).rebuilt
+        self.table.lock().rebuilt
     }
 
     /// What is known of an object, in one look.
     pub(crate) fn knowledge(&self, digest: &Digest) -> Knowledge {
-        let table = locked(&self.table);
+        let table = self.table.lock();
         if table.proof(digest) == Proof::Damaged {
             return Knowledge::NotKept;
         }
@@ -247,46 +232,43 @@ impl Index {
 
     /// What this process itself knows of an object's bytes.
     pub(crate) fn proof(&self, digest: &Digest) -> Proof {
-        locked(&self.table).proof(digest)
+        self.table.lock().proof(digest)
     }
 
     /// A kept object has been verified.
     pub(crate) fn proved(&self, digest: &Digest) {
-        locked(&self.table).prove(digest, Proof::Sound);
+        self.table.lock().prove(digest, Proof::Sound);
     }
 
     /// A kept object is damaged and stays in place: it counts as absent from now on.
     pub(crate) fn condemned(&self, digest: &Digest) {
-        locked(&self.table).prove(digest, Proof::Damaged);
+        self.table.lock().prove(digest, Proof::Damaged);
     }
 
     /// The size that a kept object is known to have.
     pub(crate) fn size(&self, digest: &Digest) -> Option<u64> {
-        locked(&self.table).size(digest)
+        self.table.lock().size(digest)
     }
 
     /// What is known of at most `limit` objects behind `after`, in their order.
     pub(crate) fn kept(&self, after: Option<&Digest>, limit: usize) -> Vec<Kept> {
-        locked(&self.table).kept(after, limit)
+        self.table.lock().kept(after, limit)
     }
 
     /// What is known of one object.
     pub(crate) fn find(&self, digest: &Digest) -> Option<Kept> {
-        locked(&self.table).find(digest)
+        self.table.lock().find(digest)
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        locked(&self.table).totals()
+        self.table.lock().totals()
     }
 
     pub(crate) fn state(&self) -> IndexState {
-        locked(&self.table).state
+        self.table.lock().state
     }
 }
 
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests look at the files, and damage them")]
 mod tests;

@@ -2,19 +2,19 @@
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::engine::{Engine, EngineError, Hint, Last, Loaded};
+use entrepot_oci::Digest;
+use parking_lot::Mutex;
+
+use super::engine::{Engine, EngineError, Hint, Last, Loaded, Opener};
+use super::references::Interpreter;
 use super::sled_engine::{move_aside, take_clean};
-use super::table::{End, Table};
-use super::{IndexState, Opener};
-use crate::Digest;
-use crate::inspect::walk;
-use crate::references::Interpreter;
-use crate::sync::locked;
-use crate::tree::Tree;
+use super::state::IndexState;
+use super::table::{LastBatch, Table};
+use crate::disk::tree::Tree;
 
 /// How long changes are gathered before they are written.
 const GATHER: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ impl Owner {
     pub(super) fn run(self, opener: Opener) {
         let mut engine = self.fenced(|| opener(&self.tree));
         let Loaded { hints, clean, .. } = self.load(engine.as_mut());
-        locked(&self.table).rebuilt = hints.is_empty();
+        self.table.lock().rebuilt = hints.is_empty();
         self.take_over(hints);
         let is_whole = clean || self.rebuild();
         self.read_documents();
@@ -62,19 +62,19 @@ impl Owner {
 
     fn take_over(&self, hints: Vec<(Digest, Hint)>) {
         for (digest, hint) in hints {
-            locked(&self.table).merge(&digest, hint);
+            self.table.lock().merge(&digest, hint);
         }
     }
 
     /// Learns from the tree what is kept, one look a file. Whether all of it could be seen.
     fn rebuild(&self) -> bool {
         let mut found = HashSet::new();
-        let walked = walk(&self.tree, |digest| {
+        let walked = self.tree.walk(|digest| {
             found.insert(digest);
             self.learn(digest);
         });
         match walked {
-            Ok(()) => locked(&self.table).retain_found(&found),
+            Ok(()) => self.table.lock().retain_found(&found),
             Err(ref error) => {
                 tracing::warn!(%error, cause = %error.io(), "walk of the tree cut short");
             }
@@ -83,28 +83,28 @@ impl Owner {
     }
 
     fn learn(&self, digest: Digest) {
-        if locked(&self.table).knows(&digest) {
+        if self.table.lock().knows(&digest) {
             return;
         }
         let path = self.tree.blob(&digest);
-        if let Ok((size, last_use)) = self.tree.disk().file_size_and_age(&path) {
-            let mut table = locked(&self.table);
+        if let Ok((size, last_use)) = self.tree.disk().file_size_and_time(&path) {
+            let mut table = self.table.lock();
             table.merge(&digest, Hint { size, last_use, ..Hint::default() });
             table.note(&digest);
         }
     }
 
-    /// Learns from the files what needs what, where nobody has looked yet.
+    /// Learns from the files what needs what, where that is not known yet.
     fn read_documents(&self) {
         if !self.documents.is_there() {
             return;
         }
-        let unread = locked(&self.table).unread();
+        let unread = self.table.lock().unread();
         for (digest, size) in unread.into_iter().take_while(|_| !self.is_closed()) {
             let file = self.tree.disk().open(&self.tree.blob(&digest));
             let read = file.and_then(|file| self.documents.read_file(&digest, &file, size));
             if let Ok(references) = read {
-                locked(&self.table).learn(&digest, references);
+                self.table.lock().learn(&digest, references);
             }
         }
     }
@@ -114,7 +114,7 @@ impl Owner {
     }
 
     fn settle(&self) {
-        let mut table = locked(&self.table);
+        let mut table = self.table.lock();
         table.complete = true;
         if table.state == IndexState::Loading {
             table.state = IndexState::Ready;
@@ -123,30 +123,30 @@ impl Owner {
 
     /// Writes what has changed, unless the engine has failed in this run.
     fn write(&self, engine: Option<&mut Box<dyn Engine>>) {
-        let changes = locked(&self.table).take_changes();
+        let changes = self.table.lock().take_changes();
         if let Some(engine) = engine.filter(|_| !changes.is_empty() && self.in_order()) {
             let _ = self.fenced(|| engine.apply(&changes, Last::No));
         }
     }
 
-    /// The same for the last time, promising that the index is whole if it is. What is published
-    /// later takes that promise back, before or after it is made.
+    /// Writes what has changed for the last time, promising that the index is whole if it is. What
+    /// is published later takes that promise back, before or after it is made.
     fn write_last(&self, engine: Option<&mut Box<dyn Engine>>, is_whole: bool) {
-        let mut table = locked(&self.table);
-        table.end = End::Taken;
+        let mut table = self.table.lock();
+        table.end = LastBatch::Taken;
         let last = if is_whole { Last::Yes(table.totals()) } else { Last::No };
         let changes = table.take_changes();
         drop(table);
         if let Some(engine) = engine.filter(|_| self.in_order()) {
             let _ = self.fenced(|| engine.apply(&changes, last));
         }
-        if locked(&self.table).end == End::Outdated {
+        if self.table.lock().end == LastBatch::Outdated {
             let _ = take_clean(&self.tree);
         }
     }
 
     fn in_order(&self) -> bool {
-        locked(&self.table).state != IndexState::InMemory
+        self.table.lock().state != IndexState::InMemory
     }
 
     /// Does `work`; when it fails or panics the index is out for this run.
@@ -162,7 +162,7 @@ impl Owner {
 
     /// The index is not used any more in this run, and out of the next one's way.
     fn retire(&self, cause: &str) {
-        let before = std::mem::replace(&mut locked(&self.table).state, IndexState::InMemory);
+        let before = std::mem::replace(&mut self.table.lock().state, IndexState::InMemory);
         if before != IndexState::InMemory {
             tracing::warn!(cause, "index given up: going on in memory, the next start rebuilds it");
             let _ = move_aside(&self.tree);

@@ -13,9 +13,9 @@ use bytes::Bytes;
 
 use super::codec;
 use super::engine::{Change, Engine, EngineError, Last, Loaded};
-use crate::Totals;
+use super::state::Totals;
+use crate::disk::tree::Tree;
 use crate::disk::{Disk, DiskError};
-use crate::tree::Tree;
 
 /// sled's own default would be 1 GiB.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;

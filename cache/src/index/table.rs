@@ -1,23 +1,24 @@
 //! The hints in memory, and which of them have changed since they were last written.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
-use super::IndexState;
+use entrepot_oci::{Digest, UnixSeconds};
+
 use super::engine::{Change, Hint};
-use crate::bounds::{Candidate, Node};
-use crate::references::References;
-use crate::{Digest, Kept, Totals};
+use super::node::{Candidate, Node};
+use super::references::References;
+use super::state::{IndexState, Kept, Totals};
 
 /// Invariant: `bytes` is the sum of the hints' sizes.
 #[derive(Debug)]
 pub(super) struct Table {
-    hints: HashMap<Digest, Known>,
+    hints: HashMap<Digest, KnownObject>,
     bytes: u64,
     evicted: (u64, u64),
     quarantined: u64,
     /// Counts the uses of this run: the clock's seconds alone don't order them.
-    turn: u64,
+    tick: u64,
     /// What has changed in this run and is not written yet; bounded by what is kept.
     changed: HashSet<Digest>,
     /// Whether `hints` names everything that is kept.
@@ -25,12 +26,12 @@ pub(super) struct Table {
     /// Whether nothing at all was known before this run.
     pub(super) rebuilt: bool,
     pub(super) state: IndexState,
-    pub(super) end: End,
+    pub(super) end: LastBatch,
 }
 
 /// How far the last batch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum LastBatch {
     NotYet,
     /// It has been taken: what comes now is in no batch.
     Taken,
@@ -39,10 +40,10 @@ pub(super) enum End {
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+struct KnownObject {
     hint: Hint,
     /// Its last use in this run, 0 if there was none.
-    turn: u64,
+    tick: u64,
     /// When it came in this run, 0 if it was there before.
     added: u64,
     proof: Proof,
@@ -60,6 +61,15 @@ pub(crate) enum Proof {
     Damaged,
 }
 
+/// Why an object was taken out: only evictions are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TakenOut {
+    /// A bound asked for it.
+    Evicted,
+    /// The store's user asked for it.
+    Withdrawn,
+}
+
 impl Default for Table {
     fn default() -> Self {
         Self {
@@ -67,32 +77,32 @@ impl Default for Table {
             bytes: 0,
             evicted: (0, 0),
             quarantined: 0,
-            turn: 0,
+            tick: 0,
             changed: HashSet::new(),
             complete: false,
             rebuilt: false,
             state: IndexState::Loading,
-            end: End::NotYet,
+            end: LastBatch::NotYet,
         }
     }
 }
 
 impl Table {
-    pub(super) fn add(&mut self, digest: &Digest, size: u64, now: u64, proof: Proof) {
+    pub(super) fn add(&mut self, digest: &Digest, size: u64, now: UnixSeconds, proof: Proof) {
         let before = self.hints.get(digest).map(|known| &known.hint);
         let (hits, references) =
             before.map(|hint| (hint.hits, hint.references.clone())).unwrap_or_default();
-        self.turn = self.turn.saturating_add(1);
+        self.tick = self.tick.saturating_add(1);
         let hint = Hint { size, last_use: now, hits, references };
-        self.set(digest, Known { hint, turn: self.turn, added: self.turn, proof });
+        self.set(digest, KnownObject { hint, tick: self.tick, added: self.tick, proof });
         self.note(digest);
     }
 
     /// Notes a use of what is known; what is not has gone meanwhile.
-    pub(super) fn touch(&mut self, digest: &Digest, now: u64) {
+    pub(super) fn touch(&mut self, digest: &Digest, now: UnixSeconds) {
         let Some(known) = self.hints.get_mut(digest) else { return };
-        self.turn = self.turn.saturating_add(1);
-        known.turn = self.turn;
+        self.tick = self.tick.saturating_add(1);
+        known.tick = self.tick;
         known.hint.last_use = now;
         known.hint.hits = known.hint.hits.saturating_add(1);
         self.note(digest);
@@ -108,7 +118,7 @@ impl Table {
         if self.hints.contains_key(digest) {
             self.learn(digest, hint.references);
         } else if !self.changed.contains(digest) {
-            self.set(digest, Known { hint, turn: 0, added: 0, proof: Proof::None });
+            self.set(digest, KnownObject { hint, tick: 0, added: 0, proof: Proof::None });
         }
     }
 
@@ -121,7 +131,7 @@ impl Table {
         }
     }
 
-    /// The objects of which nobody knows what they need.
+    /// The objects of which it is not known what they need.
     pub(super) fn unread(&self) -> Vec<(Digest, u64)> {
         let unread =
             self.hints.iter().filter(|(_, known)| known.hint.references == References::Unknown);
@@ -219,37 +229,39 @@ impl Table {
         self.quarantined = self.quarantined.saturating_add(1);
     }
 
-    /// `candidate`, which came at `added`, was evicted; if it came again since, it is there.
-    pub(super) fn evict(&mut self, candidate: &Candidate, added: Option<u64>) {
-        let (objects, bytes) = self.evicted;
-        self.evicted = (objects.saturating_add(1), bytes.saturating_add(candidate.size));
+    /// `candidate`, which came at `added`, was taken out; if it came again since, it is there.
+    pub(super) fn take_out(&mut self, candidate: &Candidate, added: Option<u64>, why: TakenOut) {
+        if why == TakenOut::Evicted {
+            let (objects, bytes) = self.evicted;
+            self.evicted = (objects.saturating_add(1), bytes.saturating_add(candidate.size));
+        }
         if self.added(&candidate.digest) == added {
             self.remove(&candidate.digest);
         }
     }
 
-    /// At which turn of this run an object came; 0: before this run.
+    /// At which tick of this run an object came; 0: before this run.
     pub(super) fn added(&self, digest: &Digest) -> Option<u64> {
         self.hints.get(digest).map(|known| known.added)
     }
 
-    pub(super) fn turn(&self, digest: &Digest) -> Option<u64> {
-        self.hints.get(digest).map(|known| known.turn)
+    pub(super) fn tick(&self, digest: &Digest) -> Option<u64> {
+        self.hints.get(digest).map(|known| known.tick)
     }
 
-    pub(super) fn node(&self, digest: &Digest, now: u64) -> Option<Node> {
+    pub(super) fn node(&self, digest: &Digest, now: UnixSeconds) -> Option<Node> {
         self.hints.get(digest).map(|known| known.node(digest, now))
     }
 
-    pub(super) fn nodes(&self, now: u64) -> Vec<Node> {
+    pub(super) fn nodes(&self, now: UnixSeconds) -> Vec<Node> {
         self.hints.iter().map(|(digest, known)| known.node(digest, now)).collect()
     }
 
     /// Whether something that came just now is in no batch any more.
     pub(super) fn came_late(&mut self) -> bool {
-        let is_late = self.end != End::NotYet;
+        let is_late = self.end != LastBatch::NotYet;
         if is_late {
-            self.end = End::Outdated;
+            self.end = LastBatch::Outdated;
         }
         is_late
     }
@@ -261,7 +273,7 @@ impl Table {
         }
     }
 
-    fn set(&mut self, digest: &Digest, known: Known) {
+    fn set(&mut self, digest: &Digest, known: KnownObject) {
         let size = known.hint.size;
         let before = self.hints.insert(*digest, known).map_or(0, |known| known.hint.size);
         self.bytes = self.bytes.saturating_sub(before).saturating_add(size);
@@ -273,18 +285,18 @@ impl Table {
     }
 }
 
-impl Known {
+impl KnownObject {
     fn kept(&self, digest: &Digest) -> Kept {
         let Hint { size, last_use, hits, .. } = self.hint;
-        let last_use = UNIX_EPOCH.checked_add(Duration::from_secs(last_use)).unwrap_or(UNIX_EPOCH);
+        let last_use = last_use.time().unwrap_or(UNIX_EPOCH);
         Kept { digest: *digest, size, last_use, hits, is_pinned: false }
     }
 
     /// A use in the future is one of before the clock was set: it counts as now.
-    fn node(&self, digest: &Digest, now: u64) -> Node {
+    fn node(&self, digest: &Digest, now: UnixSeconds) -> Node {
         let Hint { size, last_use, references, .. } = &self.hint;
-        let (last_use, turn) = ((*last_use).min(now), self.turn);
-        let candidate = Candidate { last_use, turn, size: *size, digest: *digest };
+        let (last_use, tick) = ((*last_use).min(now), self.tick);
+        let candidate = Candidate { last_use, tick, size: *size, digest: *digest };
         Node { candidate, references: references.clone() }
     }
 }

@@ -1,16 +1,17 @@
 //! The index before engines that fail in every way.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use entrepot_oci::{Algorithm, Digest, UnixSeconds};
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::engine::{Change, Engine, EngineError, Hint, Last, Loaded};
-use super::{Index, IndexState, Knowledge, sled_engine};
+use super::state::{IndexState, Knowledge, Totals};
+use super::{Index, sled_engine};
 use crate::disk::Disk;
-use crate::references::{Interpreter, References};
-use crate::sync::locked;
-use crate::tree::Tree;
-use crate::{Algorithm, Digest, Totals};
+use crate::disk::tree::Tree;
+use crate::index::references::{Interpreter, References};
 
 /// What an engine does when it is asked to load, and to apply a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl Engine for Moody {
 
     fn apply(&mut self, changes: &[Change], _: Last) -> Result<(), EngineError> {
         self.apply.show()?;
-        locked(&self.applied).extend_from_slice(changes);
+        self.applied.lock().extend_from_slice(changes);
         Ok(())
     }
 }
@@ -77,7 +78,7 @@ fn digest(number: u8) -> Digest {
 }
 
 const fn hint(size: u64) -> Hint {
-    Hint { size, last_use: 1, hits: 1, references: References::Unknown }
+    Hint { size, last_use: UnixSeconds(1), hits: 1, references: References::Unknown }
 }
 
 /// The tree in `dir` as it is.
@@ -121,7 +122,8 @@ fn what_is_known_now_beats_what_was_known() {
     index.close();
     assert_eq!(index.state(), IndexState::Ready);
     assert_eq!(index.totals(), Totals { objects: 2, bytes: 310, ..Totals::default() });
-    let mut sizes: Vec<_> = locked(&applied)
+    let mut sizes: Vec<_> = applied
+        .lock()
         .iter()
         .map(|(_, hint)| hint.as_ref().map(|hint| (hint.size, hint.hits)))
         .collect();

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use entrepot_oci::Digest;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -13,7 +14,7 @@ use super::{
     ORIGIN, assert_blobs_are_right, blob_path, fill, kept, leave_partial, new_dir, noise,
     partial_path, read_all, reserve, sha256,
 };
-use crate::{Digest, IndexState, Lookup, Options, Presence, Start, Store};
+use crate::{IndexState, Lookup, Options, Presence, Start, Store};
 
 fn bounded(dir: &Path, max_size: u64) -> Options {
     let mut options = Options::new(dir);

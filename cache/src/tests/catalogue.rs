@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use entrepot_oci::Digest;
 
 use super::images::{are, image, opened, options};
 use super::{kept, new_dir, noise, open, read_all, sha256};
-use crate::{ContentRecord, Digest, Fact, Reach, Store};
+use crate::{ContentRecord, Fact, Reach, Store};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

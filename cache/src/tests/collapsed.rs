@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use entrepot_oci::Digest;
 use tokio::task::JoinSet;
 
 use super::{fill, kept, new_dir, noise, open, read_all, reserve, sha256};
-use crate::{Digest, Lookup, Presence, ReadError, Reader, Start, Store};
+use crate::{Lookup, Presence, ReadError, Reader, Start, Store};
 
 /// What one of many does that ask for the same object; a leader fails while `failures` lasts.
 async fn pull(store: Store, content: Bytes, leading: Arc<Leading>) -> Bytes {
@@ -15,13 +16,15 @@ async fn pull(store: Store, content: Bytes, leading: Arc<Leading>) -> Bytes {
         let reader = match store.lookup(&sha256(&content), super::ORIGIN).await {
             Lookup::Kept(reader) | Lookup::InFlight(reader) => reader,
             Lookup::Absent(reservation) => {
-                let _one = leading.enter();
+                let one = leading.enter();
                 let begun = reservation.begin(Start::Fresh, Some(content.len() as u64)).await;
                 let (mut writer, reader) = begun.unwrap();
                 for part in content.chunks(50_000) {
                     writer.write(Bytes::copy_from_slice(part)).await.unwrap();
                 }
                 if leading.fails() {
+                    // Before the writer, whose end lets the next one lead.
+                    drop(one);
                     continue;
                 }
                 writer.finish().await.unwrap();

@@ -5,11 +5,12 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use entrepot_oci::Digest;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::{ORIGIN, assert_blobs_are_right, blob_path, fill, kept, new_dir, noise, sha256};
-use crate::{Digest, IndexState, Lookup, Options, Presence, Store};
+use crate::{IndexState, Lookup, Options, Presence, Store};
 
 /// A document that names what it needs, in its own way.
 fn document(number: usize, needs: &[Digest]) -> Bytes {

@@ -9,6 +9,7 @@ mod hanging;
 mod hold_back;
 mod images;
 mod index;
+mod noise;
 mod opening;
 mod origin;
 mod pruning;
@@ -22,12 +23,11 @@ mod rot;
 use std::path::Path;
 
 use bytes::Bytes;
+use entrepot_oci::{Algorithm, Digest, Hasher};
 use tempfile::TempDir;
 
-use crate::{
-    Algorithm, Digest, Hasher, Lookup, Options, ReadError, Reader, Repository, Reservation, Start,
-    Store,
-};
+use crate::{Lookup, Options, ReadError, Reader, Repository, Reservation, Start, Store};
+use noise::noise;
 
 /// The registry that tests download from when it does not matter.
 const ORIGIN: &str = "docker.io";
@@ -40,17 +40,6 @@ fn new_dir() -> TempDir {
 
 async fn open(dir: &TempDir) -> Store {
     Store::open(Options::new(dir.path())).await.unwrap()
-}
-
-/// `len` bytes that look random and differ from seed to seed.
-fn noise(len: usize, seed: u64) -> Bytes {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut next = || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    (0..len).map(|_| next()).collect()
 }
 
 fn sha256(bytes: &[u8]) -> Digest {
@@ -131,6 +120,6 @@ fn blob_path(dir: &TempDir, digest: &Digest) -> std::path::PathBuf {
 }
 
 fn partial_path(dir: &TempDir, digest: &Digest) -> std::path::PathBuf {
-    let name = crate::origin::Origin::new(ORIGIN).partial_name(digest);
+    let name = crate::disk::tree::partial_name(digest, ORIGIN);
     dir.path().join("partial").join(digest.algorithm().as_str()).join(name)
 }

@@ -3,8 +3,10 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
+use entrepot_oci::Digest;
+
 use super::{ORIGIN, kept, leave_partial, new_dir, noise, open, partial_path, reserve, sha256};
-use crate::{BeginError, Digest, Lookup, Reservation, Start, Store};
+use crate::{BeginError, Lookup, Reservation, Start, Store};
 
 const OTHER: &str = "attacker.example";
 

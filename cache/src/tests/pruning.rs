@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use entrepot_oci::Digest;
 use tempfile::TempDir;
 
 use super::{new_dir, open, sha256};
-use crate::{ContentRecord, Digest, Fact, Lifetimes, Repository, Store};
+use crate::{ContentRecord, Fact, Lifetimes, Repository, Store};
 
 const DAY: Duration = Duration::from_hours(24);
 const LIFETIMES: Lifetimes =

@@ -40,7 +40,7 @@ async fn file_sync_then_rename_then_directory_sync() {
         writer.write(content).await.unwrap();
         writer.finish().await.unwrap();
         let (hex, shard) = (digest.hex(), format!("blobs/sha256/{}", &digest.hex()[..2]));
-        let partial = crate::origin::Origin::new(super::ORIGIN).partial_name(&digest);
+        let partial = crate::disk::tree::partial_name(&digest, super::ORIGIN);
         let mut expected = vec![(Call::Sync, format!("partial/sha256/{partial}"))];
         if first {
             expected.push((Call::MakeDir, shard.clone()));

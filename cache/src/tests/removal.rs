@@ -90,12 +90,12 @@ async fn verification_tells_sound_from_damaged() {
     let store = open(&dir).await;
     let content = noise(100_000, 3);
     let digest = sha256(&content);
-    assert!(matches!(store.verify_object(&digest).await, Verdict::Absent));
+    assert!(matches!(store.verify_at(&digest, Pace::Full).await, Verdict::Absent));
     fill(&store, &content).await;
-    assert!(matches!(store.verify_object(&digest).await, Verdict::Sound { size: 100_000 }));
+    assert!(matches!(store.verify_at(&digest, Pace::Full).await, Verdict::Sound { size: 100_000 }));
     for damage in [&content[..99_999], &[&content[..], b"x"].concat(), b""] {
         fs::write(blob_path(&dir, &digest), damage).unwrap();
-        let verdict = store.verify_object(&digest).await;
+        let verdict = store.verify_at(&digest, Pace::Full).await;
         assert!(matches!(verdict, Verdict::Damaged { actual } if actual == sha256(damage)));
     }
     store.quarantine(&digest).await.unwrap();
@@ -103,7 +103,7 @@ async fn verification_tells_sound_from_damaged() {
     let aside = dir.path().join("quarantine").join(format!("sha256-{}", digest.hex()));
     assert!(aside.exists());
     drop(fill(&store, &content).await);
-    assert!(matches!(store.verify_object(&digest).await, Verdict::Sound { .. }));
+    assert!(matches!(store.verify_at(&digest, Pace::Full).await, Verdict::Sound { .. }));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use entrepot_oci::Digest;
 use tempfile::TempDir;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::disk::{Call, Disk, Fault, FaultPlan};
 use crate::{
-    Digest, HOLD_BACK, IndexState, Lookup, Options, Presence, ReadError, Reader, Start, Store,
+    HOLD_BACK, IndexState, Lookup, Options, Pace, Presence, ReadError, Reader, Start, Store,
     Verdict,
 };
 
@@ -222,7 +223,7 @@ async fn asking_for_a_verdict_verifies_too() {
     let content = noise(LARGE, 10);
     closed_with(&dir, &[&content]).await;
     let store = loaded(open(&dir).await).await;
-    assert!(matches!(store.verify_object(&sha256(&content)).await, Verdict::Sound { .. }));
+    assert!(matches!(store.verify_at(&sha256(&content), Pace::Full).await, Verdict::Sound { .. }));
     assert!(kept(&store, &sha256(&content)).await.is_verified());
 }
 

@@ -1,0 +1,62 @@
+//! Taking documents out of the store, with all that nothing else needs.
+
+use std::collections::HashSet;
+
+use entrepot_oci::Digest;
+
+use super::groups::documents_first;
+use super::stock::{Stock, Tally};
+use crate::disk::DiskError;
+use crate::index::TakenOut;
+use crate::index::node::Node;
+
+/// What was taken out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Withdrawn {
+    /// Number of objects.
+    pub objects: u64,
+    /// Their sizes' sum in bytes.
+    pub bytes: u64,
+}
+
+/// How far a withdrawal goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To the documents and all that they need.
+    All,
+    /// To these objects alone.
+    Alone,
+}
+
+/// Takes out `documents`, as far as `reach` says, but for what is `exempt` or pinned, what any
+/// other kept document is or needs, and what is asked for just now. Blocks.
+pub(crate) fn withdraw(
+    stock: &Stock,
+    documents: HashSet<Digest>,
+    exempt: HashSet<Digest>,
+    reach: Reach,
+) -> Result<Withdrawn, DiskError> {
+    let index = &stock.kept.index;
+    let nodes = index.nodes();
+    let doomed = match reach {
+        Reach::All => index.closure(documents),
+        Reach::Alone => documents,
+    };
+    let is_other = |node: &&Node| {
+        !node.references.as_slice().is_empty() && !doomed.contains(&node.candidate.digest)
+    };
+    let others = nodes.iter().filter(is_other).map(|node| node.candidate.digest);
+    let stay: HashSet<Digest> = exempt.into_iter().chain(stock.pins.all()).chain(others).collect();
+    let stay = index.closure(stay);
+    let goes = |node: &Node| {
+        doomed.contains(&node.candidate.digest) && !stay.contains(&node.candidate.digest)
+    };
+    let going: Vec<Node> = nodes.into_iter().filter(goes).collect();
+
+    let mut tally = Tally::default();
+    stock.take_all_out(documents_first(&going), &mut tally, |candidate| {
+        stock.take_out(candidate, TakenOut::Withdrawn)
+    })?;
+    Ok(Withdrawn { objects: tally.objects, bytes: tally.bytes })
+}

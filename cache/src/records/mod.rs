@@ -1,0 +1,13 @@
+//! What a registry has shown where.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `repository` | the records of one repository, or of a registry |
+//! | `pruning` | taking away those of what has long been gone |
+//! | `listing` | which records there are |
+//! | `files` | how a record lies in its file |
+
+mod files;
+pub(crate) mod listing;
+pub(crate) mod pruning;
+pub(crate) mod repository;
