@@ -247,13 +247,13 @@ async fn opened(
     let mut stream: TcpClient = Rewound::new(Bytes::new(), IdleStream::new(stream, IDLE));
     match within(HANDSHAKE_TIMEOUT, stream.opening()).await? {
         Opening::Nothing => Err(io::ErrorKind::UnexpectedEof.into()),
-        Opening::Plain => Ok((ClientStream::Plain(stream), false)),
+        Opening::Plain => Ok((ClientStream::Left(stream), false)),
         Opening::Tls if !is_admitted => Err(io::ErrorKind::PermissionDenied.into()),
         Opening::Tls => {
             let settings = shared.tls.for_proxy(&Host::Ip(address)).map_err(io::Error::other)?;
             let accepting = Box::pin(TlsAcceptor::from(settings).accept(stream));
             let stream = within(HANDSHAKE_TIMEOUT, accepting).await?;
-            Ok((ClientStream::Tls(Box::new(stream)), true))
+            Ok((ClientStream::Right(Box::new(stream)), true))
         }
     }
 }
