@@ -1,10 +1,11 @@
 //! Counters by registry, for so many registries and no more.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{Method, StatusCode};
+use parking_lot::Mutex;
 
 use super::Count;
 use crate::log::{Outcome, RequestLine};
@@ -90,7 +91,7 @@ impl Counters {
         self.sent_bytes.add(line.body_bytes);
         if let (Outcome::Error | Outcome::Stale, Some(reason)) = (line.outcome, &line.reason) {
             let error = LastError { at: SystemTime::now(), reason: reason.clone() };
-            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            *self.last_error.lock() = Some(error);
         }
     }
 
@@ -152,7 +153,7 @@ impl Counters {
             received_bytes: self.received_bytes(),
             last_success: (last_success > 0)
                 .then(|| UNIX_EPOCH + Duration::from_secs(last_success)),
-            last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            last_error: self.last_error.lock().clone(),
         }
     }
 }

@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use entrepot_oci::Host;
@@ -81,7 +82,7 @@ struct Parts {
 
 impl fmt::Debug for Lookups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lookups({})", self.parts.under_way().len())
+        write!(f, "Lookups({})", self.parts.under_way.lock().len())
     }
 }
 
@@ -92,7 +93,7 @@ impl Lookups {
     }
 
     async fn look_up(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        let running = self.parts.under_way().get(name).cloned();
+        let running = self.parts.under_way.lock().get(name).cloned();
         let running = if let Some(running) = running {
             running
         } else {
@@ -105,7 +106,7 @@ impl Lookups {
 
     /// The lookup of this name that runs meanwhile, or a new one in this place.
     fn begun(&self, name: &str, place: OwnedSemaphorePermit) -> Running {
-        let mut under_way = self.parts.under_way();
+        let mut under_way = self.parts.under_way.lock();
         if let Some(running) = under_way.get(name) {
             return running.clone();
         }
@@ -131,13 +132,7 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.parts.under_way().remove(&self.name);
-    }
-}
-
-impl Parts {
-    fn under_way(&self) -> MutexGuard<'_, HashMap<String, Running>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parts.under_way.lock().remove(&self.name);
     }
 }
 
@@ -155,7 +150,7 @@ mod tests {
         let counted = count.clone();
         let lookups = Lookups::new(move |_| {
             counted.fetch_add(1, Ordering::SeqCst);
-            receiver.lock().unwrap().recv().unwrap_or_else(|_| Ok(Vec::new()))
+            receiver.lock().recv().unwrap_or_else(|_| Ok(Vec::new()))
         });
         (lookups, sender, count)
     }
@@ -166,7 +161,7 @@ mod tests {
         let address: IpAddr = "192.0.2.1".parse().unwrap();
         let asking = async { tokio::join!(lookups.look_up("a.test"), lookups.look_up("a.test")) };
         let answering = async {
-            while lookups.parts.under_way().is_empty() {
+            while lookups.parts.under_way.lock().is_empty() {
                 tokio::task::yield_now().await;
             }
             answers.send(Ok(vec![address])).unwrap();
@@ -174,7 +169,7 @@ mod tests {
         let ((first, second), ()) = tokio::join!(asking, answering);
         assert_eq!((first.unwrap(), second.unwrap()), (vec![address], vec![address]));
         assert_eq!(count.load(Ordering::SeqCst), 1);
-        assert!(lookups.parts.under_way().is_empty(), "nothing is kept");
+        assert!(lookups.parts.under_way.lock().is_empty(), "nothing is kept");
     }
 
     #[tokio::test]
