@@ -25,8 +25,8 @@ const HOUSE: [Floors; 1] = [Floors {
     directory: "src",
     root: "src",
     rooms: &[
-        "main", "mod", "cli", "config", "admin", "images", "listener", "gateway", "upstream",
-        "metrics", "log",
+        "main", "mod", "cli", "app", "config", "admin", "images", "listener", "gateway",
+        "upstream", "metrics", "log",
     ],
     exceptions: &[],
 }];

@@ -40,7 +40,7 @@ impl Default for Audience {
 
 /// The stream. It ends with the shutdown.
 pub(super) fn stream(services: &Arc<Services>) -> Response<AdminBody> {
-    let Ok(place) = services.audience.0.clone().try_acquire_owned() else {
+    let Ok(place) = services.queues.audience.0.clone().try_acquire_owned() else {
         let reason = "too many are watching already";
         return refused(StatusCode::SERVICE_UNAVAILABLE, reason).map(Into::into);
     };

@@ -51,7 +51,7 @@ impl Collector for Asked {
         let help = "Downloads into the store that are under way.";
         families.gauge("entrepot_downloads_in_flight", help, downloads)?;
         let help = "When the CA ends, and with it every certificate that clients are shown.";
-        families.moment("entrepot_ca_expiry_timestamp_seconds", help, self.0.ca_expiry)
+        families.moment("entrepot_ca_expiry_timestamp_seconds", help, self.0.facts.ca_expiry)
     }
 }
 
@@ -59,12 +59,12 @@ fn kept(services: &Services, families: &mut Families<'_, '_>) -> fmt::Result {
     let totals = services.store.totals();
     families.gauge("entrepot_store_objects", "Objects kept.", totals.objects)?;
     families.gauge("entrepot_store_bytes", "Bytes kept.", totals.bytes)?;
-    let most = services.max_size.unwrap_or_default();
+    let most = services.facts.max_size.unwrap_or_default();
     families.gauge("entrepot_store_max_bytes", "How many bytes may be kept; 0: any.", most)?;
     if let Some(free) = services.free_space.bytes() {
         families.gauge("entrepot_store_free_bytes", "Bytes that the disk has left.", free)?;
     }
-    let least = services.min_free.unwrap_or_default();
+    let least = services.facts.min_free.unwrap_or_default();
     let help = "How many bytes of the disk stay free.";
     families.gauge("entrepot_store_min_free_bytes", help, least)?;
     let (objects, bytes) = (totals.evicted_objects, totals.evicted_bytes);

@@ -12,7 +12,8 @@ use rustix::io::Errno;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{Report, privileges, serve};
+use super::{Report, privileges};
+use crate::app::certificates;
 use crate::config::Settings;
 
 /// What a CA consists of.
@@ -53,7 +54,7 @@ pub(super) fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
 pub(super) fn renew(settings: &Settings, report: Report) -> anyhow::Result<()> {
     privileges::become_owner(&settings.ca_dir)?;
     let aside = set_aside(&settings.ca_dir, SystemTime::now())?;
-    let authority = serve::certificates(settings)?;
+    let authority = certificates(settings)?;
     let sha256 = authority.fingerprint().to_string();
     let mut output = io::stdout().lock();
     match report {

@@ -5,6 +5,7 @@ mod archive;
 mod ca;
 mod check;
 mod config;
+mod credentials;
 mod documents;
 mod images;
 mod privileges;

@@ -76,7 +76,7 @@ pub(super) fn import(
             _ => return Err(bad("the query may hold name=IMAGE alone, once")),
         }
     }
-    let Some(turn) = services.imports.take() else {
+    let Some(turn) = services.queues.imports.take() else {
         let reason = "an import is under way already".to_owned();
         return Err(Refusal { status: StatusCode::CONFLICT, reason });
     };
@@ -92,7 +92,7 @@ async fn take_in(services: &Services, name: Option<&ImageName>, mut body: Incomi
     let imported = match read(services, &mut body, lines).await {
         Ok(contents) => {
             let records = Records::Running(&services.gateway);
-            let adoption = Adoption { name, policy: &services.policy, records };
+            let adoption = Adoption { name, policy: &services.facts.policy, records };
             services.images.adopt(&contents, &adoption, |one| told.push(one)).await
         }
         Err(error) => Err(error),

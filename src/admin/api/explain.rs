@@ -19,7 +19,7 @@ pub(super) async fn explain(services: &Services, query: &str) -> Result<Value, S
         }
         _ => return Err("the query must be image=NAME".to_owned()),
     };
-    let is_intercepted = services.policy.intercepts(&image.authority);
+    let is_intercepted = services.facts.policy.intercepts(&image.authority);
     let known = services.gateway.explain(&image).await;
     Ok(document(&image, is_intercepted, &known))
 }

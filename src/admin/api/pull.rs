@@ -35,7 +35,7 @@ pub(super) fn start(services: &Arc<Services>, query: &str) -> Response<AdminBody
         Ok(wanted) => wanted,
         Err(reason) => return refused(StatusCode::BAD_REQUEST, &reason).map(Into::into),
     };
-    let Ok(place) = services.room.0.clone().try_acquire_owned() else {
+    let Ok(place) = services.queues.pulls.0.clone().try_acquire_owned() else {
         let reason = "too many pulls are under way already: try again later";
         return refused(StatusCode::TOO_MANY_REQUESTS, reason).map(Into::into);
     };
@@ -44,7 +44,8 @@ pub(super) fn start(services: &Arc<Services>, query: &str) -> Response<AdminBody
         "nobody listens: no more of the image is brought in",
         |services, lines| {
             async move {
-                let Services { gateway, policy, store, .. } = &*services;
+                let Services { gateway, store, .. } = &*services;
+                let policy = &services.facts.policy;
                 tracing::info!(image = %wanted.image, "bringing an image in");
                 let pull = Pull { gateway, policy, store, wanted: &wanted, lines: &lines };
                 let last = match pull.run().await {

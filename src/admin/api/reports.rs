@@ -29,9 +29,9 @@ pub(in super::super) fn stats(services: &Services) -> Value {
         "store": {
             "objects": totals.objects,
             "bytes": totals.bytes,
-            "max_bytes": services.max_size,
+            "max_bytes": services.facts.max_size,
             "free_bytes": services.free_space.bytes(),
-            "min_free_bytes": services.min_free,
+            "min_free_bytes": services.facts.min_free,
             "evicted_objects": totals.evicted_objects,
             "evicted_bytes": totals.evicted_bytes,
             "quarantined_objects": totals.quarantined_objects,

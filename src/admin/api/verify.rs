@@ -36,7 +36,7 @@ impl Turn {
 /// Begins, and tells of it as JSON lines. It ends early when nobody listens any more, and with the
 /// shutdown.
 pub(super) fn start(services: &Arc<Services>) -> Response<AdminBody> {
-    let Some(turn) = services.turn.take() else {
+    let Some(turn) = services.queues.verification.take() else {
         let reason = "a verification is under way already";
         return refused(StatusCode::CONFLICT, reason).map(Into::into);
     };

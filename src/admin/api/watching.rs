@@ -187,10 +187,10 @@ pub(super) fn about(services: &Services) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "started": seconds(services.metrics.started()),
-        "proxy_url": services.proxy_url,
-        "ca_sha256": services.ca_fingerprint,
-        "ca_expires": seconds(services.ca_expiry),
-        "set_up": services.set_up,
+        "proxy_url": services.facts.proxy_url,
+        "ca_sha256": services.facts.ca_fingerprint,
+        "ca_expires": seconds(services.facts.ca_expiry),
+        "set_up": services.facts.set_up,
     })
 }
 
