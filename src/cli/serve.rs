@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use anyhow::bail;
+use clap::Command;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::arguments::{self, Given};
 use super::credentials::warn_of_credentials;
+use super::privileges::Missing;
 use super::reload::Reload;
+use super::runtime;
 use crate::app::{App, Running};
 use crate::config::{Settings, Sources};
 use crate::log::Volume;
@@ -15,17 +19,22 @@ use crate::log::Volume;
 /// How long requests under way may take to end once the shutdown has begun.
 const DRAIN: Duration = Duration::from_secs(30);
 
+pub(super) fn command() -> Command {
+    arguments::with_settings(Command::new("serve").about("Run the proxy"))
+}
+
 /// Runs the proxy until SIGTERM or SIGINT, and drains it; a second signal ends it at once. On SIGHUP
-/// `sources` are read again.
-pub(super) fn run(settings: Settings, sources: Sources) -> anyhow::Result<()> {
+/// the configuration is read again.
+pub(super) fn run(given: Given<'_>) -> anyhow::Result<()> {
+    let settings = given.settings(Missing::Made)?;
     let volume = crate::log::start(settings.log);
     for note in &settings.notes {
         tracing::warn!("{note}");
     }
     protect_memory();
     raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(serve(settings, sources, volume));
+    let runtime = runtime::start()?;
+    let outcome = runtime.block_on(serve(settings, given.sources(), volume));
     // What still runs after the drain has had its time.
     runtime.shutdown_background();
     outcome

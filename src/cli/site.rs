@@ -53,6 +53,13 @@ impl Site {
             Err(error) => Err(error).with_context(|| place(&settings.store.dir)),
         }
     }
+
+    /// Closes the store.
+    pub(super) async fn close(self) {
+        if let Self::Stopped(store) = self {
+            store.close().await;
+        }
+    }
 }
 
 fn place(dir: &Path) -> String {

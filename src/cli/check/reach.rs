@@ -7,6 +7,7 @@ use entrepot_oci::{Authority, HostPattern, Registry};
 use futures_util::future::join_all;
 use http::{HeaderMap, Method, Response, header};
 
+use super::super::runtime;
 use super::Finding;
 use crate::config::Settings;
 use crate::metrics::Metrics;
@@ -83,8 +84,7 @@ fn ask_all(
         let unasked = |authority| Finding::new(subject(authority), Ok(UNASKED.to_owned()));
         return Ok(asked.iter().map(unasked).collect());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    runtime::block_on(async {
         let upstream = Upstream::new(options, Metrics::default())?;
         let asking = asked.iter().map(|authority| ask(settings, &upstream, authority));
         Ok(join_all(asking).await)

@@ -3,20 +3,15 @@
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-
-use super::super::{is_closed_output, short};
-use super::Report;
+use super::super::output::{Report, is_closed_output, short};
+use super::super::progress::Bars;
 use crate::admin::pull::{Beginning, Done, Object, Origin, Summary, Told};
 use crate::log::bytes;
-
-/// A layer's line on a terminal.
-const BAR: &str = "{prefix} [{bar:30}] {decimal_bytes:>9}/{decimal_total_bytes:9} {wide_msg}";
 
 /// Who tells it.
 pub(super) enum Show {
     /// Bars on standard error.
-    Bars(MultiProgress, HashMap<String, ProgressBar>),
+    Bars(Bars),
     /// Lines on standard output.
     Lines(HashMap<String, Object>),
     /// Each line of the API, as it is.
@@ -29,9 +24,7 @@ impl Show {
     pub(super) fn new(report: Report) -> Self {
         match report {
             Report::Json => Self::Json,
-            Report::Text if io::stderr().is_terminal() => {
-                Self::Bars(MultiProgress::new(), HashMap::new())
-            }
+            Report::Text if io::stderr().is_terminal() => Self::Bars(Bars::default()),
             Report::Text => Self::Lines(HashMap::new()),
         }
     }
@@ -52,21 +45,17 @@ impl Show {
         match (&mut *self, told) {
             (Self::Nothing, _) | (Self::Lines(_), Told::Progress(_)) => {}
             (Self::Json, told) => writeln!(io::stdout(), "{}", serde_json::to_string(told)?)?,
-            (Self::Bars(all, bars), Told::Image(beginning)) => {
-                all.println(headline(beginning))?;
-                let objects = beginning.objects.iter();
-                bars.extend(objects.map(|one| (one.digest.clone(), all.add(bar(one)))));
-            }
-            (Self::Bars(_, bars), Told::Progress(progress)) => {
-                if let Some(bar) = bars.get(&progress.digest) {
-                    bar.set_position(progress.bytes);
+            (Self::Bars(bars), Told::Image(beginning)) => {
+                bars.headline(&headline(beginning))?;
+                for object in &beginning.objects {
+                    bars.add(&object.digest, prefix(object), object.total_bytes);
                 }
             }
-            (Self::Bars(_, bars), Told::Done(done)) => {
-                if let Some(bar) = bars.get(&done.digest) {
-                    bar.set_position(done.bytes);
-                    bar.finish_with_message(origin(done.from));
-                }
+            (Self::Bars(bars), Told::Progress(progress)) => {
+                bars.advance(&progress.digest, progress.bytes);
+            }
+            (Self::Bars(bars), Told::Done(done)) => {
+                bars.finish(&done.digest, done.bytes, origin(done.from));
             }
             (Self::Lines(objects), Told::Image(beginning)) => {
                 writeln!(io::stdout(), "{}", headline(beginning))?;
@@ -87,29 +76,21 @@ impl Show {
 
     /// Takes the bars away.
     pub(super) fn clear(&mut self) {
-        if let Self::Bars(all, bars) = self {
+        if let Self::Bars(bars) = self {
             bars.clear();
-            if all.clear().is_err() {
-                tracing::debug!("the terminal is gone");
-            }
         }
     }
 
     /// Bars of what has not come stay as they are.
     pub(super) fn end(&mut self) {
-        if let Self::Bars(_, bars) = self {
-            for (_, bar) in bars.drain() {
-                bar.abandon();
-            }
+        if let Self::Bars(bars) = self {
+            bars.end();
         }
     }
 }
 
-fn bar(object: &Object) -> ProgressBar {
-    let style = ProgressStyle::with_template(BAR);
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("##.");
-    let bar = ProgressBar::new(object.total_bytes).with_style(style);
-    bar.with_prefix(format!("{} {}", short(&object.digest), kind(object.is_config)))
+fn prefix(object: &Object) -> String {
+    format!("{} {}", short(&object.digest), kind(object.is_config))
 }
 
 /// Both are of one width.
