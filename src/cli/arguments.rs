@@ -103,6 +103,6 @@ pub(super) fn with_settings(command: Command) -> Command {
         let action = if key.is_list { ArgAction::Append } else { ArgAction::Set };
         let value_name = if key.is_list { "VALUE,…" } else { "VALUE" };
         let flag = Arg::new(key.name).long(key.name).action(action);
-        command.arg(flag.value_name(value_name).help(key.help))
+        command.arg(flag.value_name(value_name).help(key.help()))
     })
 }

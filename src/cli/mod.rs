@@ -54,14 +54,14 @@ const CANNOT: u8 = 2;
 /// finding (`verify`, `check`), 2 is also a failure to find out.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
-    environment: Vec<(String, String)>,
+    environment: &[(String, String)],
 ) -> ExitCode {
     let arguments: Vec<_> = arguments.into_iter().collect();
     let matches = match command().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
-    let given = Given { matches: &matches, command_line: &arguments, environment: &environment };
+    let given = Given { matches: &matches, command_line: &arguments, environment };
     match given.subcommand() {
         Some((name, given)) => run_subcommand(name, given),
         // clap requires one.

@@ -14,8 +14,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
-use crate::config::Settings;
-use crate::config::settings::RunAs;
+use crate::config::{RunAs, Settings};
 
 /// What becomes of directories that are not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

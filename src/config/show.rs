@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::keys::{KEYS, Key};
-use super::source::{Entry, Found, Value};
+use super::found::Found;
+use super::keys::{Default, KEYS, Key};
+use super::source::{Entry, Value};
 
 /// What stands in place of a secret.
 const HIDDEN: &str = "(hidden)";
@@ -35,13 +36,13 @@ fn registry(entries: &[Entry]) -> Json {
     Json::Object(values.collect())
 }
 
-/// What `--help` says of it, as the file would have it.
+/// A default as the file would have it.
 fn default_of(key: &Key) -> Json {
-    let default = key.help.split_once("[default: ").and_then(|(_, rest)| rest.strip_suffix(']'));
-    match default {
-        None | Some("none") => Json::Null,
-        Some(several) if key.is_list && several.contains(", ") => several.split(", ").collect(),
-        Some(one) => one
+    match key.default {
+        Default::Nothing | Default::Unsaid => Json::Null,
+        Default::Words(words) => Json::from(words),
+        Default::Value(several) if key.is_list => several.split(", ").collect(),
+        Default::Value(one) => one
             .parse::<bool>()
             .map(Json::from)
             .or_else(|_| one.parse::<u64>().map(Json::from))
@@ -101,7 +102,7 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let flags = vec![("tunnel".to_owned(), vec!["any".to_owned()])];
         let sources = Sources { file: Some(file), flags, ..Sources::default() };
-        let shown = shown(&sources.read());
+        let shown = shown(&Found::read(&sources));
         let text = shown.to_string();
         assert!(!text.contains("s3c"), "{text}");
         assert_eq!(shown["keys"]["tunnel"], json!({ "value": "any", "from": "--tunnel" }));

@@ -71,13 +71,11 @@ pub(super) fn run(given: Given<'_>) -> anyhow::Result<ExitCode> {
     let settings = given.settings(Missing::Left)?;
     let api = Api::new(&settings, given.server())?;
     let (wanted, mut show) = (wanted(given), Show::new(given.report()));
-    match runtime::until_interrupted(pull_all(&api, &wanted, &mut show))? {
-        Some(code) => Ok(code),
-        None => {
-            show.clear();
-            bail!("interrupted: what has come stays, and the next pull goes on from there")
-        }
-    }
+    let Some(code) = runtime::until_interrupted(pull_all(&api, &wanted, &mut show))? else {
+        show.clear();
+        bail!("interrupted: what has come stays, and the next pull goes on from there");
+    };
+    Ok(code)
 }
 
 async fn pull_all(api: &Api, all: &[Wanted], show: &mut Show) -> anyhow::Result<ExitCode> {
