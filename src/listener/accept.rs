@@ -14,15 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::access::{self, Access, Place, Places};
-use super::idle::IdleStream;
+use super::idle::{IDLE, IdleStream};
 use super::stream::{ClientStream, Opening, Rewound, TcpClient};
-use super::tls::TlsSettings;
+use super::tls::{HANDSHAKE_TIMEOUT, TlsSettings};
 use super::{Options, Peer, Services, Shared, http, proxy};
 
-/// How long a client may neither send nor take a byte.
-pub(super) const IDLE: Duration = Duration::from_mins(5);
-/// How long a client may take to open a TLS connection, or to say anything at all.
-pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections at once: each may hold a file of the store and an upstream connection open beside
 /// its own, and the usual limit on open files in production is a multiple of this.
 const MAX_CONNECTIONS: usize = 16 * 1024;
