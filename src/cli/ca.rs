@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use clap::Command;
 use entrepot_ca::Authority;
+use entrepot_oci::UnixSeconds;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde_json::json;
@@ -97,7 +98,7 @@ fn renew(settings: &Settings, report: Report) -> anyhow::Result<()> {
 /// Renames what there is of a CA, to names that nobody has: what was set aside before stays. After an
 /// interruption, which a start reports as a CA of one file, this goes on when it is run again.
 fn set_aside(directory: &Path, now: SystemTime) -> anyhow::Result<Vec<PathBuf>> {
-    let secs = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let secs = UnixSeconds::from(now).0;
     let pair = |suffix: u64| FILES.map(|name| directory.join(format!("{name}.{suffix}")));
     let is_free =
         |names: &[PathBuf; 2]| names.iter().all(|name| fs::symlink_metadata(name).is_err());

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Write as _};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use clap::{Arg, Command};
@@ -142,7 +142,7 @@ fn table(images: &[Image], now: SystemTime) -> String {
 }
 
 fn row(image: &Image, now: SystemTime) -> [String; 7] {
-    let used = UNIX_EPOCH.checked_add(Duration::from_secs(image.last_use)).unwrap_or(now);
+    let used = image.last_use.time().unwrap_or(now);
     let platforms = match (image.is_complete, image.platforms.is_empty()) {
         (false, _) => "(incomplete)".to_owned(),
         (true, true) => "-".to_owned(),
@@ -169,6 +169,10 @@ fn age(age: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use entrepot_oci::UnixSeconds;
+
     use super::*;
 
     #[test]
@@ -181,17 +185,17 @@ mod tests {
             bytes: 3_623_844,
             is_complete: true,
             platforms: vec!["linux/amd64".to_owned(), "linux/arm64".to_owned()],
-            last_use: 1_000_000,
+            last_use: UnixSeconds(1_000_000),
             hits: 12,
             is_pinned: true,
-            asked: Some(1),
+            asked: Some(UnixSeconds(1)),
         };
         let app = Image {
             name: format!("ghcr.io/org/app@{}", digest('b')),
             digest: digest('b'),
             bytes: 999,
             is_complete: false,
-            last_use: 913_000,
+            last_use: UnixSeconds(913_000),
             hits: 0,
             is_pinned: false,
             ..alpine.clone()

@@ -10,7 +10,7 @@ use entrepot_oci::{
 };
 
 use super::parts::{Parts, closure};
-use super::{Image, ImageError, Images, Query, Selection, seconds};
+use super::{Image, ImageError, Images, Query, Selection};
 use crate::gateway::records::{Standing, standings};
 
 /// Some images, in the order of their names.
@@ -189,7 +189,7 @@ impl Images {
             last_use: parts.last_use(&self.store),
             hits: parts.hits(),
             is_pinned: self.store.is_pinned(digest),
-            asked: is_tag.then(|| seconds(*asked)),
+            asked: is_tag.then(|| (*asked).into()),
         }
     }
 }

@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 
 use entrepot_cache::{Kept, Presence, Store};
-
 use entrepot_oci::manifest::{Document, platform_of_config};
-use entrepot_oci::{Digest, Platform};
+use entrepot_oci::{Digest, Platform, UnixSeconds};
 
 /// What is known of an image's parts. From the index but for the documents themselves, which are
 /// read without counting as used.
@@ -71,11 +70,11 @@ impl Parts {
     }
 
     /// When something was last asked for that says which image was: layers may be others' too.
-    pub(super) fn last_use(&self, store: &Store) -> u64 {
+    pub(super) fn last_use(&self, store: &Store) -> UnixSeconds {
         let tells = |kept: &&Kept| {
             kept.digest == self.root || !store.references_of(&kept.digest).is_empty()
         };
-        let uses = self.kept.iter().filter(tells).map(|kept| super::seconds(kept.last_use));
+        let uses = self.kept.iter().filter(tells).map(|kept| UnixSeconds::from(kept.last_use));
         uses.max().unwrap_or_default()
     }
 

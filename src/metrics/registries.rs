@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use entrepot_oci::UnixSeconds;
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
 
@@ -65,7 +66,7 @@ pub struct RegistrySummary {
     /// Bytes of bodies that came from upstreams.
     pub received_bytes: u64,
     /// When it last gave an answer that was no error of its own, to the second.
-    pub last_success: Option<SystemTime>,
+    pub last_success: Option<UnixSeconds>,
     /// The last request that failed, or was answered from the store in its place.
     pub last_error: Option<LastError>,
 }
@@ -113,8 +114,7 @@ impl Counters {
             !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
         };
         if status.is_some_and(is_well) {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.last_success.store(now.as_secs(), Ordering::Relaxed);
+            self.last_success.store(UnixSeconds::now().0, Ordering::Relaxed);
         }
     }
 
@@ -151,8 +151,7 @@ impl Counters {
             requests: self.by_outcome().collect(),
             sent_bytes: self.sent_bytes.value(),
             received_bytes: self.received_bytes(),
-            last_success: (last_success > 0)
-                .then(|| UNIX_EPOCH + Duration::from_secs(last_success)),
+            last_success: (last_success > 0).then_some(UnixSeconds(last_success)),
             last_error: self.last_error.lock().clone(),
         }
     }

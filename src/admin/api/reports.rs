@@ -1,8 +1,6 @@
 //! What there is to know, as documents.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use entrepot_oci::Digest;
+use entrepot_oci::{Digest, UnixSeconds};
 use serde_json::{Value, json};
 
 use super::super::Services;
@@ -72,18 +70,13 @@ pub(super) fn blobs(services: &Services, query: &str) -> Result<Value, &'static 
             json!({
                 "digest": one.digest.to_string(),
                 "bytes": one.size,
-                "last_use": seconds(one.last_use),
+                "last_use": UnixSeconds::from(one.last_use),
                 "hits": one.hits,
                 "is_pinned": one.is_pinned,
             })
         })
         .collect();
     Ok(json!({ "blobs": blobs, "next": next }))
-}
-
-/// Since the epoch.
-pub(super) fn seconds(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Which page is asked for.

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use entrepot_oci::Registry;
+use entrepot_oci::{Registry, UnixSeconds};
 use serde_json::{Map, Value, json};
 
 use super::super::Services;
 use super::super::history::{Point, STEP};
-use super::reports::seconds;
 use crate::gateway::Quota;
 use crate::metrics::{Answered, Demand, MOST_REQUESTS, RegistrySummary};
 use crate::upstream::Outage;
@@ -78,7 +77,7 @@ fn repository(demand: &Demand) -> Value {
         "requests": demand.requests,
         "hits": demand.hits,
         "sent_bytes": demand.sent_bytes,
-        "last_use": seconds(demand.last),
+        "last_use": UnixSeconds::from(demand.last),
     })
 }
 
@@ -91,7 +90,7 @@ pub(in super::super) fn history(services: &Services) -> Value {
 /// One minute.
 pub(in super::super) fn point(point: &Point) -> Value {
     json!({
-        "at": seconds(point.at),
+        "at": UnixSeconds::from(point.at),
         "requests": point.requests,
         "cacheable_requests": point.cacheable,
         "hits": point.hits,
@@ -114,7 +113,7 @@ pub(in super::super) fn registries(services: &Services) -> Value {
             let outage = outages.iter().find(|outage| is_it(&Registry::at(&outage.authority)));
             let limit = limits.iter().find(|(authority, ..)| is_it(&Registry::at(authority)));
             let limit = limit.map(|(_, wait, status)| {
-                json!({ "status": status.as_u16(), "next_try": seconds(now + *wait) })
+                json!({ "status": status.as_u16(), "next_try": UnixSeconds::from(now + *wait) })
             });
             let quota = quotas.iter().find(|(name, _)| is_it(name)).map(|(_, quota)| quota);
             let health = match (outage, &limit, counted.last_success) {
@@ -153,9 +152,9 @@ fn registry(
         "requests": requests,
         "sent_bytes": counted.sent_bytes,
         "received_bytes": counted.received_bytes,
-        "last_success": counted.last_success.map(seconds),
+        "last_success": counted.last_success,
         "last_error": last_error.map(|error| {
-            json!({ "at": seconds(error.at), "reason": error.reason })
+            json!({ "at": UnixSeconds::from(error.at), "reason": error.reason })
         }),
     })
 }
@@ -164,8 +163,8 @@ fn unreachable(outage: &Outage, now: SystemTime) -> Value {
     let since = now.checked_sub(outage.lasting).unwrap_or(SystemTime::UNIX_EPOCH);
     json!({
         "host": outage.authority.to_string(),
-        "since": seconds(since),
-        "next_try": seconds(now + outage.next_try),
+        "since": UnixSeconds::from(since),
+        "next_try": UnixSeconds::from(now + outage.next_try),
         "reason": outage.reason,
     })
 }
@@ -177,8 +176,8 @@ fn quota(quota: &Quota) -> Value {
         "limit": quota.limit,
         "window_secs": quota.window_secs,
         "source": quota.source,
-        "told": seconds(quota.told),
-        "whole_again": window.and_then(|window| quota.told.checked_add(window)).map(seconds),
+        "told": UnixSeconds::from(quota.told),
+        "whole_again": window.and_then(|window| quota.told.checked_add(window)).map(UnixSeconds::from),
     })
 }
 
@@ -186,10 +185,10 @@ fn quota(quota: &Quota) -> Value {
 pub(super) fn about(services: &Services) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "started": seconds(services.metrics.started()),
+        "started": UnixSeconds::from(services.metrics.started()),
         "proxy_url": services.facts.proxy_url,
         "ca_sha256": services.facts.ca_fingerprint,
-        "ca_expires": seconds(services.facts.ca_expiry),
+        "ca_expires": UnixSeconds::from(services.facts.ca_expiry),
         "set_up": services.facts.set_up,
     })
 }
