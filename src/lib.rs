@@ -22,6 +22,7 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
+#[allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "moved next")]
 pub mod gateway;
 pub mod images;
 pub mod listener;

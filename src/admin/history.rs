@@ -106,6 +106,8 @@ impl Past {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::task::TaskTracker;
+
     use super::*;
     use crate::log::Outcome;
 
@@ -133,7 +135,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_minute_makes_a_point_until_the_shutdown() {
         let (history, shutdown) = (History::new(Metrics::default()), CancellationToken::new());
-        let keeping = tokio::spawn(history.clone().keep(shutdown.clone()));
+        let keeping = TaskTracker::new().spawn(history.clone().keep(shutdown.clone()));
         tokio::time::sleep(STEP * 3 + STEP / 2).await;
         assert_eq!(history.points().len(), 4);
         shutdown.cancel();

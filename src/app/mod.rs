@@ -99,6 +99,10 @@ impl App {
         let ended = shutdown.clone();
         tasks.spawn(async move { ended.run_until_cancelled(gateway.keep_pruning()).await });
         let access = listener.access_rules();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "probes are answered until the process ends, drain and all"
+        )]
         tokio::spawn(admin.run(operators.clone()));
         let accepting = tasks.spawn(listener.run());
         Running { accepting, access, operators, store, tasks, shutdown }

@@ -94,7 +94,10 @@ impl Api {
         let stream =
             stream.map_err(anyhow::Error::from).and_then(|s| Ok(s?)).with_context(silent)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with the answer's body; what goes wrong with it shows there.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it ends with the answer's body, and what goes wrong shows there"
+        )]
         tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, at);
         if let Some(token) = &self.token {

@@ -53,6 +53,10 @@ pub(super) fn run(given: Given<'_>) -> anyhow::Result<()> {
                 let archive = Images::of(&store).export(&names).await?;
                 let exported = archive.exported.clone();
                 let (to, pieces) = export::channel();
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "it ends with the channel that it feeds"
+                )]
                 tokio::spawn(archive.send(to));
                 let bytes = write(&output, pieces).await?;
                 Ok((exported, bytes))
@@ -79,6 +83,7 @@ async fn export_running(
     let path = format!("/api/v1/export?{}", query.finish());
     let mut body = api.send(Method::GET, &path).await?.into_body();
     let (to, pieces) = export::channel();
+    #[expect(clippy::disallowed_methods, reason = "it ends with the channel that it feeds")]
     tokio::spawn(async move {
         while let Some(frame) = body.frame().await {
             let piece = frame.map(|frame| Some(frame.into_data().unwrap_or_default()));

@@ -27,7 +27,7 @@ pub(super) fn command() -> Command {
 /// the configuration is read again.
 pub(super) fn run(given: Given<'_>) -> anyhow::Result<()> {
     let settings = given.settings(Missing::Made)?;
-    let volume = crate::log::start(settings.log);
+    let volume = crate::log::start(settings.log.clone());
     for note in &settings.notes {
         tracing::warn!("{note}");
     }

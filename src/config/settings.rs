@@ -165,6 +165,8 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         log: log::Options {
             format: reader.get_or_default("log").unwrap_or_default(),
             level: level(reader),
+            filter: sources.given("RUST_LOG").map(str::to_owned),
+            is_plain: sources.given("NO_COLOR").is_some(),
         },
         run_as: reader.get("run-as"),
         notes: reader.notes(),

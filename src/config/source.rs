@@ -50,9 +50,15 @@ pub struct Sources {
 const USUAL_FILES: [&str; 2] = ["entrepot.toml", "/etc/entrepot/entrepot.toml"];
 
 impl Sources {
+    /// A variable of the environment, if it says something.
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
+        self.given(name).filter(|value| !value.is_empty())
+    }
+
+    /// A variable of the environment; one that is there may be empty.
+    pub(super) fn given(&self, name: &str) -> Option<&str> {
         let found = self.environment.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        found.map(|(_, value)| value.as_str())
     }
 
     /// The file that is read: the named one, else `$ENTREPOT_CONFIG`, else the first usual one

@@ -27,6 +27,7 @@ pub mod certs;
 pub mod client;
 pub mod connect_to;
 pub mod connector;
+#[allow(clippy::disallowed_types, reason = "moved next")]
 pub mod credentials;
 pub mod dial;
 pub mod error;
