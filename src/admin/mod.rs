@@ -44,7 +44,7 @@ use crate::metrics::Metrics;
 use guard::Guard;
 
 /// What the admin listener tells of.
-pub struct Services {
+pub struct AdminServices {
     /// What is kept.
     pub store: Store,
     /// What is kept, as images.
@@ -75,9 +75,9 @@ pub struct Services {
 #[derive(Default)]
 pub struct Queues {
     /// Verifying.
-    pub verification: Turn,
+    pub verification: OneAtATime,
     /// Importing.
-    pub imports: Turn,
+    pub imports: OneAtATime,
     /// Pulling.
     pub pulls: Room,
     /// Watching.
@@ -102,7 +102,7 @@ pub struct Facts {
     pub set_up: String,
 }
 
-pub use api::{Room, Turn};
+pub use api::{OneAtATime, Room};
 pub use events::Audience;
 pub use free_space::FreeSpace;
 pub use history::History;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::AdminBody;
 use super::guard::Ends;
 use super::pages::{not_found, only_get, refused, text};
-use super::{Services, api, page, scrape};
+use super::{AdminServices, api, page, scrape};
 use crate::gateway::ResponseBody;
 use crate::listener::http::{self as connection, Received};
 use crate::listener::idle::IdleStream;
@@ -45,7 +45,7 @@ impl AdminServer {
     }
 
     /// Serves for ever: while the proxy drains, probes are told so.
-    pub async fn run(self, services: Arc<Services>) {
+    pub async fn run(self, services: Arc<AdminServices>) {
         let places = Arc::new(Semaphore::new(MOST));
         while let Ok(place) = places.clone().acquire_owned().await {
             let Ok((stream, client)) = self.socket.accept().await else {
@@ -71,7 +71,7 @@ impl AdminServer {
 
 /// One connection.
 struct Visitor {
-    services: Arc<Services>,
+    services: Arc<AdminServices>,
     ends: Ends,
 }
 
@@ -137,7 +137,7 @@ impl Visitor {
 
 /// The process answers only once its store is open and its listeners are bound. Trouble with the
 /// store makes pulls slower and stops none; the shutdown does.
-fn ready(services: &Services) -> Response<ResponseBody> {
+fn ready(services: &AdminServices) -> Response<ResponseBody> {
     let is_ready = !services.shutdown.is_cancelled();
     let reasons = [
         (!is_ready, "draining: no new clients are taken"),

@@ -31,11 +31,11 @@ pub use error::AppError;
 use crate::admin::guard::Guard;
 use crate::admin::pages::ProxyPages;
 use crate::admin::server::AdminServer;
-use crate::admin::{self, Facts, FreeSpace, History};
+use crate::admin::{self, AdminServices, Facts, FreeSpace, History};
 use crate::config::Settings;
 use crate::gateway::Gateway;
 use crate::images::Images;
-use crate::listener::{self, AccessRules, BindError, Listener};
+use crate::listener::{AccessRules, BindError, Listener, ListenerServices};
 use crate::metrics::Metrics;
 use crate::upstream::{Dialer, Upstream};
 
@@ -44,7 +44,7 @@ pub struct App {
     core: Core,
     listener: Listener,
     admin: AdminServer,
-    operators: Arc<admin::Services>,
+    operators: Arc<AdminServices>,
     cache_dir: PathBuf,
 }
 
@@ -90,7 +90,7 @@ impl App {
 
     /// Begins to serve.
     #[must_use]
-    pub fn run(self) -> Running {
+    pub fn run(self) -> RunningApp {
         let Self { core, listener, admin, operators, cache_dir } = self;
         let Core { store, gateway, tasks, shutdown, .. } = core;
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
@@ -105,7 +105,7 @@ impl App {
         )]
         tokio::spawn(admin.run(operators.clone()));
         let accepting = tasks.spawn(listener.run());
-        Running { accepting, access, operators, store, tasks, shutdown }
+        RunningApp { accepting, access, operators, store, tasks, shutdown }
     }
 }
 
@@ -126,13 +126,13 @@ impl Core {
     }
 
     /// What the listener serves clients with.
-    fn services(&self, settings: &Settings) -> listener::Services {
+    fn services(&self, settings: &Settings) -> ListenerServices {
         let pages = ProxyPages {
             ca_pem: self.certificates.certificate_pem().to_owned(),
             ca_fingerprint: self.certificates.fingerprint().to_string(),
             external_url: settings.external_url.clone(),
         };
-        listener::Services {
+        ListenerServices {
             dialer: self.dialer.clone(),
             gateway: self.gateway.clone(),
             pages: Arc::new(pages),
@@ -144,8 +144,8 @@ impl Core {
     }
 
     /// What the admin listener tells of, with the proxy at `addresses`.
-    fn operators(&self, settings: &Settings, addresses: &[SocketAddr]) -> admin::Services {
-        admin::Services {
+    fn operators(&self, settings: &Settings, addresses: &[SocketAddr]) -> AdminServices {
+        AdminServices {
             images: Images::of(&self.store),
             store: self.store.clone(),
             free_space: FreeSpace::default(),
@@ -196,16 +196,16 @@ pub fn waiting_for(mut shown: Value, keys: &[&str]) -> Value {
 }
 
 /// A proxy that serves.
-pub struct Running {
+pub struct RunningApp {
     accepting: JoinHandle<()>,
     access: AccessRules,
-    operators: Arc<admin::Services>,
+    operators: Arc<AdminServices>,
     store: Store,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
 
-impl Running {
+impl RunningApp {
     /// Waits until nobody is accepted any more, which only the drain is to bring about: a proxy that
     /// has come to this can't be drained.
     ///

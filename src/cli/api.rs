@@ -43,7 +43,7 @@ pub(super) struct Api {
 }
 
 /// The body of a request: pieces as they come, none for most.
-pub(super) type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
+pub(super) type Upload = UnsyncBoxBody<Bytes, io::Error>;
 
 impl Api {
     /// The API of `server`, or of the proxy that this configuration is for.
@@ -79,7 +79,7 @@ impl Api {
         method: Method,
         path: &str,
         media_type: Option<&str>,
-        body: RequestBody,
+        body: Upload,
     ) -> anyhow::Result<Response<Incoming>> {
         let at = &self.at;
         anyhow::ensure!(path.len() <= LONGEST_PATH, "too much for one request: name fewer images");
@@ -141,13 +141,13 @@ fn server_at(url: &str) -> anyhow::Result<String> {
 }
 
 /// JSON lines as they come.
-pub(super) struct Lines<T> {
+pub(super) struct JsonLines<T> {
     body: Incoming,
     rest: Vec<u8>,
     line: PhantomData<T>,
 }
 
-impl<T: DeserializeOwned> Lines<T> {
+impl<T: DeserializeOwned> JsonLines<T> {
     /// Those of an answer.
     pub(super) fn new(response: Response<Incoming>) -> Self {
         Self { body: response.into_body(), rest: Vec::new(), line: PhantomData }

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use url::form_urlencoded;
 
-use super::api::{Api, Lines, RequestBody};
+use super::api::{Api, JsonLines, Upload};
 use super::arguments::{self, Given};
 use super::output::{Report, platforms, size};
 use super::privileges::Missing;
@@ -27,7 +27,7 @@ use super::runtime;
 use super::site::Site;
 use crate::config::Settings;
 use crate::images::Images;
-use crate::images::import::{Adoption, Imported, Records, Told};
+use crate::images::import::{Adoption, ImportLine, Imported, Records};
 
 /// Standard input in place of a file.
 const STANDARD: &str = "-";
@@ -125,13 +125,13 @@ async fn import_stopped(
     Ok(brought(told))
 }
 
-fn brought(told: Vec<Told>) -> Brought {
+fn brought(told: Vec<ImportLine>) -> Brought {
     let (mut images, mut sums) = (Vec::new(), (0, 0));
     for one in told {
         match one {
-            Told::Image(image) => images.push(image),
-            Told::Summary { objects, bytes } => sums = (objects, bytes),
-            Told::Read(_) | Told::Error(_) => {}
+            ImportLine::Image(image) => images.push(image),
+            ImportLine::Summary { objects, bytes } => sums = (objects, bytes),
+            ImportLine::Read(_) | ImportLine::Error(_) => {}
         }
     }
     (images, sums.0, sums.1)
@@ -153,17 +153,17 @@ async fn import_running(
     let response = api.send_body(Method::POST, &path, Some("application/x-tar"), body).await?;
     // Not before: who is refused should not have to send everything for it.
     let _ = admitted.send(());
-    let mut lines = Lines::new(response);
+    let mut lines = JsonLines::new(response);
     let (mut bar, mut told) = (ProgressLine::new(), Vec::new());
     loop {
         match lines.next().await?.ok_or_else(|| api.broken())? {
-            Told::Read(bytes) => bar.read(bytes),
-            Told::Error(reason) => {
+            ImportLine::Read(bytes) => bar.read(bytes),
+            ImportLine::Error(reason) => {
                 bar.clear();
                 bail!("{reason}");
             }
-            image @ Told::Image(_) => told.push(image),
-            summary @ Told::Summary { .. } => {
+            image @ ImportLine::Image(_) => told.push(image),
+            summary @ ImportLine::Summary { .. } => {
                 bar.clear();
                 told.push(summary);
                 return Ok(brought(told));
@@ -173,7 +173,7 @@ async fn import_running(
 }
 
 /// The bytes of `source` as a body, once `admitted` says so.
-fn upload(mut source: Box<dyn Read + Send>, admitted: oneshot::Receiver<()>) -> RequestBody {
+fn upload(mut source: Box<dyn Read + Send>, admitted: oneshot::Receiver<()>) -> Upload {
     let (to, pieces) = mpsc::channel(PIECES);
     std::thread::spawn(move || {
         if admitted.blocking_recv().is_err() {

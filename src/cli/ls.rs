@@ -114,13 +114,13 @@ async fn page_of(
         fields.append_pair("after", &after.to_string());
     }
     let page = api.ask(Method::GET, &format!("/api/v1/images?{}", fields.finish())).await?;
-    let Listed { images, next } = serde_json::from_value(page)?;
+    let ListedPage { images, next } = serde_json::from_value(page)?;
     Ok((images, next.as_deref().map(str::parse).transpose()?))
 }
 
 /// A page, as a running proxy tells it.
 #[derive(Deserialize)]
-struct Listed {
+struct ListedPage {
     images: Vec<Image>,
     next: Option<String>,
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::credentials::warn_of_credentials;
-use crate::app::{Running, waiting_for};
+use crate::app::{RunningApp, waiting_for};
 use crate::config::keys::KEYS;
 use crate::config::{ConfigError, Settings, Sources};
 use crate::log::Volume;
@@ -37,7 +37,7 @@ pub(super) struct Reload {
 
 impl Reload {
     /// Reads it and puts it into force, or says what is wrong with it.
-    pub(super) async fn run(&self, running: &Running) {
+    pub(super) async fn run(&self, running: &RunningApp) {
         let sources = self.sources.clone();
         match tokio::task::spawn_blocking(move || Settings::load(&sources)).await {
             Ok(Ok(settings)) => self.put_into_force(running, settings),
@@ -46,7 +46,7 @@ impl Reload {
         }
     }
 
-    fn put_into_force(&self, running: &Running, settings: Settings) {
+    fn put_into_force(&self, running: &RunningApp, settings: Settings) {
         if let Err(error) = running.reconfigure(&settings) {
             tracing::error!(%error, "the configuration stays as it was");
             return;

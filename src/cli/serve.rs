@@ -12,7 +12,7 @@ use super::credentials::warn_of_credentials;
 use super::privileges::Missing;
 use super::reload::Reload;
 use super::runtime;
-use crate::app::{App, Running};
+use crate::app::{App, RunningApp};
 use crate::config::{Settings, Sources};
 use crate::log::Volume;
 
@@ -62,7 +62,7 @@ async fn serve(settings: Settings, sources: Sources, volume: Volume) -> anyhow::
 }
 
 /// Lets the requests under way end, until the time for that is over or a second signal comes.
-async fn drain(running: &mut Running, signals: &mut Signals) {
+async fn drain(running: &mut RunningApp, signals: &mut Signals) {
     tracing::info!("draining: no new clients; requests under way have {} s", DRAIN.as_secs());
     tokio::select! {
         drained = tokio::time::timeout(DRAIN, running.drain()) => if drained.is_ok() {

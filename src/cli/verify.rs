@@ -10,14 +10,14 @@ use clap::Command;
 use entrepot_cache::Pace;
 use http::Method;
 
-use super::api::{Api, Lines};
+use super::api::{Api, JsonLines};
 use super::arguments::{self, Given};
 use super::output::{Report, unless_closed};
 use super::privileges::Missing;
 use super::progress::{ProgressLine, bar_line};
 use super::runtime;
 use super::site::Site;
-use crate::admin::verification::{Findings, Progress, Told, verify};
+use crate::admin::verification::{Findings, VerificationLine, VerificationProgress, verify};
 use crate::config::Settings;
 
 pub(super) fn command() -> Command {
@@ -55,20 +55,20 @@ async fn find(settings: &Settings, server: Option<&str>) -> anyhow::Result<Findi
 async fn of_running(api: &Api) -> anyhow::Result<Findings> {
     let response = api.send(Method::POST, "/api/v1/verify").await?;
     let mut bar = ProgressLine::new();
-    let found = hear(api, Lines::new(response), &mut bar).await;
+    let found = hear(api, JsonLines::new(response), &mut bar).await;
     bar.clear();
     found
 }
 
 async fn hear(
     api: &Api,
-    mut lines: Lines<Told>,
+    mut lines: JsonLines<VerificationLine>,
     bar: &mut ProgressLine,
 ) -> anyhow::Result<Findings> {
     loop {
         match lines.next().await?.ok_or_else(|| api.broken())? {
-            Told::Summary(findings) => return Ok(findings),
-            Told::Error(reason) => bail!("the proxy could not: {reason}"),
+            VerificationLine::Summary(findings) => return Ok(findings),
+            VerificationLine::Error(reason) => bail!("the proxy could not: {reason}"),
             told => show(bar, &told),
         }
     }
@@ -93,19 +93,19 @@ fn tell(findings: &Findings, report: Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show(bar: &mut ProgressLine, told: &Told) {
-    if let Told::Progress(progress) = told {
+fn show(bar: &mut ProgressLine, told: &VerificationLine) {
+    if let VerificationLine::Progress(progress) = told {
         bar.show(|| drawn(progress), Some(|| counted(progress)));
     }
 }
 
-fn counted(progress: &Progress) -> String {
-    let Progress { objects, total_objects, bytes, total_bytes } = progress;
+fn counted(progress: &VerificationProgress) -> String {
+    let VerificationProgress { objects, total_objects, bytes, total_bytes } = progress;
     let (bytes, total) = (bytes / 1_000_000, total_bytes / 1_000_000);
     format!("{objects}/{total_objects} objects, {bytes}/{total} MB")
 }
 
-fn drawn(progress: &Progress) -> String {
+fn drawn(progress: &VerificationProgress) -> String {
     bar_line(progress.objects, progress.total_objects, &counted(progress))
 }
 
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_bar_fills_as_objects_are_done() {
-        let at = |objects| Progress {
+        let at = |objects| VerificationProgress {
             objects,
             total_objects: 10,
             bytes: objects * 5_000_000,

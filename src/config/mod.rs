@@ -1,11 +1,11 @@
 //! From flags, environment and file to valid settings.
 //!
 //! Nothing else reads the environment or the configuration file. Every source is turned into
-//! [`source::Entry`] values that remember their place; the strongest entry of a key wins; then
-//! every key is parsed into its type, and whatever is wrong is reported, all of it at once.
+//! [`source::ConfigEntry`] values that remember their place; the strongest entry of a key wins;
+//! then every key is parsed into its type, and whatever is wrong is reported, all of it at once.
 //!
 //! - `source`: where configuration comes from, and an entry of it
-//! - `found`: files, environment and flags as entries
+//! - `raw_config`: files, environment and flags as entries
 //! - `keys`: the keys there are, with their defaults and their words for `--help`
 //! - `value`: one value into one type
 //! - `reader`: entries by key, and the list of what is wrong with them
@@ -24,9 +24,9 @@ mod access;
 mod admin;
 pub mod drop_in;
 pub mod error;
-mod found;
 pub mod keys;
 mod proxies;
+mod raw_config;
 mod reader;
 mod registry;
 mod run_as;

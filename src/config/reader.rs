@@ -3,21 +3,21 @@
 use std::path::PathBuf;
 
 use super::error::{ConfigError, Place, Problem};
-use super::found::Found;
 use super::keys::{Default, Key};
+use super::raw_config::RawConfig;
 use super::show;
-use super::source::{Entry, Sources, Value};
+use super::source::{ConfigEntry, Sources, Value};
 use super::value::FromValue;
 
 /// Hands out values; what is wrong with one is noted and its default goes on in its place, so
 /// that everything wrong is found in one go.
 pub(super) struct Reader {
-    found: Found,
+    found: RawConfig,
 }
 
 impl Reader {
     pub(super) fn new(sources: &Sources) -> Self {
-        Self { found: Found::read(sources) }
+        Self { found: RawConfig::read(sources) }
     }
 
     /// What was configured, as an operator may see it.
@@ -37,8 +37,8 @@ impl Reader {
         self.get(key).or_else(|| self.default(key))
     }
 
-    /// The default of `key`, if it has one that is a value. One that is none is our own mistake, and
-    /// is told as any other.
+    /// The default of `key`, if it has one that is a value. One that is none is our own mistake,
+    /// and is told as any other.
     pub(super) fn default<T: FromValue>(&mut self, key: &str) -> Option<T> {
         let known = Key::named(key)?;
         let Default::Value(text) = known.default else { return None };
@@ -103,7 +103,7 @@ impl Reader {
 
 /// The values of one `[[registry]]` entry.
 pub(super) struct RegistryReader<'a> {
-    entries: &'a Vec<Entry>,
+    entries: &'a Vec<ConfigEntry>,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -136,7 +136,7 @@ fn beside(place: Option<&Place>, path: PathBuf) -> PathBuf {
     }
 }
 
-fn parsed<T: FromValue>(entry: &Entry) -> Result<T, Problem> {
+fn parsed<T: FromValue>(entry: &ConfigEntry) -> Result<T, Problem> {
     T::from_value(&entry.value).ok_or_else(|| {
         let found = if T::IS_SECRET {
             "something else (not shown: it may hold a password)".to_owned()

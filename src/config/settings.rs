@@ -66,7 +66,7 @@ const LONGEST_TIMEOUT: Duration = Duration::from_hours(24);
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The proxy's listener.
-    pub listener: listener::Options,
+    pub listener: listener::ListenerOptions,
     /// `admin-listen`.
     pub admin_listen: SocketAddr,
     /// `admin-token-file`, for who asks another proxy.
@@ -88,7 +88,7 @@ pub struct Settings {
     /// How upstreams are reached.
     pub upstream: upstream::Options,
     /// `log`.
-    pub log: log::Options,
+    pub log: log::LogOptions,
     /// `run-as`.
     pub run_as: Option<RunAs>,
     /// What the operator should know although nothing is wrong, a sentence each.
@@ -146,7 +146,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
     let (ca_dir, cache_dir) = directories(reader, sources);
     let (admin_token_file, admin_token) = admin::token(reader);
     Settings {
-        listener: listener::Options {
+        listener: listener::ListenerOptions {
             addresses,
             policy: Policy { intercept: intercepted.all, tunnels },
             own_names: own_names(external_url.as_ref()),
@@ -162,7 +162,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         store: store(reader, cache_dir),
         gateway: gateway_options(reader, registries),
         upstream: upstream_options(reader, exemptions, proxies),
-        log: log::Options {
+        log: log::LogOptions {
             format: reader.get_or_default("log").unwrap_or_default(),
             level: level(reader),
             filter: sources.given("RUST_LOG").map(str::to_owned),

@@ -21,7 +21,7 @@ pub enum Value {
 
 /// A value with its key and place.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct ConfigEntry {
     /// The key's path, with dots.
     pub key: String,
     /// What was given.
@@ -31,7 +31,7 @@ pub struct Entry {
 }
 
 /// A `[[registry]]` entry's values.
-pub type RegistryEntries = Vec<Entry>;
+pub type RegistryEntries = Vec<ConfigEntry>;
 
 /// Where configuration comes from; the caller reads the process, so that tests need not.
 #[derive(Debug, Clone, Default)]

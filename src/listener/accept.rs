@@ -17,7 +17,7 @@ use super::access::{self, Access, Place, Places};
 use super::idle::{IDLE, IdleStream};
 use super::stream::{ClientStream, Opening, Rewound, TcpClient};
 use super::tls::{HANDSHAKE_TIMEOUT, TlsSettings};
-use super::{Options, Peer, Services, Shared, http, proxy};
+use super::{ListenerOptions, ListenerServices, Peer, Shared, http, proxy};
 
 /// Connections at once: each may hold a file of the store and an upstream connection open beside
 /// its own, and the usual limit on open files in production is a multiple of this.
@@ -74,7 +74,7 @@ impl Listener {
     ///
     /// A machine without IPv6 loses its wildcard IPv6 address without an error, so that the
     /// default works there.
-    pub fn bind(options: Options, services: Services) -> Result<Self, BindError> {
+    pub fn bind(options: ListenerOptions, services: ListenerServices) -> Result<Self, BindError> {
         let mut sockets = Vec::new();
         for address in &options.addresses {
             match bind(*address) {
@@ -126,7 +126,7 @@ pub struct AccessRules(Arc<Shared>);
 impl AccessRules {
     /// These rules hold for every connection and every request to the proxy from now on; tunnels that
     /// are open stay open. Right passwords are checked again.
-    pub fn replace(&self, options: access::Options) -> Result<(), BindError> {
+    pub fn replace(&self, options: access::AccessOptions) -> Result<(), BindError> {
         let tasks = self.0.services.tasks.clone();
         let access = Access::new(options, tasks).map_err(|_| BindError::Random)?;
         self.0.access.store(Arc::new(access));

@@ -57,7 +57,7 @@ impl Level {
 
 /// How, and how much.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Options {
+pub struct LogOptions {
     /// `log`.
     pub format: Format,
     /// `log-level`.
@@ -87,8 +87,8 @@ impl Volume {
 /// Starts logging to standard output.
 ///
 /// Call once; a second call has no effect.
-pub fn start(options: Options) -> Volume {
-    let Options { format, level, filter, is_plain } = options;
+pub fn start(options: LogOptions) -> Volume {
+    let LogOptions { format, level, filter, is_plain } = options;
     let given = filter.and_then(|filter| EnvFilter::try_new(filter).ok());
     let is_given = given.is_some();
     let (filter, handle) = reload::Layer::new(given.unwrap_or_else(|| level.filter()));

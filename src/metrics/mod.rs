@@ -57,11 +57,11 @@ impl Count {
 /// All counters; cheap to clone, and all clones are the same counters.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    parts: Arc<Parts>,
+    parts: Arc<MetricsInner>,
 }
 
 #[derive(Debug)]
-struct Parts {
+struct MetricsInner {
     started: SystemTime,
     registries: Registries,
     recent: Recent,
@@ -84,7 +84,7 @@ impl Metrics {
     /// Counters that are all 0. These registries have their places among those that are told
     /// apart, whatever others are seen before them.
     pub fn new(known: impl Iterator<Item = String>) -> Self {
-        let parts = Parts {
+        let parts = MetricsInner {
             started: SystemTime::now(),
             registries: Registries::new(known),
             recent: Recent::default(),

@@ -158,12 +158,12 @@ impl Counters {
 }
 
 #[derive(Debug)]
-struct Named {
+struct NamedCounters {
     name: String,
     counters: Arc<Counters>,
 }
 
-impl Named {
+impl NamedCounters {
     fn new(name: &str) -> Self {
         Self { name: name.to_owned(), counters: Arc::default() }
     }
@@ -172,15 +172,16 @@ impl Named {
 /// The registries seen so far. Looking one up takes no lock: a place once taken never changes.
 #[derive(Debug)]
 pub(super) struct Registries {
-    places: Vec<OnceLock<Named>>,
-    other: Named,
-    none: Named,
+    places: Vec<OnceLock<NamedCounters>>,
+    other: NamedCounters,
+    none: NamedCounters,
 }
 
 impl Registries {
     pub(super) fn new(known: impl Iterator<Item = String>) -> Self {
         let places = (0..MOST).map(|_| OnceLock::new()).collect();
-        let registries = Self { places, other: Named::new(OTHER), none: Named::new(NONE) };
+        let registries =
+            Self { places, other: NamedCounters::new(OTHER), none: NamedCounters::new(NONE) };
         for name in known {
             registries.placed(&name);
         }
@@ -197,13 +198,14 @@ impl Registries {
         &self.taken().find(|place| place.name == name).unwrap_or(&self.other).counters
     }
 
-    fn placed(&self, name: &str) -> &Named {
+    fn placed(&self, name: &str) -> &NamedCounters {
         // Whoever comes second to a free place finds another name there, and goes on.
-        let mut places = self.places.iter().map(|place| place.get_or_init(|| Named::new(name)));
+        let mut places =
+            self.places.iter().map(|place| place.get_or_init(|| NamedCounters::new(name)));
         places.find(|place| place.name == name).unwrap_or(&self.other)
     }
 
-    fn taken(&self) -> impl Iterator<Item = &Named> {
+    fn taken(&self) -> impl Iterator<Item = &NamedCounters> {
         self.places.iter().map_while(OnceLock::get)
     }
 

@@ -7,11 +7,11 @@ use entrepot_oci::ImageName;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::super::Services;
+use super::super::AdminServices;
 use crate::gateway::{Expected, Explanation, ObjectState, TagState};
 
 /// The document, or why the question is none.
-pub(super) async fn explain(services: &Services, query: &str) -> Result<Value, String> {
+pub(super) async fn explain(services: &AdminServices, query: &str) -> Result<Value, String> {
     let mut parts = form_urlencoded::parse(query.as_bytes());
     let image: ImageName = match (parts.next(), parts.next()) {
         (Some((name, value)), None) if name == "image" => {

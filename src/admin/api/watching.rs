@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use entrepot_oci::{Registry, UnixSeconds};
 use serde_json::{Map, Value, json};
 
-use super::super::Services;
+use super::super::AdminServices;
 use super::super::history::{Point, STEP};
 use crate::gateway::Quota;
 use crate::metrics::{Answered, Demand, MOST_REQUESTS, RegistrySummary};
@@ -15,7 +15,10 @@ use crate::upstream::Outage;
 const MOST_REPOSITORIES: usize = 20;
 
 /// The last requests, newest first: as many as are asked for.
-pub(in super::super) fn requests(services: &Services, query: &str) -> Result<Value, &'static str> {
+pub(in super::super) fn requests(
+    services: &AdminServices,
+    query: &str,
+) -> Result<Value, &'static str> {
     let limit = limit(query)?;
     let mut requests = services.metrics.requests_since(0);
     requests.reverse();
@@ -24,7 +27,7 @@ pub(in super::super) fn requests(services: &Services, query: &str) -> Result<Val
 }
 
 /// The last refusals and failures, newest first.
-pub(in super::super) fn errors(services: &Services) -> Value {
+pub(in super::super) fn errors(services: &AdminServices) -> Value {
     let errors = services.metrics.last_errors();
     json!({ "errors": errors.iter().rev().map(request).collect::<Vec<_>>() })
 }
@@ -65,7 +68,7 @@ fn millis(at: SystemTime) -> u64 {
 }
 
 /// The repositories for which most bytes went out.
-pub(in super::super) fn repositories(services: &Services) -> Value {
+pub(in super::super) fn repositories(services: &AdminServices) -> Value {
     let demand = services.metrics.most_wanted(MOST_REPOSITORIES);
     json!({ "repositories": demand.iter().map(repository).collect::<Vec<_>>() })
 }
@@ -82,7 +85,7 @@ fn repository(demand: &Demand) -> Value {
 }
 
 /// Every minute of the last day, as far as the process has seen it.
-pub(in super::super) fn history(services: &Services) -> Value {
+pub(in super::super) fn history(services: &AdminServices) -> Value {
     let points: Vec<_> = services.history.points().iter().map(point).collect();
     json!({ "step_secs": STEP.as_secs(), "points": points })
 }
@@ -101,7 +104,7 @@ pub(in super::super) fn point(point: &Point) -> Value {
 }
 
 /// Every registry that is configured or was asked for, and every host that can't be reached.
-pub(in super::super) fn registries(services: &Services) -> Value {
+pub(in super::super) fn registries(services: &AdminServices) -> Value {
     let (gateway, now) = (&services.gateway, SystemTime::now());
     let (outages, limits, quotas) = (gateway.outages(), gateway.limits(), gateway.quotas());
     let registries: Vec<_> = services
@@ -182,7 +185,7 @@ fn quota(quota: &Quota) -> Value {
 }
 
 /// Who this proxy is, and how a client is set up.
-pub(super) fn about(services: &Services) -> Value {
+pub(super) fn about(services: &AdminServices) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "started": UnixSeconds::from(services.metrics.started()),

@@ -13,11 +13,11 @@ use http::Method;
 use url::form_urlencoded;
 
 use self::show::Show;
-use super::api::{Api, Lines};
+use super::api::{Api, JsonLines};
 use super::arguments::{self, Given};
 use super::privileges::Missing;
 use super::runtime;
-use crate::admin::pull::{Failure, FailureKind, Platforms, Told, Wanted};
+use crate::admin::pull::{Failure, FailureKind, Platforms, PullLine, Wanted};
 
 pub(super) fn command() -> Command {
     let image = Arg::new("image")
@@ -105,7 +105,7 @@ fn wanted(given: Given<'_>) -> Vec<Wanted> {
 /// Has the proxy bring one image in. An error is one of telling it, which no other image mends.
 async fn pull(api: &Api, wanted: &Wanted, show: &mut Show) -> anyhow::Result<Result<(), Miss>> {
     let mut lines = match api.send(Method::POST, &path(wanted)).await {
-        Ok(response) => Lines::new(response),
+        Ok(response) => JsonLines::new(response),
         Err(error) => return Ok(Err(Miss::untold(wanted, &error))),
     };
     loop {
@@ -116,9 +116,9 @@ async fn pull(api: &Api, wanted: &Wanted, show: &mut Show) -> anyhow::Result<Res
         };
         show.hear(&told)?;
         match told {
-            Told::Summary(_) => return Ok(Ok(())),
-            Told::Error(failure) => return Ok(Err(Miss::told(failure))),
-            Told::Image(_) | Told::Progress(_) | Told::Done(_) => {}
+            PullLine::Summary(_) => return Ok(Ok(())),
+            PullLine::Error(failure) => return Ok(Err(Miss::told(failure))),
+            PullLine::Image(_) | PullLine::Progress(_) | PullLine::Done(_) => {}
         }
     }
 }

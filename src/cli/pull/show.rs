@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use super::super::output::{Report, is_closed_output, short};
 use super::super::progress::Bars;
-use crate::admin::pull::{Beginning, Done, Object, Origin, Summary, Told};
+use crate::admin::pull::{Beginning, BlobOrigin, Done, Object, PullLine, PullSummary};
 use crate::log::bytes;
 
 /// Who tells it.
@@ -30,7 +30,7 @@ impl Show {
     }
 
     /// Tells the next thing. What fails is for the caller to tell.
-    pub(super) fn hear(&mut self, told: &Told) -> anyhow::Result<()> {
+    pub(super) fn hear(&mut self, told: &PullLine) -> anyhow::Result<()> {
         match self.tell(told) {
             Err(error) if is_closed_output(&error) => {
                 self.clear();
@@ -41,35 +41,35 @@ impl Show {
         }
     }
 
-    fn tell(&mut self, told: &Told) -> anyhow::Result<()> {
+    fn tell(&mut self, told: &PullLine) -> anyhow::Result<()> {
         match (&mut *self, told) {
-            (Self::Nothing, _) | (Self::Lines(_), Told::Progress(_)) => {}
+            (Self::Nothing, _) | (Self::Lines(_), PullLine::Progress(_)) => {}
             (Self::Json, told) => writeln!(io::stdout(), "{}", serde_json::to_string(told)?)?,
-            (Self::Bars(bars), Told::Image(beginning)) => {
+            (Self::Bars(bars), PullLine::Image(beginning)) => {
                 bars.headline(&headline(beginning))?;
                 for object in &beginning.objects {
                     bars.add(&object.digest, prefix(object), object.total_bytes);
                 }
             }
-            (Self::Bars(bars), Told::Progress(progress)) => {
+            (Self::Bars(bars), PullLine::Progress(progress)) => {
                 bars.advance(&progress.digest, progress.bytes);
             }
-            (Self::Bars(bars), Told::Done(done)) => {
+            (Self::Bars(bars), PullLine::Done(done)) => {
                 bars.finish(&done.digest, done.bytes, origin(done.from));
             }
-            (Self::Lines(objects), Told::Image(beginning)) => {
+            (Self::Lines(objects), PullLine::Image(beginning)) => {
                 writeln!(io::stdout(), "{}", headline(beginning))?;
                 objects
                     .extend(beginning.objects.iter().map(|one| (one.digest.clone(), one.clone())));
             }
-            (Self::Lines(objects), Told::Done(done)) => {
+            (Self::Lines(objects), PullLine::Done(done)) => {
                 writeln!(io::stdout(), "{}", line(done, objects.get(&done.digest)))?;
             }
-            (_, Told::Summary(summary)) => {
+            (_, PullLine::Summary(summary)) => {
                 self.end();
                 writeln!(io::stdout(), "{}", footline(summary))?;
             }
-            (_, Told::Error(_)) => self.end(),
+            (_, PullLine::Error(_)) => self.end(),
         }
         Ok(())
     }
@@ -98,10 +98,10 @@ fn kind(is_config: bool) -> &'static str {
     if is_config { "config" } else { "layer " }
 }
 
-fn origin(from: Origin) -> &'static str {
+fn origin(from: BlobOrigin) -> &'static str {
     match from {
-        Origin::Store => "kept already",
-        Origin::Registry => "pulled",
+        BlobOrigin::Store => "kept already",
+        BlobOrigin::Registry => "pulled",
     }
 }
 
@@ -121,8 +121,8 @@ fn line(done: &Done, object: Option<&Object>) -> String {
     format!("{digest} {kind} {size:>9} {from}")
 }
 
-fn footline(summary: &Summary) -> String {
-    let Summary { image, objects, bytes: all, fetched_bytes, .. } = summary;
+fn footline(summary: &PullSummary) -> String {
+    let PullSummary { image, objects, bytes: all, fetched_bytes, .. } = summary;
     let (all, fetched) = (bytes(*all), bytes(*fetched_bytes));
     format!("{image} is here: {objects} objects, {all}, of which {fetched} came now")
 }
@@ -143,7 +143,7 @@ mod tests {
             objects: vec![object("cd", 1471, true), object("ef", 3_642_247, false)],
         };
         let done = |n: &str, bytes, from| Done { digest: digest(n), bytes, from };
-        let summary = Summary {
+        let summary = PullSummary {
             image: beginning.image.clone(),
             digest: digest("ab"),
             platforms: beginning.platforms.clone(),
@@ -154,8 +154,8 @@ mod tests {
         };
         let text = [
             headline(&beginning),
-            line(&done("cd", 1471, Origin::Store), Some(&beginning.objects[0])),
-            line(&done("ef", 3_642_247, Origin::Registry), Some(&beginning.objects[1])),
+            line(&done("cd", 1471, BlobOrigin::Store), Some(&beginning.objects[0])),
+            line(&done("ef", 3_642_247, BlobOrigin::Registry), Some(&beginning.objects[1])),
             footline(&summary),
         ];
         insta::assert_snapshot!(text.join("\n"), @r"

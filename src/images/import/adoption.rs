@@ -1,4 +1,5 @@
-//! Adopting what has come: an image whose objects are all here is put on record, one after the other.
+//! Adopting what has come: an image whose objects are all here is put on record, one after the
+//! other.
 
 use std::collections::HashSet;
 
@@ -9,7 +10,7 @@ use entrepot_oci::{Digest, ImageName, MediaType, Reference};
 use super::super::{Image, ImageError, Images, layout};
 use super::error::ImportError;
 use super::intake::Contents;
-use super::{Imported, Told};
+use super::line::{ImportLine, Imported};
 use crate::gateway::Gateway;
 use crate::gateway::records::{self, Vouched};
 use crate::listener::Policy;
@@ -44,7 +45,7 @@ impl Images {
         &self,
         contents: &Contents,
         adoption: &Adoption<'_>,
-        mut tell: impl FnMut(Told),
+        mut tell: impl FnMut(ImportLine),
     ) -> Result<(), ImportError> {
         let mut adopted = HashSet::new();
         let outcome = self.adopt_all(contents, adoption, &mut adopted, &mut tell).await;
@@ -59,7 +60,7 @@ impl Images {
         contents: &Contents,
         adoption: &Adoption<'_>,
         adopted: &mut HashSet<Digest>,
-        tell: &mut impl FnMut(Told),
+        tell: &mut impl FnMut(ImportLine),
     ) -> Result<(), ImportError> {
         self.settled().await?;
         // There may be room for each object and not for all.
@@ -73,21 +74,24 @@ impl Images {
             self.record(&name, &found, &adoption.records).await?;
             adopted.insert(found.digest);
             let Image { name, digest, platforms, .. } = self.find(&name).await?;
-            tell(Told::Image(Imported { name, digest, platforms }));
+            tell(ImportLine::Image(Imported { name, digest, platforms }));
         }
         // What no image needs has come for nothing.
         let strays =
             self.store.withdraw(contents.new.clone(), contents.roots(), Reach::Alone).await;
         let strays = strays.map_err(ImageError::Store)?;
         let objects = (contents.new.len() as u64).saturating_sub(strays.objects);
-        tell(Told::Summary { objects, bytes: contents.new_bytes.saturating_sub(strays.bytes) });
+        tell(ImportLine::Summary {
+            objects,
+            bytes: contents.new_bytes.saturating_sub(strays.bytes),
+        });
         Ok(())
     }
 
     async fn record(
         &self,
         name: &ImageName,
-        found: &Found,
+        found: &WholeImage,
         records: &Records<'_>,
     ) -> Result<(), ImportError> {
         let vouched = Vouched {
@@ -111,8 +115,8 @@ impl Images {
         contents: &Contents,
         name: &ImageName,
         image: &Descriptor,
-    ) -> Result<Found, ImportError> {
-        let mut found = Found::new(name, image)?;
+    ) -> Result<WholeImage, ImportError> {
+        let mut found = WholeImage::new(name, image)?;
         let (mut rest, mut seen) = (vec![(image.clone(), 0)], HashSet::new());
         while let Some((one, depth)) = rest.pop() {
             if !seen.insert(one.digest) {
@@ -177,14 +181,14 @@ fn is_foreign(layer: &Descriptor) -> bool {
 }
 
 /// An image that is here whole.
-struct Found {
+struct WholeImage {
     digest: Digest,
     media_type: MediaType,
     size: u64,
     contents: Vec<(Digest, Option<MediaType>)>,
 }
 
-impl Found {
+impl WholeImage {
     fn new(name: &ImageName, image: &Descriptor) -> Result<Self, ImportError> {
         let no_manifest = || ImportError::NoManifest(name.to_string(), image.digest);
         let media_type = MediaType::of_manifest(&image.media_type).ok_or_else(no_manifest)?;

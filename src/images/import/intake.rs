@@ -1,5 +1,5 @@
-//! Reading an archive: its objects into the store, each hashed and kept under its digest, where nothing
-//! leads to them yet.
+//! Reading an archive: its objects into the store, each hashed and kept under its digest, where
+//! nothing leads to them yet.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -11,7 +11,7 @@ use entrepot_oci::{Digest, Hasher};
 use tokio::runtime::Handle;
 
 use super::super::layout;
-use super::super::tarball::{Entry, Kind, Tarball};
+use super::super::tarball::{Kind, TarEntry, Tarball};
 use super::error::{ImportError, begin_failed, finish_failed, write_failed};
 
 /// Where objects of archives come from: no registry has this name, so nobody reads them before they
@@ -152,7 +152,7 @@ impl<T: FnMut(u64)> Intake<'_, T> {
 
 /// Where an entry lies, as far as it may be there. Nothing is ever written to such a place; what
 /// tries to get out of it is not what it says it is.
-fn checked(entry: &Entry) -> Result<String, ImportError> {
+fn checked(entry: &TarEntry) -> Result<String, ImportError> {
     let wrong = || ImportError::Path(entry.path.clone());
     if entry.path.starts_with('/') || entry.path.split('/').any(|part| part == "..") {
         return Err(wrong());
@@ -181,7 +181,7 @@ mod tests {
         let hex = "a".repeat(64);
         let blob = format!("blobs/sha256/{hex}");
         let check =
-            |path: &str, kind| checked(&Entry { path: path.to_owned(), kind, size: 0 }).ok();
+            |path: &str, kind| checked(&TarEntry { path: path.to_owned(), kind, size: 0 }).ok();
         for (path, expected) in [
             (blob.as_str(), blob.as_str()),
             (&format!("./{blob}"), &blob),

@@ -6,56 +6,28 @@
 //!
 //! - `intake`: the objects of an archive, into the store
 //! - `adoption`: its images, on record
+//! - `line`: what is told of it
 //! - `error`: why not
 
 mod adoption;
 mod error;
 mod intake;
+mod line;
 
 use std::collections::HashSet;
 use std::io::Read;
 
 use entrepot_cache::Reach;
 use entrepot_oci::Digest;
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 pub use adoption::{Adoption, Records};
 pub use error::ImportError;
 pub use intake::Contents;
+pub use line::{ImportLine, Imported};
 
 use self::intake::Intake;
 use super::Images;
-
-/// An image that has been imported.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Imported {
-    /// Its name.
-    pub name: String,
-    /// What the name stands for.
-    pub digest: String,
-    /// The platforms that have come.
-    pub platforms: Vec<String>,
-}
-
-/// One line of what is told of an import.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Told {
-    /// Now and then: how many bytes of the archive have been read.
-    Read(u64),
-    /// An image can be pulled.
-    Image(Imported),
-    /// The last line, if all went well: how many objects are new, and their bytes.
-    Summary {
-        /// How many there are.
-        objects: u64,
-        /// Their sizes' sum.
-        bytes: u64,
-    },
-    /// The last line, if not.
-    Error(String),
-}
 
 impl Images {
     /// Reads an archive to its end into the store. Blocks; `runtime` is the store's.
@@ -77,8 +49,8 @@ impl Images {
         Ok(contents)
     }
 
-    /// Takes out what an import has brought that failed so, but for what belongs to images that it has
-    /// put on record: nobody can use it, and others need the room.
+    /// Takes out what an import has brought that failed so, but for what belongs to images that it
+    /// has put on record: nobody can use it, and others need the room.
     async fn take_back(&self, error: &ImportError, new: HashSet<Digest>, adopted: HashSet<Digest>) {
         // Then it is of use for the next try.
         if error.is_passing() {

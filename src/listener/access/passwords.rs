@@ -83,10 +83,10 @@ impl Credential {
 /// The users, and who has been one lately. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Passwords {
-    parts: Arc<Parts>,
+    parts: Arc<PasswordsInner>,
 }
 
-struct Parts {
+struct PasswordsInner {
     users: Htpasswd,
     key: hmac::Key,
     remembered: Cache<[u8; 32], ()>,
@@ -105,7 +105,7 @@ struct Queue {
 impl Passwords {
     pub(super) fn new(users: Htpasswd, tasks: TaskTracker) -> Result<Self, Unspecified> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?;
-        let parts = Parts {
+        let parts = PasswordsInner {
             users,
             key,
             remembered: Cache::builder()

@@ -8,12 +8,12 @@ use toml::de::{DeTable, DeValue};
 use super::drop_in;
 use super::error::{Place, Problem};
 use super::keys::{KEYS, Key, REGISTRY_KEYS, similar, variable};
-use super::source::{Entry, RegistryEntries, Sources, Value};
+use super::source::{ConfigEntry, RegistryEntries, Sources, Value};
 
 /// All entries, weakest first, and what could not be read.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) entries: Vec<Entry>,
+pub(super) struct RawConfig {
+    pub(super) entries: Vec<ConfigEntry>,
     pub(super) registries: Vec<RegistryEntries>,
     pub(super) problems: Vec<Problem>,
     /// What the operator should know although nothing is wrong.
@@ -53,7 +53,7 @@ fn from_flag(key: &str, values: &[String]) -> Value {
     }
 }
 
-impl Found {
+impl RawConfig {
     /// Reads every source. Reads the configuration file: blocking.
     pub(super) fn read(sources: &Sources) -> Self {
         let drop_in = drop_in::read(sources);
@@ -80,7 +80,11 @@ impl Found {
         }
         for (key, values) in &sources.flags {
             let place = Place::Flag(key.clone());
-            found.entries.push(Entry { key: key.clone(), value: from_flag(key, values), place });
+            found.entries.push(ConfigEntry {
+                key: key.clone(),
+                value: from_flag(key, values),
+                place,
+            });
         }
         found
     }
@@ -108,7 +112,7 @@ impl Found {
         } else {
             Value::Text(text.to_owned())
         };
-        self.entries.push(Entry { key: key.name.to_owned(), value, place });
+        self.entries.push(ConfigEntry { key: key.name.to_owned(), value, place });
     }
 
     fn add_file(&mut self, path: &Path, text: &str) {
@@ -147,7 +151,7 @@ impl Found {
 
     fn add_value(&mut self, key: String, value: &DeValue<'_>, place: Place) {
         match plain(value) {
-            Some(value) => self.entries.push(Entry { key, value, place }),
+            Some(value) => self.entries.push(ConfigEntry { key, value, place }),
             None => self.problem(place, format!("{key}: found a {}", value.type_str())),
         }
     }
@@ -165,7 +169,7 @@ impl Found {
                 let hint = suggestion(similar(&key, REGISTRY_KEYS.iter().copied()));
                 self.problem(place, format!("unknown key {key:?} in [[registry]]{hint}"));
             } else if let Some(value) = plain(value.get_ref()) {
-                entries.push(Entry { key, value, place });
+                entries.push(ConfigEntry { key, value, place });
             } else {
                 self.problem(place, format!("{key}: found a {}", value.get_ref().type_str()));
             }
