@@ -1,8 +1,8 @@
 //! `GET /api/v1/events`: what changes, as it changes (server-sent events, HTML Standard §9.2).
 //!
-//! Every watcher has a task that looks once a second and sends what is other than it was. It holds a
-//! message or two for one that is slow; such a one misses steps, never the state itself, and is sent
-//! away when it has taken nothing for a minute.
+//! Every watcher has a task that looks once a second and sends what is other than it was. It holds
+//! a message or two for one that is slow; such a one misses steps, never the state itself, and is
+//! sent away when it has taken nothing for a minute.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

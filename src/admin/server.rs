@@ -115,7 +115,8 @@ impl Visitor {
             return closing(refused(denial.status(), &denial.to_string())).map(Into::into);
         }
         let response = api::answer(&self.services, request).await;
-        // Hardly anybody reads a body: what follows it on the connection could be taken for a request.
+        // Hardly anybody reads a body: what follows it on the connection could be taken for a
+        // request.
         if has_body { closing(response) } else { response }
     }
 

@@ -28,8 +28,8 @@ fn is_loopback(address: &SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
-/// Docker and Podman call a container by the first twelve digits of its id. Outside of it nobody knows
-/// that name, nor does it know the machine's.
+/// Docker and Podman call a container by the first twelve digits of its id. Outside of it nobody
+/// knows that name, nor does it know the machine's.
 fn is_container_id(host_name: &str) -> bool {
     host_name.len() == 12 && host_name.chars().all(|c| c.is_ascii_hexdigit())
 }

@@ -206,15 +206,16 @@ pub struct RunningApp {
 }
 
 impl RunningApp {
-    /// Waits until nobody is accepted any more, which only the drain is to bring about: a proxy that
-    /// has come to this can't be drained.
+    /// Waits until nobody is accepted any more, which only the drain is to bring about: a proxy
+    /// that has come to this can't be drained.
     ///
     /// Cancel safe.
     pub async fn ended(&mut self) -> Result<(), JoinError> {
         (&mut self.accepting).await
     }
 
-    /// Takes over what of `settings` can be replaced while requests are served, all of it or nothing.
+    /// Takes over what of `settings` can be replaced while requests are served, all of it or
+    /// nothing.
     pub fn reconfigure(&self, settings: &Settings) -> Result<(), BindError> {
         // The one step that can fail comes first.
         self.access.replace(settings.listener.access.clone())?;

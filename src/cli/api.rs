@@ -153,8 +153,8 @@ impl<T: DeserializeOwned> JsonLines<T> {
         Self { body: response.into_body(), rest: Vec::new(), line: PhantomData }
     }
 
-    /// The next; none at the end, be it that of the answer or of the connection. It waits as long as
-    /// the work takes: TCP tells when the other side is gone.
+    /// The next; none at the end, be it that of the answer or of the connection. It waits as long
+    /// as the work takes: TCP tells when the other side is gone.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<T>> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {

@@ -31,8 +31,8 @@ impl<'a> Given<'a> {
         Some((name, Self { matches, ..self }))
     }
 
-    /// The configuration. As root with `run-as` this does not come back, but in a process of that user
-    /// ([`privileges::give_up`]).
+    /// The configuration. As root with `run-as` this does not come back, but in a process of that
+    /// user ([`privileges::give_up`]).
     pub(super) fn settings(self, missing: Missing) -> anyhow::Result<Settings> {
         let settings = Settings::load(&self.sources())?;
         privileges::give_up(&settings, missing, self.command_line);

@@ -95,8 +95,8 @@ fn renew(settings: &Settings, report: Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Renames what there is of a CA, to names that nobody has: what was set aside before stays. After an
-/// interruption, which a start reports as a CA of one file, this goes on when it is run again.
+/// Renames what there is of a CA, to names that nobody has: what was set aside before stays. After
+/// an interruption, which a start reports as a CA of one file, this goes on when it is run again.
 fn set_aside(directory: &Path, now: SystemTime) -> anyhow::Result<Vec<PathBuf>> {
     let secs = UnixSeconds::from(now).0;
     let pair = |suffix: u64| FILES.map(|name| directory.join(format!("{name}.{suffix}")));

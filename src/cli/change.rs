@@ -42,7 +42,8 @@ impl Change {
     }
 }
 
-/// Does it to one image after the other; those that it can't be done to are told, and keep no other.
+/// Does it to one image after the other; those that it can't be done to are told, and keep no
+/// other.
 async fn change_each(
     site: &Site,
     change: Change,

@@ -35,8 +35,8 @@ fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says whether the configuration is valid: one that is not has never become settings. What is wrong
-/// with it stays the caller's to tell; as JSON it is told here, too.
+/// Says whether the configuration is valid: one that is not has never become settings. What is
+/// wrong with it stays the caller's to tell; as JSON it is told here, too.
 fn check(loaded: anyhow::Result<Settings>, report: Report) -> anyhow::Result<()> {
     unless_closed(tell(loaded.as_ref().err(), report))?;
     loaded.map(drop)

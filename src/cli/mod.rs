@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand.
 //!
-//! Each subcommand's file has its `command()`, which says how it is called, and its `run`. What they
-//! share:
+//! Each subcommand's file has its `command()`, which says how it is called, and its `run`. What
+//! they share:
 //!
 //! - `arguments`: the arguments that several take, and how they are read
 //! - `privileges`: from root to nobody in particular

@@ -11,8 +11,8 @@ pub(super) enum Report {
     Json,
 }
 
-/// Whoever closes our standard output (`entrepot ls | head -1`) has read what they wanted: that is no
-/// failure, and nobody is there to be told more.
+/// Whoever closes our standard output (`entrepot ls | head -1`) has read what they wanted: that is
+/// no failure, and nobody is there to be told more.
 pub(super) fn unless_closed(told: anyhow::Result<()>) -> anyhow::Result<()> {
     match told {
         Err(error) if is_closed_output(&error) => Ok(()),

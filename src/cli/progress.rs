@@ -27,8 +27,8 @@ impl ProgressLine {
         Self { shown: Instant::now(), is_terminal: io::stderr().is_terminal(), is_drawn: false }
     }
 
-    /// Shows one of these if it is time to: on a terminal what replaces the line, elsewhere a line of
-    /// its own, if there is to be any.
+    /// Shows one of these if it is time to: on a terminal what replaces the line, elsewhere a line
+    /// of its own, if there is to be any.
     pub(super) fn show(
         &mut self,
         drawn: impl FnOnce() -> String,

@@ -1,8 +1,8 @@
 //! SIGHUP: the configuration is read again, from where it was read at the start.
 //!
-//! What decides on a request is replaced while requests are served. What is built once (sockets, the
-//! store, the way to upstreams) stays as it is, and the log names what wants a restart. A configuration
-//! that is not valid changes nothing.
+//! What decides on a request is replaced while requests are served. What is built once (sockets,
+//! the store, the way to upstreams) stays as it is, and the log names what wants a restart. A
+//! configuration that is not valid changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -30,8 +30,8 @@ const AT_ONCE: [&str; 8] = [
 pub(super) struct Reload {
     pub(super) sources: Sources,
     pub(super) volume: Volume,
-    /// The configuration of the start, as it is shown: what takes effect at the next one is compared
-    /// with it, and stays as it is there.
+    /// The configuration of the start, as it is shown: what takes effect at the next one is
+    /// compared with it, and stays as it is there.
     pub(super) started: Value,
 }
 
@@ -103,8 +103,8 @@ fn keep(started: &Value, after: &mut Value, key: &str) -> bool {
     true
 }
 
-/// Shows which `[[registry]]` entries there are, and their proxies, as they were; which of the two has
-/// changed. The rest of an entry takes effect at once.
+/// Shows which `[[registry]]` entries there are, and their proxies, as they were; which of the two
+/// has changed. The rest of an entry takes effect at once.
 fn keep_registries(started: &Value, after: &mut Value) -> Vec<&'static str> {
     let (before, now) = (ways(started), ways(after));
     let is_led = |(_, proxy): &(&String, &Option<Value>)| proxy.is_some();

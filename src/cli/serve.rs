@@ -23,8 +23,8 @@ pub(super) fn command() -> Command {
     arguments::with_settings(Command::new("serve").about("Run the proxy"))
 }
 
-/// Runs the proxy until SIGTERM or SIGINT, and drains it; a second signal ends it at once. On SIGHUP
-/// the configuration is read again.
+/// Runs the proxy until SIGTERM or SIGINT, and drains it; a second signal ends it at once. On
+/// SIGHUP the configuration is read again.
 pub(super) fn run(given: Given<'_>) -> anyhow::Result<()> {
     let settings = given.settings(Missing::Made)?;
     let volume = crate::log::start(settings.log.clone());

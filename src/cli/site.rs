@@ -1,4 +1,5 @@
-//! Where a subcommand finds what is kept: in a proxy that runs, or in the store of one that does not.
+//! Where a subcommand finds what is kept: in a proxy that runs, or in the store of one that does
+//! not.
 
 use std::path::Path;
 

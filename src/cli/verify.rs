@@ -27,8 +27,8 @@ pub(super) fn command() -> Command {
         .arg(arguments::server())
 }
 
-/// Verifies the store. 0: it is sound; 1: damage was found and set aside, to be fetched again when it
-/// is next asked for. Whatever keeps it from being verified is an error.
+/// Verifies the store. 0: it is sound; 1: damage was found and set aside, to be fetched again when
+/// it is next asked for. Whatever keeps it from being verified is an error.
 pub(super) fn run(given: Given<'_>) -> anyhow::Result<ExitCode> {
     let settings = given.settings(Missing::Left)?;
     let findings = runtime::block_on(find(&settings, given.server()))?;

@@ -19,8 +19,8 @@ pub struct Removed {
 }
 
 impl Images {
-    /// Removes an image: its tag's record, and what no other image, pin or document needs. Who reads
-    /// any of it reads on. When it is next pulled it is a miss.
+    /// Removes an image: its tag's record, and what no other image, pin or document needs. Who
+    /// reads any of it reads on. When it is next pulled it is a miss.
     ///
     /// A proxy that runs has to forget the repository's records thereafter
     /// ([`Gateway::forget_records`](crate::gateway::Gateway::forget_records)).

@@ -45,7 +45,8 @@ pub struct Images {
 /// An image, as it is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
-    /// Its full name: `docker.io/library/alpine:3.20`, or with `@sha256:…` where no tag stands for it.
+    /// Its full name: `docker.io/library/alpine:3.20`, or with `@sha256:…` where no tag stands for
+    /// it.
     pub name: String,
     /// The manifest or index that the name stands for.
     pub digest: String,

@@ -238,7 +238,8 @@ pub(super) fn file_head(path: &str, size: u64) -> Vec<u8> {
     let mut head = Vec::new();
     let mut header = header(EntryType::Regular, size, 0o644);
     if header.set_path(path).is_err() {
-        // Longer than a header's field: the name comes as an entry of its own, and ends with a zero.
+        // Longer than a header's field: the name comes as an entry of its own, and ends with a
+        // zero.
         let mut long = self::header(EntryType::GNULongName, path.len() as u64 + 1, 0o644);
         finish(&mut long, "././@LongLink");
         head.extend_from_slice(long.as_bytes());

@@ -124,8 +124,8 @@ impl Listener {
 pub struct AccessRules(Arc<Shared>);
 
 impl AccessRules {
-    /// These rules hold for every connection and every request to the proxy from now on; tunnels that
-    /// are open stay open. Right passwords are checked again.
+    /// These rules hold for every connection and every request to the proxy from now on; tunnels
+    /// that are open stay open. Right passwords are checked again.
     pub fn replace(&self, options: access::AccessOptions) -> Result<(), BindError> {
         let tasks = self.0.services.tasks.clone();
         let access = Access::new(options, tasks).map_err(|_| BindError::Random)?;

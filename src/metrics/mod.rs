@@ -1,8 +1,9 @@
 //! What is counted, for `/metrics` and for the statistics of the admin API.
 //!
-//! Everything that is counted on a request's way is an atomic addition: no lock, no allocation (what
-//! is remembered of its end takes one short lock). Labels come from closed sets, or are names of registries, of which so many are told apart and no more. What others
-//! know already (the store, the gateway) is asked when somebody looks, by `admin::scrape`.
+//! Everything that is counted on a request's way is an atomic addition: no lock, no allocation
+//! (what is remembered of its end takes one short lock). Labels come from closed sets, or are names
+//! of registries, of which so many are told apart and no more. What others know already (the store,
+//! the gateway) is asked when somebody looks, by `admin::scrape`.
 //!
 //! - `registries`: counters by registry
 //! - `recent`: the last requests, and what is asked for most

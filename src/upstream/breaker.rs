@@ -1,4 +1,5 @@
-//! Hosts that could not be reached: not asked again for some seconds, then by one request at a time.
+//! Hosts that could not be reached: not asked again for some seconds, then by one request at a
+//! time.
 //!
 //! A pull of an image asks dozens of times. Without this each would wait for the same silence.
 
@@ -16,7 +17,8 @@ use super::error::UpstreamError;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// And no longer than this: a registry that is back is soon found.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Questions in a row that a host leaves unanswered before it counts as unreachable: one may be hard.
+/// Questions in a row that a host leaves unanswered before it counts as unreachable: one may be
+/// hard.
 const SILENCES: u32 = 3;
 /// How long a host that nobody asks any more counts as unreachable once it might be tried again.
 const STILL: Duration = Duration::from_mins(1);

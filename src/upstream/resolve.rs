@@ -1,8 +1,8 @@
 //! Names to addresses.
 //!
 //! Nothing is kept: the system's resolver has its own memory, and a failure that is remembered
-//! here would outlive its cause. What runs is shared: getaddrinfo(3) can't be called off, and a name
-//! whose servers are silent would else take a thread for each request that gave up on it.
+//! here would outlive its cause. What runs is shared: getaddrinfo(3) can't be called off, and a
+//! name whose servers are silent would else take a thread for each request that gave up on it.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -87,7 +87,7 @@ fn is_fresh(tag: &TagState) -> bool {
     tag.age < tag.ttl
 }
 
-/// The same for people, the conclusion first.
+/// The explanation for people, the conclusion first.
 fn words(image: &ImageName, is_intercepted: bool, known: &Explanation) -> Vec<String> {
     let registry = &image.registry;
     if !is_intercepted {

@@ -58,8 +58,8 @@ pub(super) async fn unpin(services: &AdminServices, name: &str) -> Result<Value,
     Ok(json!(services.images.find(&name).await.map_err(refusal)?))
 }
 
-/// The name in a path. It has a tag or a digest: what is removed should be said, and so `/pin` behind
-/// it can be no part of it.
+/// The name in a path. It has a tag or a digest: what is removed should be said, and so `/pin`
+/// behind it can be no part of it.
 pub(super) fn full_name(text: &str) -> Result<ImageName, ApiRefusal> {
     // A path may hold all of these as they are, and some escape them all the same.
     let escapes = [("%2F", "/"), ("%2f", "/"), ("%3A", ":"), ("%3a", ":"), ("%40", "@")];

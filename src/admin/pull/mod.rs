@@ -71,8 +71,8 @@ struct WantedObjects {
 }
 
 impl Pull<'_> {
-    /// Brings the image in. Whoever drops this waits no longer: what has begun goes on to its end, and
-    /// what has not is not begun.
+    /// Brings the image in. Whoever drops this waits no longer: what has begun goes on to its end,
+    /// and what has not is not begun.
     pub(super) async fn run(&self) -> Result<PullSummary, Failure> {
         let image = &self.wanted.image;
         if !self.policy.intercepts(&image.authority) {

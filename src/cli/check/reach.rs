@@ -23,8 +23,8 @@ const USUAL: &str = "registry-1.docker.io:443";
 /// What is said of a registry where none may be contacted: that is wanted, and nothing is wrong.
 const UNASKED: &str = "not asked: offline = true";
 
-/// Asks every registry that the configuration names, at once: DNS, connection, TLS, an answer. Where
-/// it names none, Docker Hub is the one.
+/// Asks every registry that the configuration names, at once: DNS, connection, TLS, an answer.
+/// Where it names none, Docker Hub is the one.
 pub(super) fn registries(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
     let named = settings.upstream.exemptions.registries.iter().filter_map(HostPattern::exact);
     let led = settings.upstream.connect_to.iter().filter_map(ConnectTo::asked);

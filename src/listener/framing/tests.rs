@@ -103,8 +103,8 @@ struct Message {
     body: Vec<u8>,
 }
 
-/// The same rules over all bytes at once, without a state: what came whole, and whether another
-/// head had come whole behind that.
+/// The rules of framing over all bytes at once, without a state: what came whole, and whether
+/// another head had come whole behind that.
 fn slowly(mut bytes: &[u8]) -> (Vec<Message>, u64) {
     let mut messages = Vec::new();
     loop {
