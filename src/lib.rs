@@ -7,6 +7,7 @@
 //! Imports point one way, down this list; nothing imports upward (`docs/architecture.md`):
 //!
 //! - `cli`: one file a subcommand
+//! - `app`: a proxy that is put together from its settings
 //! - `config`: layers of sources to valid settings
 //! - `admin`: the proxy's own pages, the admin listener
 //! - `images`: what is kept, as images
@@ -20,6 +21,7 @@
 //! - the crates `entrepot-cache`, `entrepot-oci` (the protocol's vocabulary) and `entrepot-ca`
 
 pub mod admin;
+pub mod app;
 pub mod cli;
 mod collapse;
 pub mod config;

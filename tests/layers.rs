@@ -26,8 +26,8 @@ const HOUSE: [Floors; 12] = [
         directory: "src",
         root: "src",
         rooms: &[
-            "main", "mod", "cli", "config", "admin", "images", "listener", "gateway", "registry",
-            "upstream", "metrics", "log", "collapse",
+            "main", "mod", "cli", "app", "config", "admin", "images", "listener", "gateway",
+            "registry", "upstream", "metrics", "log", "collapse",
         ],
         exceptions: &[],
     },

@@ -15,27 +15,12 @@ use crate::directory::{CaDirectory, Contents};
 use crate::error::{AuthorityError, LeafError};
 use crate::fingerprint::Fingerprint;
 use crate::host::Host;
-use crate::key::{self, Passphrase};
+use crate::key;
 use crate::leaf::Leaves;
 use crate::mint::{self, Minter};
+use crate::options::Options;
 use crate::pair::{self, Outcome};
 use crate::root;
-
-/// How to open an authority. The default has no host name, no constraints, no passphrase and the
-/// system's clock.
-#[derive(Clone, Default)]
-pub struct Options {
-    /// The name of this machine, for the name of a new root.
-    pub host_name: String,
-    /// What a new root is limited to. An existing CA keeps its own constraints, whatever stands
-    /// here.
-    pub constraints: Option<Constraints>,
-    /// The passphrase of an encrypted `ca.key`. That of docker-registry-proxy's is tried without
-    /// being given.
-    pub passphrase: Option<Passphrase>,
-    /// Where the time comes from.
-    pub clock: Clock,
-}
 
 /// Whether this call made the CA.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

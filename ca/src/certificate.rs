@@ -8,8 +8,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
 use x509_parser::prelude::FromDer as _;
 
-use crate::constraints::{Constraints, OutsideConstraints};
-use crate::error::AuthorityError;
+use crate::constraints::Constraints;
+use crate::error::{AuthorityError, OutsideConstraints};
 use crate::fingerprint::Fingerprint;
 use crate::host::Host;
 use crate::validity::{Moment, Validity, minute};

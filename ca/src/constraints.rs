@@ -7,6 +7,7 @@ use rcgen::{GeneralSubtree, NameConstraints};
 use rustls_pki_types::DnsName;
 use x509_parser::extensions::{self, GeneralName};
 
+use crate::error::OutsideConstraints;
 use crate::host::Host;
 use crate::ip_block::IpBlock;
 
@@ -34,22 +35,6 @@ pub enum ConstraintsError {
     /// Not a DNS name.
     #[error("{0:?} is not a DNS name, so not a suffix of one")]
     Suffix(String),
-}
-
-/// The CA must not sign for the name; a client would refuse the leaf.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the CA can't sign for {host}: it is constrained to {constraints}")]
-pub struct OutsideConstraints {
-    host: String,
-    constraints: String,
-}
-
-impl OutsideConstraints {
-    /// The name that was asked for, in lower case.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
-    }
 }
 
 impl Constraints {

@@ -4,7 +4,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::constraints::OutsideConstraints;
 use crate::key::KeyError;
 
 /// Why an authority could not be created or loaded. Every message names the file and, where there
@@ -173,6 +172,22 @@ pub enum AuthorityError {
     /// A first leaf, signed to try the CA, failed.
     #[error("the CA can't sign")]
     Trial(#[source] LeafError),
+}
+
+/// The CA must not sign for the name; a client would refuse the leaf.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the CA can't sign for {host}: it is constrained to {constraints}")]
+pub struct OutsideConstraints {
+    pub(crate) host: String,
+    pub(crate) constraints: String,
+}
+
+impl OutsideConstraints {
+    /// The name that was asked for, in lower case.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
 }
 
 /// Why there is no leaf for a name.

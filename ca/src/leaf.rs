@@ -84,8 +84,8 @@ mod tests {
     use time::Duration;
 
     use super::*;
-    use crate::authority::Options;
     use crate::certificate::Chain;
+    use crate::options::Options;
     use crate::{key, root};
 
     fn leaves() -> (Leaves, OffsetDateTime) {

@@ -14,6 +14,7 @@
 //! | `key.rs`, `legacy.rs` | every form of `ca.key`, encrypted ones included |
 //! | `constraints.rs`, `ip_block.rs` | name constraints: written into a root, read from any CA |
 //! | `leaf.rs`, `mint.rs` | the cache of leaves; one leaf |
+//! | `options.rs` | how an authority is opened |
 //! | `host.rs`, `fingerprint.rs`, `hex.rs`, `clock.rs`, `error.rs` | the vocabulary |
 //!
 //! Invariants: the CA key leaves its file only for this process's memory, and no type here prints
@@ -34,13 +35,15 @@ mod key;
 mod leaf;
 mod legacy;
 mod mint;
+mod options;
 mod pair;
 mod root;
 mod validity;
 
-pub use authority::{Authority, Options, Origin};
+pub use authority::{Authority, Origin};
 pub use clock::{Clock, ManualClock};
-pub use constraints::{Constraints, ConstraintsError, OutsideConstraints};
-pub use error::{AuthorityError, LeafError};
+pub use constraints::{Constraints, ConstraintsError};
+pub use error::{AuthorityError, LeafError, OutsideConstraints};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use key::{KeyError, Passphrase};
+pub use options::Options;

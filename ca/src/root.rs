@@ -5,10 +5,10 @@ use rcgen::{
 };
 use time::{Duration, OffsetDateTime};
 
-use crate::authority::Options;
 use crate::constraints::Constraints;
 use crate::error::AuthorityError;
 use crate::mint::random_serial;
+use crate::options::Options;
 use crate::validity::Validity;
 
 /// Long enough that nobody meets the renewal by surprise in a machine's life; the certificate names

@@ -1,6 +1,7 @@
 //! The first start: many at once end with one CA, and its files are the owner's only, whatever the
 //! umask.
 #![cfg(test)]
+#![expect(clippy::disallowed_methods, reason = "it is told by its environment what to be")]
 
 mod common;
 

@@ -1,8 +1,8 @@
 //! `GET /api/v1/events`: what changes, as it changes (server-sent events, HTML Standard §9.2).
 //!
-//! Every watcher has a task that looks once a second and sends what is other than it was. It holds a
-//! message or two for one that is slow; such a one misses steps, never the state itself, and is sent
-//! away when it has taken nothing for a minute.
+//! Every watcher has a task that looks once a second and sends what is other than it was. It holds
+//! a message or two for one that is slow; such a one misses steps, never the state itself, and is
+//! sent away when it has taken nothing for a minute.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::Services;
+use super::AdminServices;
 use super::api::{reports, watching};
 use super::body::AdminBody;
 use super::pages::refused;
@@ -39,8 +39,8 @@ impl Default for Audience {
 }
 
 /// The stream. It ends with the shutdown.
-pub(super) fn stream(services: &Arc<Services>) -> Response<AdminBody> {
-    let Ok(place) = services.audience.0.clone().try_acquire_owned() else {
+pub(super) fn stream(services: &Arc<AdminServices>) -> Response<AdminBody> {
+    let Ok(place) = services.queues.audience.0.clone().try_acquire_owned() else {
         let reason = "too many are watching already";
         return refused(StatusCode::SERVICE_UNAVAILABLE, reason).map(Into::into);
     };
@@ -61,7 +61,7 @@ pub(super) fn stream(services: &Arc<Services>) -> Response<AdminBody> {
     response
 }
 
-async fn tell(services: &Services, messages: &mpsc::Sender<Bytes>) {
+async fn tell(services: &AdminServices, messages: &mpsc::Sender<Bytes>) {
     let mut told = Told::default();
     let mut refused = 0;
     let mut ticks = tokio::time::interval(TICK);
@@ -93,7 +93,7 @@ struct News {
 }
 
 impl Told {
-    fn news(&self, services: &Services) -> News {
+    fn news(&self, services: &AdminServices) -> News {
         let (mut told, mut message) = (self.clone(), String::new());
         let documents = [
             ("stats", reports::stats(services)),

@@ -19,19 +19,19 @@ pub(super) struct Front<'a> {
 }
 
 /// A heading, what there is to say, and what there is to copy.
-struct Part {
+struct Section {
     heading: &'static str,
     words: &'static str,
     lines: Vec<String>,
 }
 
 impl Front<'_> {
-    fn parts(&self) -> Vec<Part> {
+    fn parts(&self) -> Vec<Section> {
         let clients = Client::ALL.into_iter().map(|client| {
             let (heading, words) = described(client);
-            Part { heading, words, lines: vec![self.set_up(client)] }
+            Section { heading, words, lines: vec![self.set_up(client)] }
         });
-        let first = Part {
+        let first = Section {
             heading: "The certificate of its CA",
             words: "Every client of the proxy must trust it: /ca.crt. Its SHA-256 fingerprint is below; \
                     compare it with what `entrepot ca show` prints on the proxy's own machine.",
@@ -39,7 +39,7 @@ impl Front<'_> {
         };
         let (address, undo) = (self.address, Client::Systemd.name());
         let last = [
-            Part {
+            Section {
                 heading: "Anything else",
                 words: "Trust the certificate and set the variable. Private networks are best left out.",
                 lines: vec![
@@ -48,14 +48,14 @@ impl Front<'_> {
                         .to_owned(),
                 ],
             },
-            Part {
+            Section {
                 heading: "Without a proxy or a certificate",
                 words: "The same port is a mirror of every registry that the proxy knows, for public \
                         images: http://… in the settings of an engine. With `--mirror` the scripts \
                         for containerd, k3s and Podman write those.",
                 lines: vec![format!("{} -s -- --mirror", self.set_up(Client::Containerd))],
             },
-            Part {
+            Section {
                 heading: "To undo it",
                 words: "Each script takes back what it has done.",
                 lines: vec![format!("curl -fsS '{address}/setup/{undo}?undo' | sudo sh")],
@@ -73,7 +73,7 @@ impl Front<'_> {
     /// For a terminal.
     pub(super) fn text(&self) -> String {
         let mut page = format!("{TITLE}\n\n{}\n", wrapped(ABOUT));
-        for Part { heading, words, lines } in self.parts() {
+        for Section { heading, words, lines } in self.parts() {
             let _ =
                 write!(page, "\n{heading}\n{}\n{}\n\n", "-".repeat(heading.len()), wrapped(words));
             for line in lines {
@@ -90,7 +90,7 @@ impl Front<'_> {
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <title>{TITLE}</title>\n<style>\n{STYLE}</style>\n<h1>{TITLE}</h1>\n<p>{ABOUT}</p>\n"
         );
-        for Part { heading, words, lines } in self.parts() {
+        for Section { heading, words, lines } in self.parts() {
             let words = marked_up(words);
             let lines: Vec<_> = lines.iter().map(|line| escaped(line)).collect();
             let lines = lines.join("\n");

@@ -1,9 +1,10 @@
 //! How it went, minute by minute, since the process began or for a day.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -67,28 +68,24 @@ impl History {
 
     /// The points, oldest first; the last one is that of the minute under way.
     pub(super) fn points(&self) -> Vec<Point> {
-        let past = self.lock();
+        let past = self.past.lock();
         past.points.iter().copied().chain([past.point(&self.metrics.summary())]).collect()
     }
 
     /// The minute under way.
     pub(super) fn now(&self) -> Point {
-        self.lock().point(&self.metrics.summary())
+        self.past.lock().point(&self.metrics.summary())
     }
 
     fn turn(&self) {
         let summary = self.metrics.summary();
-        let mut past = self.lock();
+        let mut past = self.past.lock();
         let point = past.point(&summary);
         if past.points.len() >= MOST {
             past.points.pop_front();
         }
         past.points.push_back(point);
         (past.before, past.since) = (summary, SystemTime::now());
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Past> {
-        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,6 +106,8 @@ impl Past {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::task::TaskTracker;
+
     use super::*;
     use crate::log::Outcome;
 
@@ -136,7 +135,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_minute_makes_a_point_until_the_shutdown() {
         let (history, shutdown) = (History::new(Metrics::default()), CancellationToken::new());
-        let keeping = tokio::spawn(history.clone().keep(shutdown.clone()));
+        let keeping = TaskTracker::new().spawn(history.clone().keep(shutdown.clone()));
         tokio::time::sleep(STEP * 3 + STEP / 2).await;
         assert_eq!(history.points().len(), 4);
         shutdown.cancel();

@@ -44,15 +44,11 @@ use crate::metrics::Metrics;
 use guard::Guard;
 
 /// What the admin listener tells of.
-pub struct Services {
+pub struct AdminServices {
     /// What is kept.
     pub store: Store,
-    /// The same, as images.
+    /// What is kept, as images.
     pub images: Images,
-    /// `max-size`.
-    pub max_size: Option<u64>,
-    /// `min-free`.
-    pub min_free: Option<u64>,
     /// What is left of the store's disk.
     pub free_space: FreeSpace,
     /// How it went, minute by minute.
@@ -61,8 +57,6 @@ pub struct Services {
     pub gateway: Gateway,
     /// What is counted.
     pub metrics: Metrics,
-    /// When the CA ends.
-    pub ca_expiry: SystemTime,
     /// What was configured and is in force, without secrets.
     pub config: ArcSwap<serde_json::Value>,
     /// Who may use the API.
@@ -71,25 +65,44 @@ pub struct Services {
     pub tasks: TaskTracker,
     /// Cancelled when the drain begins.
     pub shutdown: CancellationToken,
-    /// Who verifies.
-    pub turn: Turn,
-    /// Who watches.
+    /// Places for what is bounded.
+    pub queues: Queues,
+    /// What does not change while the proxy runs.
+    pub facts: Facts,
+}
+
+/// Places for what several operators may want at a time.
+#[derive(Default)]
+pub struct Queues {
+    /// Verifying.
+    pub verification: OneAtATime,
+    /// Importing.
+    pub imports: OneAtATime,
+    /// Pulling.
+    pub pulls: Room,
+    /// Watching.
     pub audience: Audience,
+}
+
+/// What is known from the start on and stays so.
+pub struct Facts {
+    /// `max-size`.
+    pub max_size: Option<u64>,
+    /// `min-free`.
+    pub min_free: Option<u64>,
+    /// Which hosts are registries.
+    pub policy: Policy,
+    /// When the CA ends.
+    pub ca_expiry: SystemTime,
     /// SHA-256 of the CA's certificate.
     pub ca_fingerprint: String,
     /// The proxy's URL, as clients reach it.
     pub proxy_url: String,
     /// The line to run on a client.
     pub set_up: String,
-    /// Which hosts are registries.
-    pub policy: Policy,
-    /// The room for pulls.
-    pub room: Room,
-    /// Who imports.
-    pub imports: Turn,
 }
 
-pub use api::{Room, Turn};
+pub use api::{OneAtATime, Room};
 pub use events::Audience;
 pub use free_space::FreeSpace;
 pub use history::History;

@@ -11,15 +11,15 @@ use http::{HeaderValue, Response, StatusCode, header};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::Services;
+use super::AdminServices;
 use super::pages::refused;
 use crate::gateway::ResponseBody;
 use crate::metrics::{Families, Flavour, exposed};
 
 /// The page, in the format that `accept` asks for.
-pub(super) fn page(services: &Arc<Services>, accept: Option<&str>) -> Response<ResponseBody> {
+pub(super) fn page(services: &Arc<AdminServices>, accept: Option<&str>) -> Response<ResponseBody> {
     let flavour = Flavour::accepted_by(accept);
-    let asked = Asked(services.clone());
+    let asked = LookedUp(services.clone());
     match exposed(vec![Box::new(services.metrics.clone()), Box::new(asked)], flavour) {
         Ok(page) => {
             let mut response = Response::new(ResponseBody::full(page));
@@ -33,15 +33,15 @@ pub(super) fn page(services: &Arc<Services>, accept: Option<&str>) -> Response<R
 }
 
 /// What is looked up rather than counted.
-struct Asked(Arc<Services>);
+struct LookedUp(Arc<AdminServices>);
 
-impl fmt::Debug for Asked {
+impl fmt::Debug for LookedUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Asked")
+        f.write_str("LookedUp")
     }
 }
 
-impl Collector for Asked {
+impl Collector for LookedUp {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut families = Families::new(&mut encoder);
         kept(&self.0, &mut families)?;
@@ -51,20 +51,20 @@ impl Collector for Asked {
         let help = "Downloads into the store that are under way.";
         families.gauge("entrepot_downloads_in_flight", help, downloads)?;
         let help = "When the CA ends, and with it every certificate that clients are shown.";
-        families.moment("entrepot_ca_expiry_timestamp_seconds", help, self.0.ca_expiry)
+        families.moment("entrepot_ca_expiry_timestamp_seconds", help, self.0.facts.ca_expiry)
     }
 }
 
-fn kept(services: &Services, families: &mut Families<'_, '_>) -> fmt::Result {
+fn kept(services: &AdminServices, families: &mut Families<'_, '_>) -> fmt::Result {
     let totals = services.store.totals();
     families.gauge("entrepot_store_objects", "Objects kept.", totals.objects)?;
     families.gauge("entrepot_store_bytes", "Bytes kept.", totals.bytes)?;
-    let most = services.max_size.unwrap_or_default();
+    let most = services.facts.max_size.unwrap_or_default();
     families.gauge("entrepot_store_max_bytes", "How many bytes may be kept; 0: any.", most)?;
     if let Some(free) = services.free_space.bytes() {
         families.gauge("entrepot_store_free_bytes", "Bytes that the disk has left.", free)?;
     }
-    let least = services.min_free.unwrap_or_default();
+    let least = services.facts.min_free.unwrap_or_default();
     let help = "How many bytes of the disk stay free.";
     families.gauge("entrepot_store_min_free_bytes", help, least)?;
     let (objects, bytes) = (totals.evicted_objects, totals.evicted_bytes);
@@ -74,7 +74,7 @@ fn kept(services: &Services, families: &mut Families<'_, '_>) -> fmt::Result {
     families.counter("entrepot_store_quarantined_objects", help, totals.quarantined_objects)
 }
 
-fn health(services: &Services, families: &mut Families<'_, '_>) -> fmt::Result {
+fn health(services: &AdminServices, families: &mut Families<'_, '_>) -> fmt::Result {
     let health = services.gateway.store_health();
     let help = "1 while downloads go past the store because its disk has failed one.";
     families.gauge("entrepot_store_troubled", help, health.is_troubled.into())?;
@@ -91,7 +91,7 @@ fn health(services: &Services, families: &mut Families<'_, '_>) -> fmt::Result {
 const MOST_REGISTRIES: usize = 100;
 
 /// What is known of the registries: their quotas, and which can't be reached.
-fn upstreams(services: &Services, families: &mut Families<'_, '_>) -> fmt::Result {
+fn upstreams(services: &AdminServices, families: &mut Families<'_, '_>) -> fmt::Result {
     let mut quotas = services.gateway.quotas();
     quotas.sort_by(|a, b| a.0.cmp(&b.0));
     quotas.truncate(MOST_REGISTRIES);

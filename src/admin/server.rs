@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::AdminBody;
 use super::guard::Ends;
 use super::pages::{not_found, only_get, refused, text};
-use super::{Services, api, page, scrape};
+use super::{AdminServices, api, page, scrape};
 use crate::gateway::ResponseBody;
 use crate::listener::http::{self as connection, Received};
 use crate::listener::idle::IdleStream;
@@ -45,7 +45,7 @@ impl AdminServer {
     }
 
     /// Serves for ever: while the proxy drains, probes are told so.
-    pub async fn run(self, services: Arc<Services>) {
+    pub async fn run(self, services: Arc<AdminServices>) {
         let places = Arc::new(Semaphore::new(MOST));
         while let Ok(place) = places.clone().acquire_owned().await {
             let Ok((stream, client)) = self.socket.accept().await else {
@@ -56,7 +56,10 @@ impl AdminServer {
             let Ok(own) = stream.local_addr() else { continue };
             let visitor = Visitor { services: services.clone(), ends: Ends { client, own } };
             if services.shutdown.is_cancelled() {
-                // Nobody waits for these, and a shutdown that has begun would end them at once.
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "a shutdown that has begun would end it at once, and waits for no probe"
+                )]
                 tokio::spawn(visitor.serve(stream, place, CancellationToken::new()));
             } else {
                 let shutdown = services.shutdown.clone();
@@ -68,7 +71,7 @@ impl AdminServer {
 
 /// One connection.
 struct Visitor {
-    services: Arc<Services>,
+    services: Arc<AdminServices>,
     ends: Ends,
 }
 
@@ -112,7 +115,8 @@ impl Visitor {
             return closing(refused(denial.status(), &denial.to_string())).map(Into::into);
         }
         let response = api::answer(&self.services, request).await;
-        // Hardly anybody reads a body: what follows it on the connection could be taken for a request.
+        // Hardly anybody reads a body: what follows it on the connection could be taken for a
+        // request.
         if has_body { closing(response) } else { response }
     }
 
@@ -134,7 +138,7 @@ impl Visitor {
 
 /// The process answers only once its store is open and its listeners are bound. Trouble with the
 /// store makes pulls slower and stops none; the shutdown does.
-fn ready(services: &Services) -> Response<ResponseBody> {
+fn ready(services: &AdminServices) -> Response<ResponseBody> {
     let is_ready = !services.shutdown.is_cancelled();
     let reasons = [
         (!is_ready, "draining: no new clients are taken"),

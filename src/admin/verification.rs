@@ -19,7 +19,7 @@ pub enum VerificationError {
 /// How far it is: objects and bytes looked at, of so many. Bytes are of sound objects; how many
 /// there are is a hint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct VerificationProgress {
     /// Objects looked at.
     pub objects: u64,
     /// Objects in all.
@@ -44,9 +44,9 @@ pub struct Findings {
 /// One line of what a running proxy tells of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Told {
+pub enum VerificationLine {
     /// Now and then.
-    Progress(Progress),
+    Progress(VerificationProgress),
     /// An object was set aside.
     Damaged(String),
     /// The last line, if all went well.
@@ -62,12 +62,16 @@ pub enum Told {
 pub async fn verify(
     store: &Store,
     pace: Pace,
-    mut tell: impl FnMut(Told),
+    mut tell: impl FnMut(VerificationLine),
 ) -> Result<Findings, VerificationError> {
     let digests = store.objects().await.map_err(VerificationError::List)?;
     let total_bytes = store.totals().bytes;
-    let mut progress =
-        Progress { objects: 0, total_objects: digests.len() as u64, bytes: 0, total_bytes };
+    let mut progress = VerificationProgress {
+        objects: 0,
+        total_objects: digests.len() as u64,
+        bytes: 0,
+        total_bytes,
+    };
     let mut damaged = Vec::new();
     for digest in digests {
         progress.objects += 1;
@@ -78,10 +82,10 @@ pub async fn verify(
                 tracing::warn!(%digest, ?verdict, "a damaged object is set aside");
                 set_aside(store, &digest).await?;
                 damaged.push(digest.to_string());
-                tell(Told::Damaged(digest.to_string()));
+                tell(VerificationLine::Damaged(digest.to_string()));
             }
         }
-        tell(Told::Progress(progress));
+        tell(VerificationLine::Progress(progress));
     }
     Ok(Findings { objects: progress.objects, sound_bytes: progress.bytes, damaged })
 }

@@ -43,7 +43,7 @@ pub(super) struct Api {
 }
 
 /// The body of a request: pieces as they come, none for most.
-pub(super) type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
+pub(super) type Upload = UnsyncBoxBody<Bytes, io::Error>;
 
 impl Api {
     /// The API of `server`, or of the proxy that this configuration is for.
@@ -79,7 +79,7 @@ impl Api {
         method: Method,
         path: &str,
         media_type: Option<&str>,
-        body: RequestBody,
+        body: Upload,
     ) -> anyhow::Result<Response<Incoming>> {
         let at = &self.at;
         anyhow::ensure!(path.len() <= LONGEST_PATH, "too much for one request: name fewer images");
@@ -94,7 +94,10 @@ impl Api {
         let stream =
             stream.map_err(anyhow::Error::from).and_then(|s| Ok(s?)).with_context(silent)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with the answer's body; what goes wrong with it shows there.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it ends with the answer's body, and what goes wrong shows there"
+        )]
         tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, at);
         if let Some(token) = &self.token {
@@ -138,20 +141,20 @@ fn server_at(url: &str) -> anyhow::Result<String> {
 }
 
 /// JSON lines as they come.
-pub(super) struct Lines<T> {
+pub(super) struct JsonLines<T> {
     body: Incoming,
     rest: Vec<u8>,
     line: PhantomData<T>,
 }
 
-impl<T: DeserializeOwned> Lines<T> {
+impl<T: DeserializeOwned> JsonLines<T> {
     /// Those of an answer.
     pub(super) fn new(response: Response<Incoming>) -> Self {
         Self { body: response.into_body(), rest: Vec::new(), line: PhantomData }
     }
 
-    /// The next; none at the end, be it that of the answer or of the connection. It waits as long as
-    /// the work takes: TCP tells when the other side is gone.
+    /// The next; none at the end, be it that of the answer or of the connection. It waits as long
+    /// as the work takes: TCP tells when the other side is gone.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<T>> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {

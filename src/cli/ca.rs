@@ -6,13 +6,18 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+use clap::Command;
 use entrepot_ca::Authority;
+use entrepot_oci::UnixSeconds;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{Report, privileges, serve};
+use super::arguments::{self, Given};
+use super::output::Report;
+use super::privileges::{self, Missing};
+use crate::app::certificates;
 use crate::config::Settings;
 
 /// What a CA consists of.
@@ -21,8 +26,26 @@ const FILES: [&str; 2] = ["ca.crt", "ca.key"];
 /// How many names are tried for the old one: more than anybody renews a CA in as many seconds.
 const TRIES: u64 = 1_000;
 
+pub(super) fn command() -> Command {
+    let show = Command::new("show").about("Show it, its fingerprint and its end");
+    let renew = Command::new("renew").about("Make a new one; every client must trust it");
+    let inner = [show, renew].map(|one| arguments::with_settings(one).arg(arguments::json()));
+    Command::new("ca")
+        .about("The certificate that clients trust")
+        .subcommand_required(true)
+        .subcommands(inner)
+}
+
+pub(super) fn run(given: Given<'_>) -> anyhow::Result<()> {
+    match given.subcommand() {
+        Some(("renew", given)) => renew(&given.settings(Missing::Made)?, given.report()),
+        Some((_, given)) => show(&given.settings(Missing::Left)?, given.report()),
+        None => Ok(()),
+    }
+}
+
 /// Shows the CA certificate, its fingerprint and when it ends; never makes one.
-pub(super) fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
+fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
     let authority = Authority::load(&settings.ca_dir, &entrepot_ca::Options::default())
         .with_context(|| format!("ca-dir {}", settings.ca_dir.display()))?;
     let date = |at| OffsetDateTime::from(at).date().to_string();
@@ -50,10 +73,10 @@ pub(super) fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
 ///
 /// Every client has to trust the new one; a proxy that runs goes on with the old one until it is
 /// started again.
-pub(super) fn renew(settings: &Settings, report: Report) -> anyhow::Result<()> {
+fn renew(settings: &Settings, report: Report) -> anyhow::Result<()> {
     privileges::become_owner(&settings.ca_dir)?;
     let aside = set_aside(&settings.ca_dir, SystemTime::now())?;
-    let authority = serve::certificates(settings)?;
+    let authority = certificates(settings)?;
     let sha256 = authority.fingerprint().to_string();
     let mut output = io::stdout().lock();
     match report {
@@ -72,10 +95,10 @@ pub(super) fn renew(settings: &Settings, report: Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Renames what there is of a CA, to names that nobody has: what was set aside before stays. After an
-/// interruption, which a start reports as a CA of one file, this goes on when it is run again.
+/// Renames what there is of a CA, to names that nobody has: what was set aside before stays. After
+/// an interruption, which a start reports as a CA of one file, this goes on when it is run again.
 fn set_aside(directory: &Path, now: SystemTime) -> anyhow::Result<Vec<PathBuf>> {
-    let secs = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let secs = UnixSeconds::from(now).0;
     let pair = |suffix: u64| FILES.map(|name| directory.join(format!("{name}.{suffix}")));
     let is_free =
         |names: &[PathBuf; 2]| names.iter().all(|name| fs::symlink_metadata(name).is_err());

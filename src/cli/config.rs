@@ -2,13 +2,31 @@
 
 use std::io::{self, Write as _};
 
+use clap::Command;
 use serde_json::{Value, json};
 
-use super::{Report, unless_closed};
+use super::arguments::{self, Given};
+use super::output::{Report, unless_closed};
+use super::privileges::Missing;
 use crate::config::{ConfigError, Settings};
 
+pub(super) fn command() -> Command {
+    let show = Command::new("show").about("Show every key, its value and where that comes from");
+    let check = Command::new("check").about("Say all that is wrong with it");
+    let inner = [show, check].map(|one| arguments::with_settings(one).arg(arguments::json()));
+    Command::new("config").about("What is configured").subcommand_required(true).subcommands(inner)
+}
+
+pub(super) fn run(given: Given<'_>) -> anyhow::Result<()> {
+    match given.subcommand() {
+        Some(("show", given)) => show(&given.settings(Missing::Left)?, given.report()),
+        Some((_, given)) => check(given.settings(Missing::Left), given.report()),
+        None => Ok(()),
+    }
+}
+
 /// Shows every key with its value and where that comes from; passwords are hidden.
-pub(super) fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
+fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
     let mut output = io::stdout().lock();
     match report {
         Report::Json => writeln!(output, "{}", settings.shown)?,
@@ -17,9 +35,9 @@ pub(super) fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says whether the configuration is valid: one that is not has never become settings. What is wrong
-/// with it stays the caller's to tell; as JSON it is told here, too.
-pub(super) fn check(loaded: anyhow::Result<Settings>, report: Report) -> anyhow::Result<()> {
+/// Says whether the configuration is valid: one that is not has never become settings. What is
+/// wrong with it stays the caller's to tell; as JSON it is told here, too.
+fn check(loaded: anyhow::Result<Settings>, report: Report) -> anyhow::Result<()> {
     unless_closed(tell(loaded.as_ref().err(), report))?;
     loaded.map(drop)
 }

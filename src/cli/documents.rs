@@ -1,9 +1,11 @@
-//! What is made from the command line's own description: completions for shells, the manual page.
+//! `entrepot completions`, `man`: what is made from the command line's own description.
 
 use std::io::{self, Write as _};
 
-use clap::Command;
+use clap::{Arg, Command};
 use clap_complete::Shell;
+
+use super::arguments::Given;
 
 /// What the exit codes of a subcommand mean, from 0 on.
 const CODES: [(&str, &[&str]); 3] = [
@@ -28,8 +30,20 @@ const CODES: [(&str, &[&str]); 3] = [
 /// Those of all others.
 const USUAL: &[&str] = &["done", "failed; standard error says why", "wrong usage"];
 
-/// Writes the completions of `shell`.
-pub(super) fn completions(mut command: Command, shell: Shell) -> anyhow::Result<()> {
+pub(super) fn commands() -> [Command; 2] {
+    let shell = Arg::new("shell").required(true).value_parser(clap::value_parser!(Shell));
+    [
+        Command::new("completions")
+            .about("Print what a shell needs to complete commands")
+            .arg(shell),
+        Command::new("man").about("Print the manual, in roff"),
+    ]
+}
+
+/// Writes the completions of the shell that is named.
+pub(super) fn completions(mut command: Command, given: Given<'_>) -> anyhow::Result<()> {
+    // clap requires one.
+    let Some(shell) = given.matches.get_one::<Shell>("shell").copied() else { return Ok(()) };
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "entrepot", &mut script);
     Ok(io::stdout().lock().write_all(&script)?)

@@ -14,8 +14,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
-use crate::config::Settings;
-use crate::config::settings::RunAs;
+use crate::config::{RunAs, Settings};
 
 /// What becomes of directories that are not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +25,8 @@ pub(super) enum Missing {
     Left,
 }
 
-/// As root with `run-as`: does not come back, unless that user can't be become, or could not use what
-/// is there (a secret that is mounted read-only, say). Then root it stays, which is told.
+/// As root with `run-as`: does not come back, unless that user can't be become, or could not use
+/// what is there (a secret that is mounted read-only, say). Then root it stays, which is told.
 pub(super) fn give_up(settings: &Settings, missing: Missing, arguments: &[OsString]) {
     let Some(run_as) = settings.run_as else { return };
     if !rustix::process::geteuid().is_root() {
@@ -50,9 +49,9 @@ pub(super) fn give_up(settings: &Settings, missing: Missing, arguments: &[OsStri
     );
 }
 
-/// As root, where `directory` is somebody else's: runs the program again as them, and comes back only
-/// with the reason why not. What root left there they could not use, and where they lead root by links
-/// is theirs to choose.
+/// As root, where `directory` is somebody else's: runs the program again as them, and comes back
+/// only with the reason why not. What root left there they could not use, and where they lead root
+/// by links is theirs to choose.
 pub(super) fn become_owner(directory: &Path) -> anyhow::Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     let Some(owner) = owner_of(directory).filter(|_| is_root) else { return Ok(()) };
@@ -80,8 +79,8 @@ fn hand_over(directory: &Path, user: RunAs) -> io::Result<()> {
     lchown(directory, Some(user.uid), Some(user.gid))
 }
 
-/// Makes a directory that is for nobody but its owner. Those above it are for all to go through: they
-/// stay root's.
+/// Makes a directory that is for nobody but its owner. Those above it are for all to go through:
+/// they stay root's.
 fn make(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());

@@ -1,19 +1,17 @@
 //! SIGHUP: the configuration is read again, from where it was read at the start.
 //!
-//! What decides on a request is replaced while requests are served. What is built once (sockets, the
-//! store, the way to upstreams) stays as it is, and the log names what wants a restart. A configuration
-//! that is not valid changes nothing.
+//! What decides on a request is replaced while requests are served. What is built once (sockets,
+//! the store, the way to upstreams) stays as it is, and the log names what wants a restart. A
+//! configuration that is not valid changes nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::serve::warn_of_credentials;
-use crate::admin;
+use super::credentials::warn_of_credentials;
+use crate::app::{RunningApp, waiting_for};
 use crate::config::keys::KEYS;
 use crate::config::{ConfigError, Settings, Sources};
-use crate::listener::AccessRules;
 use crate::log::Volume;
 
 /// The keys that take effect at once, beside `[[registry]]`.
@@ -27,31 +25,29 @@ const AT_ONCE: [&str; 8] = [
     "quota-floor",
     "tag-ttl",
 ];
-/// What can be replaced.
+
+/// Where the configuration was read, and what is replaced beside that of the proxy itself.
 pub(super) struct Reload {
     pub(super) sources: Sources,
     pub(super) volume: Volume,
-    pub(super) access: AccessRules,
-    pub(super) operators: Arc<admin::Services>,
-    /// The configuration of the start, as it is shown: what takes effect at the next one is compared
-    /// with it, and stays as it is there.
+    /// The configuration of the start, as it is shown: what takes effect at the next one is
+    /// compared with it, and stays as it is there.
     pub(super) started: Value,
 }
 
 impl Reload {
     /// Reads it and puts it into force, or says what is wrong with it.
-    pub(super) async fn run(&self) {
+    pub(super) async fn run(&self, running: &RunningApp) {
         let sources = self.sources.clone();
         match tokio::task::spawn_blocking(move || Settings::load(&sources)).await {
-            Ok(Ok(settings)) => self.put_into_force(settings),
+            Ok(Ok(settings)) => self.put_into_force(running, settings),
             Ok(Err(error)) => report(&error),
             Err(error) => tracing::error!(%error, "the configuration could not be read again"),
         }
     }
 
-    fn put_into_force(&self, settings: Settings) {
-        // The one step that can fail comes first.
-        if let Err(error) = self.access.replace(settings.listener.access.clone()) {
+    fn put_into_force(&self, running: &RunningApp, settings: Settings) {
+        if let Err(error) = running.reconfigure(&settings) {
             tracing::error!(%error, "the configuration stays as it was");
             return;
         }
@@ -59,11 +55,9 @@ impl Reload {
             tracing::warn!("{note}");
         }
         warn_of_credentials(&settings);
-        self.operators.gateway.reconfigure(settings.gateway);
-        self.operators.guard.replace_token(settings.admin_token);
         let is_heard = self.volume.set(settings.log.level);
         let (in_force, waiting) = merged(&self.started, settings.shown);
-        self.operators.config.store(Arc::new(in_force));
+        running.show(in_force);
         tracing::info!("the configuration was read again and is in force");
         if !is_heard {
             tracing::warn!("RUST_LOG is set: log-level has no effect");
@@ -95,14 +89,6 @@ fn merged(started: &Value, mut after: Value) -> (Value, Vec<&'static str>) {
     (waiting_for(after, &waiting), waiting)
 }
 
-/// A configuration as it is shown, with the keys that take effect at the next start.
-pub(super) fn waiting_for(mut shown: Value, keys: &[&str]) -> Value {
-    if let Some(document) = shown.as_object_mut() {
-        document.insert("waiting_for_restart".to_owned(), json!(keys));
-    }
-    shown
-}
-
 /// Shows a key as it was, if it has changed; whether it has.
 fn keep(started: &Value, after: &mut Value, key: &str) -> bool {
     let shown = |document: &Value| document.get("keys")?.get(key).cloned();
@@ -117,8 +103,8 @@ fn keep(started: &Value, after: &mut Value, key: &str) -> bool {
     true
 }
 
-/// Shows which `[[registry]]` entries there are, and their proxies, as they were; which of the two has
-/// changed. The rest of an entry takes effect at once.
+/// Shows which `[[registry]]` entries there are, and their proxies, as they were; which of the two
+/// has changed. The rest of an entry takes effect at once.
 fn keep_registries(started: &Value, after: &mut Value) -> Vec<&'static str> {
     let (before, now) = (ways(started), ways(after));
     let is_led = |(_, proxy): &(&String, &Option<Value>)| proxy.is_some();

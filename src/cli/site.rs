@@ -1,4 +1,5 @@
-//! Where a subcommand finds what is kept: in a proxy that runs, or in the store of one that does not.
+//! Where a subcommand finds what is kept: in a proxy that runs, or in the store of one that does
+//! not.
 
 use std::path::Path;
 
@@ -51,6 +52,13 @@ impl Site {
                 Ok(Self::Running(Api::of_holder(settings, &locked)?))
             }
             Err(error) => Err(error).with_context(|| place(&settings.store.dir)),
+        }
+    }
+
+    /// Closes the store.
+    pub(super) async fn close(self) {
+        if let Self::Stopped(store) = self {
+            store.close().await;
         }
     }
 }

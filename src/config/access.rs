@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::error::Place;
 use super::reader::Reader;
-use crate::listener::access::{Htpasswd, Options};
+use crate::listener::access::{AccessOptions, Htpasswd};
 
 /// The options; what is wrong in the file of users is reported by its own lines. Blocking.
-pub(super) fn options(reader: &mut Reader) -> Options {
+pub(super) fn options(reader: &mut Reader) -> AccessOptions {
     let path: Option<PathBuf> = reader.get("access.htpasswd");
     let path = path.map(|path| reader.beside("access.htpasswd", path));
     let users = path.and_then(|path| users(reader, &path));
-    Options { clients: reader.get("access.clients").unwrap_or_default(), users }
+    AccessOptions { clients: reader.get("access.clients").unwrap_or_default(), users }
 }
 
 fn users(reader: &mut Reader, path: &Path) -> Option<Htpasswd> {

@@ -1,4 +1,6 @@
-//! The keys there are.
+//! The keys there are, with their defaults.
+
+use self::Default::{Nothing, Unsaid, Value, Words};
 
 /// A key of the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -7,77 +9,120 @@ pub struct Key {
     pub name: &'static str,
     /// Whether it takes several values (separated by commas outside the file).
     pub is_list: bool,
+    /// What it has where nobody sets it.
+    pub default: Default,
+    /// What it is for, in words.
+    pub about: &'static str,
+}
+
+/// What a key has where nobody sets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Default {
+    /// This, as it would be given; of a list, each after a comma and a space.
+    Value(&'static str),
+    /// What these words say: it depends on the machine, or is no value that could be given.
+    Words(&'static str),
+    /// Nothing.
+    Nothing,
+    /// Nothing that needs to be said, or what `about` says.
+    Unsaid,
+}
+
+impl Key {
+    /// The key of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
     /// What `--help` says of it.
-    pub help: &'static str,
+    #[must_use]
+    pub fn help(&self) -> String {
+        let about = self.about;
+        match self.default {
+            Value(text) | Words(text) => format!("{about} [default: {text}]"),
+            Nothing => format!("{about} [default: none]"),
+            Unsaid => about.to_owned(),
+        }
+    }
 }
 
-const fn one(name: &'static str, help: &'static str) -> Key {
-    Key { name, is_list: false, help }
+const fn one(name: &'static str, default: Default, about: &'static str) -> Key {
+    Key { name, is_list: false, default, about }
 }
 
-const fn many(name: &'static str, help: &'static str) -> Key {
-    Key { name, is_list: true, help }
+const fn many(name: &'static str, default: Default, about: &'static str) -> Key {
+    Key { name, is_list: true, default, about }
 }
 
 /// Every key outside `[[registry]]`.
 pub const KEYS: &[Key] = &[
-    many("listen", "Addresses of the proxy [default: 0.0.0.0:3128, [::]:3128]"),
-    one("admin-listen", "Address of the admin listener [default: 127.0.0.1:3129]"),
+    many("listen", Value("0.0.0.0:3128, [::]:3128"), "Addresses of the proxy"),
+    one("admin-listen", Value("127.0.0.1:3129"), "Address of the admin listener"),
     one(
         "admin-token-file",
-        "A file with the token that opens the admin API to other machines [default: none]",
+        Nothing,
+        "A file with the token that opens the admin API to other machines",
     ),
     one(
         "external-url",
+        Unsaid,
         "How clients reach the proxy, for set-up scripts, e.g. http://proxy.corp:3128",
     ),
     one(
         "data-dir",
-        "Where everything is kept [default: $STATE_DIRECTORY, as root /var/lib/entrepot, else $XDG_DATA_HOME/entrepot]",
+        Words("$STATE_DIRECTORY, as root /var/lib/entrepot, else $XDG_DATA_HOME/entrepot"),
+        "Where everything is kept",
     ),
-    one("ca-dir", "Where the CA lies [default: ca in data-dir]"),
-    one("cache-dir", "Where the store lies [default: cache in data-dir]"),
-    one("max-size", "How many bytes are kept at most [default: 32GiB]"),
-    one("min-free", "How many bytes of the file system stay free [default: 1GiB]"),
-    one("max-idle", "After how long without use something goes [default: 60d]"),
+    one("ca-dir", Words("ca in data-dir"), "Where the CA lies"),
+    one("cache-dir", Words("cache in data-dir"), "Where the store lies"),
+    one("max-size", Value("32GiB"), "How many bytes are kept at most"),
+    one("min-free", Value("1GiB"), "How many bytes of the file system stay free"),
+    one("max-idle", Value("60d"), "After how long without use something goes"),
     one(
         "ca-constrain",
-        "Make a new CA that can only vouch for the intercepted hosts [default: false]",
+        Value("false"),
+        "Make a new CA that can only vouch for the intercepted hosts",
     ),
-    one("tag-ttl", "How long a tag is served without asking the registry [default: 0s]"),
-    one("offline", "Never contact a registry [default: false]"),
-    one("keep-deleted", "Go on serving a tag that the registry has deleted [default: false]"),
-    one("quota-floor", "How many pulls of a registry's quota are left alone [default: 5]"),
+    one("tag-ttl", Value("0s"), "How long a tag is served without asking the registry"),
+    one("offline", Value("false"), "Never contact a registry"),
+    one("keep-deleted", Value("false"), "Go on serving a tag that the registry has deleted"),
+    // Enough for an image that is not held at all.
+    one("quota-floor", Value("5"), "How many pulls of a registry's quota are left alone"),
     one(
         "run-as",
-        "As root: the user to become, UID[:GID], unless cache-dir is somebody else's [default: root]",
+        Words("root"),
+        "As root: the user to become, UID[:GID], unless cache-dir is somebody else's",
     ),
-    many("intercept", "Registries to cache, instead of the built-in list; * is allowed"),
-    many("intercept-also", "Registries to cache beside that list"),
-    one("tunnel", "Other hosts: public (addresses, usual port), any, none [default: public]"),
-    one("push", "Pushes: client (relayed under the client's credential), deny [default: client]"),
-    one("log", "Log format: text, json [default: text]"),
-    one("log-level", "How much is logged: error, warn, info, debug, trace [default: info]"),
-    many("access.clients", "Networks whose clients may use the proxy [default: all]"),
-    one("access.htpasswd", "A file of users (bcrypt), who are asked for their passwords"),
+    many("intercept", Unsaid, "Registries to cache, instead of the built-in list; * is allowed"),
+    many("intercept-also", Unsaid, "Registries to cache beside that list"),
+    one("tunnel", Value("public"), "Other hosts: public (addresses, usual port), any, none"),
+    one("push", Value("client"), "Pushes: client (relayed under the client's credential), deny"),
+    one("log", Value("text"), "Log format: text, json"),
+    one("log-level", Value("info"), "How much is logged: error, warn, info, debug, trace"),
+    many("access.clients", Words("all"), "Networks whose clients may use the proxy"),
+    one("access.htpasswd", Unsaid, "A file of users (bcrypt), who are asked for their passwords"),
     many(
         "upstream.connect-to",
+        Unsaid,
         "HOST1:PORT1:HOST2:PORT2, as for curl; may lead to a private address",
     ),
-    many("upstream.ca-files", "PEM files of CAs to trust beside the system's"),
+    many("upstream.ca-files", Unsaid, "PEM files of CAs to trust beside the system's"),
     one(
         "upstream.certs-dir",
+        Unsaid,
         "Certificates per host, as in /etc/docker/certs.d: HOST[:PORT]/*.crt, NAME.cert, NAME.key",
     ),
     one(
         "upstream.proxy",
-        "The proxy to reach upstreams through, or direct [default: HTTPS_PROXY, HTTP_PROXY]",
+        Words("HTTPS_PROXY, HTTP_PROXY"),
+        "The proxy to reach upstreams through, or direct",
     ),
-    many("upstream.no-proxy", "Hosts to reach without it [default: NO_PROXY]"),
-    one("upstream.ipv6", "Whether IPv6 addresses of upstreams are used [default: true]"),
-    one("upstream.connect-timeout", "For reaching an upstream [default: 10s]"),
-    one("upstream.header-timeout", "For an upstream's answer to begin [default: 30s]"),
-    one("upstream.idle-timeout", "For the longest silence within an answer [default: 60s]"),
+    many("upstream.no-proxy", Words("NO_PROXY"), "Hosts to reach without it"),
+    one("upstream.ipv6", Value("true"), "Whether IPv6 addresses of upstreams are used"),
+    one("upstream.connect-timeout", Value("10s"), "For reaching an upstream"),
+    one("upstream.header-timeout", Value("30s"), "For an upstream's answer to begin"),
+    one("upstream.idle-timeout", Value("60s"), "For the longest silence within an answer"),
 ];
 
 /// The keys of a `[[registry]]` entry.

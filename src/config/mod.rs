@@ -1,17 +1,19 @@
 //! From flags, environment and file to valid settings.
 //!
 //! Nothing else reads the environment or the configuration file. Every source is turned into
-//! [`source::Entry`] values that remember their place; the strongest entry of a key wins; then
-//! every key is parsed into its type, and whatever is wrong is reported, all of it at once.
+//! [`source::ConfigEntry`] values that remember their place; the strongest entry of a key wins;
+//! then every key is parsed into its type, and whatever is wrong is reported, all of it at once.
 //!
-//! - `source`: files, environment and flags as entries
-//! - `keys`: the keys there are, with their words for `--help`
+//! - `source`: where configuration comes from, and an entry of it
+//! - `raw_config`: files, environment and flags as entries
+//! - `keys`: the keys there are, with their defaults and their words for `--help`
 //! - `value`: one value into one type
 //! - `reader`: entries by key, and the list of what is wrong with them
 //! - `drop_in`: the environment of docker-registry-proxy
 //! - `registry`: one `[[registry]]` entry
 //! - `proxies`: which proxy is on the way to which destination
 //! - `tag_ttl`: how long tags are served without asking
+//! - `run_as`: a user and a group
 //! - `settings`: the settings, built from a reader
 //! - `show`: what was configured, as an operator may see it
 //! - `admin`: `admin-token-file`
@@ -24,8 +26,10 @@ pub mod drop_in;
 pub mod error;
 pub mod keys;
 mod proxies;
+mod raw_config;
 mod reader;
 mod registry;
+mod run_as;
 pub mod settings;
 mod show;
 pub mod source;
@@ -33,5 +37,6 @@ mod tag_ttl;
 mod value;
 
 pub use error::ConfigError;
+pub use run_as::RunAs;
 pub use settings::{BUILT_IN_REGISTRIES, Settings};
 pub use source::Sources;

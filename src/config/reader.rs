@@ -3,19 +3,21 @@
 use std::path::PathBuf;
 
 use super::error::{ConfigError, Place, Problem};
+use super::keys::{Default, Key};
+use super::raw_config::RawConfig;
 use super::show;
-use super::source::{Entry, Found, Sources, Value};
+use super::source::{ConfigEntry, Sources, Value};
 use super::value::FromValue;
 
 /// Hands out values; what is wrong with one is noted and its default goes on in its place, so
 /// that everything wrong is found in one go.
 pub(super) struct Reader {
-    found: Found,
+    found: RawConfig,
 }
 
 impl Reader {
     pub(super) fn new(sources: &Sources) -> Self {
-        Self { found: sources.read() }
+        Self { found: RawConfig::read(sources) }
     }
 
     /// What was configured, as an operator may see it.
@@ -30,6 +32,29 @@ impl Reader {
         parsed.map_err(|problem| self.found.problems.push(problem)).ok()
     }
 
+    /// The strongest value of `key`, else the default that [`KEYS`](super::keys::KEYS) has for it.
+    pub(super) fn get_or_default<T: FromValue>(&mut self, key: &str) -> Option<T> {
+        self.get(key).or_else(|| self.default(key))
+    }
+
+    /// The default of `key`, if it has one that is a value. One that is none is our own mistake,
+    /// and is told as any other.
+    pub(super) fn default<T: FromValue>(&mut self, key: &str) -> Option<T> {
+        let known = Key::named(key)?;
+        let Default::Value(text) = known.default else { return None };
+        let one = |text: &str| Value::Text(text.to_owned());
+        let value = if known.is_list {
+            Value::List(text.split(", ").map(one).collect())
+        } else {
+            one(text)
+        };
+        let default = T::from_value(&value);
+        if default.is_none() {
+            self.problem(None, format!("{key}: its default {text:?} is not {}", T::EXPECTED));
+        }
+        default
+    }
+
     /// Where the strongest value of `key` was given.
     pub(super) fn place(&self, key: &str) -> Option<Place> {
         self.found.entries.iter().rfind(|entry| entry.key == key).map(|entry| entry.place.clone())
@@ -37,10 +62,7 @@ impl Reader {
 
     /// A path that was given for `key`: relative ones begin beside the file that names them.
     pub(super) fn beside(&self, key: &str, path: PathBuf) -> PathBuf {
-        match self.place(key) {
-            Some(Place::File(file, _)) => file.parent().map(|dir| dir.join(&path)).unwrap_or(path),
-            _ => path,
-        }
+        beside(self.place(key).as_ref(), path)
     }
 
     /// Each `[[registry]]` entry, built by `build` from its values.
@@ -81,7 +103,7 @@ impl Reader {
 
 /// The values of one `[[registry]]` entry.
 pub(super) struct RegistryReader<'a> {
-    entries: &'a Vec<Entry>,
+    entries: &'a Vec<ConfigEntry>,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -96,13 +118,25 @@ impl RegistryReader<'_> {
         self.entries.iter().find(|entry| entry.key == key).map(|entry| entry.place.clone())
     }
 
+    /// A path that was given for `key`: relative ones begin beside the file that names them.
+    pub(super) fn beside(&self, key: &str, path: PathBuf) -> PathBuf {
+        beside(self.place(key).as_ref(), path)
+    }
+
     /// Notes something wrong that only shows between keys.
     pub(super) fn problem(&mut self, place: Option<Place>, text: impl Into<String>) {
         self.problems.push(Problem { place, text: text.into() });
     }
 }
 
-fn parsed<T: FromValue>(entry: &Entry) -> Result<T, Problem> {
+fn beside(place: Option<&Place>, path: PathBuf) -> PathBuf {
+    match place {
+        Some(Place::File(file, _)) => file.parent().map(|dir| dir.join(&path)).unwrap_or(path),
+        _ => path,
+    }
+}
+
+fn parsed<T: FromValue>(entry: &ConfigEntry) -> Result<T, Problem> {
     T::from_value(&entry.value).ok_or_else(|| {
         let found = if T::IS_SECRET {
             "something else (not shown: it may hold a password)".to_owned()

@@ -1,6 +1,6 @@
 //! One `[[registry]]` entry.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use entrepot_oci::HostPattern;
 
@@ -86,7 +86,7 @@ fn credentials(entry: &mut RegistryReader<'_>) -> Option<Origin> {
             Some(Origin::Password { username, password })
         }
         (Some(UserName(username)), None, Some(path), None) => {
-            let path = beside(entry.place("password-file").as_ref(), path);
+            let path = entry.beside("password-file", path);
             Some(Origin::File { username, path })
         }
         _ => {
@@ -99,13 +99,4 @@ fn credentials(entry: &mut RegistryReader<'_>) -> Option<Origin> {
             None
         }
     }
-}
-
-/// A path as it is meant in the file that names it.
-pub(super) fn beside(place: Option<&Place>, path: PathBuf) -> PathBuf {
-    let base = match place {
-        Some(Place::File(file, _)) => file.parent(),
-        _ => None,
-    };
-    base.map_or(path.clone(), |base: &Path| base.join(path))
 }

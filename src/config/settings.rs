@@ -1,7 +1,6 @@
 //! The settings, built from a reader.
 
-use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +10,8 @@ use serde_json::Value as Json;
 use super::error::ConfigError;
 use super::proxies::{self, Own};
 use super::reader::Reader;
-use super::registry::{RegistryEntry, beside};
+use super::registry::RegistryEntry;
+use super::run_as::RunAs;
 use super::show::{DEFAULT, fill_in};
 use super::source::Sources;
 use super::value::ByteSize;
@@ -57,9 +57,8 @@ pub const BUILT_IN_REGISTRIES: &[&str] = &[
     "xpkg.upbound.io",
 ];
 
-/// Pulls that are left alone unless `quota-floor` says otherwise: enough for an image that is not
-/// held at all.
-const QUOTA_FLOOR: u64 = 5;
+/// No address: for `admin-listen` where what was given is wrong, and its default too.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// Longer than this, a wait is none that anybody meant.
 const LONGEST_TIMEOUT: Duration = Duration::from_hours(24);
 
@@ -67,7 +66,7 @@ const LONGEST_TIMEOUT: Duration = Duration::from_hours(24);
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The proxy's listener.
-    pub listener: listener::Options,
+    pub listener: listener::ListenerOptions,
     /// `admin-listen`.
     pub admin_listen: SocketAddr,
     /// `admin-token-file`, for who asks another proxy.
@@ -89,26 +88,11 @@ pub struct Settings {
     /// How upstreams are reached.
     pub upstream: upstream::Options,
     /// `log`.
-    pub log: log::Options,
+    pub log: log::LogOptions,
     /// `run-as`.
     pub run_as: Option<RunAs>,
     /// What the operator should know although nothing is wrong, a sentence each.
     pub notes: Vec<String>,
-}
-
-/// A user and a group, by number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RunAs {
-    /// The user.
-    pub uid: u32,
-    /// The group.
-    pub gid: u32,
-}
-
-impl fmt::Display for RunAs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.uid, self.gid)
-    }
 }
 
 impl Settings {
@@ -151,7 +135,7 @@ impl Settings {
 fn build(reader: &mut Reader, sources: &Sources) -> Settings {
     let entries = registries(reader);
     let intercepted = intercepted(reader, &entries);
-    let tunnels: Tunnels = reader.get("tunnel").unwrap_or_default();
+    let tunnels: Tunnels = reader.get_or_default("tunnel").unwrap_or_default();
     let exemptions = exemptions(&intercepted.named, &entries, tunnels);
     let external_url: Option<ProxyAddress> = reader.get("external-url");
     let ca_constraints = constraints(reader, &intercepted.all);
@@ -161,15 +145,13 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
     let (ca_dir, cache_dir) = directories(reader, sources);
     let (admin_token_file, admin_token) = admin::token(reader);
     Settings {
-        listener: listener::Options {
+        listener: listener::ListenerOptions {
             addresses,
             policy: Policy { intercept: intercepted.all, tunnels },
             own_names: own_names(external_url.as_ref()),
             access: access::options(reader),
         },
-        admin_listen: reader
-            .get("admin-listen")
-            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 3129))),
+        admin_listen: reader.get_or_default("admin-listen").unwrap_or(NOWHERE),
         admin_token_file,
         admin_token,
         shown: Json::Null,
@@ -179,23 +161,25 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         store: store(reader, cache_dir),
         gateway: gateway_options(reader, entries),
         upstream: upstream_options(reader, exemptions, proxies),
-        log: log::Options {
-            format: reader.get("log").unwrap_or_default(),
-            level: reader.get("log-level").unwrap_or_else(|| usual_level(reader)),
+        log: log::LogOptions {
+            format: reader.get_or_default("log").unwrap_or_default(),
+            level: level(reader),
+            filter: sources.given("RUST_LOG").map(str::to_owned),
+            is_plain: sources.given("NO_COLOR").is_some(),
         },
         run_as: reader.get("run-as"),
         notes: reader.notes(),
     }
 }
 
-fn usual_level(reader: &Reader) -> log::Level {
-    if reader.is_debugging() { log::Level::Debug } else { log::Level::Info }
+fn level(reader: &mut Reader) -> log::Level {
+    let given = reader.get("log-level");
+    let louder = reader.is_debugging().then_some(log::Level::Debug);
+    given.or(louder).or_else(|| reader.default("log-level")).unwrap_or_default()
 }
 
 fn listen(reader: &mut Reader) -> Vec<SocketAddr> {
-    let default =
-        || vec![(Ipv4Addr::UNSPECIFIED, 3128).into(), (Ipv6Addr::UNSPECIFIED, 3128).into()];
-    let addresses: Vec<SocketAddr> = reader.get("listen").unwrap_or_else(default);
+    let addresses: Vec<SocketAddr> = reader.get_or_default("listen").unwrap_or_default();
     if addresses.is_empty() {
         let place = reader.place("listen");
         reader.problem(place, "listen: found no address; expected at least one");
@@ -240,7 +224,8 @@ fn exemptions(named: &[HostPattern], registries: &[RegistryEntry], tunnels: Tunn
 }
 
 fn constraints(reader: &mut Reader, intercept: &[HostPattern]) -> Option<Vec<Host>> {
-    if !reader.get("ca-constrain").unwrap_or(false) {
+    let is_wanted: bool = reader.get_or_default("ca-constrain").unwrap_or_default();
+    if !is_wanted {
         return None;
     }
     let constraints: Option<Vec<Host>> = intercept.iter().map(HostPattern::constraint).collect();
@@ -263,13 +248,13 @@ fn upstream_options(
         connect_to: reader.get("upstream.connect-to").unwrap_or_default(),
         certificates: certificates(reader),
         proxies,
-        ipv6: reader.get("upstream.ipv6").unwrap_or(true),
-        connect_timeout: timeout(reader, "upstream.connect-timeout", 10),
-        header_timeout: timeout(reader, "upstream.header-timeout", 30),
-        idle_timeout: timeout(reader, "upstream.idle-timeout", 60),
+        ipv6: reader.get_or_default("upstream.ipv6").unwrap_or_default(),
+        connect_timeout: timeout(reader, "upstream.connect-timeout"),
+        header_timeout: timeout(reader, "upstream.header-timeout"),
+        idle_timeout: timeout(reader, "upstream.idle-timeout"),
         exemptions,
         own: OwnListeners::default(),
-        offline: reader.get("offline").unwrap_or(false),
+        offline: reader.get_or_default("offline").unwrap_or_default(),
     }
 }
 
@@ -277,14 +262,15 @@ fn gateway_options(reader: &mut Reader, registries: Vec<RegistryEntry>) -> gatew
     let tag_ttl_at =
         registries.iter().map(|entry| (entry.rule.host.clone(), entry.tag_ttl.clone()));
     gateway::Options {
-        push: reader.get("push").unwrap_or_default(),
+        push: reader.get_or_default("push").unwrap_or_default(),
         tag_ttl_at: tag_ttl_at.collect(),
         registry: registry::Options {
             rules: registries.into_iter().map(|entry| entry.rule).collect(),
         },
+        // One that has no say comes to its default in the end.
         tag_ttl: reader.get("tag-ttl").unwrap_or_default(),
-        keep_deleted: reader.get("keep-deleted").unwrap_or(false),
-        quota_floor: reader.get("quota-floor").unwrap_or(QUOTA_FLOOR),
+        keep_deleted: reader.get_or_default("keep-deleted").unwrap_or_default(),
+        quota_floor: reader.get_or_default("quota-floor").unwrap_or_default(),
     }
 }
 
@@ -293,21 +279,21 @@ fn certificates(reader: &mut Reader) -> Certificates {
     let mut certificates = Certificates::default();
     let key = "upstream.ca-files";
     for path in reader.get::<Vec<PathBuf>>(key).unwrap_or_default() {
-        if let Err(error) = certificates.add_ca_file(&beside(reader.place(key).as_ref(), path)) {
+        if let Err(error) = certificates.add_ca_file(&reader.beside(key, path)) {
             reader.problem(reader.place(key), format!("{key}: {error}"));
         }
     }
     let key = "upstream.certs-dir";
     if let Some(path) = reader.get::<PathBuf>(key) {
-        for error in certificates.add_directory(&beside(reader.place(key).as_ref(), path)) {
+        for error in certificates.add_directory(&reader.beside(key, path)) {
             reader.problem(reader.place(key), format!("{key}: {error}"));
         }
     }
     certificates
 }
 
-fn timeout(reader: &mut Reader, key: &str, default_secs: u64) -> Duration {
-    let duration = reader.get(key).unwrap_or(Duration::from_secs(default_secs));
+fn timeout(reader: &mut Reader, key: &str) -> Duration {
+    let duration: Duration = reader.get_or_default(key).unwrap_or_default();
     if duration > LONGEST_TIMEOUT {
         let place = reader.place(key);
         reader
@@ -334,16 +320,12 @@ fn directories(reader: &mut Reader, sources: &Sources) -> (PathBuf, PathBuf) {
 }
 
 fn store(reader: &mut Reader, dir: PathBuf) -> entrepot_cache::Options {
-    const GIB: u64 = 1 << 30;
-    let mut size = |key: &str, default: u64| {
-        let given: Option<ByteSize> = reader.get(key);
-        given.map_or(default, |size| size.0)
-    };
     let mut options = entrepot_cache::Options::new(dir);
-    options.max_size = Some(size("max-size", 32 * GIB));
-    options.min_free = Some(size("min-free", GIB));
+    let mut size = |key: &str| reader.get_or_default(key).map(|ByteSize(bytes)| bytes);
+    options.max_size = size("max-size");
+    options.min_free = size("min-free");
     options.references = Some(entrepot_oci::manifest::references);
-    options.max_idle = Some(reader.get("max-idle").unwrap_or(Duration::from_hours(60 * 24)));
+    options.max_idle = reader.get_or_default("max-idle");
     options
 }
 

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::keys::{KEYS, Key};
-use super::source::{Entry, Found, Value};
+use super::keys::{Default, KEYS, Key};
+use super::raw_config::RawConfig;
+use super::source::{ConfigEntry, Value};
 
 /// What stands in place of a secret.
 const HIDDEN: &str = "(hidden)";
@@ -12,7 +13,7 @@ pub(super) const DEFAULT: &str = "default";
 
 /// Every key with its value and where that was given, and every `[[registry]]` entry; passwords are
 /// hidden.
-pub(super) fn shown(found: &Found) -> Json {
+pub(super) fn shown(found: &RawConfig) -> Json {
     let keys: Map<_, _> = KEYS
         .iter()
         .map(|key| {
@@ -30,18 +31,18 @@ pub(super) fn shown(found: &Found) -> Json {
     json!({ "keys": keys, "registries": registries })
 }
 
-fn registry(entries: &[Entry]) -> Json {
+fn registry(entries: &[ConfigEntry]) -> Json {
     let values = entries.iter().map(|entry| (entry.key.clone(), visible(entry)));
     Json::Object(values.collect())
 }
 
-/// What `--help` says of it, as the file would have it.
+/// A default as the file would have it.
 fn default_of(key: &Key) -> Json {
-    let default = key.help.split_once("[default: ").and_then(|(_, rest)| rest.strip_suffix(']'));
-    match default {
-        None | Some("none") => Json::Null,
-        Some(several) if key.is_list && several.contains(", ") => several.split(", ").collect(),
-        Some(one) => one
+    match key.default {
+        Default::Nothing | Default::Unsaid => Json::Null,
+        Default::Words(words) => Json::from(words),
+        Default::Value(several) if key.is_list => several.split(", ").collect(),
+        Default::Value(one) => one
             .parse::<bool>()
             .map(Json::from)
             .or_else(|_| one.parse::<u64>().map(Json::from))
@@ -58,7 +59,7 @@ pub(super) fn fill_in(shown: &mut Json, key: &str, value: &Json, from: &str) {
     }
 }
 
-fn visible(entry: &Entry) -> Json {
+fn visible(entry: &ConfigEntry) -> Json {
     let name = entry.key.rsplit('.').next().unwrap_or_default();
     if name == "password" { Json::from(HIDDEN) } else { value(&entry.value) }
 }
@@ -101,7 +102,7 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let flags = vec![("tunnel".to_owned(), vec!["any".to_owned()])];
         let sources = Sources { file: Some(file), flags, ..Sources::default() };
-        let shown = shown(&sources.read());
+        let shown = shown(&RawConfig::read(&sources));
         let text = shown.to_string();
         assert!(!text.contains("s3c"), "{text}");
         assert_eq!(shown["keys"]["tunnel"], json!({ "value": "any", "from": "--tunnel" }));

@@ -7,7 +7,6 @@ use std::time::Duration;
 use entrepot_oci::{Host, HostPattern};
 use ipnet::IpNet;
 
-use super::settings::RunAs;
 use super::source::Value;
 use crate::admin::setup::ProxyAddress;
 use crate::gateway::Push;
@@ -108,20 +107,6 @@ impl FromValue for ByteSize {
             _ => return None,
         };
         number.parse::<u64>().ok()?.checked_mul(factor).map(Self)
-    }
-}
-
-impl FromValue for RunAs {
-    const EXPECTED: &'static str = "UID or UID:GID, as numbers";
-
-    fn from_text(text: &str) -> Option<Self> {
-        let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-        let id = |text: &str| {
-            let is_number = text.bytes().all(|b| b.is_ascii_digit());
-            // The highest means "no change" to the system.
-            text.parse().ok().filter(|id| is_number && *id != u32::MAX)
-        };
-        Some(Self { uid: id(uid)?, gid: id(gid)? })
     }
 }
 
@@ -295,16 +280,6 @@ mod tests {
         assert_eq!(read("500MB"), Some(500_000_000));
         assert_eq!(read("32GiB"), Some(32 << 30));
         for wrong in ["", "32", "GiB", "32 GiB", "1.5GiB", "32gib", "-1B", "99999999999TiB"] {
-            assert_eq!(read(wrong), None, "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn users_are_numbers() {
-        let read = |text| RunAs::from_text(text).map(|user| (user.uid, user.gid));
-        assert_eq!(read("65532"), Some((65532, 65532)));
-        assert_eq!(read("1000:100"), Some((1000, 100)));
-        for wrong in ["", "root", "1000:", ":1", "-1", "+1", "4294967295", "1:2:3"] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
     }

@@ -9,8 +9,8 @@ use entrepot_oci::{
     Authority, Digest, ImageName, MediaType, Reference, Registry, RepositoryName, Tag,
 };
 
-use super::parts::{Parts, closure};
-use super::{Image, ImageError, Images, Query, Selection, seconds};
+use super::parts::{ImageParts, closure};
+use super::{Image, ImageError, Images, Query, Selection};
 use crate::gateway::{Standing, standings};
 
 /// Some images, in the order of their names.
@@ -24,7 +24,7 @@ pub struct Page {
 
 /// A name, and what it stands for.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct CatalogueEntry {
     pub(super) name: ImageName,
     /// To clients that take certain media types; what was asked last first. Not empty.
     pub(super) standings: Vec<Standing>,
@@ -32,7 +32,7 @@ pub(super) struct Entry {
     pub(super) shown: Standing,
 }
 
-impl Entry {
+impl CatalogueEntry {
     /// All that it stands for, to whichever client.
     pub(super) fn digests(&self) -> impl Iterator<Item = Digest> {
         self.standings.iter().map(|standing| standing.digest)
@@ -61,7 +61,7 @@ impl Images {
     }
 
     /// What `name` stands for; of a digest, whether its repository has it.
-    pub(super) async fn entry(&self, name: &ImageName) -> Result<Entry, ImageError> {
+    pub(super) async fn entry(&self, name: &ImageName) -> Result<CatalogueEntry, ImageError> {
         self.settled().await?;
         let unknown = || ImageError::Unknown(name.to_string());
         let entry = match &name.reference {
@@ -72,7 +72,7 @@ impl Images {
     }
 
     /// The first images that are asked for, and one more than fit on the page.
-    async fn entries(&self, query: &Query) -> Result<Vec<Entry>, ImageError> {
+    async fn entries(&self, query: &Query) -> Result<Vec<CatalogueEntry>, ImageError> {
         let after = query.after.as_ref();
         let is_wanted = |(registry, repository): &RepositoryPath| {
             query.registry.as_ref().is_none_or(|wanted| wanted == registry.as_str())
@@ -104,7 +104,7 @@ impl Images {
     }
 
     /// All images there are.
-    pub(super) async fn all(&self) -> Result<Vec<Entry>, ImageError> {
+    pub(super) async fn all(&self) -> Result<Vec<CatalogueEntry>, ImageError> {
         let mut all = Vec::new();
         for path in self.repositories().await? {
             all.extend(self.in_repository(path).await?);
@@ -117,16 +117,19 @@ impl Images {
     }
 
     /// The images of one repository: tags, then digests.
-    async fn in_repository(&self, path: RepositoryPath) -> Result<Vec<Entry>, ImageError> {
+    async fn in_repository(&self, path: RepositoryPath) -> Result<Vec<CatalogueEntry>, ImageError> {
         let records = self.store.repository(&path.0, &path.1);
-        let Some(repository) = Named::of(path) else { return Ok(Vec::new()) };
+        let Some(repository) = NamedRepository::of(path) else { return Ok(Vec::new()) };
         let mut entries = Vec::new();
         for tag in records.tags().await.map_err(ImageError::Store)? {
             let name = repository.with(Reference::Tag(tag.clone()));
             entries.extend(self.tagged(&name, &tag).await);
         }
-        let mut covered: HashSet<Digest> =
-            entries.iter().flat_map(Entry::digests).flat_map(|root| self.closure(root)).collect();
+        let mut covered: HashSet<Digest> = entries
+            .iter()
+            .flat_map(CatalogueEntry::digests)
+            .flat_map(|root| self.closure(root))
+            .collect();
         let contents = records.contents().await.map_err(ImageError::Store)?;
         let documents: Vec<_> =
             contents.into_iter().filter(|digest| self.is_document(digest)).collect();
@@ -142,16 +145,16 @@ impl Images {
     }
 
     /// What a tag stands for, if something of that is kept.
-    async fn tagged(&self, name: &ImageName, tag: &Tag) -> Option<Entry> {
+    async fn tagged(&self, name: &ImageName, tag: &Tag) -> Option<CatalogueEntry> {
         let records = self.store.repository(&name.registry, &name.repository);
         let standings = standings(&records, tag).await;
         let mut kept = standings.iter().filter(|standing| self.is_kept(&standing.digest));
         let shown = kept.next()?.clone();
-        Some(Entry { name: name.clone(), standings, shown })
+        Some(CatalogueEntry { name: name.clone(), standings, shown })
     }
 
     /// A manifest that is kept and belongs to the repository.
-    async fn untagged(&self, name: &ImageName, digest: &Digest) -> Option<Entry> {
+    async fn untagged(&self, name: &ImageName, digest: &Digest) -> Option<CatalogueEntry> {
         let records = self.store.repository(&name.registry, &name.repository);
         let record = records.content(digest).await?;
         let media_type = MediaType::of_manifest(&record.media_type?)?;
@@ -160,7 +163,7 @@ impl Images {
         }
         let media_type = Some(media_type);
         let shown = Standing { digest: *digest, media_type, asked: record.recorded };
-        Some(Entry { name: name.clone(), standings: vec![shown.clone()], shown })
+        Some(CatalogueEntry { name: name.clone(), standings: vec![shown.clone()], shown })
     }
 
     fn is_kept(&self, digest: &Digest) -> bool {
@@ -175,9 +178,9 @@ impl Images {
         closure(&self.store, root)
     }
 
-    async fn described(&self, entry: &Entry) -> Image {
+    async fn described(&self, entry: &CatalogueEntry) -> Image {
         let Standing { digest, media_type, asked } = &entry.shown;
-        let parts = Parts::of(&self.store, *digest).await;
+        let parts = ImageParts::of(&self.store, *digest).await;
         let is_tag = matches!(entry.name.reference, Reference::Tag(_));
         Image {
             name: entry.name.to_string(),
@@ -189,19 +192,19 @@ impl Images {
             last_use: parts.last_use(&self.store),
             hits: parts.hits(),
             is_pinned: self.store.is_pinned(digest),
-            asked: is_tag.then(|| seconds(*asked)),
+            asked: is_tag.then(|| (*asked).into()),
         }
     }
 }
 
 /// A repository, by its names in the store.
-struct Named {
+struct NamedRepository {
     authority: Authority,
     registry: Registry,
     repository: RepositoryName,
 }
 
-impl Named {
+impl NamedRepository {
     fn of((registry, repository): RepositoryPath) -> Option<Self> {
         let asked = Authority::parse(registry.as_str(), HTTPS_PORT).ok()?;
         Some(Self { authority: registry.authority(&asked), registry, repository })

@@ -6,7 +6,7 @@ use entrepot_cache::{Fact, Reach};
 use entrepot_oci::{Digest, ImageName, Reference};
 use serde::{Deserialize, Serialize};
 
-use super::catalogue::Entry;
+use super::catalogue::CatalogueEntry;
 use super::{ImageError, Images};
 
 /// What went with an image.
@@ -19,8 +19,8 @@ pub struct Removed {
 }
 
 impl Images {
-    /// Removes an image: its tag's record, and what no other image, pin or document needs. Who reads
-    /// any of it reads on. When it is next pulled it is a miss.
+    /// Removes an image: its tag's record, and what no other image, pin or document needs. Who
+    /// reads any of it reads on. When it is next pulled it is a miss.
     ///
     /// A proxy that runs has to forget the repository's records thereafter
     /// ([`Gateway::forget_records`](crate::gateway::Gateway::forget_records)).
@@ -29,7 +29,7 @@ impl Images {
         if entry.digests().any(|digest| self.store.is_pinned(&digest)) {
             return Err(ImageError::Pinned(name.to_string()));
         }
-        let others: Vec<Entry> =
+        let others: Vec<CatalogueEntry> =
             self.all().await?.into_iter().filter(|other| other.name != *name).collect();
         if let Reference::Digest(digest) = &name.reference {
             self.check_is_no_part(name, digest, &others)?;
@@ -49,7 +49,7 @@ impl Images {
         let pinned = own.iter().filter(|digest| self.store.is_pinned(digest));
         let beside: HashSet<Digest> =
             beside.into_iter().chain(pinned.flat_map(|part| self.closure(*part))).collect();
-        let needed = others.iter().flat_map(Entry::digests).collect();
+        let needed = others.iter().flat_map(CatalogueEntry::digests).collect();
         let withdrawn = self.store.withdraw(roots, needed, Reach::All).await;
         let withdrawn = withdrawn.map_err(ImageError::Store)?;
         for digest in own.into_iter().filter(|digest| !beside.contains(digest)) {
@@ -76,7 +76,7 @@ impl Images {
         Ok(())
     }
 
-    fn all_of(&self, entry: &Entry) -> Vec<Digest> {
+    fn all_of(&self, entry: &CatalogueEntry) -> Vec<Digest> {
         entry.digests().flat_map(|root| self.closure(root)).collect()
     }
 
@@ -85,9 +85,10 @@ impl Images {
         &self,
         part: &ImageName,
         digest: &Digest,
-        others: &[Entry],
+        others: &[CatalogueEntry],
     ) -> Result<(), ImageError> {
-        let has_it = |other: &&Entry| is_beside(other, part) && self.all_of(other).contains(digest);
+        let has_it =
+            |other: &&CatalogueEntry| is_beside(other, part) && self.all_of(other).contains(digest);
         match others.iter().find(has_it) {
             Some(whole) => {
                 Err(ImageError::Part { part: part.to_string(), whole: whole.name.to_string() })
@@ -98,6 +99,6 @@ impl Images {
 }
 
 /// Whether it is in the same repository.
-fn is_beside(other: &Entry, name: &ImageName) -> bool {
+fn is_beside(other: &CatalogueEntry, name: &ImageName) -> bool {
     other.name.registry == name.registry && other.name.repository == name.repository
 }

@@ -11,7 +11,7 @@ use entrepot_oci::{Digest, ImageName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::parts::{Part, Parts};
+use super::parts::{ImageParts, ManifestPart};
 use super::{ImageError, Images, layout, tarball};
 
 /// How much of an object is read at a time.
@@ -84,7 +84,7 @@ impl Images {
         let (mut objects, mut seen) = (Vec::new(), HashSet::new());
         for name in names {
             let entry = self.entry(name).await?;
-            let parts = Parts::of(&self.store, entry.shown.digest).await;
+            let parts = ImageParts::of(&self.store, entry.shown.digest).await;
             if !parts.is_complete() {
                 return Err(incomplete(name, &parts));
             }
@@ -127,10 +127,10 @@ impl Images {
     }
 }
 
-fn incomplete(name: &ImageName, parts: &Parts) -> ExportError {
+fn incomplete(name: &ImageName, parts: &ImageParts) -> ExportError {
     // The platform of which most is there is the one that somebody has pulled.
     let images = parts.manifests.iter().filter(|part| part.is_image());
-    let is_away = |part: &Part| part.first_missing == Some(part.digest);
+    let is_away = |part: &ManifestPart| part.first_missing == Some(part.digest);
     let most = images.min_by_key(|part| (is_away(part), part.missing));
     let missing = most.map_or(1, |part| part.missing.max(1));
     let first = most.and_then(|part| part.first_missing).unwrap_or(parts.root);

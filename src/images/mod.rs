@@ -20,10 +20,11 @@ mod parts;
 mod selection;
 mod tarball;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use entrepot_cache::disk::DiskError;
 use entrepot_cache::{RecordError, Store};
+use entrepot_oci::UnixSeconds;
 use serde::{Deserialize, Serialize};
 
 pub use catalogue::Page;
@@ -44,7 +45,8 @@ pub struct Images {
 /// An image, as it is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
-    /// Its full name: `docker.io/library/alpine:3.20`, or with `@sha256:…` where no tag stands for it.
+    /// Its full name: `docker.io/library/alpine:3.20`, or with `@sha256:…` where no tag stands for
+    /// it.
     pub name: String,
     /// The manifest or index that the name stands for.
     pub digest: String,
@@ -56,14 +58,14 @@ pub struct Image {
     pub is_complete: bool,
     /// The platforms that are kept whole.
     pub platforms: Vec<String>,
-    /// When its manifests or configuration were last asked for, or came: seconds since 1970.
-    pub last_use: u64,
+    /// When its manifests or configuration were last asked for, or came.
+    pub last_use: UnixSeconds,
     /// How often its manifest was served from the store.
     pub hits: u64,
     /// Whether it is never evicted.
     pub is_pinned: bool,
-    /// When the registry was last asked what the tag stands for: seconds since 1970.
-    pub asked: Option<u64>,
+    /// When the registry was last asked what the tag stands for.
+    pub asked: Option<UnixSeconds>,
 }
 
 /// Why an image is not to be had, or not to be changed.
@@ -106,8 +108,4 @@ impl Images {
     async fn settled(&self) -> Result<(), ImageError> {
         if self.store.is_known_within(PATIENCE).await { Ok(()) } else { Err(ImageError::Loading) }
     }
-}
-
-fn seconds(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -3,23 +3,22 @@
 use std::collections::HashSet;
 
 use entrepot_cache::{Kept, Presence, Store};
-
 use entrepot_oci::manifest::{Document, platform_of_config};
-use entrepot_oci::{Digest, Platform};
+use entrepot_oci::{Digest, Platform, UnixSeconds};
 
 /// What is known of an image's parts. From the index but for the documents themselves, which are
 /// read without counting as used.
-pub(super) struct Parts {
+pub(super) struct ImageParts {
     /// The manifest or index that its name stands for.
     pub(super) root: Digest,
     /// The root, if it is a manifest, or the manifests that it names.
-    pub(super) manifests: Vec<Part>,
+    pub(super) manifests: Vec<ManifestPart>,
     /// All that is kept of it.
     pub(super) kept: Vec<Kept>,
 }
 
 /// A manifest with all that it needs.
-pub(super) struct Part {
+pub(super) struct ManifestPart {
     pub(super) digest: Digest,
     pub(super) platform: Option<Platform>,
     /// How many objects of it are not kept, and the first of them: itself, if it is not.
@@ -27,7 +26,7 @@ pub(super) struct Part {
     pub(super) first_missing: Option<Digest>,
 }
 
-impl Part {
+impl ManifestPart {
     pub(super) fn is_whole(&self) -> bool {
         self.missing == 0
     }
@@ -38,7 +37,7 @@ impl Part {
     }
 }
 
-impl Parts {
+impl ImageParts {
     pub(super) async fn of(store: &Store, root: Digest) -> Self {
         let document = store.peek(&root).await.and_then(|bytes| Document::parse(&bytes));
         let listed = document.as_ref().map(Document::manifests);
@@ -71,11 +70,11 @@ impl Parts {
     }
 
     /// When something was last asked for that says which image was: layers may be others' too.
-    pub(super) fn last_use(&self, store: &Store) -> u64 {
+    pub(super) fn last_use(&self, store: &Store) -> UnixSeconds {
         let tells = |kept: &&Kept| {
             kept.digest == self.root || !store.references_of(&kept.digest).is_empty()
         };
-        let uses = self.kept.iter().filter(tells).map(|kept| super::seconds(kept.last_use));
+        let uses = self.kept.iter().filter(tells).map(|kept| UnixSeconds::from(kept.last_use));
         uses.max().unwrap_or_default()
     }
 
@@ -89,12 +88,12 @@ impl Parts {
     }
 }
 
-fn part(store: &Store, digest: Digest, platform: Option<Platform>) -> Part {
+fn part(store: &Store, digest: Digest, platform: Option<Platform>) -> ManifestPart {
     let is_missing = |digest: &Digest| store.contains(digest) != Presence::Kept;
     let mut missing = closure(store, digest).into_iter().filter(is_missing);
     let first_missing = missing.next();
     let missing = usize::from(first_missing.is_some()) + missing.count();
-    Part { digest, platform, missing, first_missing }
+    ManifestPart { digest, platform, missing, first_missing }
 }
 
 /// A digest and all that it needs as far as that is known, documents before what they need.

@@ -52,7 +52,7 @@ pub(super) enum Kind {
 
 /// The head of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct TarEntry {
     /// As it stands there: it may lead anywhere.
     pub(super) path: String,
     pub(super) kind: Kind,
@@ -83,7 +83,7 @@ impl<R: Read> Tarball<R> {
     }
 
     /// The next entry; `None` at the archive's end.
-    pub(super) fn next(&mut self) -> Result<Option<Entry>, TarError> {
+    pub(super) fn next(&mut self) -> Result<Option<TarEntry>, TarError> {
         let mut extensions = Extensions::default();
         while let Some(header) = self.header()? {
             let size = header.entry_size().map_err(|_| self.bad_header())?;
@@ -95,7 +95,7 @@ impl<R: Read> Tarball<R> {
                     let size = extensions.size.unwrap_or(size);
                     self.begin(size);
                     let path = extensions.path.unwrap_or_else(|| text(&header.path_bytes()));
-                    return Ok(Some(Entry { path, kind: Kind::of(kind), size }));
+                    return Ok(Some(TarEntry { path, kind: Kind::of(kind), size }));
                 }
             }
         }
@@ -238,7 +238,8 @@ pub(super) fn file_head(path: &str, size: u64) -> Vec<u8> {
     let mut head = Vec::new();
     let mut header = header(EntryType::Regular, size, 0o644);
     if header.set_path(path).is_err() {
-        // Longer than a header's field: the name comes as an entry of its own, and ends with a zero.
+        // Longer than a header's field: the name comes as an entry of its own, and ends with a
+        // zero.
         let mut long = self::header(EntryType::GNULongName, path.len() as u64 + 1, 0o644);
         finish(&mut long, "././@LongLink");
         head.extend_from_slice(long.as_bytes());
@@ -294,7 +295,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn all(archive: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, TarError> {
+    fn all(archive: &[u8]) -> Result<Vec<(TarEntry, Vec<u8>)>, TarError> {
         let mut tarball = Tarball::new(archive);
         let mut found = Vec::new();
         while let Some(entry) = tarball.next()? {

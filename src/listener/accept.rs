@@ -14,15 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::access::{self, Access, Place, Places};
-use super::idle::IdleStream;
+use super::idle::{IDLE, IdleStream};
 use super::stream::{ClientStream, Opening, Rewound, TcpClient};
-use super::tls::TlsSettings;
-use super::{Options, Peer, Services, Shared, http, proxy};
+use super::tls::{HANDSHAKE_TIMEOUT, TlsSettings};
+use super::{ListenerOptions, ListenerServices, Peer, Shared, http, proxy};
 
-/// How long a client may neither send nor take a byte.
-pub(super) const IDLE: Duration = Duration::from_mins(5);
-/// How long a client may take to open a TLS connection, or to say anything at all.
-pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections at once: each may hold a file of the store and an upstream connection open beside
 /// its own, and the usual limit on open files in production is a multiple of this.
 const MAX_CONNECTIONS: usize = 16 * 1024;
@@ -78,7 +74,7 @@ impl Listener {
     ///
     /// A machine without IPv6 loses its wildcard IPv6 address without an error, so that the
     /// default works there.
-    pub fn bind(options: Options, services: Services) -> Result<Self, BindError> {
+    pub fn bind(options: ListenerOptions, services: ListenerServices) -> Result<Self, BindError> {
         let mut sockets = Vec::new();
         for address in &options.addresses {
             match bind(*address) {
@@ -128,9 +124,9 @@ impl Listener {
 pub struct AccessRules(Arc<Shared>);
 
 impl AccessRules {
-    /// These rules hold for every connection and every request to the proxy from now on; tunnels that
-    /// are open stay open. Right passwords are checked again.
-    pub fn replace(&self, options: access::Options) -> Result<(), BindError> {
+    /// These rules hold for every connection and every request to the proxy from now on; tunnels
+    /// that are open stay open. Right passwords are checked again.
+    pub fn replace(&self, options: access::AccessOptions) -> Result<(), BindError> {
         let tasks = self.0.services.tasks.clone();
         let access = Access::new(options, tasks).map_err(|_| BindError::Random)?;
         self.0.access.store(Arc::new(access));
@@ -247,13 +243,13 @@ async fn opened(
     let mut stream: TcpClient = Rewound::new(Bytes::new(), IdleStream::new(stream, IDLE));
     match within(HANDSHAKE_TIMEOUT, stream.opening()).await? {
         Opening::Nothing => Err(io::ErrorKind::UnexpectedEof.into()),
-        Opening::Plain => Ok((ClientStream::Plain(stream), false)),
+        Opening::Plain => Ok((ClientStream::Left(stream), false)),
         Opening::Tls if !is_admitted => Err(io::ErrorKind::PermissionDenied.into()),
         Opening::Tls => {
             let settings = shared.tls.for_proxy(&Host::Ip(address)).map_err(io::Error::other)?;
             let accepting = Box::pin(TlsAcceptor::from(settings).accept(stream));
             let stream = within(HANDSHAKE_TIMEOUT, accepting).await?;
-            Ok((ClientStream::Tls(Box::new(stream)), true))
+            Ok((ClientStream::Right(Box::new(stream)), true))
         }
     }
 }

@@ -174,7 +174,7 @@ fn last(status: StatusCode, reason: &str) -> Response<ResponseBody> {
 mod tests {
     use super::*;
     use crate::log::Subject;
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
     use tracing::{Event, Level, Subscriber};
     use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt as _};
 
@@ -183,7 +183,7 @@ mod tests {
 
     impl<S: Subscriber> Layer<S> for Levels {
         fn on_event(&self, event: &Event<'_>, _: LayerContext<'_, S>) {
-            self.0.lock().unwrap().push(*event.metadata().level());
+            self.0.lock().push(*event.metadata().level());
         }
     }
 
@@ -201,7 +201,7 @@ mod tests {
                 let began = Instant::now().checked_sub(waited).unwrap();
                 drop(answer.logged(began, &Metrics::default()));
             });
-            assert_eq!(*seen.0.lock().unwrap(), levels);
+            assert_eq!(*seen.0.lock(), levels);
         }
     }
 }

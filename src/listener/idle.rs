@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+/// How long a client may neither send nor take a byte.
+pub(super) const IDLE: Duration = Duration::from_mins(5);
 /// How often at most the timer is set anew: exactness to the second is enough here.
 const GRAIN: Duration = Duration::from_secs(1);
 

@@ -10,10 +10,10 @@ use hyper::upgrade::OnUpgrade;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::accept::HANDSHAKE_TIMEOUT;
 use super::answer::{Answer, LoggedBody, bad_request, refusal, refused};
 use super::http::Received;
 use super::stream::{ClientStream, Rewound};
+use super::tls::HANDSHAKE_TIMEOUT;
 use super::{Peer, http as connection, is_same, tunnel};
 use crate::gateway::ResponseBody;
 use crate::log::{Outcome, RequestLine, Subject};

@@ -31,7 +31,7 @@ pub(super) fn is_for(path: &str) -> bool {
 
 /// What a request asks for, and of whom.
 #[derive(Debug, PartialEq, Eq)]
-struct Asked {
+struct MirrorRequest {
     authority: Authority,
     /// The value of `ns`, parsed.
     namespace: Option<Authority>,
@@ -93,7 +93,7 @@ fn welcome(method: &Method, path: &str) -> Option<Response<ResponseBody>> {
     Some(response)
 }
 
-fn parse(policy: &Policy, method: &Method, uri: &Uri) -> Result<Asked, Refused> {
+fn parse(policy: &Policy, method: &Method, uri: &Uri) -> Result<MirrorRequest, Refused> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         let reason = "a mirror is for pulls: push to the registry itself".to_owned();
         return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, reason));
@@ -109,7 +109,7 @@ fn parse(policy: &Policy, method: &Method, uri: &Uri) -> Result<Asked, Refused> 
     }
     let rest = rest.get(prefix.len()..).unwrap_or_default();
     let target = target(&authority, rest, query.as_deref())?;
-    Ok(Asked { authority, namespace, prefix: prefix.to_owned(), target })
+    Ok(MirrorRequest { authority, namespace, prefix: prefix.to_owned(), target })
 }
 
 /// Takes `ns` out of a query, since the registry it names has no use for it.
@@ -182,7 +182,7 @@ fn not_found() -> Response<ResponseBody> {
 }
 
 /// A registry's answer as one of the mirror's.
-fn as_a_mirror(asked: &Asked, served: Served) -> Served {
+fn as_a_mirror(asked: &MirrorRequest, served: Served) -> Served {
     let mut served = match served.response.status() {
         StatusCode::UNAUTHORIZED => not_for_everybody(asked, &served),
         _ => served,
@@ -201,7 +201,7 @@ fn as_a_mirror(asked: &Asked, served: Served) -> Served {
 
 /// A client that is asked for a credential would look for the registry's token server, which it
 /// can't reach by way of a mirror, and bring what would not be passed on.
-fn not_for_everybody(asked: &Asked, served: &Served) -> Served {
+fn not_for_everybody(asked: &MirrorRequest, served: &Served) -> Served {
     let registry = Registry::at(&asked.authority);
     let reason = format!(
         "{registry} wants a credential for this, which a mirror does not pass on: give this proxy \

@@ -58,7 +58,7 @@ use crate::upstream::Dialer;
 
 /// Where the proxy listens, and as whom.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct ListenerOptions {
     /// `listen`.
     pub addresses: Vec<SocketAddr>,
     /// Which hosts are intercepted, tunnelled, refused.
@@ -66,7 +66,7 @@ pub struct Options {
     /// The names under which clients reach this proxy by TLS.
     pub own_names: Vec<Host>,
     /// Who may use the proxy.
-    pub access: access::Options,
+    pub access: access::AccessOptions,
 }
 
 /// A request for one of the proxy's own pages.
@@ -93,7 +93,7 @@ pub trait Pages: Send + Sync {
 }
 
 /// What every connection needs; built once.
-pub struct Services {
+pub struct ListenerServices {
     /// Registry requests.
     pub gateway: Gateway,
     /// Tunnels.
@@ -112,7 +112,7 @@ pub struct Services {
 
 /// What the connections of one listener share.
 struct Shared {
-    services: Services,
+    services: ListenerServices,
     policy: Policy,
     access: ArcSwap<access::Access>,
     tls: tls::TlsSettings,

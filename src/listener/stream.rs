@@ -8,9 +8,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 use super::idle::IdleStream;
-use crate::upstream::maybe_tls::MaybeTls;
 
 /// The first byte of a TLS connection: a record of type handshake (RFC 8446 §5.1). No HTTP method
 /// begins with it.
@@ -111,8 +111,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
 /// A TCP connection as it was accepted.
 pub(super) type TcpClient = Rewound<IdleStream<TcpStream>>;
 
-/// A client's connection to the proxy, by HTTP or by HTTPS.
-pub(super) type ClientStream = MaybeTls<TcpClient, TlsStream<TcpClient>>;
+/// A client's connection to the proxy, by HTTP or by HTTPS; TLS is boxed, since its state is large.
+pub(super) type ClientStream = Either<TcpClient, Box<TlsStream<TcpClient>>>;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use entrepot_ca::Authority as CertificateAuthority;
 use entrepot_oci::Host;
@@ -13,6 +14,8 @@ use rustls_pki_types::ServerName;
 
 use crate::upstream::trust;
 
+/// How long a client may take to open a TLS connection, or to say anything at all.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Hosts whose settings are kept: the known registries several times over. Settings hold the
 /// session tickets' key, so a host that falls out only costs its clients a full handshake.
 const MAX_HOSTS: u64 = 1024;

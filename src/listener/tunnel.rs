@@ -13,9 +13,8 @@ use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use super::accept::IDLE;
 use super::answer::refusal;
-use super::idle::IdleStream;
+use super::idle::{IDLE, IdleStream};
 use super::{Peer, http as connection};
 use crate::gateway::ResponseBody;
 use crate::log::{Outcome, RequestLine};

@@ -56,12 +56,16 @@ impl Level {
 }
 
 /// How, and how much.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Options {
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogOptions {
     /// `log`.
     pub format: Format,
     /// `log-level`.
     pub level: Level,
+    /// `RUST_LOG`, which selects what is logged in place of the level.
+    pub filter: Option<String>,
+    /// `NO_COLOR`: no colours, on a terminal either.
+    pub is_plain: bool,
 }
 
 /// How much is logged, to be changed while it is.
@@ -80,18 +84,18 @@ impl Volume {
     }
 }
 
-/// Starts logging to standard output. `RUST_LOG` selects what is logged (default: the level).
+/// Starts logging to standard output.
 ///
 /// Call once; a second call has no effect.
-pub fn start(options: Options) -> Volume {
-    let Options { format, level } = options;
-    let given = EnvFilter::try_from_default_env().ok();
+pub fn start(options: LogOptions) -> Volume {
+    let LogOptions { format, level, filter, is_plain } = options;
+    let given = filter.and_then(|filter| EnvFilter::try_new(filter).ok());
     let is_given = given.is_some();
     let (filter, handle) = reload::Layer::new(given.unwrap_or_else(|| level.filter()));
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         Format::Text => {
-            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let colour = std::io::stdout().is_terminal() && !is_plain;
             let shows_ids = || LevelFilter::current() >= LevelFilter::DEBUG;
             let layer =
                 tracing_subscriber::fmt::layer().event_format(text::Text { colour, shows_ids });

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::{Families, Metrics, Parts, process};
+use super::{Families, Metrics, MetricsInner, process};
 use crate::log::Outcome;
 
 impl Collector for Metrics {
@@ -22,7 +22,7 @@ impl Collector for Metrics {
     }
 }
 
-fn requests(parts: &Parts, families: &mut Families<'_, '_>) -> fmt::Result {
+fn requests(parts: &MetricsInner, families: &mut Families<'_, '_>) -> fmt::Result {
     let by_registry = parts.registries.all().flat_map(|(registry, counters)| {
         let seen = counters.by_outcome().filter(|(_, count)| *count > 0);
         seen.map(move |(outcome, count)| {
@@ -49,7 +49,7 @@ fn now(count: &AtomicI64) -> u64 {
     u64::try_from(count.load(Ordering::Relaxed)).unwrap_or_default()
 }
 
-fn upstreams(parts: &Parts, families: &mut Families<'_, '_>) -> fmt::Result {
+fn upstreams(parts: &MetricsInner, families: &mut Families<'_, '_>) -> fmt::Result {
     let asked = parts.registries.all().flat_map(|(registry, counters)| {
         let seen = counters.by_question().filter(|(.., count)| *count > 0);
         seen.map(move |(method, class, count)| {
@@ -71,7 +71,7 @@ fn upstreams(parts: &Parts, families: &mut Families<'_, '_>) -> fmt::Result {
     families.counters("entrepot_upstream_received_bytes", help, received)
 }
 
-fn transfers(parts: &Parts, families: &mut Families<'_, '_>) -> fmt::Result {
+fn transfers(parts: &MetricsInner, families: &mut Families<'_, '_>) -> fmt::Result {
     let help = "Broken downloads that were taken up again.";
     families.counter("entrepot_downloads_resumed", help, parts.resumed.value())?;
     let help = "Transfers whose bytes were not those of their digest.";

@@ -1,8 +1,9 @@
 //! What is counted, for `/metrics` and for the statistics of the admin API.
 //!
-//! Everything that is counted on a request's way is an atomic addition: no lock, no allocation (what
-//! is remembered of its end takes one short lock). Labels come from closed sets, or are names of registries, of which so many are told apart and no more. What others
-//! know already (the store, the gateway) is asked when somebody looks, by `admin::scrape`.
+//! Everything that is counted on a request's way is an atomic addition: no lock, no allocation
+//! (what is remembered of its end takes one short lock). Labels come from closed sets, or are names
+//! of registries, of which so many are told apart and no more. What others know already (the store,
+//! the gateway) is asked when somebody looks, by `admin::scrape`.
 //!
 //! - `registries`: counters by registry
 //! - `recent`: the last requests, and what is asked for most
@@ -57,11 +58,11 @@ impl Count {
 /// All counters; cheap to clone, and all clones are the same counters.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    parts: Arc<Parts>,
+    parts: Arc<MetricsInner>,
 }
 
 #[derive(Debug)]
-struct Parts {
+struct MetricsInner {
     started: SystemTime,
     registries: Registries,
     recent: Recent,
@@ -84,7 +85,7 @@ impl Metrics {
     /// Counters that are all 0. These registries have their places among those that are told
     /// apart, whatever others are seen before them.
     pub fn new(known: impl Iterator<Item = String>) -> Self {
-        let parts = Parts {
+        let parts = MetricsInner {
             started: SystemTime::now(),
             registries: Registries::new(known),
             recent: Recent::default(),

@@ -3,8 +3,10 @@
 //! One short lock a request, with no allocation under it but for a repository that is new.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
+
+use parking_lot::Mutex;
 
 use crate::log::{Outcome, RequestLine};
 
@@ -59,7 +61,7 @@ struct Seen {
 impl Recent {
     pub(super) fn note(&self, line: &Arc<RequestLine>) {
         let at = SystemTime::now();
-        let mut seen = self.lock();
+        let mut seen = self.0.lock();
         let answered = Answered { number: seen.count, at, line: line.clone() };
         seen.count += 1;
         if matches!(line.outcome, Outcome::Error | Outcome::Denied) {
@@ -75,30 +77,26 @@ impl Recent {
 
     /// The requests kept whose number is this or larger, oldest first.
     pub(super) fn since(&self, number: u64) -> Vec<Answered> {
-        let seen = self.lock();
+        let seen = self.0.lock();
         let first = seen.requests.partition_point(|answered| answered.number < number);
         seen.requests.iter().skip(first).cloned().collect()
     }
 
     /// The refusals and failures kept, oldest first.
     pub(super) fn errors(&self) -> Vec<Answered> {
-        self.lock().errors.iter().cloned().collect()
+        self.0.lock().errors.iter().cloned().collect()
     }
 
     /// The repositories for which most bytes went out, at most so many, most first.
     pub(super) fn most_wanted(&self, limit: usize) -> Vec<Demand> {
         let mut demand: Vec<_> =
-            self.lock().demand.values().flat_map(HashMap::values).cloned().collect();
+            self.0.lock().demand.values().flat_map(HashMap::values).cloned().collect();
         demand.sort_by(|a, b| {
             let names = || (&a.registry, &a.repository).cmp(&(&b.registry, &b.repository));
             b.sent_bytes.cmp(&a.sent_bytes).then_with(names)
         });
         demand.truncate(limit);
         demand
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

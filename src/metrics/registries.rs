@@ -1,10 +1,12 @@
 //! Counters by registry, for so many registries and no more.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
+use entrepot_oci::UnixSeconds;
 use http::{Method, StatusCode};
+use parking_lot::Mutex;
 
 use super::Count;
 use crate::log::{Outcome, RequestLine};
@@ -64,7 +66,7 @@ pub struct RegistrySummary {
     /// Bytes of bodies that came from upstreams.
     pub received_bytes: u64,
     /// When it last gave an answer that was no error of its own, to the second.
-    pub last_success: Option<SystemTime>,
+    pub last_success: Option<UnixSeconds>,
     /// The last request that failed, or was answered from the store in its place.
     pub last_error: Option<LastError>,
 }
@@ -90,7 +92,7 @@ impl Counters {
         self.sent_bytes.add(line.body_bytes);
         if let (Outcome::Error | Outcome::Stale, Some(reason)) = (line.outcome, &line.reason) {
             let error = LastError { at: SystemTime::now(), reason: reason.clone() };
-            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            *self.last_error.lock() = Some(error);
         }
     }
 
@@ -112,8 +114,7 @@ impl Counters {
             !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
         };
         if status.is_some_and(is_well) {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.last_success.store(now.as_secs(), Ordering::Relaxed);
+            self.last_success.store(UnixSeconds::now().0, Ordering::Relaxed);
         }
     }
 
@@ -150,20 +151,19 @@ impl Counters {
             requests: self.by_outcome().collect(),
             sent_bytes: self.sent_bytes.value(),
             received_bytes: self.received_bytes(),
-            last_success: (last_success > 0)
-                .then(|| UNIX_EPOCH + Duration::from_secs(last_success)),
-            last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            last_success: (last_success > 0).then_some(UnixSeconds(last_success)),
+            last_error: self.last_error.lock().clone(),
         }
     }
 }
 
 #[derive(Debug)]
-struct Named {
+struct NamedCounters {
     name: String,
     counters: Arc<Counters>,
 }
 
-impl Named {
+impl NamedCounters {
     fn new(name: &str) -> Self {
         Self { name: name.to_owned(), counters: Arc::default() }
     }
@@ -172,15 +172,16 @@ impl Named {
 /// The registries seen so far. Looking one up takes no lock: a place once taken never changes.
 #[derive(Debug)]
 pub(super) struct Registries {
-    places: Vec<OnceLock<Named>>,
-    other: Named,
-    none: Named,
+    places: Vec<OnceLock<NamedCounters>>,
+    other: NamedCounters,
+    none: NamedCounters,
 }
 
 impl Registries {
     pub(super) fn new(known: impl Iterator<Item = String>) -> Self {
         let places = (0..MOST).map(|_| OnceLock::new()).collect();
-        let registries = Self { places, other: Named::new(OTHER), none: Named::new(NONE) };
+        let registries =
+            Self { places, other: NamedCounters::new(OTHER), none: NamedCounters::new(NONE) };
         for name in known {
             registries.placed(&name);
         }
@@ -197,13 +198,14 @@ impl Registries {
         &self.taken().find(|place| place.name == name).unwrap_or(&self.other).counters
     }
 
-    fn placed(&self, name: &str) -> &Named {
+    fn placed(&self, name: &str) -> &NamedCounters {
         // Whoever comes second to a free place finds another name there, and goes on.
-        let mut places = self.places.iter().map(|place| place.get_or_init(|| Named::new(name)));
+        let mut places =
+            self.places.iter().map(|place| place.get_or_init(|| NamedCounters::new(name)));
         places.find(|place| place.name == name).unwrap_or(&self.other)
     }
 
-    fn taken(&self) -> impl Iterator<Item = &Named> {
+    fn taken(&self) -> impl Iterator<Item = &NamedCounters> {
         self.places.iter().map_while(OnceLock::get)
     }
 

@@ -1,12 +1,14 @@
-//! Hosts that could not be reached: not asked again for some seconds, then by one request at a time.
+//! Hosts that could not be reached: not asked again for some seconds, then by one request at a
+//! time.
 //!
 //! A pull of an image asks dozens of times. Without this each would wait for the same silence.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use entrepot_oci::Authority;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::error::UpstreamError;
@@ -15,7 +17,8 @@ use super::error::UpstreamError;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// And no longer than this: a registry that is back is soon found.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Questions in a row that a host leaves unanswered before it counts as unreachable: one may be hard.
+/// Questions in a row that a host leaves unanswered before it counts as unreachable: one may be
+/// hard.
 const SILENCES: u32 = 3;
 /// How long a host that nobody asks any more counts as unreachable once it might be tried again.
 const STILL: Duration = Duration::from_mins(1);
@@ -65,7 +68,7 @@ pub(super) struct Admission {
 impl Breakers {
     /// The right to ask `authority`, or what is known of its failure.
     pub(super) fn admit(&self, authority: &Authority) -> Result<Admission, UpstreamError> {
-        let mut hosts = self.lock();
+        let mut hosts = self.0.lock();
         let is_trial = match hosts.broken.get_mut(authority) {
             None => false,
             Some(entry) if entry.until <= Instant::now() && !entry.is_being_tried => {
@@ -92,12 +95,8 @@ impl Breakers {
             next_try: broken.until.saturating_duration_since(now),
             reason: broken.reason.to_string(),
         };
-        let hosts = self.lock();
+        let hosts = self.0.lock();
         hosts.broken.iter().filter(|(_, one)| now < one.until + STILL).map(outage).collect()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Hosts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -114,7 +113,7 @@ impl Admission {
                 Err(UpstreamError::Shared(error))
             }
             other => {
-                let mut hosts = self.breakers.lock();
+                let mut hosts = self.breakers.0.lock();
                 hosts.broken.remove(&self.authority);
                 hosts.silent.remove(&self.authority);
                 other
@@ -124,7 +123,7 @@ impl Admission {
 
     /// Counts a question that was left unanswered. Whether that is one too many.
     fn note_silence(&self) -> bool {
-        let mut hosts = self.breakers.lock();
+        let mut hosts = self.breakers.0.lock();
         if hosts.silent.len() >= MOST && !hosts.silent.contains_key(&self.authority) {
             hosts.silent.clear();
         }
@@ -135,7 +134,7 @@ impl Admission {
     }
 
     fn note(&self, reason: Arc<UpstreamError>) {
-        let broken = &mut self.breakers.lock().broken;
+        let broken = &mut self.breakers.0.lock().broken;
         let now = Instant::now();
         if broken.len() >= MOST && !broken.contains_key(&self.authority) {
             let oldest = broken.iter().min_by_key(|(_, entry)| entry.until);
@@ -166,7 +165,7 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         if self.is_trial
-            && let Some(entry) = self.breakers.lock().broken.get_mut(&self.authority)
+            && let Some(entry) = self.breakers.0.lock().broken.get_mut(&self.authority)
         {
             entry.is_being_tried = false;
         }

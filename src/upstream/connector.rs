@@ -1,15 +1,18 @@
 //! TCP or TLS towards one authority, for the pooled client.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use entrepot_oci::{Authority, Host};
 use http::{HeaderMap, Uri};
+use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -17,7 +20,6 @@ use tokio_util::either::Either;
 
 use super::error::{TlsError, UpstreamError, is_hangup};
 use super::link::{Dialer, Link, ProxyStream};
-use super::maybe_tls::MaybeTls;
 use super::reach::{AddressRule, Exemptions};
 use super::tls::handshake;
 use super::trust::Trust;
@@ -44,19 +46,19 @@ impl Connector {
 }
 
 impl Parts {
-    async fn connect(&self, uri: Uri) -> Result<TokioIo<UpstreamStream>, UpstreamError> {
+    async fn connect(&self, uri: Uri) -> Result<UpstreamStream, UpstreamError> {
         let secure = uri.scheme() != Some(&http::uri::Scheme::HTTP);
         let authority = authority_of(&uri, secure)?;
         let rule = self.exemptions.rule_for(&authority);
         if !secure {
             let stream = self.dialer.connect_plain(&authority, rule).await?;
-            return Ok(TokioIo::new(UpstreamStream::Plain(stream)));
+            return Ok(UpstreamStream(TokioIo::new(Either::Left(stream))));
         }
         let link = self.dialer.connect(&authority, rule, &HeaderMap::new()).await?;
         match handshake(self.trust.config_for(&authority), &authority, link, self.dialer.timeout())
             .await
         {
-            Ok(tls) => Ok(TokioIo::new(UpstreamStream::Tls(Box::new(tls)))),
+            Ok(tls) => Ok(UpstreamStream(TokioIo::new(Either::Right(Box::new(tls))))),
             Err(error) => Err(self.diagnosed(error, rule).await.into()),
         }
     }
@@ -99,7 +101,7 @@ pub(super) struct ConnectFailed(Mutex<Option<UpstreamError>>);
 impl ConnectFailed {
     /// The error, once.
     pub(super) fn take(&self) -> Option<UpstreamError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().take()
     }
 }
 
@@ -112,7 +114,7 @@ impl std::fmt::Display for ConnectFailed {
 impl std::error::Error for ConnectFailed {}
 
 impl tower_service::Service<Uri> for Connector {
-    type Response = TokioIo<UpstreamStream>;
+    type Response = UpstreamStream;
     type Error = ConnectFailed;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
@@ -128,12 +130,55 @@ impl tower_service::Service<Uri> for Connector {
     }
 }
 
-/// A connection to an upstream.
-pub(super) type UpstreamStream = MaybeTls<Either<TcpStream, ProxyStream>, TlsStream<Link>>;
+/// A connection to an upstream, plain or TLS; TLS is boxed, since its state is large.
+type Stream = Either<Either<TcpStream, ProxyStream>, Box<TlsStream<Link>>>;
+
+/// A connection to an upstream, as the pooled client wants it.
+pub(super) struct UpstreamStream(TokioIo<Stream>);
 
 impl Connection for UpstreamStream {
     fn connected(&self) -> Connected {
         // A proxy gets the absolute form (RFC 9112 §3.2.2).
-        Connected::new().proxy(matches!(self, Self::Plain(Either::Right(_))))
+        Connected::new().proxy(matches!(self.0.inner(), Either::Left(Either::Right(_))))
+    }
+}
+
+impl Read for UpstreamStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl Write for UpstreamStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

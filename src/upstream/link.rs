@@ -22,7 +22,6 @@ use tokio_util::either::Either;
 use super::client::Scheme;
 use super::dial::TcpDialer;
 use super::error::{DialError, ProxyError, ProxyFailure, TlsError};
-use super::maybe_tls::MaybeTls;
 use super::proxy::{ForwardProxy, Proxies};
 use super::reach::AddressRule;
 use super::tls::handshake;
@@ -32,8 +31,8 @@ use super::via;
 /// The bytes of a destination itself, directly or through a tunnel.
 pub type Link = Either<TcpStream, TokioIo<Upgraded>>;
 
-/// A connection to a proxy.
-pub(super) type ProxyStream = MaybeTls<TcpStream, TlsStream<TcpStream>>;
+/// A connection to a proxy, plain or TLS; TLS is boxed, since its state is large.
+pub(super) type ProxyStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Makes connections to destinations; cheap to clone.
 #[derive(Clone)]
@@ -112,12 +111,12 @@ impl Dialer {
         let stream =
             dialled.map_err(|error| failed(proxy, ProxyFailure::Unreachable(Box::new(error))))?;
         if proxy.scheme() == Scheme::Http {
-            return Ok(MaybeTls::Plain(stream));
+            return Ok(Either::Left(stream));
         }
         match handshake(trust.config_for(proxy.authority()), proxy.authority(), stream, tcp.timeout)
             .await
         {
-            Ok(stream) => Ok(MaybeTls::Tls(Box::new(stream))),
+            Ok(stream) => Ok(Either::Right(Box::new(stream))),
             Err(TlsError::SomethingElse { .. }) => Err(failed(proxy, ProxyFailure::NoTls)),
             Err(error) => Err(failed(proxy, ProxyFailure::Tls(Box::new(error)))),
         }

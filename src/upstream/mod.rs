@@ -19,7 +19,6 @@
 //! - `fields`: which header fields are known to open nothing
 //! - `breaker`: hosts that could not be reached, and are left alone for a while
 //! - `body`: bodies that do not wait for ever
-//! - `maybe_tls`: a stream with TLS or without
 //! - `error`: what can go wrong, and whose fault it is
 
 pub mod body;
@@ -32,7 +31,6 @@ pub mod dial;
 pub mod error;
 pub mod fields;
 pub mod link;
-pub mod maybe_tls;
 mod pinned;
 pub mod proxy;
 pub mod reach;

@@ -18,6 +18,12 @@
 //! - `container_image`: entrepot's own image, built and run
 //! - `process`: starting, watching and stopping programs
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the rules for what runs as a proxy are not for what tests it"
+)]
+
 mod ahead;
 mod air_gap;
 mod buildah;

@@ -2,6 +2,8 @@
 //! registry that does as it is told, good or bad. One module a behaviour.
 
 #![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,

@@ -13,14 +13,14 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use url::form_urlencoded;
 
-use super::super::Services;
+use super::super::AdminServices;
 use super::super::body::AdminBody;
-use super::Refusal;
+use super::ApiRefusal;
 use super::images::{bad, full_name, refusal};
 use super::lines::{self, Lines};
 use super::verify::TICK;
 use crate::images::export::{self, ExportError};
-use crate::images::import::{Adoption, Contents, ImportError, Records, Told};
+use crate::images::import::{Adoption, Contents, ImportError, ImportLine, Records};
 use crate::log::chain;
 
 /// What an archive is sent as.
@@ -36,9 +36,9 @@ const LINGER: Duration = Duration::from_secs(10);
 
 /// An archive of the images that the query names.
 pub(super) async fn export(
-    services: &Services,
+    services: &AdminServices,
     query: &str,
-) -> Result<Response<AdminBody>, Refusal> {
+) -> Result<Response<AdminBody>, ApiRefusal> {
     let mut names = Vec::new();
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*key {
@@ -51,7 +51,7 @@ pub(super) async fn export(
     }
     let archive = services.images.export(&names).await.map_err(|error| match error {
         ExportError::Image(error) => refusal(error),
-        error => Refusal { status: StatusCode::CONFLICT, reason: error.to_string() },
+        error => ApiRefusal { status: StatusCode::CONFLICT, reason: error.to_string() },
     })?;
     let (pieces, body) = export::channel();
     // It ends with its client; a shutdown waits for it as for a download.
@@ -65,10 +65,10 @@ pub(super) async fn export(
 /// Takes an archive in, and tells of it as JSON lines while it comes. What has come when the client
 /// leaves is of use for the next try, and nothing leads to it.
 pub(super) fn import(
-    services: &Arc<Services>,
+    services: &Arc<AdminServices>,
     query: &str,
     body: Incoming,
-) -> Result<Response<AdminBody>, Refusal> {
+) -> Result<Response<AdminBody>, ApiRefusal> {
     let mut name = None;
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*key {
@@ -76,9 +76,9 @@ pub(super) fn import(
             _ => return Err(bad("the query may hold name=IMAGE alone, once")),
         }
     }
-    let Some(turn) = services.imports.take() else {
+    let Some(turn) = services.queues.imports.take() else {
         let reason = "an import is under way already".to_owned();
-        return Err(Refusal { status: StatusCode::CONFLICT, reason });
+        return Err(ApiRefusal { status: StatusCode::CONFLICT, reason });
     };
     let deserted = "nobody listens: the import ends early";
     Ok(lines::tell(services, deserted, |services, lines| async move {
@@ -87,12 +87,17 @@ pub(super) fn import(
     }))
 }
 
-async fn take_in(services: &Services, name: Option<&ImageName>, mut body: Incoming, lines: &Lines) {
+async fn take_in(
+    services: &AdminServices,
+    name: Option<&ImageName>,
+    mut body: Incoming,
+    lines: &Lines,
+) {
     let mut told = Vec::new();
     let imported = match read(services, &mut body, lines).await {
         Ok(contents) => {
             let records = Records::Running(&services.gateway);
-            let adoption = Adoption { name, policy: &services.policy, records };
+            let adoption = Adoption { name, policy: &services.facts.policy, records };
             services.images.adopt(&contents, &adoption, |one| told.push(one)).await
         }
         Err(error) => Err(error),
@@ -100,10 +105,10 @@ async fn take_in(services: &Services, name: Option<&ImageName>, mut body: Incomi
     if let Err(error) = &imported {
         let reason = chain(error);
         tracing::warn!(reason, "an import failed");
-        told.push(Told::Error(reason));
+        told.push(ImportLine::Error(reason));
     }
     for one in &told {
-        if let Told::Image(image) = one {
+        if let ImportLine::Image(image) = one {
             tracing::info!(image = image.name, "an image was imported");
         }
         lines.say(one).await;
@@ -115,7 +120,7 @@ async fn take_in(services: &Services, name: Option<&ImageName>, mut body: Incomi
 
 /// Reads the archive on a thread of its own, while its bytes are handed over.
 async fn read(
-    services: &Services,
+    services: &AdminServices,
     body: &mut Incoming,
     lines: &Lines,
 ) -> Result<Contents, ImportError> {
@@ -125,10 +130,10 @@ async fn read(
     let progress = move |bytes| {
         if last_told.elapsed() >= TICK {
             last_told = Instant::now();
-            lines.hint(&Told::Read(bytes));
+            lines.hint(&ImportLine::Read(bytes));
         }
     };
-    let source = Pieces { coming, rest: Bytes::new() };
+    let source = BodyReader { coming, rest: Bytes::new() };
     let reading =
         tokio::task::spawn_blocking(move || images.read_archive(&runtime, source, progress));
     hand_over(body, &pieces).await;
@@ -154,12 +159,12 @@ async fn hand_over(body: &mut Incoming, pieces: &mpsc::Sender<io::Result<Bytes>>
 }
 
 /// The bytes of a body, for who reads them on a thread that may wait.
-struct Pieces {
+struct BodyReader {
     coming: mpsc::Receiver<io::Result<Bytes>>,
     rest: Bytes,
 }
 
-impl Read for Pieces {
+impl Read for BodyReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
             match self.coming.blocking_recv() {

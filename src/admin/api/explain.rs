@@ -7,11 +7,11 @@ use entrepot_oci::ImageName;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::super::Services;
+use super::super::AdminServices;
 use crate::gateway::{Expected, Explanation, ObjectState, TagState};
 
 /// The document, or why the question is none.
-pub(super) async fn explain(services: &Services, query: &str) -> Result<Value, String> {
+pub(super) async fn explain(services: &AdminServices, query: &str) -> Result<Value, String> {
     let mut parts = form_urlencoded::parse(query.as_bytes());
     let image: ImageName = match (parts.next(), parts.next()) {
         (Some((name, value)), None) if name == "image" => {
@@ -19,7 +19,7 @@ pub(super) async fn explain(services: &Services, query: &str) -> Result<Value, S
         }
         _ => return Err("the query must be image=NAME".to_owned()),
     };
-    let is_intercepted = services.policy.intercepts(&image.authority);
+    let is_intercepted = services.facts.policy.intercepts(&image.authority);
     let known = services.gateway.explain(&image).await;
     Ok(document(&image, is_intercepted, &known))
 }
@@ -87,7 +87,7 @@ fn is_fresh(tag: &TagState) -> bool {
     tag.age < tag.ttl
 }
 
-/// The same for people, the conclusion first.
+/// The explanation for people, the conclusion first.
 fn words(image: &ImageName, is_intercepted: bool, known: &Explanation) -> Vec<String> {
     let registry = &image.registry;
     if !is_intercepted {

@@ -7,12 +7,12 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::super::Services;
-use super::Refusal;
+use super::super::AdminServices;
+use super::ApiRefusal;
 use crate::images::{ImageError, MOST, Query, Selection, is_explicit};
 
 /// A page of images.
-pub(super) async fn list(services: &Services, query: &str) -> Result<Value, Refusal> {
+pub(super) async fn list(services: &AdminServices, query: &str) -> Result<Value, ApiRefusal> {
     let query = parse(query).map_err(bad)?;
     let page = services.images.list(&query).await.map_err(refusal)?;
     let next = page.next.map(|name| name.to_string());
@@ -20,13 +20,13 @@ pub(super) async fn list(services: &Services, query: &str) -> Result<Value, Refu
 }
 
 /// One image.
-pub(super) async fn find(services: &Services, name: &str) -> Result<Value, Refusal> {
+pub(super) async fn find(services: &AdminServices, name: &str) -> Result<Value, ApiRefusal> {
     let image = services.images.find(&full_name(name)?).await.map_err(refusal)?;
     Ok(json!(image))
 }
 
 /// Removes one, with what nothing else needs; to its end, though the client leaves meanwhile.
-pub(super) async fn remove(services: &Arc<Services>, name: &str) -> Result<Value, Refusal> {
+pub(super) async fn remove(services: &Arc<AdminServices>, name: &str) -> Result<Value, ApiRefusal> {
     let name = full_name(name)?;
     let (services, wanted) = (services.clone(), name.clone());
     let removing = services.tasks.clone().spawn(async move {
@@ -35,7 +35,7 @@ pub(super) async fn remove(services: &Arc<Services>, name: &str) -> Result<Value
         services.gateway.forget_records(&wanted.registry, &wanted.repository);
         removed
     });
-    let removed = removing.await.map_err(|error| Refusal {
+    let removed = removing.await.map_err(|error| ApiRefusal {
         status: StatusCode::INTERNAL_SERVER_ERROR,
         reason: error.to_string(),
     })?;
@@ -45,22 +45,22 @@ pub(super) async fn remove(services: &Arc<Services>, name: &str) -> Result<Value
 }
 
 /// Keeps one from being evicted.
-pub(super) async fn pin(services: &Services, name: &str) -> Result<Value, Refusal> {
+pub(super) async fn pin(services: &AdminServices, name: &str) -> Result<Value, ApiRefusal> {
     let name = full_name(name)?;
     services.images.pin(&name).await.map_err(refusal)?;
     Ok(json!(services.images.find(&name).await.map_err(refusal)?))
 }
 
 /// Takes that back.
-pub(super) async fn unpin(services: &Services, name: &str) -> Result<Value, Refusal> {
+pub(super) async fn unpin(services: &AdminServices, name: &str) -> Result<Value, ApiRefusal> {
     let name = full_name(name)?;
     services.images.unpin(&name).await.map_err(refusal)?;
     Ok(json!(services.images.find(&name).await.map_err(refusal)?))
 }
 
-/// The name in a path. It has a tag or a digest: what is removed should be said, and so `/pin` behind
-/// it can be no part of it.
-pub(super) fn full_name(text: &str) -> Result<ImageName, Refusal> {
+/// The name in a path. It has a tag or a digest: what is removed should be said, and so `/pin`
+/// behind it can be no part of it.
+pub(super) fn full_name(text: &str) -> Result<ImageName, ApiRefusal> {
     // A path may hold all of these as they are, and some escape them all the same.
     let escapes = [("%2F", "/"), ("%2f", "/"), ("%3A", ":"), ("%3a", ":"), ("%40", "@")];
     let text = escapes.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
@@ -96,18 +96,18 @@ fn parse(query: &str) -> Result<Query, String> {
     Ok(parsed)
 }
 
-pub(super) fn bad(reason: impl Into<String>) -> Refusal {
-    Refusal { status: StatusCode::BAD_REQUEST, reason: reason.into() }
+pub(super) fn bad(reason: impl Into<String>) -> ApiRefusal {
+    ApiRefusal { status: StatusCode::BAD_REQUEST, reason: reason.into() }
 }
 
-pub(super) fn refusal(error: ImageError) -> Refusal {
+pub(super) fn refusal(error: ImageError) -> ApiRefusal {
     let status = match &error {
         ImageError::Unknown(_) => StatusCode::NOT_FOUND,
         ImageError::Pinned(_) | ImageError::Part { .. } => StatusCode::CONFLICT,
         ImageError::Loading => StatusCode::SERVICE_UNAVAILABLE,
         ImageError::Store(_) | ImageError::Record(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    Refusal { status, reason: format!("{:#}", anyhow::Error::new(error)) }
+    ApiRefusal { status, reason: format!("{:#}", anyhow::Error::new(error)) }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, header};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::super::Services;
+use super::super::AdminServices;
 use super::super::body::AdminBody;
 
 /// Lines that wait for a slow listener.
@@ -39,9 +39,9 @@ fn line(told: &impl Serialize) -> Option<Bytes> {
 /// Begins `work`, and answers with what it tells. It ends early when nobody listens any more, and
 /// with the shutdown; `deserted` says so in the log.
 pub(super) fn tell<W>(
-    services: &Arc<Services>,
+    services: &Arc<AdminServices>,
     deserted: &'static str,
-    work: impl FnOnce(Arc<Services>, Lines) -> W,
+    work: impl FnOnce(Arc<AdminServices>, Lines) -> W,
 ) -> Response<AdminBody>
 where
     W: Future<Output = ()> + Send + 'static,

@@ -25,9 +25,9 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 pub use pull::Room;
-pub use verify::Turn;
+pub use verify::OneAtATime;
 
-use super::Services;
+use super::AdminServices;
 use super::body::AdminBody;
 use super::events;
 use super::pages::refused;
@@ -97,7 +97,7 @@ pub(super) fn media_type(path: &str) -> &'static str {
 
 /// The answer to a request that may be answered.
 pub(super) async fn answer(
-    services: &Arc<Services>,
+    services: &Arc<AdminServices>,
     request: Request<Incoming>,
 ) -> Response<AdminBody> {
     let (head, body) = request.into_parts();
@@ -160,19 +160,19 @@ fn named<'p>(template: &str, path: &'p str) -> Option<&'p str> {
     }
 }
 
-fn told(answer: Result<Value, Refusal>) -> Response<AdminBody> {
+fn told(answer: Result<Value, ApiRefusal>) -> Response<AdminBody> {
     answer.map_or_else(Into::into, |document| json(&document))
 }
 
 /// Why something is not done.
 #[derive(Debug)]
-struct Refusal {
+struct ApiRefusal {
     status: StatusCode,
     reason: String,
 }
 
-impl From<Refusal> for Response<AdminBody> {
-    fn from(Refusal { status, reason }: Refusal) -> Self {
+impl From<ApiRefusal> for Response<AdminBody> {
+    fn from(ApiRefusal { status, reason }: ApiRefusal) -> Self {
         refused(status, &reason).map(Into::into)
     }
 }

@@ -8,10 +8,10 @@ use http::{Method, Response, StatusCode};
 use tokio::sync::Semaphore;
 use url::form_urlencoded;
 
-use super::super::Services;
+use super::super::AdminServices;
 use super::super::body::AdminBody;
 use super::super::pages::refused;
-use super::super::pull::{Failure, Platforms, Pull, Told, Wanted};
+use super::super::pull::{Failure, Platforms, Pull, PullLine, Wanted};
 use super::lines;
 use crate::log::{Outcome, RequestLine, Subject};
 
@@ -30,12 +30,12 @@ impl Default for Room {
 
 /// Begins, and tells of it as JSON lines. It ends early when nobody listens any more, and with the
 /// shutdown.
-pub(super) fn start(services: &Arc<Services>, query: &str) -> Response<AdminBody> {
+pub(super) fn start(services: &Arc<AdminServices>, query: &str) -> Response<AdminBody> {
     let wanted = match parse(query) {
         Ok(wanted) => wanted,
         Err(reason) => return refused(StatusCode::BAD_REQUEST, &reason).map(Into::into),
     };
-    let Ok(place) = services.room.0.clone().try_acquire_owned() else {
+    let Ok(place) = services.queues.pulls.0.clone().try_acquire_owned() else {
         let reason = "too many pulls are under way already: try again later";
         return refused(StatusCode::TOO_MANY_REQUESTS, reason).map(Into::into);
     };
@@ -44,19 +44,20 @@ pub(super) fn start(services: &Arc<Services>, query: &str) -> Response<AdminBody
         "nobody listens: no more of the image is brought in",
         |services, lines| {
             async move {
-                let Services { gateway, policy, store, .. } = &*services;
+                let AdminServices { gateway, store, .. } = &*services;
+                let policy = &services.facts.policy;
                 tracing::info!(image = %wanted.image, "bringing an image in");
                 let pull = Pull { gateway, policy, store, wanted: &wanted, lines: &lines };
                 let last = match pull.run().await {
                     Ok(summary) => {
                         let (blobs, bytes) = (summary.fetched_blobs, summary.fetched_bytes);
                         tracing::info!(image = %wanted.image, blobs, bytes, "an image was brought in");
-                        Told::Summary(summary)
+                        PullLine::Summary(summary)
                     }
                     Err(failure) => {
                         tracing::warn!(error = failure.message, "an image could not be brought in");
                         services.metrics.answered(&Arc::new(line(&wanted, &failure)));
-                        Told::Error(failure)
+                        PullLine::Error(failure)
                     }
                 };
                 // Before it is told: who reads that may begin another.

@@ -1,11 +1,9 @@
 //! What there is to know, as documents.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use entrepot_oci::Digest;
+use entrepot_oci::{Digest, UnixSeconds};
 use serde_json::{Value, json};
 
-use super::super::Services;
+use super::super::AdminServices;
 use super::super::scrape::index_state;
 
 /// Objects on a page, unless another number is asked for.
@@ -14,7 +12,7 @@ const USUAL: usize = 100;
 const MOST: usize = 1000;
 
 /// Sums since the start, and what is kept now.
-pub(in super::super) fn stats(services: &Services) -> Value {
+pub(in super::super) fn stats(services: &AdminServices) -> Value {
     let (summary, totals) = (services.metrics.summary(), services.store.totals());
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -29,9 +27,9 @@ pub(in super::super) fn stats(services: &Services) -> Value {
         "store": {
             "objects": totals.objects,
             "bytes": totals.bytes,
-            "max_bytes": services.max_size,
+            "max_bytes": services.facts.max_size,
             "free_bytes": services.free_space.bytes(),
-            "min_free_bytes": services.min_free,
+            "min_free_bytes": services.facts.min_free,
             "evicted_objects": totals.evicted_objects,
             "evicted_bytes": totals.evicted_bytes,
             "quarantined_objects": totals.quarantined_objects,
@@ -42,7 +40,7 @@ pub(in super::super) fn stats(services: &Services) -> Value {
 }
 
 /// The downloads under way.
-pub(in super::super) fn fetches(services: &Services) -> Value {
+pub(in super::super) fn fetches(services: &AdminServices) -> Value {
     let fetches: Vec<_> = services
         .store
         .downloads()
@@ -60,8 +58,8 @@ pub(in super::super) fn fetches(services: &Services) -> Value {
 }
 
 /// A page of what is kept.
-pub(super) fn blobs(services: &Services, query: &str) -> Result<Value, &'static str> {
-    let page = Page::parse(query)?;
+pub(super) fn blobs(services: &AdminServices, query: &str) -> Result<Value, &'static str> {
+    let page = PageQuery::parse(query)?;
     let mut kept = services.store.list(page.after.as_ref(), page.limit + 1);
     let has_more = kept.len() > page.limit;
     kept.truncate(page.limit);
@@ -72,7 +70,7 @@ pub(super) fn blobs(services: &Services, query: &str) -> Result<Value, &'static 
             json!({
                 "digest": one.digest.to_string(),
                 "bytes": one.size,
-                "last_use": seconds(one.last_use),
+                "last_use": UnixSeconds::from(one.last_use),
                 "hits": one.hits,
                 "is_pinned": one.is_pinned,
             })
@@ -81,19 +79,14 @@ pub(super) fn blobs(services: &Services, query: &str) -> Result<Value, &'static 
     Ok(json!({ "blobs": blobs, "next": next }))
 }
 
-/// Since the epoch.
-pub(super) fn seconds(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 /// Which page is asked for.
 #[derive(Debug, PartialEq, Eq)]
-struct Page {
+struct PageQuery {
     after: Option<Digest>,
     limit: usize,
 }
 
-impl Page {
+impl PageQuery {
     fn parse(query: &str) -> Result<Self, &'static str> {
         let mut page = Self { after: None, limit: USUAL };
         for part in query.split('&').filter(|part| !part.is_empty()) {
@@ -120,15 +113,15 @@ mod tests {
 
     #[test]
     fn pages_are_asked_for_in_one_way() {
-        assert_eq!(Page::parse(""), Ok(Page { after: None, limit: USUAL }));
+        assert_eq!(PageQuery::parse(""), Ok(PageQuery { after: None, limit: USUAL }));
         let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         for colon in [":", "%3A", "%3a"] {
-            let page = Page::parse(&format!("limit=5&after=sha256{colon}{hex}")).unwrap();
+            let page = PageQuery::parse(&format!("limit=5&after=sha256{colon}{hex}")).unwrap();
             assert_eq!(page.limit, 5);
             assert_eq!(page.after.unwrap().hex(), hex);
         }
         for wrong in ["limit=0", "limit=1001", "limit=x", "after=x", "page=2", "limit"] {
-            assert!(Page::parse(wrong).is_err(), "{wrong}");
+            assert!(PageQuery::parse(wrong).is_err(), "{wrong}");
         }
     }
 }

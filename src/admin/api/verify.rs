@@ -7,10 +7,10 @@ use entrepot_cache::Pace;
 use http::{Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::super::Services;
+use super::super::AdminServices;
 use super::super::body::AdminBody;
 use super::super::pages::refused;
-use super::super::verification::{Told, verify};
+use super::super::verification::{VerificationLine, verify};
 use super::lines::{self, Lines};
 
 /// How often progress is told at most.
@@ -18,15 +18,15 @@ pub(super) const TICK: Duration = Duration::from_millis(200);
 
 /// Who verifies, or imports: one at a time, since the disk is the clients'.
 #[derive(Debug, Clone)]
-pub struct Turn(Arc<Semaphore>);
+pub struct OneAtATime(Arc<Semaphore>);
 
-impl Default for Turn {
+impl Default for OneAtATime {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(1)))
     }
 }
 
-impl Turn {
+impl OneAtATime {
     /// The turn, unless somebody has it.
     pub(super) fn take(&self) -> Option<OwnedSemaphorePermit> {
         self.0.clone().try_acquire_owned().ok()
@@ -35,8 +35,8 @@ impl Turn {
 
 /// Begins, and tells of it as JSON lines. It ends early when nobody listens any more, and with the
 /// shutdown.
-pub(super) fn start(services: &Arc<Services>) -> Response<AdminBody> {
-    let Some(turn) = services.turn.take() else {
+pub(super) fn start(services: &Arc<AdminServices>) -> Response<AdminBody> {
+    let Some(turn) = services.queues.verification.take() else {
         let reason = "a verification is under way already";
         return refused(StatusCode::CONFLICT, reason).map(Into::into);
     };
@@ -50,10 +50,10 @@ pub(super) fn start(services: &Arc<Services>) -> Response<AdminBody> {
     })
 }
 
-async fn run(services: &Services, lines: &Lines) -> Told {
+async fn run(services: &AdminServices, lines: &Lines) -> VerificationLine {
     let mut last_progress: Option<Instant> = None;
-    let tell = |told: Told| {
-        if matches!(told, Told::Progress(_)) {
+    let tell = |told: VerificationLine| {
+        if matches!(told, VerificationLine::Progress(_)) {
             if last_progress.is_some_and(|last| last.elapsed() < TICK) {
                 return;
             }
@@ -66,11 +66,11 @@ async fn run(services: &Services, lines: &Lines) -> Told {
         Ok(findings) => {
             let damaged = findings.damaged.len();
             tracing::info!(objects = findings.objects, damaged, "what is kept was verified");
-            Told::Summary(findings)
+            VerificationLine::Summary(findings)
         }
         Err(error) => {
             tracing::error!(%error, "what is kept could not be verified");
-            Told::Error(error.to_string())
+            VerificationLine::Error(error.to_string())
         }
     }
 }

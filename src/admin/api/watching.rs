@@ -2,12 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use entrepot_oci::Registry;
+use entrepot_oci::{Registry, UnixSeconds};
 use serde_json::{Map, Value, json};
 
-use super::super::Services;
+use super::super::AdminServices;
 use super::super::history::{Point, STEP};
-use super::reports::seconds;
 use crate::metrics::{Answered, Demand, MOST_REQUESTS, RegistrySummary};
 use crate::registry::Quota;
 use crate::upstream::Outage;
@@ -16,7 +15,10 @@ use crate::upstream::Outage;
 const MOST_REPOSITORIES: usize = 20;
 
 /// The last requests, newest first: as many as are asked for.
-pub(in super::super) fn requests(services: &Services, query: &str) -> Result<Value, &'static str> {
+pub(in super::super) fn requests(
+    services: &AdminServices,
+    query: &str,
+) -> Result<Value, &'static str> {
     let limit = limit(query)?;
     let mut requests = services.metrics.requests_since(0);
     requests.reverse();
@@ -25,7 +27,7 @@ pub(in super::super) fn requests(services: &Services, query: &str) -> Result<Val
 }
 
 /// The last refusals and failures, newest first.
-pub(in super::super) fn errors(services: &Services) -> Value {
+pub(in super::super) fn errors(services: &AdminServices) -> Value {
     let errors = services.metrics.last_errors();
     json!({ "errors": errors.iter().rev().map(request).collect::<Vec<_>>() })
 }
@@ -66,7 +68,7 @@ fn millis(at: SystemTime) -> u64 {
 }
 
 /// The repositories for which most bytes went out.
-pub(in super::super) fn repositories(services: &Services) -> Value {
+pub(in super::super) fn repositories(services: &AdminServices) -> Value {
     let demand = services.metrics.most_wanted(MOST_REPOSITORIES);
     json!({ "repositories": demand.iter().map(repository).collect::<Vec<_>>() })
 }
@@ -78,12 +80,12 @@ fn repository(demand: &Demand) -> Value {
         "requests": demand.requests,
         "hits": demand.hits,
         "sent_bytes": demand.sent_bytes,
-        "last_use": seconds(demand.last),
+        "last_use": UnixSeconds::from(demand.last),
     })
 }
 
 /// Every minute of the last day, as far as the process has seen it.
-pub(in super::super) fn history(services: &Services) -> Value {
+pub(in super::super) fn history(services: &AdminServices) -> Value {
     let points: Vec<_> = services.history.points().iter().map(point).collect();
     json!({ "step_secs": STEP.as_secs(), "points": points })
 }
@@ -91,7 +93,7 @@ pub(in super::super) fn history(services: &Services) -> Value {
 /// One minute.
 pub(in super::super) fn point(point: &Point) -> Value {
     json!({
-        "at": seconds(point.at),
+        "at": UnixSeconds::from(point.at),
         "requests": point.requests,
         "cacheable_requests": point.cacheable,
         "hits": point.hits,
@@ -102,7 +104,7 @@ pub(in super::super) fn point(point: &Point) -> Value {
 }
 
 /// Every registry that is configured or was asked for, and every host that can't be reached.
-pub(in super::super) fn registries(services: &Services) -> Value {
+pub(in super::super) fn registries(services: &AdminServices) -> Value {
     let (gateway, now) = (&services.gateway, SystemTime::now());
     let (outages, limits, quotas) = (gateway.outages(), gateway.limits(), gateway.quotas());
     let registries: Vec<_> = services
@@ -114,7 +116,7 @@ pub(in super::super) fn registries(services: &Services) -> Value {
             let outage = outages.iter().find(|outage| is_it(&Registry::at(&outage.authority)));
             let limit = limits.iter().find(|(authority, ..)| is_it(&Registry::at(authority)));
             let limit = limit.map(|(_, wait, status)| {
-                json!({ "status": status.as_u16(), "next_try": seconds(now + *wait) })
+                json!({ "status": status.as_u16(), "next_try": UnixSeconds::from(now + *wait) })
             });
             let quota = quotas.iter().find(|(name, _)| is_it(name)).map(|(_, quota)| quota);
             let health = match (outage, &limit, counted.last_success) {
@@ -153,9 +155,9 @@ fn registry(
         "requests": requests,
         "sent_bytes": counted.sent_bytes,
         "received_bytes": counted.received_bytes,
-        "last_success": counted.last_success.map(seconds),
+        "last_success": counted.last_success,
         "last_error": last_error.map(|error| {
-            json!({ "at": seconds(error.at), "reason": error.reason })
+            json!({ "at": UnixSeconds::from(error.at), "reason": error.reason })
         }),
     })
 }
@@ -164,8 +166,8 @@ fn unreachable(outage: &Outage, now: SystemTime) -> Value {
     let since = now.checked_sub(outage.lasting).unwrap_or(SystemTime::UNIX_EPOCH);
     json!({
         "host": outage.authority.to_string(),
-        "since": seconds(since),
-        "next_try": seconds(now + outage.next_try),
+        "since": UnixSeconds::from(since),
+        "next_try": UnixSeconds::from(now + outage.next_try),
         "reason": outage.reason,
     })
 }
@@ -177,20 +179,20 @@ fn quota(quota: &Quota) -> Value {
         "limit": quota.limit,
         "window_secs": quota.window_secs,
         "source": quota.source,
-        "told": seconds(quota.told),
-        "whole_again": window.and_then(|window| quota.told.checked_add(window)).map(seconds),
+        "told": UnixSeconds::from(quota.told),
+        "whole_again": window.and_then(|window| quota.told.checked_add(window)).map(UnixSeconds::from),
     })
 }
 
 /// Who this proxy is, and how a client is set up.
-pub(super) fn about(services: &Services) -> Value {
+pub(super) fn about(services: &AdminServices) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "started": seconds(services.metrics.started()),
-        "proxy_url": services.proxy_url,
-        "ca_sha256": services.ca_fingerprint,
-        "ca_expires": seconds(services.ca_expiry),
-        "set_up": services.set_up,
+        "started": UnixSeconds::from(services.metrics.started()),
+        "proxy_url": services.facts.proxy_url,
+        "ca_sha256": services.facts.ca_fingerprint,
+        "ca_expires": UnixSeconds::from(services.facts.ca_expiry),
+        "set_up": services.facts.set_up,
     })
 }
 

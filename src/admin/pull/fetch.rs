@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Limited};
 
 use super::Pull;
 use super::failure::{self, Failure};
-use super::told::{Done, Origin, Progress, Told};
+use super::told::{BlobOrigin, BlobProgress, Done, PullLine};
 use crate::gateway::{ResponseBody, Served};
 use crate::log::Outcome;
 use crate::upstream::body::RequestBody;
@@ -46,13 +46,13 @@ impl Pull<'_> {
         let served = self.ask(&format!("blobs/{}", part.digest)).await?;
         let digest = part.digest.to_string();
         let done = if served.outcome() == Outcome::Hit {
-            Done { digest, bytes: part.size, from: Origin::Store }
+            Done { digest, bytes: part.size, from: BlobOrigin::Store }
         } else {
             let bytes = self.read(&digest, served.response.into_body()).await?;
             self.settled(&part.digest).await?;
-            Done { digest, bytes, from: Origin::Registry }
+            Done { digest, bytes, from: BlobOrigin::Registry }
         };
-        self.lines.say(&Told::Done(done.clone())).await;
+        self.lines.say(&PullLine::Done(done.clone())).await;
         Ok(done)
     }
 
@@ -64,7 +64,8 @@ impl Pull<'_> {
             bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             if told.elapsed() >= TICK {
                 told = Instant::now();
-                self.lines.hint(&Told::Progress(Progress { digest: digest.to_owned(), bytes }));
+                self.lines
+                    .hint(&PullLine::Progress(BlobProgress { digest: digest.to_owned(), bytes }));
             }
         }
         Ok(bytes)

@@ -18,7 +18,7 @@ use entrepot_oci::{Contents, Digest, ImageName, Listed, Part, Platform, Referenc
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 pub use failure::{Failure, FailureKind};
-pub use told::{Beginning, Done, Object, Origin, Progress, Summary, Told};
+pub use told::{Beginning, BlobOrigin, BlobProgress, Done, Object, PullLine, PullSummary};
 
 use entrepot_cache::{Presence, Store};
 
@@ -62,7 +62,7 @@ pub(super) struct Pull<'a> {
 
 /// The manifests of an image that are wanted, and the blobs that they name.
 #[derive(Default)]
-struct Found {
+struct WantedObjects {
     digest: Option<Digest>,
     platforms: Vec<String>,
     manifests: Vec<Digest>,
@@ -71,9 +71,9 @@ struct Found {
 }
 
 impl Pull<'_> {
-    /// Brings the image in. Whoever drops this waits no longer: what has begun goes on to its end, and
-    /// what has not is not begun.
-    pub(super) async fn run(&self) -> Result<Summary, Failure> {
+    /// Brings the image in. Whoever drops this waits no longer: what has begun goes on to its end,
+    /// and what has not is not begun.
+    pub(super) async fn run(&self) -> Result<PullSummary, Failure> {
         let image = &self.wanted.image;
         if !self.policy.intercepts(&image.authority) {
             return Err(Failure::not_intercepted(image));
@@ -87,15 +87,15 @@ impl Pull<'_> {
             platforms: found.platforms.clone(),
             objects,
         };
-        self.lines.say(&Told::Image(beginning)).await;
+        self.lines.say(&PullLine::Image(beginning)).await;
         let fetched: Vec<_> = stream::iter(found.blobs.clone())
             .map(|part| async move { self.blob(&part).await })
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await?;
         self.check_is_here(&found).await?;
-        let from_registry = || fetched.iter().filter(|one| one.from == Origin::Registry);
-        Ok(Summary {
+        let from_registry = || fetched.iter().filter(|one| one.from == BlobOrigin::Registry);
+        Ok(PullSummary {
             image: image.to_string(),
             digest,
             platforms: found.platforms,
@@ -108,7 +108,7 @@ impl Pull<'_> {
 
     /// Whether what has come is still there: there may be room for each object and not for all, and
     /// somebody may have removed the image meanwhile.
-    async fn check_is_here(&self, found: &Found) -> Result<(), Failure> {
+    async fn check_is_here(&self, found: &WantedObjects) -> Result<(), Failure> {
         let image = &self.wanted.image;
         self.store.hold_bounds().await;
         let blobs = found.blobs.iter().map(|part| part.digest);
@@ -118,9 +118,9 @@ impl Pull<'_> {
     }
 
     /// Fetches the image's manifests, from its tag down to those of single platforms.
-    async fn manifests(&self) -> Result<Found, Failure> {
+    async fn manifests(&self) -> Result<WantedObjects, Failure> {
         let image = &self.wanted.image;
-        let mut found = Found::default();
+        let mut found = WantedObjects::default();
         let mut seen = HashSet::new();
         let mut waiting = vec![image.reference.clone()];
         while let Some(reference) = waiting.pop() {

@@ -8,15 +8,15 @@ use super::Failure;
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Told {
+pub enum PullLine {
     /// The manifests are here: what belongs to the image is known.
     Image(Beginning),
     /// A blob is coming.
-    Progress(Progress),
+    Progress(BlobProgress),
     /// A blob is here.
     Done(Done),
     /// The last line, if all went well.
-    Summary(Summary),
+    Summary(PullSummary),
     /// The last line, if not.
     Error(Failure),
 }
@@ -54,7 +54,7 @@ impl Object {
 
 /// How much of a blob has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct BlobProgress {
     /// Which.
     pub digest: String,
     /// So much.
@@ -69,13 +69,13 @@ pub struct Done {
     /// All of it.
     pub bytes: u64,
     /// Where it came from.
-    pub from: Origin,
+    pub from: BlobOrigin,
 }
 
 /// Where a blob came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Origin {
+pub enum BlobOrigin {
     /// It was kept already.
     Store,
     /// From the registry, just now.
@@ -84,7 +84,7 @@ pub enum Origin {
 
 /// What was brought in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
+pub struct PullSummary {
     /// The image's full name.
     pub image: String,
     /// What its name stands for.

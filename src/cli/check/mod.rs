@@ -11,14 +11,34 @@ mod reach;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use clap::{Arg, ArgAction, Command};
 use serde_json::json;
 
-use super::{Report, unless_closed};
+use super::arguments::{self, Given};
+use super::output::{Report, unless_closed};
+use super::privileges::Missing;
 use crate::config::Settings;
+
+pub(super) fn command() -> Command {
+    let alive = Arg::new("alive")
+        .long("alive")
+        .action(ArgAction::SetTrue)
+        .help("Only ask the running proxy whether it is alive");
+    let proxy = Arg::new("proxy")
+        .long("proxy")
+        .value_name("URL")
+        .conflicts_with("alive")
+        .help("Check from a client's side, through the proxy with this URL");
+    arguments::with_settings(Command::new("check").about("Say what is wrong, in words")).args([
+        alive,
+        proxy,
+        arguments::json(),
+    ])
+}
 
 /// How much is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Depth<'a> {
+enum Depth<'a> {
     /// Whether the running proxy answers.
     Alive,
     /// That, and everything around it.
@@ -40,12 +60,29 @@ impl Finding {
 }
 
 /// Checks, and says on standard output what was found. 0: all is well; 1: something is not.
-pub(super) fn run(
-    settings: &Settings,
-    depth: Depth<'_>,
-    report: Report,
-) -> anyhow::Result<ExitCode> {
-    let findings = match depth {
+pub(super) fn run(given: Given<'_>) -> anyhow::Result<ExitCode> {
+    let findings = findings(&given.settings(Missing::Left)?, Depth::of(given))?;
+    unless_closed(tell(&findings, given.report()))?;
+    let failed = findings.iter().filter(|finding| finding.found.is_err()).count();
+    if failed > 0 {
+        eprintln!("entrepot: {failed} of the checks failed");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl<'a> Depth<'a> {
+    fn of(given: Given<'a>) -> Self {
+        match given.matches.get_one::<String>("proxy") {
+            _ if given.matches.get_flag("alive") => Self::Alive,
+            Some(url) => Self::Client(url),
+            None => Self::Full,
+        }
+    }
+}
+
+fn findings(settings: &Settings, depth: Depth<'_>) -> anyhow::Result<Vec<Finding>> {
+    Ok(match depth {
         Depth::Alive => vec![process::proxy(settings)],
         Depth::Full => {
             let mut findings = machine::check(settings);
@@ -54,14 +91,7 @@ pub(super) fn run(
             findings
         }
         Depth::Client(url) => reach::through(settings, url)?,
-    };
-    unless_closed(tell(&findings, report))?;
-    let failed = findings.iter().filter(|finding| finding.found.is_err()).count();
-    if failed > 0 {
-        eprintln!("entrepot: {failed} of the checks failed");
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn tell(findings: &[Finding], report: Report) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ use entrepot_oci::{Authority, HostPattern, Registry};
 use futures_util::future::join_all;
 use http::{HeaderMap, Method, Response, header};
 
+use super::super::runtime;
 use super::Finding;
 use crate::config::Settings;
 use crate::metrics::Metrics;
@@ -22,8 +23,8 @@ const USUAL: &str = "registry-1.docker.io:443";
 /// What is said of a registry where none may be contacted: that is wanted, and nothing is wrong.
 const UNASKED: &str = "not asked: offline = true";
 
-/// Asks every registry that the configuration names, at once: DNS, connection, TLS, an answer. Where
-/// it names none, Docker Hub is the one.
+/// Asks every registry that the configuration names, at once: DNS, connection, TLS, an answer.
+/// Where it names none, Docker Hub is the one.
 pub(super) fn registries(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
     let named = settings.upstream.exemptions.registries.iter().filter_map(HostPattern::exact);
     let led = settings.upstream.connect_to.iter().filter_map(ConnectTo::asked);
@@ -83,8 +84,7 @@ fn ask_all(
         let unasked = |authority| Finding::new(subject(authority), Ok(UNASKED.to_owned()));
         return Ok(asked.iter().map(unasked).collect());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    runtime::block_on(async {
         let upstream = Upstream::new(options, Metrics::default())?;
         let asking = asked.iter().map(|authority| ask(settings, &upstream, authority));
         Ok(join_all(asking).await)

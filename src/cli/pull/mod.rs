@@ -7,19 +7,19 @@ mod show;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, Command};
 use entrepot_oci::{ImageName, Platform};
 use http::Method;
 use url::form_urlencoded;
 
 use self::show::Show;
-use super::Report;
-use super::api::{Api, Lines};
-use crate::admin::pull::{Failure, FailureKind, Platforms, Told, Wanted};
-use crate::config::Settings;
+use super::api::{Api, JsonLines};
+use super::arguments::{self, Given};
+use super::privileges::Missing;
+use super::runtime;
+use crate::admin::pull::{Failure, FailureKind, Platforms, PullLine, Wanted};
 
-/// What stands behind `entrepot pull`, beside the settings.
-pub(super) fn arguments(command: Command) -> Command {
+pub(super) fn command() -> Command {
     let image = Arg::new("image")
         .value_name("IMAGE")
         .required(true)
@@ -38,7 +38,14 @@ pub(super) fn arguments(command: Command) -> Command {
         .action(ArgAction::SetTrue)
         .conflicts_with("platform")
         .help("For all machines that there are");
-    command.arg(image).arg(platform).arg(all)
+    let about = "Bring images into the cache of a running proxy";
+    arguments::with_settings(Command::new("pull").about(about)).args([
+        image,
+        platform,
+        all,
+        arguments::json(),
+        arguments::server(),
+    ])
 }
 
 /// Why an image is not here.
@@ -60,25 +67,15 @@ impl Miss {
 
 /// Brings the images in, one after the other; all are tried. The exit code is that of the first
 /// failure. Ends as soon as somebody interrupts it.
-pub(super) fn run(
-    settings: &Settings,
-    given: &ArgMatches,
-    report: Report,
-) -> anyhow::Result<ExitCode> {
-    let api = Api::new(settings, given.get_one::<String>("server").map(String::as_str))?;
-    let wanted = wanted(given);
-    let mut show = Show::new(report);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(async {
-        tokio::select! {
-            done = pull_all(&api, &wanted, &mut show) => Some(done),
-            interrupted = tokio::signal::ctrl_c() => interrupted.err().map(|error| Err(error.into())),
-        }
-    });
-    done.unwrap_or_else(|| {
+pub(super) fn run(given: Given<'_>) -> anyhow::Result<ExitCode> {
+    let settings = given.settings(Missing::Left)?;
+    let api = Api::new(&settings, given.server())?;
+    let (wanted, mut show) = (wanted(given), Show::new(given.report()));
+    let Some(code) = runtime::until_interrupted(pull_all(&api, &wanted, &mut show))? else {
         show.clear();
-        bail!("interrupted: what has come stays, and the next pull goes on from there")
-    })
+        bail!("interrupted: what has come stays, and the next pull goes on from there");
+    };
+    Ok(code)
 }
 
 async fn pull_all(api: &Api, all: &[Wanted], show: &mut Show) -> anyhow::Result<ExitCode> {
@@ -93,20 +90,22 @@ async fn pull_all(api: &Api, all: &[Wanted], show: &mut Show) -> anyhow::Result<
     Ok(code.map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-fn wanted(given: &ArgMatches) -> Vec<Wanted> {
-    let platforms = match given.get_many::<Platform>("platform") {
-        _ if given.get_flag("all-platforms") => Platforms::All,
+fn wanted(given: Given<'_>) -> Vec<Wanted> {
+    let platforms = match given.matches.get_many::<Platform>("platform") {
+        _ if given.matches.get_flag("all-platforms") => Platforms::All,
         Some(platforms) => Platforms::These(platforms.cloned().collect()),
         None => Platforms::These(vec![Platform::here()]),
     };
-    let images = given.get_many::<ImageName>("image").into_iter().flatten();
-    images.map(|image| Wanted { image: image.clone(), platforms: platforms.clone() }).collect()
+    given
+        .images()
+        .map(|image| Wanted { image: image.clone(), platforms: platforms.clone() })
+        .collect()
 }
 
 /// Has the proxy bring one image in. An error is one of telling it, which no other image mends.
 async fn pull(api: &Api, wanted: &Wanted, show: &mut Show) -> anyhow::Result<Result<(), Miss>> {
     let mut lines = match api.send(Method::POST, &path(wanted)).await {
-        Ok(response) => Lines::new(response),
+        Ok(response) => JsonLines::new(response),
         Err(error) => return Ok(Err(Miss::untold(wanted, &error))),
     };
     loop {
@@ -117,9 +116,9 @@ async fn pull(api: &Api, wanted: &Wanted, show: &mut Show) -> anyhow::Result<Res
         };
         show.hear(&told)?;
         match told {
-            Told::Summary(_) => return Ok(Ok(())),
-            Told::Error(failure) => return Ok(Err(Miss::told(failure))),
-            Told::Image(_) | Told::Progress(_) | Told::Done(_) => {}
+            PullLine::Summary(_) => return Ok(Ok(())),
+            PullLine::Error(failure) => return Ok(Err(Miss::told(failure))),
+            PullLine::Image(_) | PullLine::Progress(_) | PullLine::Done(_) => {}
         }
     }
 }

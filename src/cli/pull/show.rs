@@ -3,20 +3,15 @@
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-
-use super::super::{is_closed_output, short};
-use super::Report;
-use crate::admin::pull::{Beginning, Done, Object, Origin, Summary, Told};
+use super::super::output::{Report, is_closed_output, short};
+use super::super::progress::Bars;
+use crate::admin::pull::{Beginning, BlobOrigin, Done, Object, PullLine, PullSummary};
 use crate::log::bytes;
-
-/// A layer's line on a terminal.
-const BAR: &str = "{prefix} [{bar:30}] {decimal_bytes:>9}/{decimal_total_bytes:9} {wide_msg}";
 
 /// Who tells it.
 pub(super) enum Show {
     /// Bars on standard error.
-    Bars(MultiProgress, HashMap<String, ProgressBar>),
+    Bars(Bars),
     /// Lines on standard output.
     Lines(HashMap<String, Object>),
     /// Each line of the API, as it is.
@@ -29,15 +24,13 @@ impl Show {
     pub(super) fn new(report: Report) -> Self {
         match report {
             Report::Json => Self::Json,
-            Report::Text if io::stderr().is_terminal() => {
-                Self::Bars(MultiProgress::new(), HashMap::new())
-            }
+            Report::Text if io::stderr().is_terminal() => Self::Bars(Bars::default()),
             Report::Text => Self::Lines(HashMap::new()),
         }
     }
 
     /// Tells the next thing. What fails is for the caller to tell.
-    pub(super) fn hear(&mut self, told: &Told) -> anyhow::Result<()> {
+    pub(super) fn hear(&mut self, told: &PullLine) -> anyhow::Result<()> {
         match self.tell(told) {
             Err(error) if is_closed_output(&error) => {
                 self.clear();
@@ -48,68 +41,56 @@ impl Show {
         }
     }
 
-    fn tell(&mut self, told: &Told) -> anyhow::Result<()> {
+    fn tell(&mut self, told: &PullLine) -> anyhow::Result<()> {
         match (&mut *self, told) {
-            (Self::Nothing, _) | (Self::Lines(_), Told::Progress(_)) => {}
+            (Self::Nothing, _) | (Self::Lines(_), PullLine::Progress(_)) => {}
             (Self::Json, told) => writeln!(io::stdout(), "{}", serde_json::to_string(told)?)?,
-            (Self::Bars(all, bars), Told::Image(beginning)) => {
-                all.println(headline(beginning))?;
-                let objects = beginning.objects.iter();
-                bars.extend(objects.map(|one| (one.digest.clone(), all.add(bar(one)))));
-            }
-            (Self::Bars(_, bars), Told::Progress(progress)) => {
-                if let Some(bar) = bars.get(&progress.digest) {
-                    bar.set_position(progress.bytes);
+            (Self::Bars(bars), PullLine::Image(beginning)) => {
+                bars.headline(&headline(beginning))?;
+                for object in &beginning.objects {
+                    bars.add(&object.digest, prefix(object), object.total_bytes);
                 }
             }
-            (Self::Bars(_, bars), Told::Done(done)) => {
-                if let Some(bar) = bars.get(&done.digest) {
-                    bar.set_position(done.bytes);
-                    bar.finish_with_message(origin(done.from));
-                }
+            (Self::Bars(bars), PullLine::Progress(progress)) => {
+                bars.advance(&progress.digest, progress.bytes);
             }
-            (Self::Lines(objects), Told::Image(beginning)) => {
+            (Self::Bars(bars), PullLine::Done(done)) => {
+                bars.finish(&done.digest, done.bytes, origin(done.from));
+            }
+            (Self::Lines(objects), PullLine::Image(beginning)) => {
                 writeln!(io::stdout(), "{}", headline(beginning))?;
                 objects
                     .extend(beginning.objects.iter().map(|one| (one.digest.clone(), one.clone())));
             }
-            (Self::Lines(objects), Told::Done(done)) => {
+            (Self::Lines(objects), PullLine::Done(done)) => {
                 writeln!(io::stdout(), "{}", line(done, objects.get(&done.digest)))?;
             }
-            (_, Told::Summary(summary)) => {
+            (_, PullLine::Summary(summary)) => {
                 self.end();
                 writeln!(io::stdout(), "{}", footline(summary))?;
             }
-            (_, Told::Error(_)) => self.end(),
+            (_, PullLine::Error(_)) => self.end(),
         }
         Ok(())
     }
 
     /// Takes the bars away.
     pub(super) fn clear(&mut self) {
-        if let Self::Bars(all, bars) = self {
+        if let Self::Bars(bars) = self {
             bars.clear();
-            if all.clear().is_err() {
-                tracing::debug!("the terminal is gone");
-            }
         }
     }
 
     /// Bars of what has not come stay as they are.
     pub(super) fn end(&mut self) {
-        if let Self::Bars(_, bars) = self {
-            for (_, bar) in bars.drain() {
-                bar.abandon();
-            }
+        if let Self::Bars(bars) = self {
+            bars.end();
         }
     }
 }
 
-fn bar(object: &Object) -> ProgressBar {
-    let style = ProgressStyle::with_template(BAR);
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("##.");
-    let bar = ProgressBar::new(object.total_bytes).with_style(style);
-    bar.with_prefix(format!("{} {}", short(&object.digest), kind(object.is_config)))
+fn prefix(object: &Object) -> String {
+    format!("{} {}", short(&object.digest), kind(object.is_config))
 }
 
 /// Both are of one width.
@@ -117,10 +98,10 @@ fn kind(is_config: bool) -> &'static str {
     if is_config { "config" } else { "layer " }
 }
 
-fn origin(from: Origin) -> &'static str {
+fn origin(from: BlobOrigin) -> &'static str {
     match from {
-        Origin::Store => "kept already",
-        Origin::Registry => "pulled",
+        BlobOrigin::Store => "kept already",
+        BlobOrigin::Registry => "pulled",
     }
 }
 
@@ -140,8 +121,8 @@ fn line(done: &Done, object: Option<&Object>) -> String {
     format!("{digest} {kind} {size:>9} {from}")
 }
 
-fn footline(summary: &Summary) -> String {
-    let Summary { image, objects, bytes: all, fetched_bytes, .. } = summary;
+fn footline(summary: &PullSummary) -> String {
+    let PullSummary { image, objects, bytes: all, fetched_bytes, .. } = summary;
     let (all, fetched) = (bytes(*all), bytes(*fetched_bytes));
     format!("{image} is here: {objects} objects, {all}, of which {fetched} came now")
 }
@@ -162,7 +143,7 @@ mod tests {
             objects: vec![object("cd", 1471, true), object("ef", 3_642_247, false)],
         };
         let done = |n: &str, bytes, from| Done { digest: digest(n), bytes, from };
-        let summary = Summary {
+        let summary = PullSummary {
             image: beginning.image.clone(),
             digest: digest("ab"),
             platforms: beginning.platforms.clone(),
@@ -173,8 +154,8 @@ mod tests {
         };
         let text = [
             headline(&beginning),
-            line(&done("cd", 1471, Origin::Store), Some(&beginning.objects[0])),
-            line(&done("ef", 3_642_247, Origin::Registry), Some(&beginning.objects[1])),
+            line(&done("cd", 1471, BlobOrigin::Store), Some(&beginning.objects[0])),
+            line(&done("ef", 3_642_247, BlobOrigin::Registry), Some(&beginning.objects[1])),
             footline(&summary),
         ];
         insta::assert_snapshot!(text.join("\n"), @r"

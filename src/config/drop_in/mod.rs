@@ -20,7 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::{Place, Problem};
-use super::source::{Entry, RegistryEntries, Sources, Value};
+use super::source::{ConfigEntry, RegistryEntries, Sources, Value};
 
 /// Where that tool kept its cache.
 pub const CACHE_VOLUME: &str = "/docker_mirror_cache";
@@ -70,9 +70,9 @@ const OF_TUNNELS: &str = "a tunnel has 5 minutes of silence, whatever is configu
 #[derive(Default)]
 pub(super) struct Layer {
     /// What it did unless told otherwise: weaker than the file.
-    pub(super) implied: Vec<Entry>,
+    pub(super) implied: Vec<ConfigEntry>,
     /// What its variables say: stronger than the file.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<ConfigEntry>,
     /// Registries with credentials: before the file's.
     pub(super) with_credentials: Vec<RegistryEntries>,
     /// Registries that are only named: behind the file's.
@@ -284,8 +284,8 @@ fn in_milliseconds(time: Duration) -> String {
     format!("{}ms", time.as_millis())
 }
 
-fn entry(key: &str, value: impl Into<String>, variable: &str) -> Entry {
-    Entry {
+fn entry(key: &str, value: impl Into<String>, variable: &str) -> ConfigEntry {
+    ConfigEntry {
         key: key.to_owned(),
         value: Value::Text(value.into()),
         place: Place::Environment(variable.to_owned()),

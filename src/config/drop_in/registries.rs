@@ -10,7 +10,7 @@ use entrepot_oci::{Host, HostPattern};
 
 use super::Reading;
 use crate::config::error::Place;
-use crate::config::source::{Entry, RegistryEntries, Value};
+use crate::config::source::{ConfigEntry, RegistryEntries, Value};
 use crate::registry::token_server::is_same_site;
 
 const REGISTRIES: &str = "REGISTRIES";
@@ -108,9 +108,9 @@ fn with(login: &Login<'_>, host: &str) -> RegistryEntries {
     entries.into_iter().map(|(key, value)| text(key, value, AUTH_REGISTRIES)).collect()
 }
 
-fn text(key: &str, value: &str, variable: &str) -> Entry {
+fn text(key: &str, value: &str, variable: &str) -> ConfigEntry {
     let place = Place::Environment(variable.to_owned());
-    Entry { key: key.to_owned(), value: Value::Text(value.to_owned()), place }
+    ConfigEntry { key: key.to_owned(), value: Value::Text(value.to_owned()), place }
 }
 
 /// Compose files of the form `- NAME="value"` leave the quotes in.

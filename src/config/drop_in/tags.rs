@@ -4,7 +4,7 @@ use entrepot_oci::TagPattern;
 
 use super::{Reading, in_milliseconds};
 use crate::config::error::Place;
-use crate::config::source::{Entry, Value};
+use crate::config::source::{ConfigEntry, Value};
 
 const SWITCH: &str = "ENABLE_MANIFEST_CACHE";
 
@@ -57,7 +57,7 @@ pub(super) fn read(reading: &mut Reading<'_>) {
         return;
     }
     let place = Place::Environment(SWITCH.to_owned());
-    let entry = Entry { key: "tag-ttl".to_owned(), value: Value::List(rules), place };
+    let entry = ConfigEntry { key: "tag-ttl".to_owned(), value: Value::List(rules), place };
     reading.layer.entries.push(entry);
 }
 

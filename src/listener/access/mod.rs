@@ -26,7 +26,7 @@ use passwords::{Credential, Passwords};
 
 /// `[access]`.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct AccessOptions {
     /// `clients`: whoever is in none of these is turned away; none at all: nobody is.
     pub clients: Vec<IpNet>,
     /// `htpasswd`: whoever is not in it may only see the pages by which clients are set up.
@@ -41,7 +41,7 @@ pub(super) struct Access {
 
 impl Access {
     /// Fails where the system has no random numbers.
-    pub(super) fn new(options: Options, tasks: TaskTracker) -> Result<Self, Unspecified> {
+    pub(super) fn new(options: AccessOptions, tasks: TaskTracker) -> Result<Self, Unspecified> {
         let passwords = options.users.map(|users| Passwords::new(users, tasks)).transpose()?;
         Ok(Self { clients: options.clients, passwords })
     }
@@ -100,7 +100,7 @@ mod tests {
     fn a_client_is_heard_if_one_network_has_it() {
         let access = |clients: &[&str]| {
             let clients = clients.iter().map(|network| network.parse().unwrap()).collect();
-            Access::new(Options { clients, users: None }, TaskTracker::new()).unwrap()
+            Access::new(AccessOptions { clients, users: None }, TaskTracker::new()).unwrap()
         };
         let ip = |text: &str| text.parse().unwrap();
         assert!(access(&[]).admits(ip("8.8.8.8")));

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use aws_lc_rs::error::Unspecified;
@@ -18,6 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turn, Semaphore};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -82,10 +83,10 @@ impl Credential {
 /// The users, and who has been one lately. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Passwords {
-    parts: Arc<Parts>,
+    parts: Arc<PasswordsInner>,
 }
 
-struct Parts {
+struct PasswordsInner {
     users: Htpasswd,
     key: hmac::Key,
     remembered: Cache<[u8; 32], ()>,
@@ -104,7 +105,7 @@ struct Queue {
 impl Passwords {
     pub(super) fn new(users: Htpasswd, tasks: TaskTracker) -> Result<Self, Unspecified> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?;
-        let parts = Parts {
+        let parts = PasswordsInner {
             users,
             key,
             remembered: Cache::builder()
@@ -168,7 +169,7 @@ impl Passwords {
     }
 
     fn queue(&self, client: IpAddr) -> Arc<Queue> {
-        let mut queues = self.parts.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queues = self.parts.queues.lock();
         if let Some(queue) = queues.get(&client).and_then(Weak::upgrade) {
             return queue;
         }
@@ -247,7 +248,7 @@ mod tests {
         assert_eq!(busy, 3);
         assert!(began.elapsed() >= DELAY * u32::try_from(MAX_WAITING).unwrap());
         assert_eq!(check(&passwords, "alice:secret").await, Ok(()));
-        assert_eq!(passwords.parts.queues.lock().unwrap().len(), 1);
+        assert_eq!(passwords.parts.queues.lock().len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

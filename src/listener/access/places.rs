@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::one_client;
@@ -33,7 +34,7 @@ impl Places {
     /// A place for another connection of this client's; none when it has too many.
     pub(crate) fn take(&self, client: IpAddr, among_all: OwnedSemaphorePermit) -> Option<Place> {
         let client = one_client(client);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         let count = taken.entry(client).or_default();
         if *count >= self.limit {
             return None;
@@ -45,7 +46,7 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.places.taken.lock();
         let Some(count) = taken.get_mut(&self.client) else { return };
         *count -= 1;
         if *count == 0 {
@@ -75,7 +76,7 @@ mod tests {
         taken.pop();
         assert!(take("10.0.0.1").is_some());
         drop(taken);
-        assert!(places.taken.lock().unwrap().is_empty());
+        assert!(places.taken.lock().is_empty());
         assert_eq!(all.available_permits(), 2 * LIMIT);
     }
 }

@@ -1,9 +1,10 @@
 //! The count against tables, against a slow reading of the same rules, and against hyper.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use http::Response;
 use http_body_util::{BodyExt as _, Empty};
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use proptest::sample::select;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -102,8 +103,8 @@ struct Message {
     body: Vec<u8>,
 }
 
-/// The same rules over all bytes at once, without a state: what came whole, and whether another
-/// head had come whole behind that.
+/// The rules of framing over all bytes at once, without a state: what came whole, and whether
+/// another head had come whole behind that.
 fn slowly(mut bytes: &[u8]) -> (Vec<Message>, u64) {
     let mut messages = Vec::new();
     loop {
@@ -212,7 +213,7 @@ fn served(bytes: &[u8]) -> Vec<Option<Message>> {
                 let method = request.method().to_string();
                 let body = request.into_body().collect().await.ok();
                 let body = body.map(|body| body.to_bytes().to_vec());
-                seen.lock().unwrap().push(body.map(|body| Message { method, body }));
+                seen.lock().push(body.map(|body| Message { method, body }));
                 Response::new(Empty::<bytes::Bytes>::new())
             }
         };
@@ -225,7 +226,7 @@ fn served(bytes: &[u8]) -> Vec<Option<Message>> {
         // Both directions at once: the pipe is small.
         tokio::join!(serve(server, [127, 0, 0, 1].into(), &shutdown, service), talking);
     });
-    Arc::into_inner(seen).unwrap().into_inner().unwrap()
+    Arc::into_inner(seen).unwrap().into_inner()
 }
 
 fn pieces() -> impl Strategy<Value = Vec<u8>> {

@@ -1,47 +1,46 @@
-//! `entrepot ls`, `rm`, `pin`, `unpin`: what is kept, as images.
+//! `entrepot ls`: which images are kept.
 
 use std::collections::HashSet;
 use std::io::{self, Write as _};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, Command};
 use entrepot_oci::ImageName;
 use http::Method;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use url::form_urlencoded;
 
 use super::api::Api;
+use super::arguments::{self, Given};
+use super::output::{Report, short, size};
+use super::privileges::Missing;
+use super::runtime;
 use super::site::{Site, unbounded};
-use super::{Report, short, unless_closed};
-use crate::config::Settings;
-use crate::images::{Image, Images, MOST, Query, Removed, Selection};
+use crate::images::{Image, Images, MOST, Query, Selection};
 
-pub(super) fn commands() -> [Command; 4] {
+pub(super) fn command() -> Command {
     let names = Arg::new("name")
         .value_name("NAME")
         .num_args(0..)
         .value_parser(clap::value_parser!(SelectionArg))
         .help("An image, a repository, or the beginning of full names (ghcr.io/org/)");
-    [
-        Command::new("ls").about("Say which images are kept").arg(names),
-        Command::new("rm")
-            .about("Remove images, with what no other image needs of them")
-            .arg(image_names()),
-        Command::new("pin").about("Keep images from being evicted").arg(image_names()),
-        Command::new("unpin").about("Let images be evicted again").arg(image_names()),
-    ]
+    arguments::with_settings(Command::new("ls").about("Say which images are kept").arg(names))
+        .arg(arguments::json())
+        .arg(arguments::server())
 }
 
-/// One image or more.
-pub(super) fn image_names() -> Arg {
-    Arg::new("image")
-        .value_name("IMAGE")
-        .num_args(1..)
-        .required(true)
-        .value_parser(clap::value_parser!(ImageName))
-        .help("alpine, alpine:3.20, ghcr.io/org/app@sha256:…")
+/// Lists the images of the selections that are named, or all.
+pub(super) fn run(given: Given<'_>) -> anyhow::Result<()> {
+    let settings = given.settings(Missing::Left)?;
+    let names = given.matches.get_many("name").unwrap_or_default().cloned().collect();
+    runtime::block_on(async {
+        let site = Site::open(&settings, given.server(), unbounded(&settings)).await?;
+        let listed = list(&site, names, given.report()).await;
+        site.close().await;
+        listed
+    })
 }
 
 /// A selection, and how it was typed.
@@ -54,30 +53,6 @@ impl std::str::FromStr for SelectionArg {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(Self(text.to_owned(), text.parse()?))
     }
-}
-
-/// Runs the subcommand called `name`.
-pub(super) fn run(name: &str, given: &ArgMatches, settings: &Settings) -> anyhow::Result<()> {
-    let report = Report::of(given);
-    let server = given.get_one::<String>("server").map(String::as_str);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let site = Site::open(settings, server, unbounded(settings)).await?;
-        let done = match name {
-            "ls" => {
-                let names = given.get_many("name").unwrap_or_default().cloned().collect();
-                list(&site, names, report).await
-            }
-            change => {
-                let names = given.get_many::<ImageName>("image").unwrap_or_default();
-                change_each(&site, Change::named(change), names, report).await
-            }
-        };
-        if let Site::Stopped(store) = site {
-            store.close().await;
-        }
-        done
-    })
 }
 
 async fn list(site: &Site, names: Vec<SelectionArg>, report: Report) -> anyhow::Result<()> {
@@ -139,13 +114,13 @@ async fn page_of(
         fields.append_pair("after", &after.to_string());
     }
     let page = api.ask(Method::GET, &format!("/api/v1/images?{}", fields.finish())).await?;
-    let Listed { images, next } = serde_json::from_value(page)?;
+    let ListedPage { images, next } = serde_json::from_value(page)?;
     Ok((images, next.as_deref().map(str::parse).transpose()?))
 }
 
 /// A page, as a running proxy tells it.
 #[derive(Deserialize)]
-struct Listed {
+struct ListedPage {
     images: Vec<Image>,
     next: Option<String>,
 }
@@ -167,7 +142,7 @@ fn table(images: &[Image], now: SystemTime) -> String {
 }
 
 fn row(image: &Image, now: SystemTime) -> [String; 7] {
-    let used = UNIX_EPOCH.checked_add(Duration::from_secs(image.last_use)).unwrap_or(now);
+    let used = image.last_use.time().unwrap_or(now);
     let platforms = match (image.is_complete, image.platforms.is_empty()) {
         (false, _) => "(incomplete)".to_owned(),
         (true, true) => "-".to_owned(),
@@ -184,11 +159,6 @@ fn row(image: &Image, now: SystemTime) -> [String; 7] {
     ]
 }
 
-/// `3.6MB`, as Docker writes it.
-pub(super) fn size(bytes: u64) -> String {
-    crate::log::bytes(bytes).replace(' ', "")
-}
-
 /// `5m`: how long ago, in the largest unit that fits.
 fn age(age: Duration) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
@@ -197,94 +167,12 @@ fn age(age: Duration) -> String {
     unit.map_or_else(|| "now".to_owned(), |(unit, name)| format!("{}{name}", secs / unit))
 }
 
-/// What is done to an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
-    Remove,
-    Pin,
-    Unpin,
-}
-
-impl Change {
-    fn named(name: &str) -> Self {
-        match name {
-            "pin" => Self::Pin,
-            "unpin" => Self::Unpin,
-            _ => Self::Remove,
-        }
-    }
-}
-
-/// Does it to one image after the other; those that it can't be done to are told, and keep no other.
-async fn change_each(
-    site: &Site,
-    change: Change,
-    names: impl Iterator<Item = &ImageName>,
-    report: Report,
-) -> anyhow::Result<()> {
-    let (mut done, mut failed) = (Vec::new(), Vec::new());
-    for name in names {
-        match change_one(site, change, name).await {
-            Ok(told) => {
-                if report == Report::Text {
-                    unless_closed(tell(change, name, &told))?;
-                }
-                done.push(with_name(told, name));
-            }
-            Err(error) => failed.push(format!("{error:#}")),
-        }
-    }
-    if report == Report::Json {
-        let told = writeln!(io::stdout().lock(), "{}", json!({ "images": done, "errors": failed }));
-        unless_closed(told.map_err(Into::into))?;
-    }
-    if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("\nentrepot: ")) }
-}
-
-async fn change_one(site: &Site, change: Change, name: &ImageName) -> anyhow::Result<Value> {
-    match site {
-        Site::Running(api) => {
-            let image = format!("/api/v1/images/{name}");
-            match change {
-                Change::Remove => api.ask(Method::DELETE, &image).await,
-                Change::Pin => api.ask(Method::PUT, &format!("{image}/pin")).await,
-                Change::Unpin => api.ask(Method::DELETE, &format!("{image}/pin")).await,
-            }
-        }
-        Site::Stopped(store) => {
-            let images = Images::of(store);
-            match change {
-                Change::Remove => return Ok(json!(images.remove(name).await?)),
-                Change::Pin => images.pin(name).await?,
-                Change::Unpin => images.unpin(name).await?,
-            }
-            Ok(json!(images.find(name).await?))
-        }
-    }
-}
-
-fn with_name(mut told: Value, name: &ImageName) -> Value {
-    if let Some(fields) = told.as_object_mut() {
-        fields.insert("name".to_owned(), json!(name.to_string()));
-    }
-    told
-}
-
-fn tell(change: Change, name: &ImageName, told: &Value) -> anyhow::Result<()> {
-    let mut output = io::stdout().lock();
-    match change {
-        Change::Remove => {
-            let Removed { objects, bytes } = serde_json::from_value(told.clone())?;
-            writeln!(output, "removed {name}: {objects} objects, {}", size(bytes))?;
-        }
-        Change::Pin => writeln!(output, "pinned {name}")?,
-        Change::Unpin => writeln!(output, "unpinned {name}")?,
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use entrepot_oci::UnixSeconds;
+
     use super::*;
 
     #[test]
@@ -297,17 +185,17 @@ mod tests {
             bytes: 3_623_844,
             is_complete: true,
             platforms: vec!["linux/amd64".to_owned(), "linux/arm64".to_owned()],
-            last_use: 1_000_000,
+            last_use: UnixSeconds(1_000_000),
             hits: 12,
             is_pinned: true,
-            asked: Some(1),
+            asked: Some(UnixSeconds(1)),
         };
         let app = Image {
             name: format!("ghcr.io/org/app@{}", digest('b')),
             digest: digest('b'),
             bytes: 999,
             is_complete: false,
-            last_use: 913_000,
+            last_use: UnixSeconds(913_000),
             hits: 0,
             is_pinned: false,
             ..alpine.clone()

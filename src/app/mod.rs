@@ -1,0 +1,249 @@
+//! A proxy that is put together from its settings: the one place where its parts are made and
+//! handed to each other.
+//!
+//! It writes to the log what an operator has to know of the parts; which words a start and an end
+//! have, and which signals end it, is the business of who runs it.
+//!
+//! - `error`: why there is none
+//! - `authority`: the CA of a configuration
+//! - `address`: how clients reach the proxy
+
+mod address;
+mod authority;
+mod error;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use entrepot_ca::Authority;
+use entrepot_cache::Store;
+use entrepot_oci::{HostPattern, Registry};
+use serde_json::{Value, json};
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use authority::certificates;
+pub use error::AppError;
+
+use crate::admin::guard::Guard;
+use crate::admin::pages::ProxyPages;
+use crate::admin::server::AdminServer;
+use crate::admin::{self, AdminServices, Facts, FreeSpace, History};
+use crate::config::Settings;
+use crate::gateway::Gateway;
+use crate::images::Images;
+use crate::listener::{AccessRules, BindError, Listener, ListenerServices};
+use crate::metrics::Metrics;
+use crate::upstream::{Dialer, Upstream};
+
+/// A proxy whose store is open and whose sockets are bound; nobody is served yet.
+pub struct App {
+    core: Core,
+    listener: Listener,
+    admin: AdminServer,
+    operators: Arc<AdminServices>,
+    cache_dir: PathBuf,
+}
+
+/// What all that serves has in common.
+struct Core {
+    certificates: Authority,
+    store: Store,
+    metrics: Metrics,
+    gateway: Gateway,
+    dialer: Dialer,
+    /// Every connection and download, for the drain.
+    tasks: TaskTracker,
+    /// Cancelled when the drain begins.
+    shutdown: CancellationToken,
+}
+
+impl App {
+    /// Opens the store and the CA, and binds the sockets; within a tokio runtime.
+    pub async fn build(settings: &Settings) -> Result<Self, AppError> {
+        let core = Core::build(settings).await?;
+        // First: whoever finds the proxy there finds the other there as well.
+        let admin = bind_admin(settings.admin_listen).await?;
+        let listener = Listener::bind(settings.listener.clone(), core.services(settings))?;
+        let addresses = listener.addresses();
+        let of_admin = admin.address().map_err(AppError::AdminAddress)?;
+        settings.upstream.own.set([addresses.clone(), vec![of_admin]].concat());
+        let operators = Arc::new(core.operators(settings, &addresses));
+        let cache_dir = settings.store.dir.clone();
+        Ok(Self { core, listener, admin, operators, cache_dir })
+    }
+
+    /// Where clients are listened for.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listener.addresses()
+    }
+
+    /// What does not change while the proxy runs: its CA, the line that sets a client up.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.operators.facts
+    }
+
+    /// Begins to serve.
+    #[must_use]
+    pub fn run(self) -> RunningApp {
+        let Self { core, listener, admin, operators, cache_dir } = self;
+        let Core { store, gateway, tasks, shutdown, .. } = core;
+        let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
+        tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
+        tasks.spawn(history.keep(shutdown.clone()));
+        let ended = shutdown.clone();
+        tasks.spawn(async move { ended.run_until_cancelled(gateway.keep_pruning()).await });
+        let access = listener.access_rules();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "probes are answered until the process ends, drain and all"
+        )]
+        tokio::spawn(admin.run(operators.clone()));
+        let accepting = tasks.spawn(listener.run());
+        RunningApp { accepting, access, operators, store, tasks, shutdown }
+    }
+}
+
+impl Core {
+    async fn build(settings: &Settings) -> Result<Self, AppError> {
+        let certificates = certificates(settings)?;
+        let store = Store::open(settings.store.clone()).await.map_err(|source| {
+            AppError::Store { dir: settings.store.dir.clone(), source: Box::new(source) }
+        })?;
+        let metrics = metrics(settings);
+        let upstream = Upstream::new(&settings.upstream, metrics.clone());
+        let upstream = upstream.map_err(AppError::Trust)?;
+        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let dialer = upstream.for_strangers().dialer();
+        let options = settings.gateway.clone();
+        let gateway = Gateway::new(store.clone(), upstream, options, tasks.clone());
+        Ok(Self { certificates, store, metrics, gateway, dialer, tasks, shutdown })
+    }
+
+    /// What the listener serves clients with.
+    fn services(&self, settings: &Settings) -> ListenerServices {
+        let pages = ProxyPages {
+            ca_pem: self.certificates.certificate_pem().to_owned(),
+            ca_fingerprint: self.certificates.fingerprint().to_string(),
+            external_url: settings.external_url.clone(),
+        };
+        ListenerServices {
+            dialer: self.dialer.clone(),
+            gateway: self.gateway.clone(),
+            pages: Arc::new(pages),
+            certificates: self.certificates.clone(),
+            metrics: self.metrics.clone(),
+            tasks: self.tasks.clone(),
+            shutdown: self.shutdown.clone(),
+        }
+    }
+
+    /// What the admin listener tells of, with the proxy at `addresses`.
+    fn operators(&self, settings: &Settings, addresses: &[SocketAddr]) -> AdminServices {
+        AdminServices {
+            images: Images::of(&self.store),
+            store: self.store.clone(),
+            free_space: FreeSpace::default(),
+            history: History::new(self.metrics.clone()),
+            gateway: self.gateway.clone(),
+            metrics: self.metrics.clone(),
+            config: ArcSwap::from_pointee(waiting_for(settings.shown.clone(), &[])),
+            guard: Guard::new(settings.admin_token.clone()),
+            tasks: self.tasks.clone(),
+            shutdown: self.shutdown.clone(),
+            queues: admin::Queues::default(),
+            facts: self.facts(settings, addresses),
+        }
+    }
+
+    fn facts(&self, settings: &Settings, addresses: &[SocketAddr]) -> Facts {
+        let proxy_url = address::proxy_url(settings, addresses);
+        Facts {
+            max_size: settings.store.max_size,
+            min_free: settings.store.min_free,
+            policy: settings.listener.policy.clone(),
+            ca_expiry: self.certificates.not_after(),
+            ca_fingerprint: self.certificates.fingerprint().to_string(),
+            set_up: address::set_up(&proxy_url, &self.certificates),
+            proxy_url,
+        }
+    }
+}
+
+/// Counters in which the registries that are named have their places.
+fn metrics(settings: &Settings) -> Metrics {
+    let hosts = &settings.listener.policy.intercept;
+    let named = hosts.iter().filter_map(HostPattern::exact);
+    Metrics::new(named.map(|authority| Registry::at(&authority).to_string()))
+}
+
+async fn bind_admin(address: SocketAddr) -> Result<AdminServer, AppError> {
+    AdminServer::bind(address).await.map_err(|source| AppError::AdminListen { address, source })
+}
+
+/// A configuration as it is shown, with the keys that take effect at the next start.
+#[must_use]
+pub fn waiting_for(mut shown: Value, keys: &[&str]) -> Value {
+    if let Some(document) = shown.as_object_mut() {
+        document.insert("waiting_for_restart".to_owned(), json!(keys));
+    }
+    shown
+}
+
+/// A proxy that serves.
+pub struct RunningApp {
+    accepting: JoinHandle<()>,
+    access: AccessRules,
+    operators: Arc<AdminServices>,
+    store: Store,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl RunningApp {
+    /// Waits until nobody is accepted any more, which only the drain is to bring about: a proxy
+    /// that has come to this can't be drained.
+    ///
+    /// Cancel safe.
+    pub async fn ended(&mut self) -> Result<(), JoinError> {
+        (&mut self.accepting).await
+    }
+
+    /// Takes over what of `settings` can be replaced while requests are served, all of it or
+    /// nothing.
+    pub fn reconfigure(&self, settings: &Settings) -> Result<(), BindError> {
+        // The one step that can fail comes first.
+        self.access.replace(settings.listener.access.clone())?;
+        self.operators.gateway.reconfigure(settings.gateway.clone());
+        self.operators.guard.replace_token(settings.admin_token.clone());
+        Ok(())
+    }
+
+    /// Tells operators from now on that this configuration is in force.
+    pub fn show(&self, in_force: Value) {
+        self.operators.config.store(Arc::new(in_force));
+    }
+
+    /// Takes no new clients, and waits until the requests under way have ended.
+    ///
+    /// Cancel safe: what still runs then runs on until the runtime ends.
+    pub async fn drain(&mut self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        // Joined before the tracker is asked, so that no connection is accepted after it.
+        if let Err(error) = (&mut self.accepting).await {
+            tracing::warn!(%error, "the listener did not end well");
+        }
+        self.tasks.wait().await;
+    }
+
+    /// Closes the store.
+    pub async fn close(self) {
+        self.store.close().await;
+    }
+}

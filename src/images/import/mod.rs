@@ -1,0 +1,63 @@
+//! Images from an archive: an OCI image layout in a tar, as `export`, podman, skopeo and `BuildKit`
+//! write it.
+//!
+//! First the objects come in. Only when all of an archive is here is it looked at what its images
+//! need; what breaks off leaves objects that the next try finds, and nothing else.
+//!
+//! - `intake`: the objects of an archive, into the store
+//! - `adoption`: its images, on record
+//! - `line`: what is told of it
+//! - `error`: why not
+
+mod adoption;
+mod error;
+mod intake;
+mod line;
+
+use std::collections::HashSet;
+use std::io::Read;
+
+use entrepot_cache::Reach;
+use entrepot_oci::Digest;
+use tokio::runtime::Handle;
+
+pub use adoption::{Adoption, Records};
+pub use error::ImportError;
+pub use intake::Contents;
+pub use line::{ImportLine, Imported};
+
+use self::intake::Intake;
+use super::Images;
+
+impl Images {
+    /// Reads an archive to its end into the store. Blocks; `runtime` is the store's.
+    ///
+    /// `tell` hears now and then how many bytes have been read.
+    pub fn read_archive(
+        &self,
+        runtime: &Handle,
+        source: impl Read,
+        tell: impl FnMut(u64),
+    ) -> Result<Contents, ImportError> {
+        let mut contents = Contents::default();
+        let mut intake = Intake { store: &self.store, runtime, contents: &mut contents, tell };
+        let read = intake.read(source);
+        if let Err(error) = read {
+            runtime.block_on(self.take_back(&error, contents.new, HashSet::new()));
+            return Err(error);
+        }
+        Ok(contents)
+    }
+
+    /// Takes out what an import has brought that failed so, but for what belongs to images that it
+    /// has put on record: nobody can use it, and others need the room.
+    async fn take_back(&self, error: &ImportError, new: HashSet<Digest>, adopted: HashSet<Digest>) {
+        // Then it is of use for the next try.
+        if error.is_passing() {
+            return;
+        }
+        if let Err(error) = self.store.withdraw(new, adopted, Reach::Alone).await {
+            tracing::warn!(%error, "what a failed import has brought stays");
+        }
+    }
+}
