@@ -148,6 +148,7 @@ impl<K: Eq + Hash, V> Drop for Permit<K, V> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test waits for what it spawns")]
 mod tests {
     use super::*;
 

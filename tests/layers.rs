@@ -299,7 +299,7 @@ fn module_path(file: &Path) -> Vec<String> {
 
 /// The text up to its tests, without comments and strings' words that look like paths.
 fn without_tests(text: &str) -> String {
-    let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let code = text.split("\nmod tests {").next().unwrap_or_default();
     let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
     let code = lines.collect::<Vec<_>>().join("\n");
     // Whom something is visible to is no import.
