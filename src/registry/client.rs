@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use entrepot_cache::Store;
-use entrepot_oci::{Authority, Registry, Route};
+use entrepot_oci::{Authority, Registry, RepositoryName, Route};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::answer::is_trouble;
@@ -166,9 +166,8 @@ pub(crate) struct Client {
     pub(crate) registry: Registry,
     /// As whom.
     pub(crate) identity: Identity,
-    /// What a pull from the repository needs that is asked about (distribution's token scopes);
-    /// `None` for what is no pull.
-    scope: Option<String>,
+    /// The repository that a pull is from; `None` for what is no pull.
+    pulled: Option<RepositoryName>,
     /// What the request has been through on whose behalf this is.
     via: HeaderMap,
 }
@@ -196,7 +195,7 @@ impl Client {
             registries: registries.clone(),
             registry: registry.clone(),
             identity: registries.identify(fields),
-            scope: pull_scope(route),
+            pulled: pulled(route),
             via: via::of(fields),
         }
     }
@@ -278,13 +277,14 @@ impl Client {
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
         let (mut registry, mut target) = (self.registry.clone(), target.clone());
-        let mut scope = self.scope.clone();
+        let mut pulled_from = self.pulled.clone();
         for _ in 0..MAX_REGISTRIES {
+            let scope = pulled_from.as_ref().map(pull_scope);
             let asking = Asking { registry: &registry, target: &target, scope };
             let answer = self.authorized(asking, &method, headers, redirects).await?;
             let Some((next, route)) = &answer.elsewhere else { return Ok(answer) };
             registry = Registry::at(&next.authority);
-            scope = pull_scope(route);
+            pulled_from = pulled(route);
             let scheme = self.registries.scheme_for(&next.authority);
             target = Target { scheme, ..next.clone() };
         }
@@ -438,15 +438,20 @@ fn is_worth_another_try(
     is_other_realm || is_other_scope || (shown.is_some() && !is_lacking)
 }
 
-/// What a request for a repository's content needs (distribution's token scopes).
-fn pull_scope(route: &Route) -> Option<String> {
+/// The repository whose content a request is for.
+fn pulled(route: &Route) -> Option<RepositoryName> {
     match route {
         Route::Blob { repository, .. }
         | Route::Manifest { repository, .. }
         | Route::Tags { repository }
-        | Route::Referrers { repository, .. } => Some(format!("repository:{repository}:pull")),
+        | Route::Referrers { repository, .. } => Some(repository.clone()),
         Route::Ping | Route::Upload { .. } | Route::Api | Route::Other => None,
     }
+}
+
+/// What a request for a repository's content needs (distribution's token scopes).
+fn pull_scope(repository: &RepositoryName) -> String {
+    format!("repository:{repository}:pull")
 }
 
 /// Whether a scope asks for more than to pull: the shared identity does not.
@@ -468,7 +473,7 @@ mod tests {
     use super::*;
     #[test]
     fn the_scope_of_a_pull_is_that_of_its_repository() {
-        let scope = |path: &str| pull_scope(&Route::parse(path, None));
+        let scope = |path: &str| pulled(&Route::parse(path, None)).as_ref().map(pull_scope);
         assert_eq!(scope("/v2/a/b/manifests/1").as_deref(), Some("repository:a/b:pull"));
         assert_eq!(scope("/v2/a/b/tags/list").as_deref(), Some("repository:a/b:pull"));
         for none in ["/v2/_catalog", "/v2/a/blobs/uploads/x", "/v2/a/blobs/uploads/../../b", "/x"] {
