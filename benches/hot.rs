@@ -6,10 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use entrepot::gateway::ByteRanges;
-use entrepot::listener::framing::Framing;
-use entrepot::log::{Outcome, RequestLine, Subject};
-use entrepot::metrics::Metrics;
+use entrepot::{ByteRanges, Framing, Metrics, Outcome, RequestLine, Subject};
 use entrepot_oci::{Algorithm, Authority, Digest, Registry, Route};
 use rustls_pki_types::ServerName;
 

@@ -1,9 +1,9 @@
 //! What several ask at one moment is asked once.
 //!
-//! Who comes first for a key leads; who comes meanwhile waits for what the leader tells. A wait ends in
-//! one of four ways, each with a name ([`Turn`]), and never because a leader went away: then one of
-//! those who wait leads in its place. Nothing is remembered: who comes after the answer asks anew.
-//! (Downloads are collapsed by the store, which has their bytes to share.)
+//! Who comes first for a key leads; who comes meanwhile waits for what the leader tells. A wait
+//! ends in one of four ways, each with a name ([`Turn`]), and never because a leader went away:
+//! then one of those who wait leads in its place. Nothing is remembered: who comes after the answer
+//! asks anew. (Downloads are collapsed by the store, which has their bytes to share.)
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -21,7 +21,7 @@ pub(crate) struct Collapse<K, V>(Arc<Mutex<HashMap<K, watch::Receiver<Verdict<V>
 /// What a leader has made of its question.
 #[derive(Clone)]
 enum Verdict<V> {
-    /// Nothing yet. Whoever holds the other end is at it; when that is gone, so is the leader.
+    /// Nothing yet. The leader holds the sending end: when that is dropped, it is gone.
     Pending,
     Told(V),
     GivenUp,
@@ -29,7 +29,7 @@ enum Verdict<V> {
 
 /// How a wait for a turn ends.
 pub(crate) enum Turn<K: Eq + Hash, V> {
-    /// Nobody is at it: the caller leads, and owes the others an answer.
+    /// The caller leads, and owes the others an answer.
     Lead(Permit<K, V>),
     /// What the leader has told.
     Told(V),
@@ -69,7 +69,7 @@ impl<K, V> Clone for Collapse<K, V> {
 impl<K: Eq + Hash + Clone, V: Clone> Collapse<K, V> {
     /// Leads on `key`, or waits for who does, for so long at most.
     ///
-    /// Cancel safe: who stops waiting disturbs nobody.
+    /// Cancel safe: who stops waiting disturbs no other.
     pub(crate) async fn turn(&self, key: K, patience: Duration) -> Turn<K, V> {
         let deadline = Instant::now() + patience;
         loop {
@@ -125,7 +125,7 @@ impl<K: Eq + Hash, V> Permit<K, V> {
         self.end(Verdict::Told(value));
     }
 
-    /// What the leader has found serves nobody else.
+    /// What the leader has found serves it alone.
     pub(crate) fn give_up(mut self) {
         self.end(Verdict::GivenUp);
     }

@@ -20,15 +20,24 @@
 //! - `collapse`: what several ask at one moment is asked once
 //! - the crates `entrepot-cache`, `entrepot-oci` (the protocol's vocabulary) and `entrepot-ca`
 
-pub mod admin;
-pub mod app;
-pub mod cli;
+mod admin;
+mod app;
+mod cli;
 mod collapse;
-pub mod config;
-pub mod gateway;
-pub mod images;
-pub mod listener;
-pub mod log;
-pub mod metrics;
-pub mod registry;
-pub mod upstream;
+mod config;
+mod gateway;
+mod images;
+mod listener;
+mod log;
+mod metrics;
+mod registry;
+mod upstream;
+
+// The binary.
+pub use cli::run;
+// What benchmarks, fuzz targets and black-box tests hold to account.
+pub use admin::setup;
+pub use gateway::ByteRanges;
+pub use listener::framing::Framing;
+pub use log::{Outcome, RequestLine, Subject};
+pub use metrics::Metrics;

@@ -8,5 +8,5 @@ fn main() -> ExitCode {
     let environment: Vec<_> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    entrepot::cli::run(std::env::args_os(), &environment)
+    entrepot::run(std::env::args_os(), &environment)
 }

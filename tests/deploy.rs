@@ -7,11 +7,12 @@
 )]
 
 use std::fs::{self, Permissions};
+use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use entrepot::config::{Settings, Sources};
+use serde_json::{Map, Value as Json};
 use yaml_rust2::{Yaml, YamlLoader};
 
 fn path(name: &str) -> PathBuf {
@@ -34,9 +35,27 @@ fn run(command: &mut Command, package: &str) -> Output {
     command.output().unwrap_or_else(|error| panic!("{error}: apt-get install {package}"))
 }
 
-fn load(file: Option<PathBuf>, environment: Vec<(String, String)>) -> Settings {
-    let sources = Sources { file, environment, ..Sources::default() };
-    Settings::load(&sources).unwrap_or_else(|error| panic!("{error}"))
+/// What `entrepot config show` tells: every key with its value.
+fn shown(file: Option<&Path>, environment: &[(&str, &str)]) -> Map<String, Json> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_entrepot"));
+    command.args(["config", "show"]).env_clear().envs(environment.iter().copied());
+    if let Some(file) = file {
+        command.arg("--config").arg(file);
+    }
+    let output = run(&mut command, "entrepot");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().filter_map(|line| line.split_once(" = "));
+    lines
+        .map(|(key, value)| {
+            let value = value.rsplit_once("  # ").unwrap().0;
+            (key.to_owned(), serde_json::from_str(value).unwrap_or_default())
+        })
+        .collect()
+}
+
+fn configured(shown: &Map<String, Json>, key: &str) -> PathBuf {
+    shown[key].as_str().unwrap().into()
 }
 
 /// Everything that restricts the service counts, from 0 to 10: see systemd-analyze(1).
@@ -102,9 +121,9 @@ fn systemd_hands_the_secrets_over() {
     let file = directory.path().join("entrepot.toml");
     fs::write(&file, configuration.replace("/run/credentials/entrepot.service", handed_over))
         .unwrap();
-    let settings = load(Some(file), vec![("STATE_DIRECTORY".to_owned(), "/".to_owned())]);
-    assert!(settings.admin_token.is_some());
-    assert!(settings.gateway.registry.rules.iter().any(|rule| rule.credentials.is_some()));
+    let shown = shown(Some(&file), &[("STATE_DIRECTORY", "/")]);
+    assert!(shown["admin-token-file"].is_string());
+    assert!(shown["registry"].to_string().contains("password-file"), "{shown:?}");
 }
 
 #[test]
@@ -112,25 +131,24 @@ fn compose_configures_what_there_is() {
     let documents = documents("compose.yaml");
     let service = &documents[0]["services"]["entrepot"];
     let environment = service["environment"].as_hash().unwrap();
-    let environment = environment.iter().map(|(name, value)| {
-        (name.as_str().unwrap().to_owned(), value.as_str().unwrap().to_owned())
-    });
-    let state = ("STATE_DIRECTORY".to_owned(), "/".to_owned());
-    let settings = load(None, environment.chain([state]).collect());
+    let environment =
+        environment.iter().map(|(name, value)| (name.as_str().unwrap(), value.as_str().unwrap()));
+    let environment: Vec<_> = environment.chain([("STATE_DIRECTORY", "/")]).collect();
+    let shown = shown(None, &environment);
     let volumes = service["volumes"].as_vec().unwrap();
     let mounted = |directory: &Path| {
         let end = format!(":{}", directory.display());
         volumes.iter().any(|volume| volume.as_str().unwrap().ends_with(&end))
     };
-    assert!(mounted(&settings.ca_dir) && mounted(&settings.store.dir));
+    assert!(mounted(&configured(&shown, "ca-dir")) && mounted(&configured(&shown, "cache-dir")));
     let ports = service["ports"].as_vec().unwrap();
     assert_eq!(ports[0].as_str(), Some("3128:3128"));
-    assert_eq!(settings.listener.addresses[0].port(), 3128);
+    assert_eq!(shown["listen"][0], "0.0.0.0:3128");
     // The host reaches it, and nobody else does.
     assert_eq!(ports[1].as_str(), Some("127.0.0.1:3129:3129"));
-    assert_eq!(settings.admin_listen, "0.0.0.0:3129".parse().unwrap());
+    assert_eq!(shown["admin-listen"], "0.0.0.0:3129");
     // What clients are told is what each of them can use.
-    assert!(settings.external_url.is_none());
+    assert!(shown["external-url"].is_null());
 }
 
 #[test]
@@ -143,14 +161,14 @@ fn the_manifests_fit_together_and_what_entrepot_reads() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("entrepot.toml");
     fs::write(&file, text).unwrap();
-    let settings = load(Some(file), Vec::new());
+    let shown = shown(Some(&file), &[]);
 
     let mounts = container["volumeMounts"].as_vec().unwrap();
     let volumes = pod["volumes"].as_vec().unwrap();
     let has = |directory: &Path| {
         mounts.iter().any(|mount| directory.starts_with(mount["mountPath"].as_str().unwrap()))
     };
-    assert!(has(&settings.ca_dir) && has(&settings.store.dir));
+    assert!(has(&configured(&shown, "ca-dir")) && has(&configured(&shown, "cache-dir")));
     assert!(has(Path::new("/etc/entrepot/entrepot.toml")));
     for mount in mounts {
         assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{mount:?}");
@@ -159,12 +177,14 @@ fn the_manifests_fit_together_and_what_entrepot_reads() {
     let claimed = volumes.iter().find(|volume| !volume["persistentVolumeClaim"].is_badvalue());
     assert_eq!(claimed.unwrap()["persistentVolumeClaim"]["claimName"], claim["metadata"]["name"]);
 
-    let port = i64::from(settings.listener.addresses[0].port());
-    assert_eq!(container["ports"][0]["containerPort"].as_i64(), Some(port));
+    let port = |address: &Json| address.as_str().unwrap().parse::<SocketAddr>().unwrap().port();
+    let listening = port(&shown["listen"][0]);
+    assert_eq!(container["ports"][0]["containerPort"].as_i64(), Some(listening.into()));
     let admin = &container["ports"][1];
     assert_eq!(admin["name"].as_str(), Some("admin"));
-    assert_eq!(admin["containerPort"].as_i64(), Some(settings.admin_listen.port().into()));
-    assert!(settings.admin_listen.ip().is_unspecified(), "Prometheus is another pod");
+    assert_eq!(admin["containerPort"].as_i64(), Some(port(&shown["admin-listen"]).into()));
+    let address = shown["admin-listen"].as_str().unwrap();
+    assert!(address.starts_with("0.0.0.0:"), "Prometheus is another pod");
     let service = of_kind(&documents, "Service");
     let labels = &deployment["spec"]["template"]["metadata"]["labels"];
     assert_eq!(&service["spec"]["selector"], labels);
@@ -192,7 +212,7 @@ fn the_nodes_reach_the_service_and_run_a_script_that_is_there() {
     let service = documents("kubernetes.yaml");
     let port = of_kind(&service, "Service")["spec"]["ports"][0]["nodePort"].as_i64().unwrap();
     assert!(line.contains(&format!("$NODE_IP:{port}/setup/containerd?fp=$FINGERPRINT")), "{line}");
-    assert!(entrepot::admin::setup::Client::named("containerd").is_some());
+    assert!(entrepot::setup::Client::named("containerd").is_some());
     let environment = set_up["env"].as_vec().unwrap();
     let names: Vec<_> = environment.iter().map(|v| v["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["NODE_IP", "FINGERPRINT", "NO_PROXY"]);

@@ -8,8 +8,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use entrepot::admin::setup::Client;
-use entrepot::log::Outcome;
+use entrepot::Outcome;
+use entrepot::setup::Client;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,8 +1,8 @@
 //! Imports between the rooms of the house point one way (docs/architecture.md): between the modules
 //! of `src/`, and between the rooms inside those that have many.
 //!
-//! A room is a file or directory; the `mod.rs` or `lib.rs` beside it is the room `mod`. Tests within
-//! a file are not looked at: they may name what they like.
+//! A room is a file or directory; the `mod.rs` or `lib.rs` beside it is the room `mod`. Tests
+//! within a file are not looked at: they may name what they like.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't read the sources fails")]
 

@@ -1,8 +1,8 @@
 //! Measures entrepot beside what else serves the same bytes; README.md says how to read it.
 //!
-//! `arguments` says what is wanted; `blocks` does it: it has `load` ask `peers`, which stand in front
-//! of `origin`, and `meter` what that costs them (`procs` asks the system). `report` prints it.
-//! What it does not do: judge. There are no goals and no thresholds in here.
+//! `arguments` says what is wanted; `blocks` does it: it has `load` ask `peers`, which stand in
+//! front of `origin`, and `meter` what that costs them (`procs` asks the system). `report` prints
+//! it. What it does not do: judge. There are no goals and no thresholds in here.
 
 mod arguments;
 mod blocks;

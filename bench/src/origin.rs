@@ -1,8 +1,9 @@
 //! The registry behind the caches: it serves a generated image, at a rate, and counts what it is
 //! asked for.
 //!
-//! Beside the registry's paths it has `/count` (GETs of blobs and manifests so far), `/count/DIGEST`
-//! (those of one object) and `/rate/BYTES` (a second, over all connections; 0 for no limit).
+//! Beside the registry's paths it has `/count` (GETs of blobs and manifests so far),
+//! `/count/DIGEST` (those of one object) and `/rate/BYTES` (a second, over all connections; 0 for
+//! no limit).
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use entrepot::listener::framing::Framing;
+use entrepot::Framing;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, &[u8])| {

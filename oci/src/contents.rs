@@ -20,7 +20,7 @@ pub enum Contents {
     /// Manifests, each for a platform.
     Index(Vec<Listed>),
     /// One image: its configuration and its layers.
-    Image(Vec<Part>),
+    Image(Vec<ImageBlob>),
 }
 
 /// A manifest in an index.
@@ -34,7 +34,7 @@ pub struct Listed {
 
 /// A blob of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
+pub struct ImageBlob {
     /// Its name.
     pub digest: Digest,
     /// Its size in bytes, as the manifest has it.
@@ -66,8 +66,8 @@ fn listed(Descriptor { digest, platform, .. }: Descriptor) -> Listed {
     Listed { digest, platform }
 }
 
-fn part(descriptor: &Descriptor, is_config: bool) -> Part {
-    Part { digest: descriptor.digest, size: descriptor.size, is_config }
+fn part(descriptor: &Descriptor, is_config: bool) -> ImageBlob {
+    ImageBlob { digest: descriptor.digest, size: descriptor.size, is_config }
 }
 
 #[cfg(test)]

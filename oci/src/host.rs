@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// The longest name that DNS can carry, in its textual form without the final dot (RFC 1035 §2.3.4).
+/// The longest name that DNS can carry, in its textual form without the final dot (RFC 1035
+/// §2.3.4).
 const MAX_NAME: usize = 253;
 /// The longest label of a name (RFC 1035 §2.3.4).
 const MAX_LABEL: usize = 63;

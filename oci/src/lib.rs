@@ -1,7 +1,7 @@
 //! The protocol's vocabulary, pure: hosts, routes, names, references, media types, challenges and
 //! errors of the OCI distribution specification.
 //!
-//! Bytes from a socket become one of these types in one place, strictly; after that nobody looks
+//! Bytes from a socket become one of these types in one place, strictly; after that no code looks
 //! at a path or a header string again. Nothing here does I/O, and nothing here knows of a store.
 //!
 //! - `digest`, `hasher`, `hex`: names of objects, and how they are computed
@@ -36,7 +36,7 @@ pub mod route;
 mod seconds;
 mod tag_pattern;
 
-pub use contents::{Contents, ContentsError, Listed, Part};
+pub use contents::{Contents, ContentsError, ImageBlob, Listed};
 pub use digest::{Algorithm, Digest, DigestError};
 pub use error::{ErrorCode, ErrorDocument};
 pub use hasher::Hasher;

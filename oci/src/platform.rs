@@ -18,8 +18,8 @@ pub struct PlatformError(String);
 /// Names are Go's, and those of `uname` are taken for them. A variant that means no more than its
 /// architecture alone (`amd64/v1`, `arm64/v8`) is left out, as containerd does.
 ///
-/// Read from a document it is shown to people although a stranger wrote it: what is no word there is
-/// `unknown`.
+/// Read from a document it is shown to people although a stranger wrote it: what is no word there
+/// is `unknown`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(from = "Described")]
 pub struct Platform {
@@ -96,7 +96,8 @@ impl Platform {
     }
 }
 
-/// A platform as documents have it: in an index beside each manifest, and in an image's configuration.
+/// A platform as documents have it: in an index beside each manifest, and in an image's
+/// configuration.
 #[derive(Deserialize)]
 struct Described {
     #[serde(default)]

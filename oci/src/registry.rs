@@ -129,7 +129,8 @@ mod tests {
     }
 
     proptest! {
-        /// Stores file records under these names: each is one plain part of a path, and no record's.
+        /// Stores file records under these names: each is one plain part of a path, and no
+        /// record's.
         #[test]
         fn names_are_plain_path_parts(
             registry in "[a-z.:/_\\[\\]0-9-]{1,12}",

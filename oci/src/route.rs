@@ -5,7 +5,8 @@ use super::{Digest, Reference, RepositoryName};
 /// A request path of the OCI distribution API, parsed once.
 ///
 /// Whatever is not exactly one of the known forms (a percent escape, a second slash, a query that
-/// the form does not have) is [`Route::Api`] or [`Route::Other`]: relayed to the registry as it is, never cached.
+/// the form does not have) is [`Route::Api`] or [`Route::Other`]: relayed to the registry as it is,
+/// never cached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     /// `/v2/`: whether the API is spoken here, and how to authenticate.

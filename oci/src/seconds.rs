@@ -18,7 +18,7 @@ impl UnixSeconds {
         SystemTime::now().into()
     }
 
-    /// The same for the system's clock; `None` where that can't count so far.
+    /// This time on the system's clock; `None` where that can't count so far.
     #[must_use]
     pub fn time(self) -> Option<SystemTime> {
         UNIX_EPOCH.checked_add(Duration::from_secs(self.0))

@@ -30,7 +30,7 @@ const PATIENCE: u32 = 60;
 
 /// Room for watchers.
 #[derive(Debug, Clone)]
-pub struct Audience(Arc<Semaphore>);
+pub(crate) struct Audience(Arc<Semaphore>);
 
 impl Default for Audience {
     fn default() -> Self {

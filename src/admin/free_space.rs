@@ -1,7 +1,7 @@
 //! What is left of the store's disk, as of a moment ago.
 //!
-//! Asking a file system that hangs takes for ever: one task asks, and everybody else is told what it
-//! heard last.
+//! Asking a file system that hangs takes for ever: one task asks, and everybody else is told what
+//! it heard last.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const UNKNOWN: u64 = u64::MAX;
 
 /// Bytes that are free; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct FreeSpace(Arc<AtomicU64>);
+pub(crate) struct FreeSpace(Arc<AtomicU64>);
 
 impl Default for FreeSpace {
     fn default() -> Self {
@@ -28,12 +28,12 @@ impl Default for FreeSpace {
 impl FreeSpace {
     /// Bytes that others than root may still write; none while that is not known.
     #[must_use]
-    pub fn bytes(&self) -> Option<u64> {
+    pub(crate) fn bytes(&self) -> Option<u64> {
         Some(self.0.load(Ordering::Relaxed)).filter(|bytes| *bytes != UNKNOWN)
     }
 
     /// Asks the file system of `directory` again and again, until the shutdown.
-    pub async fn watch(self, directory: PathBuf, shutdown: CancellationToken) {
+    pub(crate) async fn watch(self, directory: PathBuf, shutdown: CancellationToken) {
         let mut ticks = tokio::time::interval(EVERY);
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             let directory = directory.clone();

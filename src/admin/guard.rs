@@ -1,8 +1,8 @@
 //! Who may use the admin API.
 //!
 //! Three kinds of strangers are kept out: machines elsewhere (a token), web pages in the browser of
-//! somebody at this machine (`Origin`, and a media type that no form sends), and names that somebody
-//! has pointed here so that a browser takes this listener for his site (`Host`).
+//! somebody at this machine (`Origin`, and a media type that no form sends), and names that
+//! somebody has pointed here so that a browser takes this listener for his site (`Host`).
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -16,16 +16,16 @@ use http::{HeaderMap, Method, StatusCode, header};
 use entrepot_oci::{Authority, Host};
 
 /// The shortest token: less can be guessed.
-pub const SHORTEST_TOKEN: usize = 16;
+pub(crate) const SHORTEST_TOKEN: usize = 16;
 
 /// A token that opens the API to other machines: its hash, so that a comparison tells nothing.
 #[derive(Clone)]
-pub struct Token(digest::Digest);
+pub(crate) struct Token(digest::Digest);
 
 impl Token {
     /// The token in `text`, without the white space around it; `None` where it is too short.
     #[must_use]
-    pub fn new(text: &str) -> Option<Self> {
+    pub(crate) fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         (text.len() >= SHORTEST_TOKEN).then(|| Self(digest::digest(&SHA256, text.as_bytes())))
     }
@@ -78,19 +78,19 @@ impl Denial {
 
 /// The rules of one admin listener.
 #[derive(Debug)]
-pub struct Guard {
+pub(crate) struct Guard {
     token: ArcSwapOption<Token>,
 }
 
 impl Guard {
     /// With `token` the API is heard from other machines.
     #[must_use]
-    pub fn new(token: Option<Token>) -> Self {
+    pub(crate) fn new(token: Option<Token>) -> Self {
         Self { token: ArcSwapOption::from_pointee(token) }
     }
 
     /// This token and no other opens the API from now on.
-    pub fn replace_token(&self, token: Option<Token>) {
+    pub(crate) fn replace_token(&self, token: Option<Token>) {
         self.token.store(token.map(Arc::new));
     }
 

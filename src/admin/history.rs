@@ -36,7 +36,7 @@ pub(super) struct Point {
 
 /// The points, and the minute that is not over; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct History {
+pub(crate) struct History {
     metrics: Metrics,
     past: Arc<Mutex<Past>>,
 }
@@ -52,14 +52,14 @@ struct Past {
 impl History {
     /// One that begins now.
     #[must_use]
-    pub fn new(metrics: Metrics) -> Self {
+    pub(crate) fn new(metrics: Metrics) -> Self {
         let before = metrics.summary();
         let past = Past { points: VecDeque::new(), before, since: SystemTime::now() };
         Self { metrics, past: Arc::new(Mutex::new(past)) }
     }
 
     /// Adds a point each minute, until the shutdown.
-    pub async fn keep(self, shutdown: CancellationToken) {
+    pub(crate) async fn keep(self, shutdown: CancellationToken) {
         let mut ticks = tokio::time::interval_at(Instant::now() + STEP, STEP);
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             self.turn();

@@ -16,19 +16,19 @@
 //! - `setup`: scripts that set clients up
 
 mod api;
-pub mod body;
+pub(crate) mod body;
 mod events;
 mod free_space;
 mod front;
-pub mod guard;
+pub(crate) mod guard;
 mod history;
 mod page;
-pub mod pages;
-pub mod pull;
+pub(crate) mod pages;
+pub(crate) mod pull;
 mod scrape;
-pub mod server;
+pub(crate) mod server;
 pub mod setup;
-pub mod verification;
+pub(crate) mod verification;
 
 use std::time::SystemTime;
 
@@ -44,7 +44,7 @@ use crate::metrics::Metrics;
 use guard::Guard;
 
 /// What the admin listener tells of.
-pub struct AdminServices {
+pub(crate) struct AdminServices {
     /// What is kept.
     pub store: Store,
     /// What is kept, as images.
@@ -73,7 +73,7 @@ pub struct AdminServices {
 
 /// Places for what several operators may want at a time.
 #[derive(Default)]
-pub struct Queues {
+pub(crate) struct Queues {
     /// Verifying.
     pub verification: OneAtATime,
     /// Importing.
@@ -85,7 +85,7 @@ pub struct Queues {
 }
 
 /// What is known from the start on and stays so.
-pub struct Facts {
+pub(crate) struct Facts {
     /// `max-size`.
     pub max_size: Option<u64>,
     /// `min-free`.
@@ -102,7 +102,7 @@ pub struct Facts {
     pub set_up: String,
 }
 
-pub use api::{OneAtATime, Room};
-pub use events::Audience;
-pub use free_space::FreeSpace;
-pub use history::History;
+pub(crate) use api::{OneAtATime, Room};
+pub(crate) use events::Audience;
+pub(crate) use free_space::FreeSpace;
+pub(crate) use history::History;

@@ -19,7 +19,7 @@ const NO_SCRIPTS: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-a
 
 /// The pages, and what they show.
 #[derive(Debug, Clone)]
-pub struct ProxyPages {
+pub(crate) struct ProxyPages {
     /// The certificate that clients must trust.
     pub ca_pem: String,
     /// Its SHA-256.
@@ -183,7 +183,7 @@ mod tests {
 
     fn get(path: &str, query: Option<&str>, host: Option<&str>) -> Response<ResponseBody> {
         let method = &Method::GET;
-        pages().page(&PageRequest { method, path, query, host, accept: None, secure: false })
+        pages().page(&PageRequest { method, path, query, host, accept: None })
     }
 
     fn body(response: Response<ResponseBody>) -> String {
@@ -200,7 +200,7 @@ mod tests {
         {
             let host = Some("proxy.corp:3128");
             let (method, path, query) = (&Method::GET, "/", None);
-            let asked = PageRequest { method, path, query, host, accept, secure: false };
+            let asked = PageRequest { method, path, query, host, accept };
             let response = pages().page(&asked);
             assert_eq!(response.headers()[header::CONTENT_TYPE], expected, "{accept:?}");
             assert!(body(response).contains("http://proxy.corp:3128/setup/systemd?fp=abab"));
@@ -237,14 +237,8 @@ mod tests {
     #[test]
     fn nothing_can_be_changed_here() {
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
-            let request = PageRequest {
-                method: &method,
-                path: "/",
-                query: None,
-                host: None,
-                accept: None,
-                secure: false,
-            };
+            let request =
+                PageRequest { method: &method, path: "/", query: None, host: None, accept: None };
             let response = pages().page(&request);
             assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
             assert_eq!(response.headers()[header::ALLOW], "GET, HEAD");

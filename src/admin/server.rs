@@ -29,23 +29,23 @@ const IDLE: Duration = Duration::from_mins(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The admin listener's socket.
-pub struct AdminServer {
+pub(crate) struct AdminServer {
     socket: TcpListener,
 }
 
 impl AdminServer {
     /// Binds `address`.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn bind(address: SocketAddr) -> io::Result<Self> {
         Ok(Self { socket: TcpListener::bind(address).await? })
     }
 
     /// The address really bound.
-    pub fn address(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
     /// Serves for ever: while the proxy drains, probes are told so.
-    pub async fn run(self, services: Arc<AdminServices>) {
+    pub(crate) async fn run(self, services: Arc<AdminServices>) {
         let places = Arc::new(Semaphore::new(MOST));
         while let Ok(place) = places.clone().acquire_owned().await {
             let Ok((stream, client)) = self.socket.accept().await else {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The store could not be verified to its end.
 #[derive(Debug, thiserror::Error)]
-pub enum VerificationError {
+pub(crate) enum VerificationError {
     /// Not even the names of the objects could be read.
     #[error("the store can't be listed")]
     List(#[source] DiskError),
@@ -19,7 +19,7 @@ pub enum VerificationError {
 /// How far it is: objects and bytes looked at, of so many. Bytes are of sound objects; how many
 /// there are is a hint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VerificationProgress {
+pub(crate) struct VerificationProgress {
     /// Objects looked at.
     pub objects: u64,
     /// Objects in all.
@@ -32,7 +32,7 @@ pub struct VerificationProgress {
 
 /// What was found, in the end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// Objects looked at.
     pub objects: u64,
     /// Bytes of those that are sound.
@@ -44,7 +44,7 @@ pub struct Findings {
 /// One line of what a running proxy tells of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum VerificationLine {
+pub(crate) enum VerificationLine {
     /// Now and then.
     Progress(VerificationProgress),
     /// An object was set aside.
@@ -59,7 +59,7 @@ pub enum VerificationLine {
 /// where they are fetched again when they are next asked for.
 ///
 /// `tell` hears of each. Cancel safe: what was set aside stays so.
-pub async fn verify(
+pub(crate) async fn verify(
     store: &Store,
     pace: Pace,
     mut tell: impl FnMut(VerificationLine),

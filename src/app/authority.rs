@@ -9,7 +9,7 @@ use super::error::AppError;
 use crate::config::Settings;
 
 /// The CA in `ca-dir`, made if there is none. Blocks on the disk.
-pub fn certificates(settings: &Settings) -> Result<Authority, AppError> {
+pub(crate) fn certificates(settings: &Settings) -> Result<Authority, AppError> {
     let constraints = settings.ca_constraints.as_deref().map(constraints).transpose()?;
     let options =
         entrepot_ca::Options { host_name: host_name(), constraints, ..Default::default() };

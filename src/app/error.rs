@@ -13,7 +13,7 @@ use crate::upstream::trust::TrustError;
 /// What stands in the way.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum AppError {
+pub(crate) enum AppError {
     /// No CA can be constrained to the hosts that are intercepted.
     #[error("ca-constrain")]
     Constraints(#[source] ConstraintsError),

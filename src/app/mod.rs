@@ -25,8 +25,8 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use authority::certificates;
-pub use error::AppError;
+pub(crate) use authority::certificates;
+pub(crate) use error::AppError;
 
 use crate::admin::guard::Guard;
 use crate::admin::pages::ProxyPages;
@@ -40,7 +40,7 @@ use crate::metrics::Metrics;
 use crate::upstream::{Dialer, Upstream};
 
 /// A proxy whose store is open and whose sockets are bound; nobody is served yet.
-pub struct App {
+pub(crate) struct App {
     core: Core,
     listener: Listener,
     admin: AdminServer,
@@ -63,7 +63,7 @@ struct Core {
 
 impl App {
     /// Opens the store and the CA, and binds the sockets; within a tokio runtime.
-    pub async fn build(settings: &Settings) -> Result<Self, AppError> {
+    pub(crate) async fn build(settings: &Settings) -> Result<Self, AppError> {
         let core = Core::build(settings).await?;
         // First: whoever finds the proxy there finds the other there as well.
         let admin = bind_admin(settings.admin_listen).await?;
@@ -78,19 +78,19 @@ impl App {
 
     /// Where clients are listened for.
     #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.listener.addresses()
     }
 
     /// What does not change while the proxy runs: its CA, the line that sets a client up.
     #[must_use]
-    pub fn facts(&self) -> &Facts {
+    pub(crate) fn facts(&self) -> &Facts {
         &self.operators.facts
     }
 
     /// Begins to serve.
     #[must_use]
-    pub fn run(self) -> RunningApp {
+    pub(crate) fn run(self) -> RunningApp {
         let Self { core, listener, admin, operators, cache_dir } = self;
         let Core { store, gateway, tasks, shutdown, .. } = core;
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
@@ -188,7 +188,7 @@ async fn bind_admin(address: SocketAddr) -> Result<AdminServer, AppError> {
 
 /// A configuration as it is shown, with the keys that take effect at the next start.
 #[must_use]
-pub fn waiting_for(mut shown: Value, keys: &[&str]) -> Value {
+pub(crate) fn waiting_for(mut shown: Value, keys: &[&str]) -> Value {
     if let Some(document) = shown.as_object_mut() {
         document.insert("waiting_for_restart".to_owned(), json!(keys));
     }
@@ -196,7 +196,7 @@ pub fn waiting_for(mut shown: Value, keys: &[&str]) -> Value {
 }
 
 /// A proxy that serves.
-pub struct RunningApp {
+pub(crate) struct RunningApp {
     accepting: JoinHandle<()>,
     access: AccessRules,
     operators: Arc<AdminServices>,
@@ -210,13 +210,13 @@ impl RunningApp {
     /// that has come to this can't be drained.
     ///
     /// Cancel safe.
-    pub async fn ended(&mut self) -> Result<(), JoinError> {
+    pub(crate) async fn ended(&mut self) -> Result<(), JoinError> {
         (&mut self.accepting).await
     }
 
     /// Takes over what of `settings` can be replaced while requests are served, all of it or
     /// nothing.
-    pub fn reconfigure(&self, settings: &Settings) -> Result<(), BindError> {
+    pub(crate) fn reconfigure(&self, settings: &Settings) -> Result<(), BindError> {
         // The one step that can fail comes first.
         self.access.replace(settings.listener.access.clone())?;
         self.operators.gateway.reconfigure(settings.gateway.clone());
@@ -225,14 +225,14 @@ impl RunningApp {
     }
 
     /// Tells operators from now on that this configuration is in force.
-    pub fn show(&self, in_force: Value) {
+    pub(crate) fn show(&self, in_force: Value) {
         self.operators.config.store(Arc::new(in_force));
     }
 
     /// Takes no new clients, and waits until the requests under way have ended.
     ///
     /// Cancel safe: what still runs then runs on until the runtime ends.
-    pub async fn drain(&mut self) {
+    pub(crate) async fn drain(&mut self) {
         self.shutdown.cancel();
         self.tasks.close();
         // Joined before the tracker is asked, so that no connection is accepted after it.
@@ -243,7 +243,7 @@ impl RunningApp {
     }
 
     /// Closes the store.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         self.store.close().await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::Place;
+use super::error::Position;
 use super::reader::Reader;
 use crate::listener::access::{AccessOptions, Htpasswd};
 
@@ -28,7 +28,7 @@ fn users(reader: &mut Reader, path: &Path) -> Option<Htpasswd> {
         Ok(users) => Some(users),
         Err(wrong) => {
             for wrong in wrong {
-                reader.problem(Some(Place::File(path.to_owned(), wrong.line)), wrong.text);
+                reader.problem(Some(Position::File(path.to_owned(), wrong.line)), wrong.text);
             }
             None
         }

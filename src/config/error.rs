@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Where a value was given; ordered as a person would go through them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub(crate) enum Position {
     /// A line of the configuration file, counted from 1.
     File(PathBuf, usize),
     /// An environment variable.
@@ -14,7 +14,7 @@ pub enum Place {
     Flag(String),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, line) => write!(f, "{}:{line}", path.display()),
@@ -26,9 +26,9 @@ impl fmt::Display for Place {
 
 /// One thing that is wrong: where, which key, what was found, what would be right.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// Where.
-    pub place: Option<Place>,
+    pub place: Option<Position>,
     /// The rest of it, in words.
     pub text: String,
 }
@@ -44,7 +44,7 @@ impl fmt::Display for Problem {
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     /// In the order of the sources.
     pub problems: Vec<Problem>,
 }

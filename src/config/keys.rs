@@ -4,7 +4,7 @@ use self::Default::{Nothing, Unsaid, Value, Words};
 
 /// A key of the configuration.
 #[derive(Debug, Clone, Copy)]
-pub struct Key {
+pub(crate) struct Key {
     /// Its path, with dots.
     pub name: &'static str,
     /// Whether it takes several values (separated by commas outside the file).
@@ -17,7 +17,7 @@ pub struct Key {
 
 /// What a key has where nobody sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Default {
+pub(crate) enum Default {
     /// This, as it would be given; of a list, each after a comma and a space.
     Value(&'static str),
     /// What these words say: it depends on the machine, or is no value that could be given.
@@ -31,13 +31,13 @@ pub enum Default {
 impl Key {
     /// The key of this name.
     #[must_use]
-    pub fn named(name: &str) -> Option<&'static Self> {
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.name == name)
     }
 
     /// What `--help` says of it.
     #[must_use]
-    pub fn help(&self) -> String {
+    pub(crate) fn help(&self) -> String {
         let about = self.about;
         match self.default {
             Value(text) | Words(text) => format!("{about} [default: {text}]"),
@@ -56,7 +56,7 @@ const fn many(name: &'static str, default: Default, about: &'static str) -> Key 
 }
 
 /// Every key outside `[[registry]]`.
-pub const KEYS: &[Key] = &[
+pub(crate) const KEYS: &[Key] = &[
     many("listen", Value("0.0.0.0:3128, [::]:3128"), "Addresses of the proxy"),
     one("admin-listen", Value("127.0.0.1:3129"), "Address of the admin listener"),
     one(
@@ -126,7 +126,7 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The keys of a `[[registry]]` entry.
-pub const REGISTRY_KEYS: &[&str] = &[
+pub(crate) const REGISTRY_KEYS: &[&str] = &[
     "host",
     "scheme",
     "username",
@@ -139,13 +139,13 @@ pub const REGISTRY_KEYS: &[&str] = &[
 
 /// The environment variable of a key: `upstream.ca-files` is `ENTREPOT_UPSTREAM_CA_FILES`.
 #[must_use]
-pub fn variable(name: &str) -> String {
+pub(crate) fn variable(name: &str) -> String {
     format!("ENTREPOT_{}", name.to_ascii_uppercase().replace(['.', '-'], "_"))
 }
 
 /// The known name that is most like `unknown`, if any is like it at all.
 #[must_use]
-pub fn similar<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn similar<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|name| (strsim::jaro_winkler(unknown, name), name))
         .filter(|(likeness, _)| *likeness > 0.8)

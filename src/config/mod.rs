@@ -22,21 +22,21 @@
 
 mod access;
 mod admin;
-pub mod drop_in;
-pub mod error;
-pub mod keys;
+pub(crate) mod drop_in;
+pub(crate) mod error;
+pub(crate) mod keys;
 mod proxies;
 mod raw_config;
 mod reader;
 mod registry;
 mod run_as;
-pub mod settings;
+pub(crate) mod settings;
 mod show;
-pub mod source;
+pub(crate) mod source;
 mod tag_ttl;
 mod value;
 
-pub use error::ConfigError;
-pub use run_as::RunAs;
-pub use settings::{BUILT_IN_REGISTRIES, Settings};
-pub use source::Sources;
+pub(crate) use error::ConfigError;
+pub(crate) use run_as::RunAs;
+pub(crate) use settings::Settings;
+pub(crate) use source::Sources;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use entrepot_oci::{Authority, Host};
 
-use super::error::Place;
+use super::error::Position;
 use super::reader::Reader;
 use super::registry::RegistryEntry;
 use super::source::Sources;
@@ -74,7 +74,7 @@ fn from_environment(
     names: [&str; 4],
 ) -> Option<ForwardProxy> {
     let name = names.into_iter().find(|name| sources.variable(name).is_some())?;
-    let place = Place::Environment(name.to_owned());
+    let place = Position::Environment(name.to_owned());
     match sources.variable(name)?.parse::<ForwardProxy>() {
         Ok(proxy) => {
             let proxy = proxy.named_by(name);
@@ -92,7 +92,7 @@ fn from_environment(
 impl Own<'_> {
     /// Each request would come back here for ever. An environment for clients of this proxy is
     /// easily handed on to the proxy itself.
-    fn refuse(&self, reader: &mut Reader, place: Option<Place>, proxy: &ForwardProxy) {
+    fn refuse(&self, reader: &mut Reader, place: Option<Position>, proxy: &ForwardProxy) {
         if self.is_at(proxy.authority()) {
             let text = format!("the proxy {proxy} is this proxy itself: name another, or none");
             reader.problem(place, text);

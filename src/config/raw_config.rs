@@ -6,7 +6,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::drop_in;
-use super::error::{Place, Problem};
+use super::error::{Position, Problem};
 use super::keys::{KEYS, Key, REGISTRY_KEYS, similar, variable};
 use super::source::{ConfigEntry, RegistryEntries, Sources, Value};
 
@@ -79,7 +79,7 @@ impl RawConfig {
             found.add_variable(name, value);
         }
         for (key, values) in &sources.flags {
-            let place = Place::Flag(key.clone());
+            let place = Position::Flag(key.clone());
             found.entries.push(ConfigEntry {
                 key: key.clone(),
                 value: from_flag(key, values),
@@ -89,7 +89,7 @@ impl RawConfig {
         found
     }
 
-    fn problem(&mut self, place: Place, text: String) {
+    fn problem(&mut self, place: Position, text: String) {
         self.problems.push(Problem { place: Some(place), text });
     }
 
@@ -101,7 +101,7 @@ impl RawConfig {
         if is_service_link(name, text) {
             return;
         }
-        let place = Place::Environment(name.to_owned());
+        let place = Position::Environment(name.to_owned());
         let Some(key) = KEYS.iter().find(|key| variable(key.name) == name) else {
             let known: Vec<_> = KEYS.iter().map(|key| variable(key.name)).collect();
             let hint = suggestion(similar(name, known.iter().map(String::as_str)));
@@ -144,19 +144,19 @@ impl RawConfig {
         }
     }
 
-    fn unknown_key(&mut self, place: Place, key: &str) {
+    fn unknown_key(&mut self, place: Position, key: &str) {
         let hint = suggestion(similar(key, KEYS.iter().map(|known| known.name)));
         self.problem(place, format!("unknown key {key:?}{hint}"));
     }
 
-    fn add_value(&mut self, key: String, value: &DeValue<'_>, place: Place) {
+    fn add_value(&mut self, key: String, value: &DeValue<'_>, place: Position) {
         match plain(value) {
             Some(value) => self.entries.push(ConfigEntry { key, value, place }),
             None => self.problem(place, format!("{key}: found a {}", value.type_str())),
         }
     }
 
-    fn add_registry(&mut self, file: &File<'_>, value: &DeValue<'_>, place: Place) {
+    fn add_registry(&mut self, file: &File<'_>, value: &DeValue<'_>, place: Position) {
         let DeValue::Table(table) = value else {
             return self
                 .problem(place, "registry: write [[registry]] with its keys below".to_owned());
@@ -216,8 +216,8 @@ struct File<'a> {
 }
 
 impl File<'_> {
-    fn place(&self, span: Range<usize>) -> Place {
+    fn place(&self, span: Range<usize>) -> Position {
         let before = self.text.get(..span.start).unwrap_or(self.text);
-        Place::File(self.path.to_owned(), before.matches('\n').count() + 1)
+        Position::File(self.path.to_owned(), before.matches('\n').count() + 1)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::error::{ConfigError, Place, Problem};
+use super::error::{ConfigError, Position, Problem};
 use super::keys::{Default, Key};
 use super::raw_config::RawConfig;
 use super::show;
@@ -56,7 +56,7 @@ impl Reader {
     }
 
     /// Where the strongest value of `key` was given.
-    pub(super) fn place(&self, key: &str) -> Option<Place> {
+    pub(super) fn place(&self, key: &str) -> Option<Position> {
         self.found.entries.iter().rfind(|entry| entry.key == key).map(|entry| entry.place.clone())
     }
 
@@ -77,7 +77,7 @@ impl Reader {
     }
 
     /// Notes something wrong that only shows between keys.
-    pub(super) fn problem(&mut self, place: Option<Place>, text: impl Into<String>) {
+    pub(super) fn problem(&mut self, place: Option<Position>, text: impl Into<String>) {
         self.found.problems.push(Problem { place, text: text.into() });
     }
 
@@ -114,7 +114,7 @@ impl RegistryReader<'_> {
     }
 
     /// Where a value was given.
-    pub(super) fn place(&self, key: &str) -> Option<Place> {
+    pub(super) fn place(&self, key: &str) -> Option<Position> {
         self.entries.iter().find(|entry| entry.key == key).map(|entry| entry.place.clone())
     }
 
@@ -124,14 +124,14 @@ impl RegistryReader<'_> {
     }
 
     /// Notes something wrong that only shows between keys.
-    pub(super) fn problem(&mut self, place: Option<Place>, text: impl Into<String>) {
+    pub(super) fn problem(&mut self, place: Option<Position>, text: impl Into<String>) {
         self.problems.push(Problem { place, text: text.into() });
     }
 }
 
-fn beside(place: Option<&Place>, path: PathBuf) -> PathBuf {
+fn beside(place: Option<&Position>, path: PathBuf) -> PathBuf {
     match place {
-        Some(Place::File(file, _)) => file.parent().map(|dir| dir.join(&path)).unwrap_or(path),
+        Some(Position::File(file, _)) => file.parent().map(|dir| dir.join(&path)).unwrap_or(path),
         _ => path,
     }
 }

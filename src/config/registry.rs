@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use entrepot_oci::HostPattern;
 
-use super::error::Place;
+use super::error::Position;
 use super::reader::RegistryReader;
 use super::value::FromValue;
 use crate::gateway::TagTtl;
 use crate::registry::RegistryRule;
-use crate::registry::credentials::{Credentials, Origin, Secret};
+use crate::registry::credentials::{CredentialSource, Credentials, Secret};
 use crate::upstream::Scheme;
 use crate::upstream::proxy::ProxyChoice;
 
@@ -50,7 +50,7 @@ pub(super) struct RegistryEntry {
     pub(super) rule: RegistryRule,
     pub(super) tag_ttl: TagTtl,
     pub(super) proxy: Option<ProxyChoice>,
-    pub(super) proxy_place: Option<Place>,
+    pub(super) proxy_place: Option<Position>,
 }
 
 /// Reads an entry.
@@ -74,20 +74,20 @@ pub(super) fn entry(entry: &mut RegistryReader<'_>) -> Option<RegistryEntry> {
 }
 
 /// A user name with one password, or a helper.
-fn credentials(entry: &mut RegistryReader<'_>) -> Option<Origin> {
+fn credentials(entry: &mut RegistryReader<'_>) -> Option<CredentialSource> {
     let username: Option<UserName> = entry.get("username");
     let password: Option<Secret> = entry.get("password");
     let path: Option<PathBuf> = entry.get("password-file");
     let helper: Option<HelperName> = entry.get("credential-helper");
     match (username, password, path, helper) {
         (None, None, None, None) => None,
-        (None, None, None, Some(HelperName(name))) => Some(Origin::Helper(name)),
+        (None, None, None, Some(HelperName(name))) => Some(CredentialSource::Helper(name)),
         (Some(UserName(username)), Some(password), None, None) => {
-            Some(Origin::Password { username, password })
+            Some(CredentialSource::Password { username, password })
         }
         (Some(UserName(username)), None, Some(path), None) => {
             let path = entry.beside("password-file", path);
-            Some(Origin::File { username, path })
+            Some(CredentialSource::File { username, path })
         }
         _ => {
             let keys = ["username", "password", "password-file", "credential-helper"];

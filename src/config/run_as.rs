@@ -6,7 +6,7 @@ use super::value::FromValue;
 
 /// A user and a group, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RunAs {
+pub(crate) struct RunAs {
     /// The user.
     pub uid: u32,
     /// The group.

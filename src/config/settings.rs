@@ -28,7 +28,7 @@ use crate::{gateway, listener::policy::Tunnels, registry};
 
 /// The registries that are cached unless `intercept` says otherwise. CDNs are never among them:
 /// redirects are followed by the proxy, and a signed URL is nobody else's business.
-pub const BUILT_IN_REGISTRIES: &[&str] = &[
+pub(crate) const BUILT_IN_REGISTRIES: &[&str] = &[
     "docker.io",
     "ghcr.io",
     "quay.io",
@@ -64,7 +64,7 @@ const LONGEST_TIMEOUT: Duration = Duration::from_hours(24);
 
 /// Everything the proxy was told, valid.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The proxy's listener.
     pub listener: listener::ListenerOptions,
     /// `admin-listen`.
@@ -97,7 +97,7 @@ pub struct Settings {
 
 impl Settings {
     /// Reads every source. Reads the configuration file: blocking.
-    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+    pub(crate) fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(sources);
         let shown = reader.shown();
         let mut settings = build(&mut reader, sources);

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::error::Place;
+use super::error::Position;
 
 /// A value as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
+pub(crate) enum Value {
     /// Text: quoted in the file, or anything in environment and flags.
     Text(String),
     /// A number in the file.
@@ -21,21 +21,21 @@ pub enum Value {
 
 /// A value with its key and place.
 #[derive(Debug, Clone)]
-pub struct ConfigEntry {
+pub(crate) struct ConfigEntry {
     /// The key's path, with dots.
     pub key: String,
     /// What was given.
     pub value: Value,
     /// Where.
-    pub place: Place,
+    pub place: Position,
 }
 
 /// A `[[registry]]` entry's values.
-pub type RegistryEntries = Vec<ConfigEntry>;
+pub(crate) type RegistryEntries = Vec<ConfigEntry>;
 
 /// Where configuration comes from; the caller reads the process, so that tests need not.
 #[derive(Debug, Clone, Default)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// `--config`.
     pub file: Option<PathBuf>,
     /// The process's environment.
@@ -64,7 +64,7 @@ impl Sources {
     /// The file that is read: the named one, else `$ENTREPOT_CONFIG`, else the first usual one
     /// that exists.
     #[must_use]
-    pub fn file(&self) -> Option<PathBuf> {
+    pub(crate) fn file(&self) -> Option<PathBuf> {
         let named =
             self.file.clone().or_else(|| self.variable("ENTREPOT_CONFIG").map(PathBuf::from));
         let usual = || USUAL_FILES.iter().map(PathBuf::from).find(|path| path.exists());

@@ -25,12 +25,12 @@ use crate::upstream::UpstreamError;
 
 /// How long a client's own credential is believed after it was last seen to work.
 const CLIENT_GRANT: Duration = Duration::from_mins(5);
-/// The same for the shared identity.
+/// How long the shared identity's success is believed.
 const SHARED_GRANT: Duration = Duration::from_hours(1);
 /// How long ago the shared identity may have been served last, for what is served while a registry
 /// is away.
 const UNASKED_AWAY: Duration = Duration::from_hours(30 * 24);
-/// The same while a registry answers, though with errors: who wants to can make it do so.
+/// As `UNASKED_AWAY`, while a registry answers with errors: an attacker can make it do so.
 const UNASKED_UNWELL: Duration = Duration::from_hours(24);
 /// Grants of clients kept at a time; one that is dropped costs a question.
 const MOST_GRANTS: u64 = 100_000;
@@ -160,8 +160,8 @@ impl Rights {
         is_shared && self.last_served().await.is_some_and(|age| age < most)
     }
 
-    /// The same for one object that belongs here: if an operator has brought it, it is open to
-    /// everybody for as long.
+    /// As `may_pull_unasked`, for one object on record here: what an operator has brought is open
+    /// to everybody for as long.
     pub(super) async fn may_have_unasked(
         &self,
         record: &ContentRecord,

@@ -153,8 +153,8 @@ impl BlobRequest<'_> {
         Ok(self.kept_as(reader, provenance, belonging.since()))
     }
 
-    /// What there is of the object; `None` where that takes too long: another's reservation may be for
-    /// a registry that does not answer, and a disk may hang.
+    /// What there is of the object; `None` where that takes too long: another's reservation may be
+    /// for a registry that does not answer, and a disk may hang.
     async fn found(&self) -> Option<Lookup> {
         let (rights, client) = (&self.exchange.rights, &self.exchange.client);
         let deadline = Instant::now() + RESERVED;
@@ -172,7 +172,7 @@ impl BlobRequest<'_> {
         }
     }
 
-    /// Whether these are bytes that nobody need doubt, or this registry's own.
+    /// Whether these bytes are verified, or still come from this very registry.
     fn is_ours(&self, reader: &Reader) -> bool {
         reader.origin().is_none_or(|origin| origin == self.exchange.asked.registry.as_str())
     }

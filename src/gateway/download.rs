@@ -125,8 +125,8 @@ async fn resume(source: &Source, writer: &Writer) -> Result<(IdleBody, u64), Dow
     }
 }
 
-/// Asks for what is missing of an object of which `offset` bytes are here, or for all of it where the
-/// registry can't do that.
+/// Asks for what is missing of an object of which `offset` bytes are here, or for all of it where
+/// the registry can't do that.
 ///
 /// This is the place of any other supply of an object than its registry: it would be tried before.
 pub(super) async fn open(source: &Source, offset: u64) -> Result<Opened, UpstreamError> {
@@ -178,8 +178,8 @@ fn classified(answer: Followed) -> Opened {
     }
 }
 
-/// Copies all but the first `known` bytes until the body's end (`Ok(Ok)`), its break (`Ok(Err)`), or
-/// the store's failure (`Err`).
+/// Copies all but the first `known` bytes until the body's end (`Ok(Ok)`), its break (`Ok(Err)`),
+/// or the store's failure (`Err`).
 async fn copy(
     body: &mut IdleBody,
     mut known: u64,
@@ -213,8 +213,8 @@ type Purpose = (Place, Identity);
 /// Who fetches what, and for whom: of each object there is one download at a time. Cheap to clone.
 ///
 /// An entry lasts from the question to the registry until the object is on record and has its name.
-/// So each state of an object has one question: *in flight*, is it fetched for this place; *kept*, is
-/// it on record there.
+/// So each state of an object has one question: *in flight*, is it fetched for this place; *kept*,
+/// is it on record there.
 #[derive(Clone, Default)]
 pub(super) struct Fetching(Arc<Mutex<HashMap<Digest, Arc<Purpose>>>>);
 
@@ -238,8 +238,8 @@ impl Fetching {
         self.0.lock().get(digest).is_some_and(|purpose| purpose.0 == *place)
     }
 
-    /// Whether `digest` is being fetched for another repository, or as somebody else: the registry's
-    /// answer may be another then, and come when it likes.
+    /// Whether `digest` is being fetched for another repository, or as somebody else: the
+    /// registry's answer may be another then, and come when it likes.
     pub(super) fn is_for_others(
         &self,
         digest: &Digest,

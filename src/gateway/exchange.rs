@@ -104,7 +104,7 @@ impl Asked {
         self.at(self.route.content_path().unwrap_or_else(|| self.as_it_came.to_string()))
     }
 
-    /// The same registry's `route`, which is content.
+    /// Another content `route` of this registry.
     pub(super) fn target_of(&self, route: &Route) -> Target {
         self.at(route.content_path().unwrap_or_default())
     }
@@ -153,7 +153,8 @@ impl Exchange {
         Arc::new(Self { common: common.clone(), asked, client, rights })
     }
 
-    /// Sends a GET or HEAD and follows its redirects. The registry's refusal ends the right to pull.
+    /// Sends a GET or HEAD and follows its redirects. The registry's refusal ends the right to
+    /// pull.
     pub(super) async fn follow(
         &self,
         method: Method,

@@ -1,4 +1,5 @@
-//! What a pull of an image would meet now, from what is known here: nobody is asked.
+//! What a pull of an image would meet now, from what is known here, without a question to a
+//! registry.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -17,12 +18,12 @@ const MOST: usize = 2000;
 
 /// What is known of an image, and what would become of a pull by a client without a credential.
 #[derive(Debug, Clone)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// What would happen.
     pub outcome: Expected,
     /// What the tag stands for, if it was asked for by tag and the registry has said.
     pub tag: Option<TagState>,
-    /// What the proxy itself is at the registry: nobody, or where its credentials come from.
+    /// Where the proxy's own credentials for the registry come from, if it has any.
     pub identity: Option<String>,
     /// How long the proxy may still serve the repository without asking.
     pub granted: Option<Duration>,
@@ -40,8 +41,8 @@ pub struct Explanation {
 
 /// What would happen to the manifest that is asked for first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expected {
-    /// It comes from the store, and nobody is asked.
+pub(crate) enum Expected {
+    /// It comes from the store, without a question to the registry.
     Hit,
     /// The registry is asked whether it is still right, and it then comes from the store.
     Revalidated,
@@ -55,7 +56,7 @@ pub enum Expected {
 
 /// What a tag stands for.
 #[derive(Debug, Clone)]
-pub struct TagState {
+pub(crate) struct TagState {
     /// The digest.
     pub digest: Digest,
     /// Of what type, if the registry said.
@@ -68,7 +69,7 @@ pub struct TagState {
 
 /// One object of an image.
 #[derive(Debug, Clone)]
-pub struct ObjectState {
+pub(crate) struct ObjectState {
     /// Its name.
     pub digest: Digest,
     /// Whether it is in the store.

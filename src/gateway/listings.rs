@@ -35,7 +35,7 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 const MAX_MEMORY: u64 = 64 * 1024 * 1024;
 /// Longer ones are not written down.
 const MAX_RECORD: usize = 40 * 1024;
-/// A longer query is nobody's who means it.
+/// Longest path and query whose listing is kept; no client's own is near it.
 const LONGEST_TARGET: usize = 2048;
 /// How long a request waits for another that asks for the same.
 const PATIENCE: Duration = Duration::from_secs(10);

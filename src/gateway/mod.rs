@@ -1,8 +1,8 @@
 //! Deciding on a request: what may be served from here, and what the registry is asked.
 //!
 //! The rule that everything here serves: *cached bytes reach only those whom the registry would
-//! serve*. A request is parsed once; what is about a repository's content becomes an `Exchange`, which
-//! knows who asks and what they may have.
+//! serve*. A request is parsed once; what is about a repository's content becomes an `Exchange`,
+//! which knows who asks and what they may have.
 //!
 //! - `explain`: what a pull would meet now
 //! - `vouching`: images that operators bring
@@ -33,7 +33,7 @@ mod pruning;
 mod relay;
 mod store_health;
 mod tokens;
-pub mod vouching;
+pub(crate) mod vouching;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,21 +48,21 @@ use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use access::{Access, Place};
-pub use answer::body::ResponseBody;
-pub use answer::broken::ResponseError;
-pub use answer::errors::error_response;
+pub(crate) use answer::body::ResponseBody;
+pub(crate) use answer::broken::ResponseError;
+pub(crate) use answer::errors::error_response;
 use answer::errors::{denied, upstream_failed};
-pub use answer::provenance::{PRODUCT, Provenance, Reason};
+pub(crate) use answer::provenance::{Provenance, Reason};
 pub use answer::ranges::ByteRanges;
-pub use answer::served::Served;
+pub(crate) use answer::served::Served;
 use blobs::Blobs;
 use exchange::{Asked, Common, Exchange, Way};
-pub use explain::{Expected, Explanation, ObjectState, TagState};
+pub(crate) use explain::{Expected, Explanation, ObjectState, TagState};
 use listings::Listings;
 use manifests::Manifests;
-pub use manifests::tags::{Standing, standings};
-pub use options::{Options, Push, TagTtl};
-pub use store_health::StoreHealth;
+pub(crate) use manifests::tags::{Standing, standings};
+pub(crate) use options::{Options, Push, TagTtl};
+pub(crate) use store_health::StoreHealth;
 use store_health::Trouble;
 use tokens::TOKEN_PATH;
 use vouching::Vouched;
@@ -78,7 +78,7 @@ const SETTLED: Duration = Duration::from_mins(1);
 
 /// The gateway; cheap to clone.
 #[derive(Clone)]
-pub struct Gateway {
+pub(crate) struct Gateway {
     inner: Arc<GatewayInner>,
 }
 
@@ -93,7 +93,12 @@ impl Gateway {
     /// A gateway that keeps in `store` what `upstream` delivers; downloads run on `tasks`, so that
     /// they outlive their first client and a shutdown can wait for them.
     #[must_use]
-    pub fn new(store: Store, upstream: Upstream, options: Options, tasks: TaskTracker) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        upstream: Upstream,
+        options: Options,
+        tasks: TaskTracker,
+    ) -> Self {
         let registries = Registries::new(store.clone(), upstream, options.registry.clone());
         let common = Common {
             store,
@@ -110,33 +115,22 @@ impl Gateway {
 
     /// Decides by these options from now on. Tokens that the credentials of before have bought are
     /// not used any more.
-    pub fn reconfigure(&self, options: Options) {
+    pub(crate) fn reconfigure(&self, options: Options) {
         let Common { registries, options: in_force, .. } = &*self.inner.common;
         registries.reconfigure(options.registry.clone());
         in_force.store(Arc::new(options));
     }
 
-    /// Answers a request that a client addressed to the registry at `authority`.
-    pub async fn respond(
-        &self,
-        authority: &Authority,
-        request: Request<impl Into<RequestBody>>,
-    ) -> (Served, Subject) {
-        let uri = request.uri();
-        let route = Route::parse(uri.path(), uri.query());
-        let way = Way::of(authority, uri);
-        self.respond_to(authority, route, way, request.map(Into::into)).await
-    }
-
-    async fn respond_to(
+    /// Answers a request for `route` that a client addressed to the registry at `authority`.
+    pub(crate) async fn respond(
         &self,
         authority: &Authority,
         route: Route,
-        way: Way,
-        request: Request<RequestBody>,
+        request: Request<impl Into<RequestBody>>,
     ) -> (Served, Subject) {
         let registries = &self.inner.common.registries;
-        let (head, body) = request.into_parts();
+        let way = Way::of(authority, request.uri());
+        let (head, body) = request.map(Into::into).into_parts();
         let scheme = registries.scheme_for(authority);
         let upstream = Registry::at(authority).authority(authority);
         let asked = Asked::new(scheme, upstream, route.clone(), head, way.clone());
@@ -157,8 +151,8 @@ impl Gateway {
         (served, subject)
     }
 
-    /// Everything but content is a future of its own on the heap: a connection that is answered from
-    /// the store should not carry its size.
+    /// Everything but content is a future of its own on the heap: a connection that is answered
+    /// from the store should not carry its size.
     async fn dispatch(&self, asked: Asked, body: RequestBody) -> Result<Served, UpstreamError> {
         let GatewayInner { common, blobs, manifests, listings } = &*self.inner;
         let is_nobody = || common.registries.identify(&asked.headers) == Identity::Shared;
@@ -186,7 +180,7 @@ impl Gateway {
     }
 
     /// Sends a plain-HTTP request to a host that is no registry, and its answer back, unread.
-    pub async fn forward(&self, authority: Authority, request: Request<Incoming>) -> Served {
+    pub(crate) async fn forward(&self, authority: Authority, request: Request<Incoming>) -> Served {
         let (head, body) = request.into_parts();
         let way = Way::new(&authority, Scheme::Http);
         let asked = Asked::new(Scheme::Http, authority, Route::Other, head, way);
@@ -205,9 +199,9 @@ impl Gateway {
         }
     }
 
-    /// Whether the store has an object that a client has just read to its end: the last byte comes a
-    /// moment before the object has its name.
-    pub async fn has_settled(&self, digest: &Digest) -> bool {
+    /// Whether the store has an object that a client has just read to its end: the last byte comes
+    /// a moment before the object has its name.
+    pub(crate) async fn has_settled(&self, digest: &Digest) -> bool {
         let store = &self.inner.common.store;
         // A disk that hangs is not waited for.
         let _ = tokio::time::timeout(SETTLED, store.free(digest)).await;
@@ -216,37 +210,37 @@ impl Gateway {
 
     /// Whether the store takes downloads.
     #[must_use]
-    pub fn store_health(&self) -> StoreHealth {
+    pub(crate) fn store_health(&self) -> StoreHealth {
         self.inner.common.trouble.health()
     }
 
     /// What can't be reached now.
     #[must_use]
-    pub fn outages(&self) -> Vec<Outage> {
+    pub(crate) fn outages(&self) -> Vec<Outage> {
         self.inner.common.registries.upstream().outages()
     }
 
     /// The registries that have asked the proxy itself to wait, or answer with errors: for how long
     /// they are left alone yet, and the status that said so.
     #[must_use]
-    pub fn limits(&self) -> Vec<(Authority, Duration, StatusCode)> {
+    pub(crate) fn limits(&self) -> Vec<(Authority, Duration, StatusCode)> {
         self.inner.common.registries.limits()
     }
 
     /// The proxy's own quota at each registry that counts pulls.
     #[must_use]
-    pub fn quotas(&self) -> Vec<(Registry, Quota)> {
+    pub(crate) fn quotas(&self) -> Vec<(Registry, Quota)> {
         self.inner.common.registries.quotas()
     }
 
     /// What a pull of `image` would meet now. Asks no registry, and changes nothing.
-    pub async fn explain(&self, image: &ImageName) -> Explanation {
+    pub(crate) async fn explain(&self, image: &ImageName) -> Explanation {
         explain::explain(&self.inner.common, &self.inner.manifests.tags, image).await
     }
 
     /// [Vouches](vouching::vouch) for an image while clients are served: what was known of the
     /// repository before counts no more.
-    pub async fn vouch(&self, image: &Vouched<'_>) -> Result<(), RecordError> {
+    pub(crate) async fn vouch(&self, image: &Vouched<'_>) -> Result<(), RecordError> {
         let common = &self.inner.common;
         vouching::vouch(&common.store, image).await?;
         let (registry, repository) = (&image.name.registry, &image.name.repository);
@@ -256,15 +250,15 @@ impl Gateway {
     }
 
     /// The records of a repository have been changed from outside: they are read anew.
-    pub fn forget_records(&self, registry: &Registry, repository: &RepositoryName) {
+    pub(crate) fn forget_records(&self, registry: &Registry, repository: &RepositoryName) {
         let place = Place::new(registry, repository);
         self.inner.common.access.forget(&place);
         self.inner.manifests.tags.forget(&place);
     }
 
-    /// Forgets, now and once a day, what is on record of objects that have been gone for long. Never
-    /// ends.
-    pub async fn keep_pruning(&self) {
+    /// Forgets, now and once a day, what is on record of objects that have been gone for long.
+    /// Never ends.
+    pub(crate) async fn keep_pruning(&self) {
         pruning::keep_pruning(&self.inner.common.store).await;
     }
 }

@@ -8,7 +8,7 @@ use crate::registry;
 
 /// Whether pushes go through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Push {
+pub(crate) enum Push {
     /// Relayed, under the client's own credential.
     #[default]
     Client,
@@ -18,7 +18,7 @@ pub enum Push {
 
 /// How long tags are served without asking.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TagTtl {
+pub(crate) struct TagTtl {
     /// The first that fits wins.
     pub rules: Vec<(TagPattern, Duration)>,
     /// For tags that none fits; `None` leaves them to the next that has a say.
@@ -28,7 +28,7 @@ pub struct TagTtl {
 impl TagTtl {
     /// For `tag`, if this has a say.
     #[must_use]
-    pub fn of(&self, tag: &Tag) -> Option<Duration> {
+    pub(crate) fn of(&self, tag: &Tag) -> Option<Duration> {
         let rule = self.rules.iter().find(|(pattern, _)| pattern.matches(tag));
         rule.map(|(_, ttl)| *ttl).or(self.default)
     }
@@ -36,7 +36,7 @@ impl TagTtl {
 
 /// How requests are decided.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// `push`.
     pub push: Push,
     /// How registries are asked.

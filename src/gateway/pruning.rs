@@ -6,9 +6,9 @@ use entrepot_cache::{Lifetimes, Store};
 
 use super::manifests::tags;
 
-/// How long the records of a repository lead to nothing before they go: what comes back within a week
-/// is believed without asking. The rest of a repository goes when it opens nothing any more, though
-/// its registry be away.
+/// How long the records of a repository lead to nothing before they go: what comes back within a
+/// week is believed without asking. The rest of a repository goes when it opens nothing any more,
+/// though its registry be away.
 const LIFETIMES: Lifetimes =
     Lifetimes { of_gone: Duration::from_hours(7 * 24), of_rest: Duration::from_hours(30 * 24) };
 /// How often that is looked for.
@@ -26,7 +26,7 @@ pub(super) async fn keep_pruning(store: &Store) {
     }
 }
 
-/// One directory after the other, each behind whoever else wants something of the disk.
+/// Prunes one directory after the other, each behind all other work of the disk.
 async fn prune(store: &Store) {
     let all = match store.all_records().await {
         Ok(all) => all,

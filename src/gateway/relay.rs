@@ -1,5 +1,5 @@
-//! Everything that is only passed on: what a client with a credential asks of the API itself, pushes,
-//! whatever is no content.
+//! Everything that is only passed on: what a client with a credential asks of the API itself,
+//! pushes, whatever is no content.
 
 use entrepot_oci::Route;
 use http::{HeaderValue, Method, Response, header};

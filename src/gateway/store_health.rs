@@ -19,7 +19,7 @@ pub(super) struct Trouble(Arc<Mutex<Option<Instant>>>, Arc<Count>);
 
 /// Whether the store takes downloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoreHealth {
+pub(crate) struct StoreHealth {
     /// Downloads go past it for now.
     pub is_troubled: bool,
     /// Downloads that it has failed since the start.

@@ -1,4 +1,5 @@
-//! The token endpoint: `https://<registry>/entrepot/token`, where clients are sent by our challenges.
+//! The token endpoint: `https://<registry>/entrepot/token`, where clients are sent by our
+//! challenges.
 //!
 //! A client without credentials gets a token of our own, without any contact upstream. One with
 //! credentials gets what the registry's own token server says.

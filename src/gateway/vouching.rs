@@ -1,7 +1,7 @@
 //! Images that an operator brings.
 //!
-//! They are open to whoever may use the proxy, while their registry can't say otherwise; nothing else
-//! of their repository is.
+//! They are open to whoever may use the proxy, while their registry can't say otherwise; nothing
+//! else of their repository is.
 
 use entrepot_cache::{ContentRecord, Fact, RecordError, Store};
 use entrepot_oci::{Digest, ImageName, MediaType, Reference};
@@ -12,7 +12,7 @@ use crate::registry::Authentication;
 
 /// An image whose objects are kept, and that an operator vouches for.
 #[derive(Debug)]
-pub struct Vouched<'a> {
+pub(crate) struct Vouched<'a> {
     /// The name under which it is to be pulled.
     pub name: &'a ImageName,
     /// What the name stands for.
@@ -27,9 +27,9 @@ pub struct Vouched<'a> {
 
 /// Puts on record that an image belongs where its name says, and that an operator has brought it.
 ///
-/// The tag comes last: before it is written nothing leads to the image by that name. For a proxy that
-/// runs there is [`Gateway::vouch`](super::Gateway::vouch).
-pub async fn vouch(store: &Store, image: &Vouched<'_>) -> Result<(), RecordError> {
+/// The tag comes last: before it is written nothing leads to the image by that name. For a proxy
+/// that runs there is [`Gateway::vouch`](super::Gateway::vouch).
+pub(crate) async fn vouch(store: &Store, image: &Vouched<'_>) -> Result<(), RecordError> {
     let ImageName { registry, repository, reference, .. } = image.name;
     let records = store.repository(registry, repository);
     for (digest, media_type) in image.contents {

@@ -15,7 +15,7 @@ use crate::gateway::{Standing, standings};
 
 /// Some images, in the order of their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
+pub(crate) struct Page {
     /// The images.
     pub images: Vec<Image>,
     /// The last one's name, if there are more behind it.
@@ -41,7 +41,7 @@ impl CatalogueEntry {
 
 impl Images {
     /// A page of images.
-    pub async fn list(&self, query: &Query) -> Result<Page, ImageError> {
+    pub(crate) async fn list(&self, query: &Query) -> Result<Page, ImageError> {
         self.settled().await?;
         let mut entries = self.entries(query).await?;
         let has_more = entries.len() > query.limit;
@@ -55,7 +55,7 @@ impl Images {
     }
 
     /// One image.
-    pub async fn find(&self, name: &ImageName) -> Result<Image, ImageError> {
+    pub(crate) async fn find(&self, name: &ImageName) -> Result<Image, ImageError> {
         let entry = self.entry(name).await?;
         Ok(self.described(&entry).await)
     }

@@ -11,7 +11,7 @@ use super::{ImageError, Images};
 
 /// What went with an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Removed {
+pub(crate) struct Removed {
     /// How many objects nothing else needed.
     pub objects: u64,
     /// Their sizes' sum.
@@ -24,7 +24,7 @@ impl Images {
     ///
     /// A proxy that runs has to forget the repository's records thereafter
     /// ([`Gateway::forget_records`](crate::gateway::Gateway::forget_records)).
-    pub async fn remove(&self, name: &ImageName) -> Result<Removed, ImageError> {
+    pub(crate) async fn remove(&self, name: &ImageName) -> Result<Removed, ImageError> {
         let entry = self.entry(name).await?;
         if entry.digests().any(|digest| self.store.is_pinned(&digest)) {
             return Err(ImageError::Pinned(name.to_string()));
@@ -60,13 +60,13 @@ impl Images {
 
     /// Keeps an image from being evicted; durable once this returns. A tag that moves on leaves the
     /// pin with what it stood for.
-    pub async fn pin(&self, name: &ImageName) -> Result<(), ImageError> {
+    pub(crate) async fn pin(&self, name: &ImageName) -> Result<(), ImageError> {
         let entry = self.entry(name).await?;
         self.store.pin(&entry.shown.digest).await.map_err(ImageError::Store)
     }
 
     /// Takes the pin away; without effect where there is none.
-    pub async fn unpin(&self, name: &ImageName) -> Result<(), ImageError> {
+    pub(crate) async fn unpin(&self, name: &ImageName) -> Result<(), ImageError> {
         let entry = self.entry(name).await?;
         for digest in entry.digests() {
             if self.store.is_pinned(&digest) {

@@ -55,7 +55,7 @@ pub enum ExportError {
 
 /// An image in an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exported {
+pub(crate) struct Exported {
     /// Its name.
     pub name: String,
     /// What the name stands for.
@@ -66,7 +66,7 @@ pub struct Exported {
 
 /// An archive that is going to be written.
 #[derive(Debug)]
-pub struct Archive {
+pub(crate) struct Archive {
     images: Images,
     /// What is in it.
     pub exported: Vec<Exported>,
@@ -79,7 +79,7 @@ impl Images {
     ///
     /// What a name stands for is in it as it is, so that its digest stays: an index names platforms
     /// too that are not in it, as layouts may.
-    pub async fn export(&self, names: &[ImageName]) -> Result<Archive, ExportError> {
+    pub(crate) async fn export(&self, names: &[ImageName]) -> Result<Archive, ExportError> {
         let (mut exported, mut manifests) = (Vec::new(), Vec::new());
         let (mut objects, mut seen) = (Vec::new(), HashSet::new());
         for name in names {
@@ -138,7 +138,7 @@ fn incomplete(name: &ImageName, parts: &ImageParts) -> ExportError {
 }
 
 /// Pieces of an archive, on their way to whoever wants it: `None` is its end.
-pub type Pieces = mpsc::Sender<Result<Option<Bytes>, ExportError>>;
+pub(crate) type Pieces = mpsc::Sender<Result<Option<Bytes>, ExportError>>;
 
 /// An archive that comes, piece by piece. One that is cut short does not look like a whole one.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ pub struct Coming {
 
 /// The two ends of an archive's way.
 #[must_use]
-pub fn channel() -> (Pieces, Coming) {
+pub(crate) fn channel() -> (Pieces, Coming) {
     let (to, pieces) = mpsc::channel(WAITING);
     (to, Coming { pieces, is_over: false })
 }
@@ -183,15 +183,9 @@ impl Coming {
 }
 
 impl Archive {
-    /// Its size in bytes, but for what surrounds the objects.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.objects.iter().map(|(_, size)| size).sum()
-    }
-
     /// Sends it, piece by piece; the last one is an error if it could not be completed. Ends early
     /// when nobody takes them any more.
-    pub async fn send(self, to: Pieces) {
+    pub(crate) async fn send(self, to: Pieces) {
         match self.send_all(&to).await {
             Err(Stop::Deserted) => {}
             // Whoever does not take it has heard enough.

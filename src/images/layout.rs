@@ -18,7 +18,8 @@ pub(super) const MARK_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The media type of the second.
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
-/// Under which name an image lies in a layout. Tools put a full name there, a tag, or something else.
+/// Under which name an image lies in a layout. Tools put a full name there, a tag, or something
+/// else.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Under which full name: containerd, `BuildKit` and podman write and read it.
 const IMAGE_NAME: &str = "io.containerd.image.name";
@@ -69,8 +70,8 @@ pub(super) fn name(image: &Descriptor) -> Option<ImageName> {
     }
 }
 
-/// Whether the file that marks a layout is that of a version that is known here: any of the first, as
-/// the specification has it. Else the version.
+/// Whether the file that marks a layout is that of a version that is known here: any of the first,
+/// as the specification has it. Else the version.
 pub(super) fn check_version(mark: &[u8]) -> Result<(), String> {
     let mark: Mark = serde_json::from_slice(mark).unwrap_or_default();
     if mark.image_layout_version.starts_with("1.") {

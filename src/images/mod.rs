@@ -13,8 +13,8 @@
 
 mod catalogue;
 mod changes;
-pub mod export;
-pub mod import;
+pub(crate) mod export;
+pub(crate) mod import;
 mod layout;
 mod parts;
 mod selection;
@@ -27,10 +27,8 @@ use entrepot_cache::{RecordError, Store};
 use entrepot_oci::UnixSeconds;
 use serde::{Deserialize, Serialize};
 
-pub use catalogue::Page;
-pub use changes::Removed;
-pub use selection::{MOST, Query, Selection, is_explicit};
-pub use tarball::TarError;
+pub(crate) use changes::Removed;
+pub(crate) use selection::{MOST, Query, Selection, is_explicit};
 
 /// How long the index of a store that has just been opened is waited for. A walk through a tree of
 /// a million files takes some seconds.
@@ -38,13 +36,13 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The images of a store. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Images {
+pub(crate) struct Images {
     store: Store,
 }
 
 /// An image, as it is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
+pub(crate) struct Image {
     /// Its full name: `docker.io/library/alpine:3.20`, or with `@sha256:…` where no tag stands for
     /// it.
     pub name: String,
@@ -100,7 +98,7 @@ pub enum ImageError {
 impl Images {
     /// The images of `store`.
     #[must_use]
-    pub fn of(store: &Store) -> Self {
+    pub(crate) fn of(store: &Store) -> Self {
         Self { store: store.clone() }
     }
 

@@ -7,11 +7,11 @@ use entrepot_oci::{ImageName, ImageNameError, Reference, Registry, RepositoryNam
 /// Images on a page, unless another number is asked for.
 const USUAL: usize = 100;
 /// Images on a page at most.
-pub const MOST: usize = 1000;
+pub(crate) const MOST: usize = 1000;
 
 /// A page of images.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Query {
+pub(crate) struct Query {
     /// Of this registry alone, as it is named in front of images.
     pub registry: Option<String>,
     /// Which of them.
@@ -30,7 +30,7 @@ impl Default for Query {
 
 /// Some images, as a person names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selection {
+pub(crate) enum Selection {
     /// All of them.
     All,
     /// Those whose full names begin so: `ghcr.io/org/`.
@@ -57,7 +57,7 @@ impl FromStr for Selection {
 
 /// Whether an image's name has a tag or a digest.
 #[must_use]
-pub fn is_explicit(name: &str) -> bool {
+pub(crate) fn is_explicit(name: &str) -> bool {
     name.rsplit('/').next().unwrap_or_default().contains([':', '@'])
 }
 

@@ -21,7 +21,7 @@ const PIECE: usize = 256 * 1024;
 /// Why an archive can't be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum TarError {
+pub(crate) enum TarError {
     /// Something else than an archive.
     #[error("not a tar archive{}", if *is_compressed { ": it is compressed, unpack it first" } else { "" })]
     NotTar {

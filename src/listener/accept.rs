@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
-use super::access::{self, Access, Place, Places};
+use super::access::{self, AccessCheck, ConnectionLimits, ConnectionPermit};
 use super::idle::{IDLE, IdleStream};
 use super::stream::{ClientStream, Opening, Rewound, TcpClient};
 use super::tls::{HANDSHAKE_TIMEOUT, TlsSettings};
@@ -36,7 +36,7 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 This address has too many connections\r\n
 
 /// The listener could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum BindError {
+pub(crate) enum BindError {
     /// A listening socket could not be had.
     #[error("can't listen on {address}: {source}{}", hint(.source))]
     Socket {
@@ -64,7 +64,7 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// The proxy's listening sockets.
-pub struct Listener {
+pub(crate) struct Listener {
     sockets: Vec<TcpListener>,
     shared: Arc<Shared>,
 }
@@ -74,7 +74,10 @@ impl Listener {
     ///
     /// A machine without IPv6 loses its wildcard IPv6 address without an error, so that the
     /// default works there.
-    pub fn bind(options: ListenerOptions, services: ListenerServices) -> Result<Self, BindError> {
+    pub(crate) fn bind(
+        options: ListenerOptions,
+        services: ListenerServices,
+    ) -> Result<Self, BindError> {
         let mut sockets = Vec::new();
         for address in &options.addresses {
             match bind(*address) {
@@ -88,8 +91,8 @@ impl Listener {
             }
         }
         let tls = TlsSettings::new(services.certificates.clone(), options.own_names);
-        let access =
-            Access::new(options.access, services.tasks.clone()).map_err(|_| BindError::Random)?;
+        let access = AccessCheck::new(options.access, services.tasks.clone())
+            .map_err(|_| BindError::Random)?;
         let access = ArcSwap::from_pointee(access);
         let shared = Arc::new(Shared { services, policy: options.policy, access, tls });
         Ok(Self { sockets, shared })
@@ -97,23 +100,28 @@ impl Listener {
 
     /// The addresses really bound.
     #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 
     /// Who may use the proxy, to be changed while it runs.
     #[must_use]
-    pub fn access_rules(&self) -> AccessRules {
+    pub(crate) fn access_rules(&self) -> AccessRules {
         AccessRules(self.shared.clone())
     }
 
     /// Accepts clients until the shutdown begins. Connections run on, as tasks of the tracker.
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let places = Places::new(MAX_PER_CLIENT);
+        let connection_limits = ConnectionLimits::new(MAX_PER_CLIENT);
         let mut loops = tokio::task::JoinSet::new();
         for socket in self.sockets {
-            loops.spawn(accept_all(socket, self.shared.clone(), permits.clone(), places.clone()));
+            loops.spawn(accept_all(
+                socket,
+                self.shared.clone(),
+                permits.clone(),
+                connection_limits.clone(),
+            ));
         }
         loops.join_all().await;
     }
@@ -121,14 +129,14 @@ impl Listener {
 
 /// Who may use a listener's proxy.
 #[derive(Clone)]
-pub struct AccessRules(Arc<Shared>);
+pub(crate) struct AccessRules(Arc<Shared>);
 
 impl AccessRules {
     /// These rules hold for every connection and every request to the proxy from now on; tunnels
     /// that are open stay open. Right passwords are checked again.
-    pub fn replace(&self, options: access::AccessOptions) -> Result<(), BindError> {
+    pub(crate) fn replace(&self, options: access::AccessOptions) -> Result<(), BindError> {
         let tasks = self.0.services.tasks.clone();
-        let access = Access::new(options, tasks).map_err(|_| BindError::Random)?;
+        let access = AccessCheck::new(options, tasks).map_err(|_| BindError::Random)?;
         self.0.access.store(Arc::new(access));
         Ok(())
     }
@@ -158,7 +166,7 @@ async fn accept_all(
     socket: TcpListener,
     shared: Arc<Shared>,
     permits: Arc<Semaphore>,
-    places: Places,
+    connection_limits: ConnectionLimits,
 ) {
     let shutdown = shared.services.shutdown.clone();
     loop {
@@ -175,10 +183,10 @@ async fn accept_all(
             }
         };
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-        let Some(place) = placed(&places, &stream, client, permit) else { continue };
+        let Some(permit) = placed(&connection_limits, &stream, client, permit) else { continue };
         let shared = shared.clone();
         shared.services.tasks.clone().spawn(async move {
-            serve(shared, stream, client, place).await;
+            serve(shared, stream, client, permit).await;
         });
     }
 }
@@ -192,32 +200,37 @@ async fn accept(
     Ok((stream, client, permit))
 }
 
-/// A place for a new connection; one that finds none is told so.
+/// A permit for a new connection; one that finds none is told so.
 fn placed(
-    places: &Places,
+    connection_limits: &ConnectionLimits,
     stream: &TcpStream,
     client: SocketAddr,
     among_all: OwnedSemaphorePermit,
-) -> Option<Place> {
-    let place = places.take(client.ip(), among_all);
-    if place.is_none() {
+) -> Option<ConnectionPermit> {
+    let permit = connection_limits.take(client.ip(), among_all);
+    if permit.is_none() {
         tracing::debug!(%client, "this address has too many connections");
         // It fits a new connection's buffer, and nobody waits for it to be read.
         let _ = stream.try_write(TOO_MANY);
     }
-    place
+    permit
 }
 
-async fn serve(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, place: Place) {
+async fn serve(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    client: SocketAddr,
+    permit: ConnectionPermit,
+) {
     let is_admitted = shared.access.load().admits(client.ip());
     let open = shared.services.metrics.connection();
-    let Ok((stream, secure)) = opened(&shared, stream, is_admitted).await.inspect_err(|error| {
+    let Ok(stream) = opened(&shared, stream, is_admitted).await.inspect_err(|error| {
         tracing::debug!(%client, %error, "a connection came to nothing");
     }) else {
         return;
     };
     let shutdown = shared.services.shutdown.clone();
-    let peer = Peer { shared, client, secure, _place: Arc::new((place, open)) };
+    let peer = Peer { shared, client, _permit: Arc::new((permit, open)) };
     http::serve(stream, client.ip(), &shutdown, |received| {
         let peer = peer.clone();
         async move {
@@ -233,23 +246,19 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, client: SocketAddr, place
 
 /// The client's stream, with TLS ended if it spoke that. No handshake is spent on a client that
 /// would be turned away.
-async fn opened(
-    shared: &Shared,
-    stream: TcpStream,
-    is_admitted: bool,
-) -> io::Result<(ClientStream, bool)> {
+async fn opened(shared: &Shared, stream: TcpStream, is_admitted: bool) -> io::Result<ClientStream> {
     stream.set_nodelay(true)?;
     let address = stream.local_addr()?.ip().to_canonical();
     let mut stream: TcpClient = Rewound::new(Bytes::new(), IdleStream::new(stream, IDLE));
     match within(HANDSHAKE_TIMEOUT, stream.opening()).await? {
         Opening::Nothing => Err(io::ErrorKind::UnexpectedEof.into()),
-        Opening::Plain => Ok((ClientStream::Left(stream), false)),
+        Opening::Plain => Ok(ClientStream::Left(stream)),
         Opening::Tls if !is_admitted => Err(io::ErrorKind::PermissionDenied.into()),
         Opening::Tls => {
             let settings = shared.tls.for_proxy(&Host::Ip(address)).map_err(io::Error::other)?;
             let accepting = Box::pin(TlsAcceptor::from(settings).accept(stream));
             let stream = within(HANDSHAKE_TIMEOUT, accepting).await?;
-            Ok((ClientStream::Right(Box::new(stream)), true))
+            Ok(ClientStream::Right(Box::new(stream)))
         }
     }
 }
@@ -267,18 +276,18 @@ mod tests {
     async fn a_client_with_too_many_connections_is_told() {
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        let (places, permits) = (Places::new(1), Arc::new(Semaphore::new(2)));
+        let (connection_limits, permits) = (ConnectionLimits::new(1), Arc::new(Semaphore::new(2)));
         let mut kept = Vec::new();
         for is_first in [true, false] {
             let mut far = TcpStream::connect(address).await.unwrap();
             let (near, client, permit) = accept(&listener, &permits).await.unwrap();
-            let place = placed(&places, &near, client, permit);
-            assert_eq!(place.is_some(), is_first);
+            let permit = placed(&connection_limits, &near, client, permit);
+            assert_eq!(permit.is_some(), is_first);
             drop(near);
             let mut answer = String::new();
             far.read_to_string(&mut answer).await.unwrap();
             assert_eq!(answer.starts_with("HTTP/1.1 503 "), !is_first, "{answer}");
-            kept.extend(place);
+            kept.extend(permit);
         }
         assert_eq!(permits.available_permits(), 1);
     }

@@ -68,7 +68,7 @@ fn name_request(line: &RequestLine, response: &mut Response<ResponseBody>) {
 }
 
 /// A response body that writes its request's line when it ends, however it ends.
-pub struct LoggedBody {
+pub(crate) struct LoggedBody {
     inner: ResponseBody,
     line: Option<RequestLine>,
     began: Instant,

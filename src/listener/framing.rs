@@ -4,8 +4,9 @@
 //! drops a length beside a coding or a second equal length before anybody can see it, and cuts a
 //! fragment off a request target. [`Framing`] watches the same bytes go by, changes nothing, and
 //! counts the heads that have none of this. A request is served only when its head was counted, and
-//! its body breaks off where it is malformed; whatever is wrong ends the count for good. Both parsers must agree on where every message ends,
-//! or nothing more is served (`docs/decisions/0004-two-parsers-must-agree.md`).
+//! its body breaks off where it is malformed; whatever is wrong ends the count for good. Both
+//! parsers must agree on where every message ends, or nothing more is served
+//! (`docs/decisions/0004-two-parsers-must-agree.md`).
 //!
 //! What hyper refuses by itself (syntax of names and values, versions, limits) is left to it.
 

@@ -31,12 +31,16 @@ const MAX_HEAD_FIELDS: usize = 100;
 
 /// A request as it came: one to be served, or one that must only be refused, after which its
 /// connection is of no further use.
-pub type Received = Result<Request<Incoming>, Box<(Request<Incoming>, Unfit)>>;
+pub(crate) type Received = Result<Request<Incoming>, Box<(Request<Incoming>, Unfit)>>;
 
 /// Serves requests on `stream` until it closes, or until `shutdown` and the request under way
 /// have ended. Upgrades (CONNECT) are handed to whoever awaits them.
-pub async fn serve<T, S, F, B>(stream: T, client: IpAddr, shutdown: &CancellationToken, service: S)
-where
+pub(crate) async fn serve<T, S, F, B>(
+    stream: T,
+    client: IpAddr,
+    shutdown: &CancellationToken,
+    service: S,
+) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Fn(Received) -> F,
     F: Future<Output = Response<B>>,

@@ -16,7 +16,7 @@ const GRAIN: Duration = Duration::from_secs(1);
 
 /// A stream that fails with [`io::ErrorKind::TimedOut`] when for a while neither a read nor a
 /// write has made progress although one was wanted.
-pub struct IdleStream<T> {
+pub(crate) struct IdleStream<T> {
     inner: T,
     limit: Duration,
     moved: Instant,
@@ -25,7 +25,7 @@ pub struct IdleStream<T> {
 
 impl<T> IdleStream<T> {
     /// `inner`, with this limit.
-    pub fn new(inner: T, limit: Duration) -> Self {
+    pub(crate) fn new(inner: T, limit: Duration) -> Self {
         let deadline = Box::pin(tokio::time::sleep(limit));
         Self { inner, limit, moved: Instant::now(), deadline }
     }

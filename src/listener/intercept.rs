@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use entrepot_oci::{Authority, ErrorCode, Host};
+use entrepot_oci::{Authority, ErrorCode, Host, Route};
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -116,9 +116,10 @@ impl Context {
                 .logged(began, self.peer.metrics());
         }
         let method = request.method().clone();
+        let route = Route::parse(request.uri().path(), request.uri().query());
         let gateway = &self.peer.shared.services.gateway;
         // On the heap: the connection keeps the room of its answer's future while it lies idle.
-        let (served, subject) = Box::pin(gateway.respond(&self.authority, request)).await;
+        let (served, subject) = Box::pin(gateway.respond(&self.authority, route, request)).await;
         let line = self.peer.line(served.outcome(), method, subject).because(served.reason());
         Answer::new(served.response, line).logged(began, self.peer.metrics())
     }

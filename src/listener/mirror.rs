@@ -37,6 +37,7 @@ struct MirrorRequest {
     namespace: Option<Authority>,
     /// What stands before the repository in the path, with its slash.
     prefix: String,
+    route: Route,
     /// Path and query as the registry knows them.
     target: String,
 }
@@ -75,7 +76,8 @@ pub(super) async fn answer(peer: &Peer, mut request: Request<Incoming>) -> Answe
         return Answer::new(not_found(), line);
     };
     *request.uri_mut() = uri;
-    let (served, subject) = peer.shared.services.gateway.respond(&asked.authority, request).await;
+    let gateway = &peer.shared.services.gateway;
+    let (served, subject) = gateway.respond(&asked.authority, asked.route.clone(), request).await;
     let served = as_a_mirror(&asked, served);
     let line = peer.line(served.outcome(), method, subject).because(served.reason());
     Answer::new(served.response, line)
@@ -108,8 +110,8 @@ fn parse(policy: &Policy, method: &Method, uri: &Uri) -> Result<MirrorRequest, R
         return Err(Refused(StatusCode::FORBIDDEN, ErrorCode::Denied, reason));
     }
     let rest = rest.get(prefix.len()..).unwrap_or_default();
-    let target = target(&authority, rest, query.as_deref())?;
-    Ok(MirrorRequest { authority, namespace, prefix: prefix.to_owned(), target })
+    let (route, target) = pull(&authority, rest, query.as_deref())?;
+    Ok(MirrorRequest { authority, namespace, prefix: prefix.to_owned(), route, target })
 }
 
 /// Takes `ns` out of a query, since the registry it names has no use for it.
@@ -154,20 +156,22 @@ fn registry<'p>(
     }
 }
 
-/// Path and query as the registry knows them; only for what is a pull.
-fn target(authority: &Authority, rest: &str, query: Option<&str>) -> Result<String, Refused> {
-    let path = format!("/v2/{rest}");
-    let route = Route::parse(&path, query);
-    let repository = match &route {
-        Route::Blob { repository, .. }
-        | Route::Manifest { repository, .. }
-        | Route::Tags { repository }
-        | Route::Referrers { repository, .. } => repository.as_str(),
-        Route::Ping | Route::Upload { .. } | Route::Api | Route::Other => return Err(unknown()),
-    };
-    let is_official = Registry::at(authority).is_hub() && !repository.contains('/');
-    let path = if is_official { format!("/v2/{HUB_LIBRARY}/{rest}") } else { path };
-    Ok(query.map_or_else(|| path.clone(), |query| format!("{path}?{query}")))
+/// What is asked of the registry, with path and query as it knows them; only for what is a pull.
+fn pull(
+    authority: &Authority,
+    rest: &str,
+    query: Option<&str>,
+) -> Result<(Route, String), Refused> {
+    let mut path = format!("/v2/{rest}");
+    let mut route = Route::parse(&path, query);
+    let is_pull = !matches!(route, Route::Upload { .. });
+    let repository = route.repository().filter(|_| is_pull).ok_or_else(unknown)?;
+    if Registry::at(authority).is_hub() && !repository.as_str().contains('/') {
+        path = format!("/v2/{HUB_LIBRARY}/{rest}");
+        route = Route::parse(&path, query);
+    }
+    let target = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+    Ok((route, target))
 }
 
 fn unknown() -> Refused {

@@ -19,14 +19,14 @@
 //! - `answer`: answers, with the line that each leaves in the log
 
 mod accept;
-pub mod access;
-pub mod answer;
-pub mod framing;
-pub mod http;
-pub mod idle;
+pub(crate) mod access;
+pub(crate) mod answer;
+pub(crate) mod framing;
+pub(crate) mod http;
+pub(crate) mod idle;
 mod intercept;
 mod mirror;
-pub mod policy;
+pub(crate) mod policy;
 mod proxy;
 mod request;
 mod stream;
@@ -43,10 +43,8 @@ use entrepot_ca::Authority as CertificateAuthority;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use accept::{AccessRules, BindError, Listener};
-pub use policy::Policy;
-pub use request::Unfit;
-pub use tls::TlsSettingsError;
+pub(crate) use accept::{AccessRules, BindError, Listener};
+pub(crate) use policy::Policy;
 
 use entrepot_oci::host::HTTPS_PORT;
 use entrepot_oci::{Authority, Host};
@@ -58,7 +56,7 @@ use crate::upstream::Dialer;
 
 /// Where the proxy listens, and as whom.
 #[derive(Debug, Clone)]
-pub struct ListenerOptions {
+pub(crate) struct ListenerOptions {
     /// `listen`.
     pub addresses: Vec<SocketAddr>,
     /// Which hosts are intercepted, tunnelled, refused.
@@ -71,7 +69,7 @@ pub struct ListenerOptions {
 
 /// A request for one of the proxy's own pages.
 #[derive(Debug)]
-pub struct PageRequest<'a> {
+pub(crate) struct PageRequest<'a> {
     /// GET, HEAD or anything else.
     pub method: &'a Method,
     /// The path.
@@ -82,18 +80,16 @@ pub struct PageRequest<'a> {
     pub host: Option<&'a str>,
     /// The `Accept` field as it came.
     pub accept: Option<&'a str>,
-    /// Whether the client spoke TLS to the proxy.
-    pub secure: bool,
 }
 
 /// Whoever answers origin-form requests.
-pub trait Pages: Send + Sync {
+pub(crate) trait Pages: Send + Sync {
     /// The answer to a request for a page.
     fn page(&self, request: &PageRequest<'_>) -> Response<ResponseBody>;
 }
 
 /// What every connection needs; built once.
-pub struct ListenerServices {
+pub(crate) struct ListenerServices {
     /// Registry requests.
     pub gateway: Gateway,
     /// Tunnels.
@@ -114,7 +110,7 @@ pub struct ListenerServices {
 struct Shared {
     services: ListenerServices,
     policy: Policy,
-    access: ArcSwap<access::Access>,
+    access: ArcSwap<access::AccessCheck>,
     tls: tls::TlsSettings,
 }
 
@@ -123,9 +119,8 @@ struct Shared {
 struct Peer {
     shared: Arc<Shared>,
     client: SocketAddr,
-    secure: bool,
-    /// A place among the connections; a tunnel keeps it as long as it lasts.
-    _place: Arc<(access::Place, Open)>,
+    /// A permit among the connections; a tunnel keeps it as long as it lasts.
+    _permit: Arc<(access::ConnectionPermit, Open)>,
 }
 
 impl Peer {

@@ -8,7 +8,7 @@ use crate::upstream::reach::AddressRule;
 
 /// Hosts that are no registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Tunnels {
+pub(crate) enum Tunnels {
     /// Public addresses on the scheme's own port.
     #[default]
     Public,
@@ -20,25 +20,25 @@ pub enum Tunnels {
 
 /// What is done with a request for a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// A registry: TLS ends here.
     Intercept,
     /// Passed through, if its address is allowed.
     Tunnel(AddressRule),
     /// Refused.
-    Deny(Refusal),
+    Deny(TunnelRefusal),
 }
 
 /// Why a host is refused without trying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum TunnelRefusal {
     /// `tunnel = "none"`.
     NoTunnels,
     /// A port that no web server uses.
     Port(u16),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for TunnelRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoTunnels => f.write_str(
@@ -54,7 +54,7 @@ impl fmt::Display for Refusal {
 
 /// The rules for hosts.
 #[derive(Debug, Clone, Default)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// `intercept` and `intercept-also`.
     pub intercept: Vec<HostPattern>,
     /// `tunnel`.
@@ -64,29 +64,29 @@ pub struct Policy {
 impl Policy {
     /// Whether `authority` is a registry.
     #[must_use]
-    pub fn intercepts(&self, authority: &Authority) -> bool {
+    pub(crate) fn intercepts(&self, authority: &Authority) -> bool {
         self.intercept.iter().any(|pattern| pattern.matches(authority))
     }
 
     /// Whether `authority` is a registry that was named one by one.
     #[must_use]
-    pub fn names(&self, authority: &Authority) -> bool {
+    pub(crate) fn names(&self, authority: &Authority) -> bool {
         self.intercept.iter().any(|pattern| pattern.is_exact() && pattern.matches(authority))
     }
 
     /// The verdict on `authority`, where clients of no registry would use `usual_port`.
     #[must_use]
-    pub fn verdict(&self, authority: &Authority, usual_port: u16) -> Verdict {
+    pub(crate) fn verdict(&self, authority: &Authority, usual_port: u16) -> Verdict {
         if self.intercepts(authority) {
             return Verdict::Intercept;
         }
         match self.tunnels {
             Tunnels::Any => Verdict::Tunnel(AddressRule::Any),
-            Tunnels::None => Verdict::Deny(Refusal::NoTunnels),
+            Tunnels::None => Verdict::Deny(TunnelRefusal::NoTunnels),
             Tunnels::Public if authority.port() == usual_port => {
                 Verdict::Tunnel(AddressRule::Public)
             }
-            Tunnels::Public => Verdict::Deny(Refusal::Port(authority.port())),
+            Tunnels::Public => Verdict::Deny(TunnelRefusal::Port(authority.port())),
         }
     }
 }
@@ -105,9 +105,9 @@ mod tests {
         assert_eq!(verdict(&policy, "registry-1.docker.io:443"), Verdict::Intercept);
         let public = Verdict::Tunnel(AddressRule::Public);
         assert_eq!(verdict(&policy, "auth.docker.io:443"), public);
-        assert_eq!(verdict(&policy, "mail.example:25"), Verdict::Deny(Refusal::Port(25)));
+        assert_eq!(verdict(&policy, "mail.example:25"), Verdict::Deny(TunnelRefusal::Port(25)));
         policy.tunnels = Tunnels::None;
-        assert_eq!(verdict(&policy, "auth.docker.io:443"), Verdict::Deny(Refusal::NoTunnels));
+        assert_eq!(verdict(&policy, "auth.docker.io:443"), Verdict::Deny(TunnelRefusal::NoTunnels));
         assert_eq!(verdict(&policy, "registry-1.docker.io:443"), Verdict::Intercept);
         policy.tunnels = Tunnels::Any;
         assert_eq!(verdict(&policy, "mail.example:25"), Verdict::Tunnel(AddressRule::Any));

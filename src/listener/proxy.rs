@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use entrepot_oci::{Authority, ErrorCode};
+use entrepot_oci::{Authority, ErrorCode, Route};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 
 use super::access::Denial;
 use super::answer::{Answer, LoggedBody, bad_request, refusal, refused};
 use super::http::Received;
-use super::policy::{Refusal, Verdict};
+use super::policy::{TunnelRefusal, Verdict};
 use super::{PageRequest, Peer, intercept, mirror, tunnel};
 use crate::gateway::ResponseBody;
 use crate::log::{Outcome, RequestLine, Subject};
@@ -148,7 +148,7 @@ fn connect_authority(request: &Request<Incoming>) -> Result<Authority, String> {
     Authority::parse_with_port(target.as_str()).map_err(|error| format!("CONNECT: {error}"))
 }
 
-fn denied(authority: &Authority, reason: Refusal) -> Response<ResponseBody> {
+fn denied(authority: &Authority, reason: TunnelRefusal) -> Response<ResponseBody> {
     let reason = format!("{authority} is refused: {reason}");
     refusal(StatusCode::FORBIDDEN, ErrorCode::Denied, &reason)
 }
@@ -193,7 +193,10 @@ async fn absolute(peer: &Peer, request: Request<Incoming>) -> Answer {
     };
     let gateway = &peer.shared.services.gateway;
     let (served, subject) = match peer.shared.policy.verdict(&authority, HTTP_PORT) {
-        Verdict::Intercept => gateway.respond(&authority, request).await,
+        Verdict::Intercept => {
+            let route = Route::parse(request.uri().path(), request.uri().query());
+            gateway.respond(&authority, route, request).await
+        }
         Verdict::Tunnel(_) => {
             let subject = Subject::Other(format!("{authority}{}", request.uri().path()));
             (gateway.forward(authority, request).await, subject)
@@ -225,7 +228,6 @@ fn origin(peer: &Peer, request: &Request<Incoming>) -> Answer {
         query: uri.query(),
         host: field(header::HOST),
         accept: field(header::ACCEPT),
-        secure: peer.secure,
     });
     if !response.status().is_client_error() {
         // Probes ask every few seconds; they would bury the requests that matter.

@@ -29,7 +29,7 @@ const NEVER_NOMINATED: [HeaderName; 5] = [
 
 /// Why a request is not served.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unfit {
+pub(crate) struct Unfit {
     /// What it is answered.
     pub status: StatusCode,
     /// In words.

@@ -23,18 +23,18 @@ const MAX_HOSTS: u64 = 1024;
 /// TLS settings could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("no TLS settings: {0}")]
-pub struct TlsSettingsError(#[from] rustls::Error);
+pub(crate) struct TlsSettingsError(#[from] rustls::Error);
 
 /// Makes and keeps server settings.
 pub(super) struct TlsSettings {
     certificates: CertificateAuthority,
-    hosts: Kept,
+    hosts: ConfigCache,
     /// Of the proxy itself, by the address that clients connect to.
-    addresses: Kept,
+    addresses: ConfigCache,
     own_names: Vec<Host>,
 }
 
-type Kept = Cache<Host, Arc<ServerConfig>>;
+type ConfigCache = Cache<Host, Arc<ServerConfig>>;
 
 impl TlsSettings {
     pub(super) fn new(certificates: CertificateAuthority, own_names: Vec<Host>) -> Self {
@@ -65,7 +65,7 @@ impl TlsSettings {
 }
 
 fn kept<R: ResolvesServerCert + 'static>(
-    cache: &Kept,
+    cache: &ConfigCache,
     host: &Host,
     resolver: impl FnOnce() -> Arc<R>,
 ) -> Result<Arc<ServerConfig>, TlsSettingsError> {

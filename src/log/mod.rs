@@ -13,12 +13,12 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-pub use line::{Outcome, RequestId, RequestLine, Subject};
-pub use text::{bytes, chain};
+pub use line::{Outcome, RequestLine, Subject};
+pub(crate) use text::{bytes, chain};
 
 /// How log events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people.
     #[default]
     Text,
@@ -28,7 +28,7 @@ pub enum Format {
 
 /// How much is logged where `RUST_LOG` does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Level {
+pub(crate) enum Level {
     /// What an operator must act upon.
     Error,
     /// What is degraded as well.
@@ -57,7 +57,7 @@ impl Level {
 
 /// How, and how much.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LogOptions {
+pub(crate) struct LogOptions {
     /// `log`.
     pub format: Format,
     /// `log-level`.
@@ -70,7 +70,7 @@ pub struct LogOptions {
 
 /// How much is logged, to be changed while it is.
 #[derive(Debug, Clone)]
-pub struct Volume {
+pub(crate) struct Volume {
     filter: reload::Handle<EnvFilter, Registry>,
     /// `RUST_LOG` is there, and stays as it is.
     is_given: bool,
@@ -79,7 +79,7 @@ pub struct Volume {
 impl Volume {
     /// Logs this much from now on; false where `RUST_LOG` says otherwise.
     #[must_use]
-    pub fn set(&self, level: Level) -> bool {
+    pub(crate) fn set(&self, level: Level) -> bool {
         !self.is_given && self.filter.reload(level.filter()).is_ok()
     }
 }
@@ -87,7 +87,7 @@ impl Volume {
 /// Starts logging to standard output.
 ///
 /// Call once; a second call has no effect.
-pub fn start(options: LogOptions) -> Volume {
+pub(crate) fn start(options: LogOptions) -> Volume {
     let LogOptions { format, level, filter, is_plain } = options;
     let given = filter.and_then(|filter| EnvFilter::try_new(filter).ok());
     let is_given = given.is_some();

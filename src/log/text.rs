@@ -171,7 +171,7 @@ impl Visit for Fields {
 
 /// An error with its causes: `the disk is full: No space left on device`.
 #[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
@@ -184,7 +184,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 /// A size in decimal units, as engines print them: `3.4 MB`.
 #[must_use]
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if count < 1000 {
         return format!("{count} B");

@@ -10,25 +10,25 @@ use prometheus_client::registry::Registry;
 use super::histogram::Histogram;
 
 /// A label with its value.
-pub type Label<'a> = (&'static str, &'a str);
+pub(crate) type Label<'a> = (&'static str, &'a str);
 
 /// Writes families of metrics. Names have their unit, and no `_total`.
-pub struct Families<'a, 'e>(&'a mut DescriptorEncoder<'e>);
+pub(crate) struct Families<'a, 'e>(&'a mut DescriptorEncoder<'e>);
 
 impl<'a, 'e> Families<'a, 'e> {
     /// Writes them to `encoder`.
-    pub fn new(encoder: &'a mut DescriptorEncoder<'e>) -> Self {
+    pub(crate) fn new(encoder: &'a mut DescriptorEncoder<'e>) -> Self {
         Self(encoder)
     }
 
     /// A counter without labels.
-    pub fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    pub(crate) fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         self.family(name, help, MetricType::Counter)?
             .encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
     /// A counter with labels.
-    pub fn counters<'v, const N: usize>(
+    pub(crate) fn counters<'v, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
@@ -43,18 +43,23 @@ impl<'a, 'e> Families<'a, 'e> {
     }
 
     /// A gauge without labels.
-    pub fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    pub(crate) fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         self.family(name, help, MetricType::Gauge)?.encode_gauge(&value)
     }
 
     /// A moment, in seconds since the epoch.
-    pub fn moment(&mut self, name: &str, help: &str, at: std::time::SystemTime) -> fmt::Result {
+    pub(crate) fn moment(
+        &mut self,
+        name: &str,
+        help: &str,
+        at: std::time::SystemTime,
+    ) -> fmt::Result {
         let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         self.family(name, help, MetricType::Gauge)?.encode_gauge(&since.as_secs_f64())
     }
 
     /// A gauge with labels.
-    pub fn gauges<'v, const N: usize>(
+    pub(crate) fn gauges<'v, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
@@ -100,7 +105,7 @@ impl<'a, 'e> Families<'a, 'e> {
 
 /// How a page is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flavour {
+pub(crate) enum Flavour {
     /// OpenMetrics 1.0, which Prometheus asks for.
     OpenMetrics,
     /// Prometheus' text format 0.0.4, which everything reads.
@@ -110,7 +115,7 @@ pub enum Flavour {
 impl Flavour {
     /// What a client wants that sends this `Accept`.
     #[must_use]
-    pub fn accepted_by(accept: Option<&str>) -> Self {
+    pub(crate) fn accepted_by(accept: Option<&str>) -> Self {
         match accept {
             Some(accept) if accept.contains("application/openmetrics-text") => Self::OpenMetrics,
             _ => Self::Text,
@@ -119,7 +124,7 @@ impl Flavour {
 
     /// Its `Content-Type`.
     #[must_use]
-    pub fn media_type(self) -> &'static str {
+    pub(crate) fn media_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -128,7 +133,7 @@ impl Flavour {
 }
 
 /// What the collectors have to say.
-pub fn exposed(
+pub(crate) fn exposed(
     collectors: Vec<Box<dyn Collector>>,
     flavour: Flavour,
 ) -> Result<String, fmt::Error> {

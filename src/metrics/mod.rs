@@ -26,31 +26,31 @@ use std::time::{Duration, SystemTime};
 use http::{Method, StatusCode};
 
 use crate::log::{Outcome, RequestLine};
-pub use exposition::{Families, Flavour, Label, exposed};
+pub(crate) use exposition::{Families, Flavour, exposed};
 use histogram::Histogram;
 use recent::Recent;
-pub use recent::{Answered, Demand, MOST_ERRORS, MOST_REQUESTS};
-use registries::Registries;
-pub use registries::{Counters, HeldBack, LastError, RegistrySummary};
+pub(crate) use recent::{Answered, Demand, MOST_REQUESTS};
+use registries::RegistryTable;
+pub(crate) use registries::{Counters, HeldBack, RegistrySummary};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
-pub struct Count(AtomicU64);
+pub(crate) struct Count(AtomicU64);
 
 impl Count {
     /// One more.
-    pub fn add_one(&self) {
+    pub(crate) fn add_one(&self) {
         self.add(1);
     }
 
     /// So many more.
-    pub fn add(&self, count: u64) {
+    pub(crate) fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
     /// How many by now.
     #[must_use]
-    pub fn value(&self) -> u64 {
+    pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -64,7 +64,7 @@ pub struct Metrics {
 #[derive(Debug)]
 struct MetricsInner {
     started: SystemTime,
-    registries: Registries,
+    registries: RegistryTable,
     recent: Recent,
     sent_bytes: [Count; Outcome::ALL.len()],
     durations: [Histogram; Outcome::ALL.len()],
@@ -87,7 +87,7 @@ impl Metrics {
     pub fn new(known: impl Iterator<Item = String>) -> Self {
         let parts = MetricsInner {
             started: SystemTime::now(),
-            registries: Registries::new(known),
+            registries: RegistryTable::new(known),
             recent: Recent::default(),
             sent_bytes: Default::default(),
             durations: Default::default(),

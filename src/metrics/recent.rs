@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 use crate::log::{Outcome, RequestLine};
 
 /// Requests kept: what fits a screen several times over. A line holds a path of 8 KiB at most.
-pub const MOST_REQUESTS: usize = 256;
+pub(crate) const MOST_REQUESTS: usize = 256;
 /// Refusals and failures kept: they must not be washed away by what goes well.
-pub const MOST_ERRORS: usize = 64;
+pub(crate) const MOST_ERRORS: usize = 64;
 /// Repositories that are told apart; a new one takes the place of the one that was not asked for
 /// the longest.
 const MOST_REPOSITORIES: usize = 256;

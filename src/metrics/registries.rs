@@ -171,13 +171,13 @@ impl NamedCounters {
 
 /// The registries seen so far. Looking one up takes no lock: a place once taken never changes.
 #[derive(Debug)]
-pub(super) struct Registries {
+pub(super) struct RegistryTable {
     places: Vec<OnceLock<NamedCounters>>,
     other: NamedCounters,
     none: NamedCounters,
 }
 
-impl Registries {
+impl RegistryTable {
     pub(super) fn new(known: impl Iterator<Item = String>) -> Self {
         let places = (0..MOST).map(|_| OnceLock::new()).collect();
         let registries =
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn registries_beyond_the_bound_are_others() {
-        let registries = Registries::new(["mine.example".to_owned()].into_iter());
+        let registries = RegistryTable::new(["mine.example".to_owned()].into_iter());
         for number in 0..10 * MOST {
             registries
                 .of_request(Some(&format!("r{number}.example")))
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn an_upstream_takes_no_place() {
-        let registries = Registries::new(std::iter::empty());
+        let registries = RegistryTable::new(std::iter::empty());
         let get = |name: &str, status: Option<u16>| {
             let status = status.map(|status| StatusCode::from_u16(status).unwrap());
             registries.of_upstream(name).asked(&Method::GET, status);
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn many_at_once_share_one_place() {
-        let registries = Registries::new(std::iter::empty());
+        let registries = RegistryTable::new(std::iter::empty());
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {

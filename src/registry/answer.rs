@@ -25,7 +25,7 @@ pub(crate) fn refuse_trouble(
     Ok(())
 }
 
-/// Whether the registry itself refuses whoever asks.
+/// Whether the registry itself refuses the identity that asked.
 pub(crate) fn is_refusal(answer: &Followed) -> bool {
     let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
     answer.is_from_registry() && refused.contains(&answer.response.status())

@@ -71,14 +71,14 @@ impl Authentication {
 }
 
 #[derive(Clone)]
-struct Known {
+struct KnownChallenge {
     authentication: Authentication,
     since: Instant,
 }
 
 /// The challenges of all registries.
 pub(crate) struct Challenges {
-    known: Cache<Registry, Known>,
+    known: Cache<Registry, KnownChallenge>,
 }
 
 impl Default for Challenges {
@@ -102,8 +102,8 @@ impl Challenges {
         store.registry(registry).fact(Fact::Challenge).await
     }
 
-    /// Remembers what the registry says of itself: in a 401 of its own, to nobody's `/v2/`. To others,
-    /// and elsewhere, some say other things.
+    /// Remembers what the registry says of itself: in its 401 to an anonymous `/v2/`. To
+    /// others, and elsewhere, some say other things.
     pub(crate) async fn learn(
         &self,
         store: &Store,
@@ -124,7 +124,8 @@ impl Challenges {
         authentication: Authentication,
     ) {
         let is_known = self.last(store, registry).await.as_ref() == Some(&authentication);
-        let known = Known { authentication: authentication.clone(), since: Instant::now() };
+        let known =
+            KnownChallenge { authentication: authentication.clone(), since: Instant::now() };
         self.known.insert(registry.clone(), known);
         let records = store.registry(registry);
         if !is_known && let Err(error) = records.record_fact(Fact::Challenge, authentication).await
@@ -136,7 +137,7 @@ impl Challenges {
     /// Leads a client that is sent to the registry's realm to our own token endpoint, on the host
     /// that it trusts already. Any other realm stays as it is.
     pub(crate) fn rewrite(&self, registry: &Registry, own_realm: &str, headers: &mut HeaderMap) {
-        let Some(Known { authentication: Authentication::Bearer { realm, .. }, .. }) =
+        let Some(KnownChallenge { authentication: Authentication::Bearer { realm, .. }, .. }) =
             self.known.get(registry)
         else {
             return;
@@ -238,7 +239,7 @@ mod tests {
     async fn a_challenge_is_asked_for_again_after_an_hour() {
         let challenges = Challenges::default();
         let (registry, _) = hub();
-        let known = Known { authentication: Authentication::None, since: Instant::now() };
+        let known = KnownChallenge { authentication: Authentication::None, since: Instant::now() };
         challenges.known.insert(registry.clone(), known);
         assert!(challenges.fresh(&registry).is_some());
         tokio::time::advance(FRESH).await;

@@ -81,7 +81,7 @@ impl Registries {
         &self.inner.upstream
     }
 
-    /// Whoever brings a request with these fields.
+    /// The identity of a request with these fields.
     pub(crate) fn identify(&self, fields: &HeaderMap) -> Identity {
         self.inner.identifier.identify(fields)
     }
@@ -92,7 +92,7 @@ impl Registries {
     }
 
     /// What tells the proxy itself at the registry at `authority` from others: whose credentials it
-    /// has there, never a secret; `None` where it is nobody.
+    /// has there, never a secret; `None` where it is anonymous.
     pub(crate) fn own_label(&self, authority: &Authority) -> Option<String> {
         let in_force = self.inner.in_force.load();
         in_force.options.credentials_for(authority).map(Credentials::label)
@@ -184,7 +184,7 @@ enum Redirects<'a> {
 // Each question is a future of its own on the heap: it is large, and a connection that answers
 // from the store should not carry its size.
 impl Client {
-    /// Whoever brings a request with these `fields` for `route` at `registry`.
+    /// The client of a request with these `fields` for `route` at `registry`.
     pub(crate) fn new(
         registries: &Registries,
         registry: &Registry,
@@ -236,8 +236,8 @@ impl Client {
         Box::pin(self.ask(method, target, headers, Redirects::Returned)).await
     }
 
-    /// Asks the registry at `target` (`/v2/`), as nobody, how it wants to be authenticated to: some
-    /// hide that from whom they know. What it says is remembered.
+    /// Asks the registry at `target` (`/v2/`), anonymously, how it wants to be authenticated to:
+    /// some hide that from whom they know. What it says is remembered.
     pub(crate) async fn ping(
         &self,
         target: &Target,
@@ -301,7 +301,7 @@ impl Client {
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
         let Some(scope) = scope else {
-            // What is no pull is asked for as nobody.
+            // What is no pull is asked for anonymously.
             let fields = with_authorization(headers, None);
             return self.send(method.clone(), target, fields, redirects).await;
         };
@@ -324,7 +324,8 @@ impl Client {
         if !is_worth_another_try(tokens, &mut request, shown.as_ref(), &answer) {
             return Ok(answer);
         }
-        // A realm that this answer alone names, and that can't be asked, leaves the answer as it is.
+        // A realm that this answer alone names, and that can't be asked, leaves the answer as it
+        // is.
         let again = tokens.authorization(upstream, &request).await;
         let Ok(Some(again)) = again else { return Ok(answer) };
         let fields = with_authorization(headers, Some(&again));

@@ -29,27 +29,27 @@ const REREAD: Duration = Duration::from_secs(30);
 /// A helper says by this name that its secret is a refresh token.
 const REFRESH_TOKEN_NAME: &str = "<token>";
 
-/// Text that is shown to nobody: neither `Debug` nor `Display`.
+/// Secret text: neither `Debug` nor `Display` shows it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
     /// Takes it out of sight.
     #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
     /// For the one place where it is sent.
     #[must_use]
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
 
 /// Where an operator's credentials for a registry come from.
 #[derive(Clone)]
-pub enum Origin {
+pub(crate) enum CredentialSource {
     /// `username` and `password`.
     Password {
         /// `username`.
@@ -68,10 +68,10 @@ pub enum Origin {
     Helper(String),
 }
 
-impl Origin {
+impl CredentialSource {
     /// What tells one identity from another: never the secret itself.
     #[must_use]
-    pub fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         match self {
             Self::Password { username, .. } => format!("password {username}"),
             Self::File { username, path } => format!("file {username} {}", path.display()),
@@ -81,7 +81,7 @@ impl Origin {
 }
 
 /// Says which kind it is, never what.
-impl fmt::Debug for Origin {
+impl fmt::Debug for CredentialSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Password { .. } => "Password",
@@ -93,7 +93,7 @@ impl fmt::Debug for Origin {
 
 /// What to log in with.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Login {
+pub(crate) enum Login {
     /// Name and password.
     Password {
         /// The name.
@@ -108,7 +108,7 @@ pub enum Login {
 impl Login {
     /// As an `Authorization` field (RFC 7617 §2); `None` for a refresh token.
     #[must_use]
-    pub fn basic(&self) -> Option<HeaderValue> {
+    pub(crate) fn basic(&self) -> Option<HeaderValue> {
         let Self::Password { username, password } = self else { return None };
         let pair = STANDARD.encode(format!("{username}:{}", password.expose()));
         let mut value = HeaderValue::try_from(format!("Basic {pair}")).ok()?;
@@ -119,7 +119,7 @@ impl Login {
 
 /// The configured credentials can't be had.
 #[derive(Debug, thiserror::Error)]
-pub enum CredentialError {
+pub(crate) enum CredentialError {
     /// `password-file` could not be read.
     #[error("password-file {}", .0.display())]
     File(PathBuf, #[source] std::io::Error),
@@ -139,12 +139,12 @@ pub enum CredentialError {
 
 /// One registry's credentials, with what was last read of them; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Credentials {
-    origin: Origin,
+pub(crate) struct Credentials {
+    origin: CredentialSource,
     /// The only host that they go to, if it is not the registry's matter.
     token_server: Option<Host>,
     last: Arc<Mutex<Option<Fresh>>>,
-    /// Held by whoever asks the file or the helper.
+    /// Held while the file or the helper is asked.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -163,31 +163,31 @@ impl fmt::Debug for Fresh {
 impl Credentials {
     /// Credentials from there.
     #[must_use]
-    pub fn new(origin: Origin) -> Self {
+    pub(crate) fn new(origin: CredentialSource) -> Self {
         Self { origin, token_server: None, last: Arc::default(), turn: Arc::default() }
     }
 
     /// What tells this identity from another.
     #[must_use]
-    pub fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         self.origin.label()
     }
 
     /// As those of a token server: they go to that host alone.
     #[must_use]
-    pub fn for_token_server(self, host: Host) -> Self {
+    pub(crate) fn for_token_server(self, host: Host) -> Self {
         Self { token_server: Some(host), ..self }
     }
 
     /// Whether they may be shown to this host, if their registry trusts it.
     #[must_use]
-    pub fn may_go_to(&self, host: &Host) -> bool {
+    pub(crate) fn may_go_to(&self, host: &Host) -> bool {
         self.token_server.as_ref().is_none_or(|only| only == host)
     }
 
     /// What to log in to `server` with, as helpers know it. A file or helper is asked anew every
     /// few minutes, and after [`forget`](Self::forget).
-    pub async fn login(&self, server: &str) -> Result<Login, CredentialError> {
+    pub(crate) async fn login(&self, server: &str) -> Result<Login, CredentialError> {
         if let Some(login) = self.fresh() {
             return Ok(login);
         }
@@ -196,12 +196,14 @@ impl Credentials {
             return Ok(login);
         }
         let (login, fresh) = match &self.origin {
-            Origin::Password { username, password } => {
+            CredentialSource::Password { username, password } => {
                 let (username, password) = (username.clone(), password.clone());
                 return Ok(Login::Password { username, password });
             }
-            Origin::File { username, path } => (from_file(username, path).await?, FILE_FRESH),
-            Origin::Helper(name) => (from_helper(name, server).await?, HELPER_FRESH),
+            CredentialSource::File { username, path } => {
+                (from_file(username, path).await?, FILE_FRESH)
+            }
+            CredentialSource::Helper(name) => (from_helper(name, server).await?, HELPER_FRESH),
         };
         let read = Instant::now();
         *self.last.lock() = Some(Fresh { login: login.clone(), read, until: read + fresh });
@@ -215,7 +217,7 @@ impl Credentials {
 
     /// What was last read may not be good any more. What was read a moment ago is kept: a registry
     /// also refuses what credentials do not open, and strangers can ask for that all day.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let mut last = self.last.lock();
         if last.as_ref().is_some_and(|last| last.read.elapsed() >= REREAD) {
             *last = None;
@@ -303,7 +305,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, "one\r\n").unwrap();
         let (username, path) = ("me".to_owned(), file.path().to_owned());
-        let credentials = Credentials::new(Origin::File { username, path });
+        let credentials = Credentials::new(CredentialSource::File { username, path });
         assert!(credentials.login("ghcr.io").await.unwrap() == password("one"));
         std::fs::write(&file, "two").unwrap();
         assert!(credentials.login("ghcr.io").await.unwrap() == password("one"));
@@ -323,7 +325,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_helper_is_named() {
-        let credentials = Credentials::new(Origin::Helper("not-there-at-all".to_owned()));
+        let credentials = Credentials::new(CredentialSource::Helper("not-there-at-all".to_owned()));
         let error = credentials.login("ghcr.io").await.err().unwrap();
         assert!(error.to_string().contains("docker-credential-not-there-at-all"), "{error}");
     }
@@ -331,7 +333,7 @@ mod tests {
     #[test]
     fn nothing_shows_a_password() {
         let (username, password) = ("me".to_owned(), Secret::new("s3cret"));
-        let credentials = Credentials::new(Origin::Password { username, password });
+        let credentials = Credentials::new(CredentialSource::Password { username, password });
         assert!(!format!("{credentials:?}").contains("s3cret"));
     }
 }

@@ -65,8 +65,8 @@ pub(crate) fn returned(from: &HeaderMap) -> HeaderMap {
     fields
 }
 
-/// Takes away what a registry gives to whom it has let in, to be known by: it is the proxy's own, and
-/// opens more than pulls.
+/// Takes away what a registry gives to whom it has let in, to be known by: it is the proxy's own,
+/// and opens more than pulls.
 pub(crate) fn without_session(fields: &mut HeaderMap) {
     for name in ["set-cookie", "set-cookie2", "authentication-info"] {
         fields.remove(name);

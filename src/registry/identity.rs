@@ -13,8 +13,8 @@ const OWN_TOKEN: &str = "entrepot-";
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Identity {
-    /// The proxy itself: its configured credentials there, or nobody. What it may pull is open to
-    /// every client.
+    /// The proxy itself: by its configured credentials there, or anonymous. What it may pull is
+    /// open to every client.
     Shared,
     /// A client with a credential of its own.
     Client(Fingerprint),
@@ -67,7 +67,7 @@ impl Identifier {
 }
 
 /// Whether a field is a credential by its name; registries have many (`X-JFrog-Art-Api-Key`,
-/// `PRIVATE-TOKEN`). One of the proxy's own is for nobody else.
+/// `PRIVATE-TOKEN`). One of the proxy's own is for the proxy alone.
 fn may_open_something(name: &HeaderName) -> bool {
     const PARTS: [&str; 7] = ["auth", "cookie", "token", "key", "secret", "session", "jfrog"];
     !is_no_credential(name)

@@ -1,7 +1,7 @@
 //! Asking a registry: as whom, with which token, how often, and what it answered.
 //!
-//! Knows records of the store, but nothing of a client's request or of the answer to it: what may be
-//! served to whom is the gateway's to decide, and what a refusal means there.
+//! Knows records of the store, but nothing of a client's request or of the answer to it: what may
+//! be served to whom is the gateway's to decide, and what a refusal means there.
 //!
 //! - `client`: one who asks a registry, and the answer after tokens and redirects
 //! - `identity`: as whom a request is sent
@@ -17,16 +17,16 @@
 pub(crate) mod answer;
 mod challenge;
 mod client;
-pub mod credentials;
+pub(crate) mod credentials;
 pub(crate) mod fields;
 pub(crate) mod identity;
 mod options;
 mod own_tokens;
 mod pressure;
 mod quota;
-pub mod token_server;
+pub(crate) mod token_server;
 
 pub(crate) use challenge::Authentication;
 pub(crate) use client::{Client, Registries};
-pub use options::{Options, RegistryRule};
-pub use quota::Quota;
+pub(crate) use options::{Options, RegistryRule};
+pub(crate) use quota::Quota;

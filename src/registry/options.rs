@@ -7,7 +7,7 @@ use crate::upstream::Scheme;
 
 /// What an operator says of one registry, or of a family of them.
 #[derive(Debug, Clone)]
-pub struct RegistryRule {
+pub(crate) struct RegistryRule {
     /// Which registries.
     pub host: HostPattern,
     /// How they are spoken to.
@@ -18,7 +18,7 @@ pub struct RegistryRule {
 
 /// How registries are asked.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// `[[registry]]`, the first that fits wins.
     pub rules: Vec<RegistryRule>,
 }

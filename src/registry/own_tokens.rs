@@ -1,5 +1,5 @@
 //! Tokens of the proxy itself: what the shared identity shows to a registry, by the operator's
-//! credentials or as nobody.
+//! credentials or anonymously.
 //!
 //! Tokens are got once for all who wait and kept until shortly before they expire.
 
@@ -29,13 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The tokens of the shared identity.
 pub(crate) struct OwnTokens {
-    tokens: Cache<Key, Arc<Token>>,
+    tokens: Cache<TokenKey, Arc<Token>>,
     /// What the token server is being asked for.
-    asked: Collapse<Key, Result<Arc<Token>, Arc<TokenError>>>,
+    asked: Collapse<TokenKey, Result<Arc<Token>, Arc<TokenError>>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
+struct TokenKey {
     registry: Registry,
     realm: Target,
     scope: String,
@@ -43,10 +43,10 @@ struct Key {
 
 struct BeforeTheEnd;
 
-impl Expiry<Key, Arc<Token>> for BeforeTheEnd {
+impl Expiry<TokenKey, Arc<Token>> for BeforeTheEnd {
     fn expire_after_create(
         &self,
-        _: &Key,
+        _: &TokenKey,
         token: &Arc<Token>,
         _: std::time::Instant,
     ) -> Option<Duration> {
@@ -113,7 +113,7 @@ impl OwnTokens {
         upstream: &Upstream,
         request: &TokenRequest<'_>,
         realm: &Realm,
-        key: Key,
+        key: TokenKey,
         login: Option<&Login>,
     ) -> Result<Arc<Token>, Arc<TokenError>> {
         if let Some(token) = self.tokens.get(&key) {
@@ -147,9 +147,9 @@ impl OwnTokens {
 }
 
 impl TokenRequest<'_> {
-    fn key(&self) -> Option<Key> {
+    fn key(&self) -> Option<TokenKey> {
         let realm = self.authentication.as_ref()?.realm(self.target)?.target;
-        Some(Key { registry: self.registry.clone(), realm, scope: self.scope.clone() })
+        Some(TokenKey { registry: self.registry.clone(), realm, scope: self.scope.clone() })
     }
 
     /// The operator's credentials, if they may be shown to `host`.

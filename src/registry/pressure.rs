@@ -26,8 +26,8 @@ const UNWELL: u32 = 3;
 /// A registry that was not asked for so long is asked as any other.
 const FORGOTTEN: Duration = Duration::from_mins(10);
 
-/// Who has been refused where, by whom nobody else is meant; `None` is everybody.
-type Key = (Authority, Option<Identity>);
+/// At which registry a refusal holds, and for which identity; `None` is all of them.
+type PressureKey = (Authority, Option<Identity>);
 
 /// A refusal: when to ask again, and with what the registry has refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(crate) struct Refusal {
 
 /// Who has been refused where.
 pub(crate) struct Pressure {
-    refused: Cache<Key, Refusal>,
+    refused: Cache<PressureKey, Refusal>,
     /// The last to be refused, at each registry, without a word on whose quota it was.
     last: Cache<Authority, Identity>,
     /// Errors in a row.
@@ -76,7 +76,7 @@ impl Pressure {
     /// The registries that hold the shared identity back now: for how long yet, and with what they
     /// refused it.
     pub(crate) fn on_us(&self) -> Vec<(Authority, Duration, StatusCode)> {
-        let is_ours = |key: &Key| key.1.as_ref().is_none_or(|who| *who == Identity::Shared);
+        let is_ours = |key: &PressureKey| key.1.as_ref().is_none_or(|who| *who == Identity::Shared);
         let now = Instant::now();
         let refused = self.refused.iter().filter(|(key, _)| is_ours(key));
         refused
@@ -155,7 +155,7 @@ impl Pressure {
 }
 
 /// What may hold somebody back: a refusal of his own, or of everybody.
-fn keys(authority: &Authority, identity: &Identity) -> [Key; 2] {
+fn keys(authority: &Authority, identity: &Identity) -> [PressureKey; 2] {
     [Some(identity.clone()), None].map(|identity| (authority.clone(), identity))
 }
 

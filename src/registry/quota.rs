@@ -14,7 +14,7 @@ const MOST: u64 = 10_000;
 
 /// A quota, as a registry told of it last (`ratelimit-limit: 100;w=21600`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quota {
+pub(crate) struct Quota {
     /// Pulls that are left.
     pub remaining: u64,
     /// Pulls in a window, if it is told.

@@ -30,7 +30,7 @@ const CLIENT_ID: &str = "entrepot";
 
 /// A registry's token server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Realm {
+pub(crate) struct Realm {
     /// Where it is; its path may have a query of its own.
     pub target: Target,
     /// `service`.
@@ -39,7 +39,7 @@ pub struct Realm {
 
 /// A realm that no credential is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RealmError {
+pub(crate) enum RealmError {
     /// Not a URL that a client could use.
     #[error("the registry's realm is no usable URL")]
     Url,
@@ -50,7 +50,7 @@ pub enum RealmError {
 
 impl Realm {
     /// The realm that the registry at `registry` names.
-    pub fn parse(
+    pub(crate) fn parse(
         registry: &Target,
         realm: &str,
         service: Option<&str>,
@@ -65,7 +65,7 @@ impl Realm {
 
     /// The realm with these query parameters added.
     #[must_use]
-    pub fn with_query(&self, query: &str) -> Target {
+    pub(crate) fn with_query(&self, query: &str) -> Target {
         let mut target = self.target.clone();
         if !query.is_empty() {
             let separator = if target.path_and_query.contains('?') { '&' } else { '?' };
@@ -75,24 +75,24 @@ impl Realm {
     }
 
     /// Whether the operator's credentials for `registry` may go there: the same host, or one under
-    /// the same registrable domain (public suffix list), by TLS. Anywhere else a registry could have them
-    /// sent to whom it likes.
+    /// the same registrable domain (public suffix list), by TLS. Anywhere else a registry could
+    /// have them sent to whom it likes.
     #[must_use]
-    pub fn is_trusted_by(&self, registry: &Authority) -> bool {
+    pub(crate) fn is_trusted_by(&self, registry: &Authority) -> bool {
         let (own, asked) = (registry.host(), self.target.authority.host());
         own == asked || (is_same_site(own, asked) && self.target.scheme == Scheme::Https)
     }
 
     /// The token server's host.
     #[must_use]
-    pub fn host(&self) -> &Host {
+    pub(crate) fn host(&self) -> &Host {
         self.target.authority.host()
     }
 }
 
 /// Whether two hosts are under the same registrable domain (public suffix list).
 #[must_use]
-pub fn is_same_site(one: &Host, other: &Host) -> bool {
+pub(crate) fn is_same_site(one: &Host, other: &Host) -> bool {
     match (one, other) {
         (Host::Name(one), Host::Name(other)) => {
             let domain = psl::domain_str(one);
@@ -104,7 +104,7 @@ pub fn is_same_site(one: &Host, other: &Host) -> bool {
 
 /// A token for some scope.
 #[derive(Clone)]
-pub struct Token {
+pub(crate) struct Token {
     /// The `Authorization` field that has it; marked as sensitive.
     pub authorization: HeaderValue,
     /// How long it is good for, from now.
@@ -113,7 +113,7 @@ pub struct Token {
 
 /// No token was to be had.
 #[derive(Debug, thiserror::Error)]
-pub enum TokenError {
+pub(crate) enum TokenError {
     /// The token server could not be asked.
     #[error(transparent)]
     Upstream(Arc<UpstreamError>),
@@ -139,9 +139,9 @@ impl From<UpstreamError> for TokenError {
 }
 
 impl Realm {
-    /// Gets a token for `scope`, as `login` or as nobody, on behalf of a request that has been
+    /// Gets a token for `scope`, as `login` or anonymously, on behalf of a request that has been
     /// [`through`](via) these proxies.
-    pub async fn token(
+    pub(crate) async fn token(
         &self,
         upstream: &Upstream,
         scope: Option<&str>,

@@ -90,9 +90,9 @@ impl Body for IdleBody {
 /// When a request last moved: it got its connection, or a piece of its body went out. The wait for
 /// the answer begins where that ends.
 #[derive(Debug, Clone)]
-pub(super) struct Progress(Arc<(Instant, AtomicU64)>);
+pub(super) struct SendProgress(Arc<(Instant, AtomicU64)>);
 
-impl Progress {
+impl SendProgress {
     pub(super) fn new() -> Self {
         Self(Arc::new((Instant::now(), AtomicU64::new(0))))
     }
@@ -109,7 +109,7 @@ impl Progress {
 }
 
 /// What is sent upstream: nothing, or a client's body as it comes.
-pub enum RequestBody {
+pub(crate) enum RequestBody {
     /// No body.
     Empty,
     /// A form of our own.
@@ -127,7 +127,7 @@ impl From<Incoming> for RequestBody {
 impl RequestBody {
     /// Whether nothing of it is left to send.
     #[must_use]
-    pub fn is_end_stream(&self) -> bool {
+    pub(crate) fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_none(),
@@ -139,7 +139,7 @@ impl RequestBody {
 /// A request body that marks its progress.
 pub(super) struct SentBody {
     pub(super) body: RequestBody,
-    pub(super) progress: Progress,
+    pub(super) progress: SendProgress,
 }
 
 impl Body for SentBody {

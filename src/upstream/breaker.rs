@@ -20,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Questions in a row that a host leaves unanswered before it counts as unreachable: one may be
 /// hard.
 const SILENCES: u32 = 3;
-/// How long a host that nobody asks any more counts as unreachable once it might be tried again.
+/// How long a host that is not asked any more counts as unreachable once it might be tried again.
 const STILL: Duration = Duration::from_mins(1);
 /// Hosts remembered at a time. Beyond it the oldest failure is forgotten: it costs one more try.
 const MOST: usize = 1000;
@@ -47,7 +47,7 @@ struct Broken {
 
 /// One host that can't be reached, for people.
 #[derive(Debug, Clone)]
-pub struct Outage {
+pub(crate) struct Outage {
     /// Which.
     pub authority: Authority,
     /// For how long.

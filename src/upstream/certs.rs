@@ -27,7 +27,7 @@ use super::trust::provider;
 /// A file or directory of certificates is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
-pub struct CertificateError {
+pub(crate) struct CertificateError {
     /// Which file or directory.
     pub path: PathBuf,
     /// What is wrong with it, and the cure.
@@ -42,7 +42,7 @@ impl CertificateError {
 
 /// A client certificate with its key.
 #[derive(Clone)]
-pub(super) struct Identity {
+pub(super) struct ClientCertificate {
     pub(super) key: Arc<CertifiedKey>,
     /// Who issued the certificate and each of its chain: DER-encoded names.
     pub(super) issuers: Vec<Vec<u8>>,
@@ -53,12 +53,12 @@ pub(super) struct Identity {
 pub(super) struct HostCertificates {
     pub(super) roots: Vec<CertificateDer<'static>>,
     /// In the order of their names.
-    pub(super) identities: Vec<Identity>,
+    pub(super) identities: Vec<ClientCertificate>,
 }
 
 /// Everything that was read.
 #[derive(Clone, Default)]
-pub struct Certificates {
+pub(crate) struct Certificates {
     pub(super) roots: Vec<CertificateDer<'static>>,
     /// By the name of their directory.
     pub(super) hosts: BTreeMap<String, HostCertificates>,
@@ -74,14 +74,14 @@ impl fmt::Debug for Certificates {
 
 impl Certificates {
     /// Adds the roots of one of `ca-files`. Reads a file: blocking.
-    pub fn add_ca_file(&mut self, path: &Path) -> Result<(), CertificateError> {
+    pub(crate) fn add_ca_file(&mut self, path: &Path) -> Result<(), CertificateError> {
         self.roots.extend(roots_in(path)?);
         Ok(())
     }
 
     /// Adds what lies in `certs-dir`; returns everything that is wrong with it. Reads files:
     /// blocking.
-    pub fn add_directory(&mut self, directory: &Path) -> Vec<CertificateError> {
+    pub(crate) fn add_directory(&mut self, directory: &Path) -> Vec<CertificateError> {
         let names = match names_in(directory) {
             Ok(names) => names,
             Err(error) => return vec![error],
@@ -138,7 +138,7 @@ impl Certificates {
         &mut self,
         path: &Path,
         names: &BTreeSet<String>,
-    ) -> Result<Identity, CertificateError> {
+    ) -> Result<ClientCertificate, CertificateError> {
         let key_path = path.with_extension("key");
         if !is_among(&key_path, names) {
             let missing = shown(&key_path);
@@ -156,7 +156,7 @@ impl Certificates {
             CertificateError::new(path, format!("of no use with {}: {error}", shown(&key_path)))
         })?;
         self.warn_of_open_key(&key_path);
-        Ok(Identity { key: Arc::new(key), issuers })
+        Ok(ClientCertificate { key: Arc::new(key), issuers })
     }
 
     fn warn_of_open_key(&mut self, path: &Path) {

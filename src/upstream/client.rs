@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::ConnectTo;
-use super::body::{IdleBody, Progress, RequestBody, SentBody};
+use super::body::{IdleBody, RequestBody, SendProgress, SentBody};
 use super::breaker::{Admission, Breakers, Outage};
 use super::certs::Certificates;
 use super::connector::Connector;
@@ -31,7 +31,7 @@ use super::trust::{Trust, TrustError};
 use crate::metrics::{HeldBack, Metrics};
 
 /// Registries that one request may be sent on to: registry.k8s.io and lscr.io need one hop.
-pub const MAX_REGISTRIES: usize = 3;
+pub(crate) const MAX_REGISTRIES: usize = 3;
 /// Interim responses (1xx) taken before an answer.
 const MAX_INTERIM: usize = 16;
 /// Idle connections kept to one host: a pull opens a handful at a time.
@@ -43,7 +43,7 @@ const COMMIT: Duration = Duration::from_mins(4);
 
 /// How upstreams are reached.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// `connect-to`.
     pub connect_to: Vec<ConnectTo>,
     /// `ca-files` and `certs-dir`.
@@ -82,7 +82,7 @@ impl Options {
 
 /// How an upstream is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scheme {
+pub(crate) enum Scheme {
     /// TLS.
     Https,
     /// An insecure registry, by the operator's word.
@@ -92,7 +92,7 @@ pub enum Scheme {
 impl Scheme {
     /// As it stands in a URI.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Https => "https",
             Self::Http => "http",
@@ -101,7 +101,7 @@ impl Scheme {
 
     /// The port that is left out of a URI.
     #[must_use]
-    pub fn default_port(self) -> u16 {
+    pub(crate) fn default_port(self) -> u16 {
         match self {
             Self::Https => 443,
             Self::Http => 80,
@@ -111,7 +111,7 @@ impl Scheme {
 
 /// Whom to ask for what.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Target {
+pub(crate) struct Target {
     /// How.
     pub scheme: Scheme,
     /// Whom.
@@ -123,13 +123,13 @@ pub struct Target {
 impl Target {
     /// The path, without the query, which may hold a signature.
     #[must_use]
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.path_and_query.split('?').next().unwrap_or_default()
     }
 
     /// The ping of the same registry.
     #[must_use]
-    pub fn ping(&self) -> Self {
+    pub(crate) fn ping(&self) -> Self {
         Self { path_and_query: "/v2/".to_owned(), ..self.clone() }
     }
 }
@@ -142,7 +142,7 @@ impl fmt::Display for Target {
 }
 
 /// The answer to a request whose redirects were followed.
-pub struct Followed {
+pub(crate) struct Followed {
     /// The last response: the answer, or a redirect to another registry, which is the client's to
     /// follow since that registry decides by its own rules.
     pub response: Response<IdleBody>,
@@ -155,30 +155,30 @@ pub struct Followed {
 impl Followed {
     /// The answer to a request whose redirects are the client's.
     #[must_use]
-    pub fn at_once(response: Response<IdleBody>) -> Self {
+    pub(crate) fn at_once(response: Response<IdleBody>) -> Self {
         Self { response, elsewhere: None, storage_path: None }
     }
 
     /// Whether the registry itself gave the answer, and not storage that it sent us on to.
     #[must_use]
-    pub fn is_from_registry(&self) -> bool {
+    pub(crate) fn is_from_registry(&self) -> bool {
         self.storage_path.is_none()
     }
 
     /// Whether the registry sent us on to storage under a path with this name in it: its yes to a
     /// request for this object. (A login page has the object in its query at most.)
     #[must_use]
-    pub fn names(&self, object: &str) -> bool {
+    pub(crate) fn names(&self, object: &str) -> bool {
         self.storage_path.as_ref().is_some_and(|path| path.contains(object))
     }
 }
 
 /// The pooled client; cheap to clone.
 #[derive(Clone)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     pool: legacy::Client<Connector, SentBody>,
     dialer: Dialer,
-    /// The same for hosts that are no registries; `None` in itself.
+    /// The client for hosts that are no registries; `None` in itself.
     strangers: Option<Arc<Upstream>>,
     breakers: Breakers,
     is_offline: bool,
@@ -189,7 +189,7 @@ pub struct Upstream {
 
 impl Upstream {
     /// A client by these options, which counts what it does. Reads the trust store: blocking.
-    pub fn new(options: &Options, metrics: Metrics) -> Result<Self, TrustError> {
+    pub(crate) fn new(options: &Options, metrics: Metrics) -> Result<Self, TrustError> {
         let trust = Trust::new(options.certificates.clone())?;
         let named: BTreeSet<_> = options.proxies.all().map(ToString::to_string).collect();
         for proxy in named {
@@ -228,28 +228,28 @@ impl Upstream {
     }
 
     /// Who asks hosts that clients name, and that are no registries: they share no connection, no
-    /// lookup of a name and no breaker with the registries, whose turn nobody shall take.
+    /// lookup of a name and no breaker with the registries, and so can't take their turns.
     #[must_use]
-    pub fn for_strangers(&self) -> &Self {
+    pub(crate) fn for_strangers(&self) -> &Self {
         self.strangers.as_deref().unwrap_or(self)
     }
 
     /// Who makes its connections, for what is no HTTP request (tunnels).
     #[must_use]
-    pub fn dialer(&self) -> Dialer {
+    pub(crate) fn dialer(&self) -> Dialer {
         self.dialer.clone()
     }
 
     /// Where is counted what it does.
     #[must_use]
-    pub fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
     /// Sends one request to one host and waits for the answer's header.
     ///
     /// Cancel safe: dropping the future closes the connection or gives it back.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         target: &Target,
@@ -260,7 +260,7 @@ impl Upstream {
         self.send_about(&registry, method, target, headers, body).await
     }
 
-    /// The same on behalf of `registry`, whose storage or token server may be asked.
+    /// [`Upstream::send`] on behalf of `registry`, whose storage or token server may be asked.
     async fn send_about(
         &self,
         registry: &Registry,
@@ -269,7 +269,7 @@ impl Upstream {
         mut headers: HeaderMap,
         body: RequestBody,
     ) -> Result<Response<IdleBody>, UpstreamError> {
-        let progress = Progress::new();
+        let progress = SendProgress::new();
         let body = SentBody { body, progress: progress.clone() };
         let proxy = self.proxy_that_reads(target);
         // Whatever stood there was for us.
@@ -309,7 +309,7 @@ impl Upstream {
 
     /// Why a request to `authority` would fail before it is sent, if it would.
     #[must_use]
-    pub fn would_refuse(&self, authority: &Authority) -> Option<UpstreamError> {
+    pub(crate) fn would_refuse(&self, authority: &Authority) -> Option<UpstreamError> {
         if self.is_offline {
             let authority = authority.clone();
             return Some(DialError::Offline { authority }.into());
@@ -320,7 +320,7 @@ impl Upstream {
 
     /// What can't be reached now.
     #[must_use]
-    pub fn outages(&self) -> Vec<Outage> {
+    pub(crate) fn outages(&self) -> Vec<Outage> {
         self.breakers.outages()
     }
 
@@ -332,13 +332,13 @@ impl Upstream {
         }
     }
 
-    /// Waits for the header, `most` at a time. The clock starts when there is a connection (making one
-    /// has limits of its own), and anew with every piece of the request that is sent.
+    /// Waits for the header, `most` at a time. The clock starts when there is a connection (making
+    /// one has limits of its own), and anew with every piece of the request that is sent.
     async fn answered(
         &self,
         authority: &Authority,
         mut request: Request<SentBody>,
-        progress: &Progress,
+        progress: &SendProgress,
         most: Duration,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let interim = bound_interim(&mut request);
@@ -353,7 +353,7 @@ impl Upstream {
         &self,
         authority: &Authority,
         mut request: Request<SentBody>,
-        progress: &Progress,
+        progress: &SendProgress,
         most: Duration,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let mut connection = capture_connection(&mut request);
@@ -383,7 +383,7 @@ impl Upstream {
     ///
     /// "Clients MUST NOT forward an Authorization header across host boundaries" (OCI distribution
     /// specification): once a redirect has left the host, no credential goes along any more.
-    pub async fn walk(
+    pub(crate) async fn walk(
         &self,
         method: Method,
         mut target: Target,

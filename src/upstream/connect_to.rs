@@ -7,14 +7,14 @@ use entrepot_oci::{Authority, Host};
 /// Not of the form `HOST1:PORT1:HOST2:PORT2`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected HOST1:PORT1:HOST2:PORT2, as for curl's --connect-to")]
-pub struct ConnectToError;
+pub(crate) struct ConnectToError;
 
 /// For a request to `HOST1:PORT1`, connect to `HOST2:PORT2` instead.
 ///
 /// An empty first part stands for any, an empty second one for "unchanged". TLS still checks the
 /// name that was asked for. The replacement is the operator's word, so it may be a private address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectTo {
+pub(crate) struct ConnectTo {
     from_host: Option<Host>,
     from_port: Option<u16>,
     to_host: Option<Host>,
@@ -24,13 +24,13 @@ pub struct ConnectTo {
 impl ConnectTo {
     /// The one destination that this entry is about, if it names one.
     #[must_use]
-    pub fn asked(&self) -> Option<Authority> {
+    pub(crate) fn asked(&self) -> Option<Authority> {
         Some(Authority::new(self.from_host.clone()?, self.from_port?))
     }
 
     /// Where a connection for `authority` goes, if this entry is about it.
     #[must_use]
-    pub fn apply(&self, authority: &Authority) -> Option<Authority> {
+    pub(crate) fn apply(&self, authority: &Authority) -> Option<Authority> {
         let host_fits = self.from_host.as_ref().is_none_or(|host| host == authority.host());
         let port_fits = self.from_port.is_none_or(|port| port == authority.port());
         (host_fits && port_fits).then(|| {

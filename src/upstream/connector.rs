@@ -30,10 +30,10 @@ const PLAIN_PROBE: Duration = Duration::from_secs(2);
 /// Makes the connections of the pooled client; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Connector {
-    parts: Arc<Parts>,
+    inner: Arc<ConnectorInner>,
 }
 
-struct Parts {
+struct ConnectorInner {
     dialer: Dialer,
     exemptions: Exemptions,
     trust: Trust,
@@ -41,11 +41,11 @@ struct Parts {
 
 impl Connector {
     pub(super) fn new(dialer: Dialer, exemptions: Exemptions, trust: Trust) -> Self {
-        Self { parts: Arc::new(Parts { dialer, exemptions, trust }) }
+        Self { inner: Arc::new(ConnectorInner { dialer, exemptions, trust }) }
     }
 }
 
-impl Parts {
+impl ConnectorInner {
     async fn connect(&self, uri: Uri) -> Result<UpstreamStream, UpstreamError> {
         let secure = uri.scheme() != Some(&http::uri::Scheme::HTTP);
         let authority = authority_of(&uri, secure)?;
@@ -123,9 +123,9 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let parts = self.parts.clone();
+        let inner = self.inner.clone();
         Box::pin(async move {
-            parts.connect(uri).await.map_err(|error| ConnectFailed(Mutex::new(Some(error))))
+            inner.connect(uri).await.map_err(|error| ConnectFailed(Mutex::new(Some(error))))
         })
     }
 }

@@ -22,7 +22,7 @@ const MAX_ADDRESSES: usize = 16;
 
 /// Makes TCP connections.
 #[derive(Debug, Clone)]
-pub struct TcpDialer {
+pub(crate) struct TcpDialer {
     /// Replacements, the first that fits wins.
     pub connect_to: Vec<ConnectTo>,
     /// Whether IPv6 addresses are used.
@@ -31,7 +31,7 @@ pub struct TcpDialer {
     pub timeout: Duration,
     /// Who turns names into addresses.
     pub resolver: Resolver,
-    /// Where nobody is led.
+    /// Where no connection may go.
     pub own: OwnListeners,
     /// Whether nothing is sent at all, not even to a name server.
     pub offline: bool,
@@ -40,7 +40,7 @@ pub struct TcpDialer {
 impl TcpDialer {
     /// Connects to `authority`, or to where `connect-to` leads it. `rule` is decided on the
     /// address that is dialled; what `connect-to` names may be any.
-    pub async fn connect(
+    pub(crate) async fn connect(
         &self,
         authority: &Authority,
         rule: AddressRule,

@@ -18,7 +18,7 @@ use super::trust::RefusedCertificate;
 
 /// No TCP connection came about.
 #[derive(Debug, thiserror::Error)]
-pub enum DialError {
+pub(crate) enum DialError {
     /// `offline = true`.
     #[error("{authority} is not contacted: this proxy works offline (offline = true)")]
     Offline {
@@ -67,7 +67,7 @@ pub enum DialError {
         /// The system's own words.
         source: io::Error,
     },
-    /// Nobody answered in time.
+    /// No address answered in time.
     #[error("no connection to {authority} within {} s: a firewall, or a host that is down", after.as_secs())]
     Timeout {
         /// What was asked for.
@@ -83,7 +83,7 @@ pub enum DialError {
 /// A forward proxy between us and the destinations did not let us through.
 #[derive(Debug, thiserror::Error)]
 #[error("the proxy {proxy} {failure}")]
-pub struct ProxyError {
+pub(crate) struct ProxyError {
     /// Its host and port, and the setting that names it.
     pub proxy: String,
     /// What it did, or failed to do.
@@ -92,7 +92,7 @@ pub struct ProxyError {
 
 /// What a forward proxy did, or failed to do.
 #[derive(Debug, thiserror::Error)]
-pub enum ProxyFailure {
+pub(crate) enum ProxyFailure {
     /// No TCP connection to it.
     #[error("can't be reached: {0}")]
     Unreachable(Box<DialError>),
@@ -139,7 +139,7 @@ fn cure(status: StatusCode) -> &'static str {
 impl DialError {
     /// Whether somebody was silent rather than wrong.
     #[must_use]
-    pub fn is_timeout(&self) -> bool {
+    pub(crate) fn is_timeout(&self) -> bool {
         match self {
             Self::Timeout { .. } => true,
             Self::Proxy(ProxyError { failure, .. }) => match failure {
@@ -162,7 +162,7 @@ impl DialError {
 
 /// No TLS connection came about.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub(crate) enum TlsError {
     /// The other side speaks HTTP without TLS.
     #[error(
         "{authority} speaks plain HTTP, not TLS: set scheme = \"http\" in a [[registry]] entry for it"
@@ -185,7 +185,7 @@ pub enum TlsError {
         /// Which certificate, and why.
         refused: Box<RefusedCertificate>,
     },
-    /// The other side does not accept who we are, or that we are nobody.
+    /// The other side does not accept our certificate, or wants one.
     #[error(
         "{authority} wants a client certificate that it accepts ({alert}): put NAME.cert and NAME.key into its directory in certs-dir"
     )]
@@ -241,7 +241,7 @@ fn handshake_cure(error: &io::Error) -> &'static str {
 
 /// An upstream request failed.
 #[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
+pub(crate) enum UpstreamError {
     /// No TCP connection.
     #[error(transparent)]
     Dial(#[from] DialError),
@@ -316,7 +316,7 @@ pub enum UpstreamError {
 impl UpstreamError {
     /// Whether the upstream was silent rather than wrong: a 504 rather than a 502.
     #[must_use]
-    pub fn is_timeout(&self) -> bool {
+    pub(crate) fn is_timeout(&self) -> bool {
         match self {
             Self::Shared(shared) => shared.is_timeout(),
             Self::Dial(error) => error.is_timeout(),
@@ -331,9 +331,9 @@ impl UpstreamError {
         }
     }
 
-    /// Whether the host could not be reached: whoever asks it next will hardly fare better.
+    /// Whether the host could not be reached: the next request will hardly fare better.
     #[must_use]
-    pub fn is_unreachable(&self) -> bool {
+    pub(crate) fn is_unreachable(&self) -> bool {
         match self {
             Self::Shared(shared) => shared.is_unreachable(),
             Self::Dial(error) => !matches!(
@@ -352,7 +352,7 @@ impl UpstreamError {
 
     /// Whether the host was reached, and did not answer: that may be so of one question alone.
     #[must_use]
-    pub fn is_silence(&self) -> bool {
+    pub(crate) fn is_silence(&self) -> bool {
         match self {
             Self::Shared(shared) => shared.is_silence(),
             other => matches!(other, Self::HeaderTimeout { .. }),
@@ -361,7 +361,7 @@ impl UpstreamError {
 
     /// Whether the registry is away or unwell, so that what is kept stands in for its answer.
     #[must_use]
-    pub fn is_trouble(&self) -> bool {
+    pub(crate) fn is_trouble(&self) -> bool {
         match self {
             Self::Shared(shared) => shared.is_trouble(),
             Self::Redirect { .. } => false,
@@ -371,7 +371,7 @@ impl UpstreamError {
 
     /// Whether the registry is away, rather than unwell or too busy for us.
     #[must_use]
-    pub fn is_away(&self) -> bool {
+    pub(crate) fn is_away(&self) -> bool {
         match self {
             Self::Shared(shared) => shared.is_away(),
             Self::Unreachable { .. } | Self::Dial(DialError::Offline { .. }) => true,
@@ -381,7 +381,7 @@ impl UpstreamError {
 
     /// Whether this proxy works offline.
     #[must_use]
-    pub fn is_offline(&self) -> bool {
+    pub(crate) fn is_offline(&self) -> bool {
         match self {
             Self::Shared(shared) => shared.is_offline(),
             other => matches!(other, Self::Dial(DialError::Offline { .. })),
@@ -390,7 +390,7 @@ impl UpstreamError {
 
     /// Whether a certificate was refused: the host's, or that of the forward proxy on the way.
     #[must_use]
-    pub fn is_distrust(&self) -> bool {
+    pub(crate) fn is_distrust(&self) -> bool {
         let is_of = |error: &TlsError| matches!(error, TlsError::Certificate { .. });
         match self {
             Self::Shared(shared) => shared.is_distrust(),
@@ -404,7 +404,7 @@ impl UpstreamError {
 
     /// With what the registry has refused requests, where it is held back for that.
     #[must_use]
-    pub fn limited_by(&self) -> Option<StatusCode> {
+    pub(crate) fn limited_by(&self) -> Option<StatusCode> {
         match self {
             Self::Shared(shared) => shared.limited_by(),
             Self::Limited { status, .. } => Some(*status),
@@ -414,7 +414,7 @@ impl UpstreamError {
 
     /// How long to wait before the registry may be asked again, where it has said so.
     #[must_use]
-    pub fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Limited { retry_after, .. } => Some(*retry_after),
             Self::Shared(shared) => shared.retry_after(),
@@ -424,7 +424,7 @@ impl UpstreamError {
 
     /// Whether it is known without asking: nothing was sent.
     #[must_use]
-    pub fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         match self {
             Self::Shared(shared) => shared.is_known(),
             Self::Dial(DialError::Offline { .. }) | Self::Unreachable { .. } => true,
@@ -434,7 +434,7 @@ impl UpstreamError {
 
     /// Whether the proxy's own rules forbade the connection.
     #[must_use]
-    pub fn is_refused_here(&self) -> bool {
+    pub(crate) fn is_refused_here(&self) -> bool {
         match self {
             Self::Shared(shared) => shared.is_refused_here(),
             _ => matches!(self, Self::Dial(DialError::NotPublic { .. } | DialError::Own { .. })),

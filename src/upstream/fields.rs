@@ -3,7 +3,7 @@
 use http::header::{self, HeaderMap, HeaderName};
 
 /// What makes a request conditional (RFC 9110 §13.1).
-pub const CONDITIONS: [HeaderName; 5] = [
+pub(crate) const CONDITIONS: [HeaderName; 5] = [
     header::IF_RANGE,
     header::IF_MATCH,
     header::IF_NONE_MATCH,
@@ -11,10 +11,10 @@ pub const CONDITIONS: [HeaderName; 5] = [
     header::IF_UNMODIFIED_SINCE,
 ];
 
-/// What storage, or anybody who does not know the client, needs to know of a request. Credentials have
-/// many names; what is not known to be none does not leave the registry's host.
+/// What storage, or anybody who does not know the client, needs to know of a request. Credentials
+/// have many names; what is not known to be none does not leave the registry's host.
 #[must_use]
-pub fn for_strangers(headers: &HeaderMap) -> HeaderMap {
+pub(crate) fn for_strangers(headers: &HeaderMap) -> HeaderMap {
     headers
         .iter()
         .filter(|(name, _)| is_no_credential(name))
@@ -24,7 +24,7 @@ pub fn for_strangers(headers: &HeaderMap) -> HeaderMap {
 
 /// Whether a request's field is known to open nothing.
 #[must_use]
-pub fn is_no_credential(name: &HeaderName) -> bool {
+pub(crate) fn is_no_credential(name: &HeaderName) -> bool {
     const KNOWN: [HeaderName; 5] =
         [header::ACCEPT, header::ACCEPT_ENCODING, header::RANGE, header::USER_AGENT, header::VIA];
     KNOWN.contains(name) || CONDITIONS.contains(name)

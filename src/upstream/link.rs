@@ -29,18 +29,18 @@ use super::trust::Trust;
 use super::via;
 
 /// The bytes of a destination itself, directly or through a tunnel.
-pub type Link = Either<TcpStream, TokioIo<Upgraded>>;
+pub(crate) type Link = Either<TcpStream, TokioIo<Upgraded>>;
 
 /// A connection to a proxy, plain or TLS; TLS is boxed, since its state is large.
 pub(super) type ProxyStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Makes connections to destinations; cheap to clone.
 #[derive(Clone)]
-pub struct Dialer {
-    parts: Arc<Parts>,
+pub(crate) struct Dialer {
+    inner: Arc<DialerInner>,
 }
 
-struct Parts {
+struct DialerInner {
     tcp: TcpDialer,
     proxies: Proxies,
     trust: Trust,
@@ -49,21 +49,21 @@ struct Parts {
 impl Dialer {
     /// A dialler by these rules; `trust` is for proxies that are spoken to by TLS.
     #[must_use]
-    pub fn new(tcp: TcpDialer, proxies: Proxies, trust: Trust) -> Self {
-        Self { parts: Arc::new(Parts { tcp, proxies, trust }) }
+    pub(crate) fn new(tcp: TcpDialer, proxies: Proxies, trust: Trust) -> Self {
+        Self { inner: Arc::new(DialerInner { tcp, proxies, trust }) }
     }
 
     /// For each half of the way: names and TCP, then whatever is spoken before the first request.
     pub(super) fn timeout(&self) -> Duration {
-        self.parts.tcp.timeout
+        self.inner.tcp.timeout
     }
 
     /// The proxy on the way. `connect-to` names the very place, so that none is.
     pub(super) fn proxy_for(&self, scheme: Scheme, authority: &Authority) -> Option<&ForwardProxy> {
-        if self.parts.tcp.replacement(authority).is_some() {
+        if self.inner.tcp.replacement(authority).is_some() {
             return None;
         }
-        self.parts.proxies.on_the_way_to(scheme, authority)
+        self.inner.proxies.on_the_way_to(scheme, authority)
     }
 
     /// A connection to `authority` itself. `rule` is decided on the address that is dialled;
@@ -71,14 +71,14 @@ impl Dialer {
     /// what the request, on whose behalf this is, has been [through](super::via), if any.
     ///
     /// Cancel safe: dropping the future closes what was opened.
-    pub async fn connect(
+    pub(crate) async fn connect(
         &self,
         authority: &Authority,
         rule: AddressRule,
         through: &HeaderMap,
     ) -> Result<Link, DialError> {
         let Some(proxy) = self.proxy_for(Scheme::Https, authority) else {
-            return self.parts.tcp.connect(authority, rule).await.map(Either::Left);
+            return self.inner.tcp.connect(authority, rule).await.map(Either::Left);
         };
         judge_unresolved(authority, rule)?;
         let stream = self.reach(proxy).await?;
@@ -99,14 +99,14 @@ impl Dialer {
         rule: AddressRule,
     ) -> Result<Either<TcpStream, ProxyStream>, DialError> {
         let Some(proxy) = self.proxy_for(Scheme::Http, authority) else {
-            return self.parts.tcp.connect(authority, rule).await.map(Either::Left);
+            return self.inner.tcp.connect(authority, rule).await.map(Either::Left);
         };
         judge_unresolved(authority, rule)?;
         self.reach(proxy).await.map(Either::Right)
     }
 
     async fn reach(&self, proxy: &ForwardProxy) -> Result<ProxyStream, DialError> {
-        let Parts { tcp, trust, .. } = &*self.parts;
+        let DialerInner { tcp, trust, .. } = &*self.inner;
         let dialled = tcp.dial(proxy.authority(), AddressRule::Any).await;
         let stream =
             dialled.map_err(|error| failed(proxy, ProxyFailure::Unreachable(Box::new(error))))?;

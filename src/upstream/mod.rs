@@ -21,27 +21,27 @@
 //! - `body`: bodies that do not wait for ever
 //! - `error`: what can go wrong, and whose fault it is
 
-pub mod body;
+pub(crate) mod body;
 mod breaker;
-pub mod certs;
-pub mod client;
-pub mod connect_to;
-pub mod connector;
-pub mod dial;
-pub mod error;
-pub mod fields;
-pub mod link;
+pub(crate) mod certs;
+pub(crate) mod client;
+pub(crate) mod connect_to;
+pub(crate) mod connector;
+pub(crate) mod dial;
+pub(crate) mod error;
+pub(crate) mod fields;
+pub(crate) mod link;
 mod pinned;
-pub mod proxy;
-pub mod reach;
-pub mod redirect;
-pub mod resolve;
+pub(crate) mod proxy;
+pub(crate) mod reach;
+pub(crate) mod redirect;
+pub(crate) mod resolve;
 mod tls;
-pub mod trust;
-pub mod via;
+pub(crate) mod trust;
+pub(crate) mod via;
 
-pub use breaker::Outage;
-pub use client::{Options, Scheme, Target, Upstream};
-pub use connect_to::ConnectTo;
-pub use error::{DialError, UpstreamError};
-pub use link::{Dialer, Link};
+pub(crate) use breaker::Outage;
+pub(crate) use client::{Options, Scheme, Target, Upstream};
+pub(crate) use connect_to::ConnectTo;
+pub(crate) use error::{DialError, UpstreamError};
+pub(crate) use link::{Dialer, Link};

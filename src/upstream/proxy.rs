@@ -1,6 +1,6 @@
 //! Forward proxies on the way out: which destination is reached through which.
 //!
-//! A proxy's credential is a secret: it is sent to that proxy and shown to nobody.
+//! A proxy's credential is a secret: it is sent to that proxy and never shown.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,15 +16,15 @@ use super::client::Scheme;
 /// Not a proxy's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected http://[user:password@]host[:port] or https://…")]
-pub struct ProxyUrlError;
+pub(crate) struct ProxyUrlError;
 
 /// The value of `Proxy-Authorization` for one proxy.
 #[derive(Clone)]
-pub struct Credential(HeaderValue);
+pub(crate) struct Credential(HeaderValue);
 
 /// A proxy that an operator has named.
 #[derive(Clone)]
-pub struct ForwardProxy {
+pub(crate) struct ForwardProxy {
     scheme: Scheme,
     authority: Authority,
     credential: Option<Credential>,
@@ -32,33 +32,33 @@ pub struct ForwardProxy {
 }
 
 impl ForwardProxy {
-    /// Remembers which key or variable names it, for whoever must act on its refusal.
+    /// Remembers which key or variable names it, for the operator, who must act on its refusal.
     #[must_use]
-    pub fn named_by(self, setting: impl Into<String>) -> Self {
+    pub(crate) fn named_by(self, setting: impl Into<String>) -> Self {
         Self { named_by: setting.into(), ..self }
     }
 
     /// Whether it is spoken to by TLS.
     #[must_use]
-    pub fn scheme(&self) -> Scheme {
+    pub(crate) fn scheme(&self) -> Scheme {
         self.scheme
     }
 
     /// Where it is.
     #[must_use]
-    pub fn authority(&self) -> &Authority {
+    pub(crate) fn authority(&self) -> &Authority {
         &self.authority
     }
 
     /// Its URL, without a credential.
     #[must_use]
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{}://{}", self.scheme.as_str(), self.authority)
     }
 
     /// Which key or variable has named it.
     #[must_use]
-    pub fn setting(&self) -> &str {
+    pub(crate) fn setting(&self) -> &str {
         &self.named_by
     }
 
@@ -115,7 +115,7 @@ fn basic(url: &Url) -> Option<Credential> {
 
 /// What an operator wants of the way to some destinations.
 #[derive(Debug, Clone)]
-pub enum ProxyChoice {
+pub(crate) enum ProxyChoice {
     /// No proxy.
     Direct,
     /// This one.
@@ -125,7 +125,7 @@ pub enum ProxyChoice {
 impl ProxyChoice {
     /// See [`ForwardProxy::named_by`].
     #[must_use]
-    pub fn named_by(self, setting: impl Into<String>) -> Self {
+    pub(crate) fn named_by(self, setting: impl Into<String>) -> Self {
         match self {
             Self::Direct => Self::Direct,
             Self::Through(proxy) => Self::Through(proxy.named_by(setting)),
@@ -152,12 +152,12 @@ impl FromStr for ProxyChoice {
 /// read it: a domain means its subdomains as well, addresses and networks mean destinations that
 /// are given as an address, and `host:port` means that port alone.
 #[derive(Debug, Clone, Default)]
-pub struct NoProxy(Arc<Vec<(Option<u16>, Matcher)>>);
+pub(crate) struct NoProxy(Arc<Vec<(Option<u16>, Matcher)>>);
 
 impl NoProxy {
     /// The list of these entries.
     #[must_use]
-    pub fn new<'a>(entries: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn new<'a>(entries: impl IntoIterator<Item = &'a str>) -> Self {
         let matcher = |entry: &str| {
             let (host, port) = split_port(entry);
             // `*.corp` is `.corp` to Go, and `*` means addresses too; neither to the library.
@@ -194,7 +194,7 @@ fn split_port(entry: &str) -> (&str, Option<u16>) {
 
 /// Every rule on proxies.
 #[derive(Debug, Clone, Default)]
-pub struct Proxies {
+pub(crate) struct Proxies {
     /// Each `[[registry]]` entry, with what it says of a proxy; the first that fits counts, and
     /// nothing else if it says something.
     pub registries: Vec<(HostPattern, Option<ProxyChoice>)>,
@@ -209,7 +209,11 @@ pub struct Proxies {
 impl Proxies {
     /// The proxy on the way to a destination, if any.
     #[must_use]
-    pub fn on_the_way_to(&self, scheme: Scheme, authority: &Authority) -> Option<&ForwardProxy> {
+    pub(crate) fn on_the_way_to(
+        &self,
+        scheme: Scheme,
+        authority: &Authority,
+    ) -> Option<&ForwardProxy> {
         let entry = self.registries.iter().find(|(host, _)| host.matches(authority));
         if let Some((_, Some(choice))) = entry {
             return choice.proxy();
@@ -222,7 +226,7 @@ impl Proxies {
     }
 
     /// Every proxy that is named.
-    pub fn all(&self) -> impl Iterator<Item = &ForwardProxy> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &ForwardProxy> {
         let own = self.registries.iter().filter_map(|(_, choice)| choice.as_ref()?.proxy());
         own.chain(&self.https).chain(&self.http)
     }

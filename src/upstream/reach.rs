@@ -12,7 +12,7 @@ use entrepot_oci::{Authority, HostPattern};
 
 /// What may be dialled for one authority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AddressRule {
+pub(crate) enum AddressRule {
     /// Addresses of the public internet alone.
     Public,
     /// Any address: the operator has named this destination.
@@ -22,14 +22,14 @@ pub enum AddressRule {
 impl AddressRule {
     /// Whether `address` may be dialled.
     #[must_use]
-    pub fn allows(self, address: IpAddr) -> bool {
+    pub(crate) fn allows(self, address: IpAddr) -> bool {
         self == Self::Any || is_public(address)
     }
 }
 
 /// The destinations that an operator has named, and which may therefore be private.
 #[derive(Debug, Clone, Default)]
-pub struct Exemptions {
+pub(crate) struct Exemptions {
     /// Registries named one by one, or by a pattern in a `[[registry]]` entry.
     pub registries: Vec<HostPattern>,
     /// `tunnel = "any"`.
@@ -39,22 +39,22 @@ pub struct Exemptions {
 impl Exemptions {
     /// The rule for a connection to `authority`.
     #[must_use]
-    pub fn rule_for(&self, authority: &Authority) -> AddressRule {
+    pub(crate) fn rule_for(&self, authority: &Authority) -> AddressRule {
         let named = self.registries.iter().any(|pattern| pattern.matches(authority));
         if self.everything || named { AddressRule::Any } else { AddressRule::Public }
     }
 }
 
-/// The sockets on which this process itself listens: nobody is led to them, whatever the operator
-/// has named. Cheap to clone; empty until they are bound.
+/// The sockets on which this process itself listens: no request is led to them, whatever the
+/// operator has named. Cheap to clone; empty until they are bound.
 #[derive(Debug, Clone, Default)]
-pub struct OwnListeners {
+pub(crate) struct OwnListeners {
     bound: Arc<OnceLock<Vec<SocketAddr>>>,
 }
 
 impl OwnListeners {
     /// Says which they are, once.
-    pub fn set(&self, bound: Vec<SocketAddr>) {
+    pub(crate) fn set(&self, bound: Vec<SocketAddr>) {
         // A second time there would be nothing new: sockets are bound at the start alone.
         let _ = self.bound.set(bound);
     }
@@ -62,7 +62,7 @@ impl OwnListeners {
     /// Whether a connection to `address` would end at one of them. Asks the system whether an
     /// address is this machine's where one of them listens on all.
     #[must_use]
-    pub fn contain(&self, address: SocketAddr) -> bool {
+    pub(crate) fn contain(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         let mut same_port =
             self.bound.get().into_iter().flatten().filter(|own| own.port() == address.port());
@@ -83,7 +83,7 @@ fn is_local(ip: IpAddr) -> bool {
 
 /// Whether an address is globally reachable unicast, by IANA's special-purpose registries.
 #[must_use]
-pub fn is_public(address: IpAddr) -> bool {
+pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(ip) => is_public_v4(ip),
         IpAddr::V6(ip) => is_public_v6(ip),

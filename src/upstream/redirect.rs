@@ -8,7 +8,7 @@ use super::client::{Scheme, Target};
 
 /// Redirects followed for one request. Registries need one, some two; curl's and Go's limits are
 /// higher, but a longer chain than this has only ever been a loop.
-pub const MAX_HOPS: usize = 5;
+pub(crate) const MAX_HOPS: usize = 5;
 
 /// The longest `Location` that is followed: signed URLs with a session's token in them have some
 /// 2 KiB.
@@ -16,7 +16,7 @@ const LONGEST_LOCATION: usize = 16 * 1024;
 
 /// A redirect that is not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RedirectError {
+pub(crate) enum RedirectError {
     /// No `Location`, or one that is not a URL, or leads nowhere else.
     #[error("its Location is missing, empty, too long, or not a URL")]
     Location,
@@ -36,7 +36,7 @@ pub enum RedirectError {
 
 /// What kind of place a redirect leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hop {
+pub(crate) enum Hop {
     /// Another path on the same host: credentials stay.
     SameHost(Target),
     /// Storage elsewhere, behind a signed URL: no credential goes there.
@@ -46,7 +46,7 @@ pub enum Hop {
 }
 
 /// Reads a response's redirect; `Ok(None)` where it is none.
-pub fn hop(
+pub(crate) fn hop(
     from: &Target,
     status: StatusCode,
     headers: &HeaderMap,
@@ -80,7 +80,7 @@ fn is_registry_path(path: &str) -> bool {
 }
 
 /// A URL that `from` names, as something to ask; TLS is not given up on the way.
-pub fn target(from: &Target, url: &Url) -> Result<Target, RedirectError> {
+pub(crate) fn target(from: &Target, url: &Url) -> Result<Target, RedirectError> {
     let scheme = match (from.scheme, url.scheme()) {
         (_, "https") => Scheme::Https,
         (Scheme::Http, "http") => Scheme::Http,

@@ -1,7 +1,7 @@
 //! Names to addresses.
 //!
-//! Nothing is kept: the system's resolver has its own memory, and a failure that is remembered
-//! here would outlive its cause. What runs is shared: getaddrinfo(3) can't be called off, and a name
+//! Nothing is kept: the system's resolver has its own memory, and a failure that is remembered here
+//! would outlive its cause. What runs is shared: getaddrinfo(3) can't be called off, and a name
 //! whose servers are silent would else take a thread for each request that gave up on it.
 
 use std::fmt;
@@ -17,17 +17,19 @@ use crate::collapse::{Collapse, Permit, Turn};
 
 /// Lookups at once: each takes a thread of the blocking pool, which the store's reads need too.
 const MAX_LOOKUPS: usize = 64;
-/// How long at a time another's lookup is waited for; whoever waits has a timeout of its own.
+/// How long at a time another's lookup is waited for; each caller has a timeout of its own.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Who turns names into addresses.
 #[derive(Debug, Clone)]
-pub enum Resolver {
+pub(crate) enum Resolver {
     /// The system's: `/etc/hosts`, every name server, search lists.
     System(Lookups),
-    /// A table, for tests.
+    /// A table.
+    #[cfg(test)]
     Table(Vec<(String, Vec<IpAddr>)>),
-    /// One that never answers, for tests.
+    /// One that never answers.
+    #[cfg(test)]
     Silent,
 }
 
@@ -44,7 +46,7 @@ impl Resolver {
     /// The addresses of `host`, each with this port, in the resolver's order. Takes as long as the
     /// resolver does.
     ///
-    /// Cancel safe: the lookup goes on, for whoever asks next.
+    /// Cancel safe: the lookup goes on, for the next caller.
     pub(super) async fn addresses(&self, host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
         let name = match host {
             Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, port)]),
@@ -52,7 +54,9 @@ impl Resolver {
         };
         let found = match self {
             Self::System(lookups) => lookups.look_up(name).await?,
+            #[cfg(test)]
             Self::Silent => std::future::pending().await,
+            #[cfg(test)]
             Self::Table(table) => table
                 .iter()
                 .find(|(known, _)| *known == **name)
@@ -69,7 +73,7 @@ type Found = Result<Vec<IpAddr>, (io::ErrorKind, String)>;
 
 /// The lookups that run, one a name; cheap to clone.
 #[derive(Clone)]
-pub struct Lookups {
+pub(crate) struct Lookups {
     look_up: Arc<LookUp>,
     running: Collapse<String, Found>,
     places: Arc<Semaphore>,
@@ -87,7 +91,7 @@ impl Lookups {
         Self { look_up, running: Collapse::default(), places }
     }
 
-    /// Cancel safe: the lookup goes on, for whoever asks next.
+    /// Cancel safe: the lookup goes on, for the next caller.
     async fn look_up(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         loop {
             let found = match self.running.turn(name.to_owned(), PATIENCE).await {
@@ -99,7 +103,7 @@ impl Lookups {
         }
     }
 
-    /// Looks `name` up. The answer is told by the thread that does it, whoever waits for it then.
+    /// Looks `name` up. The answer is told by the thread that does it, to all who wait then.
     async fn run(&self, name: &str, permit: Permit<String, Found>) -> io::Result<Found> {
         let place = self.places.clone().acquire_owned().await.map_err(io::Error::other)?;
         let (look_up, name) = (self.look_up.clone(), name.to_owned());

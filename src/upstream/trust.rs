@@ -15,17 +15,17 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::certs::{Certificates, Identity};
+use super::certs::{Certificates, ClientCertificate};
 use super::pinned::Pinned;
 
 /// No TLS settings could be made of these certificates.
 #[derive(Debug, thiserror::Error)]
 #[error("no usable trust store: {0}")]
-pub struct TrustError(String);
+pub(crate) struct TrustError(String);
 
 /// A certificate that was refused: which one, and why, for the person who must act.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedCertificate {
+pub(crate) struct RefusedCertificate {
     /// Whom it was issued to.
     pub subject: String,
     /// Who issued it.
@@ -48,17 +48,17 @@ impl std::error::Error for RefusedCertificate {}
 /// The crypto provider of every TLS connection, passed on explicitly: a process-wide default
 /// would depend on which features other crates switch on.
 #[must_use]
-pub fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// TLS settings for every authority, made once. Verification can't be switched off.
 #[derive(Clone)]
-pub struct Trust {
-    parts: Arc<Parts>,
+pub(crate) struct Trust {
+    inner: Arc<TrustInner>,
 }
 
-struct Parts {
+struct TrustInner {
     certificates: Certificates,
     usual: Arc<ClientConfig>,
     /// By the name of their directory. Each has sessions of its own, so that none is resumed under
@@ -69,7 +69,7 @@ struct Parts {
 impl Trust {
     /// Believes the system's roots (the bundled ones where there are none) and these certificates.
     /// Reads files: blocking.
-    pub fn new(certificates: Certificates) -> Result<Self, TrustError> {
+    pub(crate) fn new(certificates: Certificates) -> Result<Self, TrustError> {
         for warning in certificates.warnings() {
             tracing::warn!("{warning}");
         }
@@ -83,13 +83,13 @@ impl Trust {
             hosts.insert(name.clone(), client_config(roots, pinned, host.identities.clone())?);
         }
         let usual = client_config(roots, Pinned(certificates.roots.clone()), Vec::new())?;
-        Ok(Self { parts: Arc::new(Parts { certificates, usual, hosts }) })
+        Ok(Self { inner: Arc::new(TrustInner { certificates, usual, hosts }) })
     }
 
     /// The settings for connections to `authority`.
     #[must_use]
-    pub fn config_for(&self, authority: &Authority) -> Arc<ClientConfig> {
-        let Parts { certificates, usual, hosts } = &*self.parts;
+    pub(crate) fn config_for(&self, authority: &Authority) -> Arc<ClientConfig> {
+        let TrustInner { certificates, usual, hosts } = &*self.inner;
         let own = certificates.directory_for(authority).and_then(|name| hosts.get(name));
         own.unwrap_or(usual).clone()
     }
@@ -98,7 +98,7 @@ impl Trust {
 fn client_config(
     roots: RootCertStore,
     pinned: Pinned,
-    identities: Vec<Identity>,
+    identities: Vec<ClientCertificate>,
 ) -> Result<Arc<ClientConfig>, TrustError> {
     let provider = provider();
     let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
@@ -132,7 +132,7 @@ fn system_roots() -> RootCertStore {
 
 /// Client certificates, of which the first is shown that the server can accept: one of an issuer
 /// that it names (or names none), with a key of a kind that it knows. Engines choose likewise.
-struct Identities(Vec<Identity>);
+struct Identities(Vec<ClientCertificate>);
 
 impl fmt::Debug for Identities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,7 +142,7 @@ impl fmt::Debug for Identities {
 
 impl ResolvesClientCert for Identities {
     fn resolve(&self, issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let fits = |identity: &&Identity| {
+        let fits = |identity: &&ClientCertificate| {
             let is_known = |issuer: &Vec<u8>| issuers.contains(&issuer.as_slice());
             (issuers.is_empty() || identity.issuers.iter().any(is_known))
                 && identity.key.key.choose_scheme(schemes).is_some()
@@ -301,7 +301,7 @@ fn bare(presented: &str) -> &str {
 
 /// The refusal in a failed handshake's error, if it was about the certificate.
 #[must_use]
-pub fn refused_certificate(error: &rustls::Error) -> Option<RefusedCertificate> {
+pub(crate) fn refused_certificate(error: &rustls::Error) -> Option<RefusedCertificate> {
     let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) = error
     else {
         return None;

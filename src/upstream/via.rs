@@ -12,7 +12,7 @@ static PSEUDONYM: LazyLock<String> =
 
 /// Signs a message that goes on. Every request that leaves is signed, and what a client's request
 /// has been through goes along with whatever is asked on its behalf.
-pub fn sign(fields: &mut HeaderMap) {
+pub(crate) fn sign(fields: &mut HeaderMap) {
     if let Ok(value) = HeaderValue::try_from(format!("1.1 {}", *PSEUDONYM)) {
         fields.append(header::VIA, value);
     }
@@ -20,7 +20,7 @@ pub fn sign(fields: &mut HeaderMap) {
 
 /// Whether a request has been through this process before: a loop.
 #[must_use]
-pub fn is_own(fields: &HeaderMap) -> bool {
+pub(crate) fn is_own(fields: &HeaderMap) -> bool {
     let is_own = |part: &[u8]| part == PSEUDONYM.as_bytes();
     let separates = |byte: &u8| matches!(byte, b' ' | b'\t' | b',');
     fields.get_all(header::VIA).iter().any(|via| via.as_bytes().split(separates).any(is_own))
@@ -28,7 +28,7 @@ pub fn is_own(fields: &HeaderMap) -> bool {
 
 /// What a request has been through, and nothing else of it.
 #[must_use]
-pub fn of(fields: &HeaderMap) -> HeaderMap {
+pub(crate) fn of(fields: &HeaderMap) -> HeaderMap {
     fields.get_all(header::VIA).iter().map(|via| (header::VIA, via.clone())).collect()
 }
 

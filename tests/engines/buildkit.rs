@@ -12,7 +12,8 @@ use crate::images::{self, Image, Variant};
 use crate::process::run;
 use crate::site::Site;
 
-/// Docker's newer command line has it in a plugin that need not be installed; Debian's has it itself.
+/// Docker's newer command line has it in a plugin that need not be installed; Debian's has it
+/// itself.
 const DOCKER: &str = "/usr/bin/docker";
 
 #[test]

@@ -52,8 +52,8 @@ impl Machine {
         ))
     }
 
-    /// Every file of what can be set up, with mode, owner and content; but not the content of Java's
-    /// store of certificates, which its own hook writes anew each time others change.
+    /// Every file of what can be set up, with mode, owner and content; but not the content of
+    /// Java's store of certificates, which its own hook writes anew each time others change.
     pub(crate) fn files(&self) -> Result<BTreeSet<String>> {
         let told = self.shell(
             "find /etc /usr/local/share -printf '%p %y %m %u %l\\n'

@@ -36,8 +36,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A Hub with an image that everybody may pull and one that Alice alone may; she has pushed both
-    /// through the proxy.
+    /// A Hub with an image that everybody may pull and one that Alice alone may; she has pushed
+    /// both through the proxy.
     pub(crate) fn start() -> Result<Self> {
         let home = tempfile::tempdir()?;
         let alice = User::new("alice").pushes(PRIVATE).pushes(PUBLIC);
@@ -65,8 +65,8 @@ impl World {
     }
 }
 
-/// Nobody gets the private image, before and after Alice has; everybody gets the public one, without
-/// a token request of their own.
+/// Nobody gets the private image, before and after Alice has; everybody gets the public one,
+/// without a token request of their own.
 fn private_images_are_their_owners<E: Engine>(
     start: impl Fn(PathBuf, Access) -> Result<E>,
 ) -> Result<()> {

@@ -68,8 +68,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Ends it, after which its log is complete: the digest of every blob that was fetched, as often
-    /// as it was.
+    /// Ends it, after which its log is complete: the digest of every blob that was fetched, as
+    /// often as it was.
     pub(crate) fn stop(self) -> Result<Vec<String>> {
         Ok(self.daemon.stop()?.iter().filter_map(|line| fetched_blob(line)).collect())
     }

@@ -1,5 +1,5 @@
-//! The whole way of a person with each engine, by proxy and by mirror: set up by the script that the
-//! proxy hands out, pull, pull again without the registry's blobs, undo.
+//! The whole way of a person with each engine, by proxy and by mirror: set up by the script that
+//! the proxy hands out, pull, pull again without the registry's blobs, undo.
 
 use std::rc::Rc;
 

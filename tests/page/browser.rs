@@ -1,7 +1,7 @@
 //! Chromium without a window, driven over its `DevTools` protocol.
 //!
-//! The protocol goes through a pair of pipes (`--remote-debugging-pipe`): JSON messages that end with
-//! a zero byte. So there is no port to find and nobody else who could connect.
+//! The protocol goes through a pair of pipes (`--remote-debugging-pipe`): JSON messages that end
+//! with a zero byte. So there is no port to find and nobody else who could connect.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};

@@ -24,8 +24,8 @@ impl fmt::Debug for Cost {
     }
 }
 
-/// What an image of two platforms costs, of three layers each: pings, token requests, HEADs, GETs of
-/// manifests, GETs of blobs.
+/// What an image of two platforms costs, of three layers each: pings, token requests, HEADs, GETs
+/// of manifests, GETs of blobs.
 fn cost(registry: &Registry) -> Cost {
     let requests = registry.requests();
     let to_registry = requests.to(Role::Registry);

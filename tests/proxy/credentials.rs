@@ -1,4 +1,5 @@
-//! Credentials that an operator gives a registry serve clients that bring none, and go nowhere else.
+//! Credentials that an operator gives a registry serve clients that bring none, and go nowhere
+//! else.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -403,7 +403,8 @@ fn fields_for_this_hop_stay_on_this_hop() {
     assert!(seen.get("via").is_some_and(|via| via.contains("entrepot")));
 }
 
-/// What is no registry's resource by the letter reaches the registry by the letter, and is not kept.
+/// What is no registry's resource by the letter reaches the registry by the letter, and is not
+/// kept.
 #[test]
 fn odd_targets_are_passed_on_untouched_or_refused() {
     let (registry, proxy) = world();

@@ -1,5 +1,5 @@
-//! What is kept, as people see it: listed, removed, pinned, of a proxy that runs and of one that does
-//! not.
+//! What is kept, as people see it: listed, removed, pinned, of a proxy that runs and of one that
+//! does not.
 
 use entrepot_testkit::image::INDEX;
 use entrepot_testkit::proxy::{Finished, Signal};

@@ -10,7 +10,6 @@
     reason = "the steps of a test are no product code: one that can't go on has failed"
 )]
 
-mod access;
 mod admin_api;
 mod archives;
 mod authorisation_matrix;
@@ -54,6 +53,7 @@ mod upstream_framing;
 mod upstream_proxy;
 mod upstream_trouble;
 mod upstream_trust;
+mod users;
 mod watching;
 
 use entrepot_testkit::{Blob, Image, Proxy, Registry};

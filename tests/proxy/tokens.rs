@@ -1,4 +1,5 @@
-//! Clients without a name cost the token server next to nothing; those with one get its own answers.
+//! Clients without a name cost the token server next to nothing; those with one get its own
+//! answers.
 
 use entrepot_testkit::proxy::Signal;
 use entrepot_testkit::pull::challenge_parameter;

@@ -118,7 +118,8 @@ fn a_body_without_a_certain_end_never_ends_well() {
 }
 
 /// "If a message is received with both a Transfer-Encoding and a Content-Length header field, the
-/// Transfer-Encoding overrides the Content-Length" (RFC 9112 §6.3), and the client sees one of them.
+/// Transfer-Encoding overrides the Content-Length" (RFC 9112 §6.3), and the client sees one of
+/// them.
 #[test]
 fn a_length_beside_a_coding_does_not_reach_the_client() {
     let orders = [

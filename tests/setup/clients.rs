@@ -1,7 +1,7 @@
 //! The scripts of every client: set up once, changed by nothing the second time, undone without a
 //! trace, and refused where something of somebody else's is in the way.
 
-use entrepot::admin::setup::Client;
+use entrepot::setup::Client;
 
 use crate::machine::{Family, Outcome, Step, assert_same_tree, rendered, run};
 use crate::proxy::{Proxy, Registry};

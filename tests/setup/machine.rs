@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use entrepot::admin::setup::{Client, ProxyAddress, Script, script};
+use entrepot::setup::{Client, ProxyAddress, Script, script};
 
 use crate::proxy::{Proxy, certificate_authority};
 

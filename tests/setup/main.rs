@@ -14,7 +14,7 @@ mod proxy;
 use std::fs;
 use std::process::Command;
 
-use entrepot::admin::setup::Client;
+use entrepot::setup::Client;
 use machine::{Family, Outcome, Step, assert_same_tree, rendered, run};
 use proxy::{Proxy, Registry};
 

@@ -66,8 +66,8 @@ impl Fixture {
         Authority::open(self.dir(), &self.options)
     }
 
-    /// Runs openssl in the CA's directory and sets the clock to now; `ca.key` is then the owner's only, as openssl leaves it
-    /// to the umask.
+    /// Runs openssl in the CA's directory and sets the clock to now; `ca.key` is then the owner's
+    /// only, as openssl leaves it to the umask.
     pub(crate) fn openssl(&self, arguments: &str) -> String {
         let output = openssl(self.dir(), arguments);
         if self.path("ca.key").exists() {

@@ -18,12 +18,12 @@ const MOST_HANGING: usize = 8;
 struct Removal {
     stock: Arc<Stock>,
     work: Work,
-    answer: Sender<Outcome>,
+    answer: Sender<RemovalResult>,
 }
 
-type Work = Box<dyn FnOnce(&Stock) -> Outcome + Send>;
+type Work = Box<dyn FnOnce(&Stock) -> RemovalResult + Send>;
 
-type Outcome = Result<bool, DiskError>;
+type RemovalResult = Result<bool, DiskError>;
 
 /// The thread that removes, and those that hang.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ impl Remover {
         &mut self,
         stock: &Arc<Stock>,
         candidate: Candidate,
-    ) -> Result<Outcome, TooManyHang> {
+    ) -> Result<RemovalResult, TooManyHang> {
         let path = stock.kept.tree.blob(&candidate.digest);
         self.run(stock, &path, move |stock| stock.take_out(&candidate, TakenOut::Evicted))
     }
@@ -53,8 +53,8 @@ impl Remover {
         &mut self,
         stock: &Arc<Stock>,
         path: &Path,
-        work: impl FnOnce(&Stock) -> Outcome + Send + 'static,
-    ) -> Result<Outcome, TooManyHang> {
+        work: impl FnOnce(&Stock) -> RemovalResult + Send + 'static,
+    ) -> Result<RemovalResult, TooManyHang> {
         let (answer, answered) = channel();
         self.hand(Removal { stock: Arc::clone(stock), work: Box::new(work), answer })?;
         match answered.recv_timeout(PATIENCE) {

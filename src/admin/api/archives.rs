@@ -20,7 +20,7 @@ use super::images::{bad, full_name, refusal};
 use super::lines::{self, Lines};
 use super::verify::TICK;
 use crate::images::export::{self, ExportError};
-use crate::images::import::{Adoption, Contents, ImportError, ImportLine, Records};
+use crate::images::import::{Adoption, ArchiveContents, ImportError, ImportLine, Records};
 use crate::log::chain;
 
 /// What an archive is sent as.
@@ -123,7 +123,7 @@ async fn read(
     services: &AdminServices,
     body: &mut Incoming,
     lines: &Lines,
-) -> Result<Contents, ImportError> {
+) -> Result<ArchiveContents, ImportError> {
     let (pieces, coming) = mpsc::channel(PIECES);
     let (images, runtime, lines) = (services.images.clone(), Handle::current(), lines.clone());
     let mut last_told = Instant::now();

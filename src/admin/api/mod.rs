@@ -24,8 +24,8 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::Value;
 
-pub use pull::Room;
-pub use verify::OneAtATime;
+pub(crate) use pull::Room;
+pub(crate) use verify::OneAtATime;
 
 use super::AdminServices;
 use super::body::AdminBody;

@@ -20,7 +20,7 @@ const MOST: usize = 32;
 
 /// The room for pulls; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Room(Arc<Semaphore>);
+pub(crate) struct Room(Arc<Semaphore>);
 
 impl Default for Room {
     fn default() -> Self {

@@ -18,7 +18,7 @@ pub(super) const TICK: Duration = Duration::from_millis(200);
 
 /// Who verifies, or imports: one at a time, since the disk is the clients'.
 #[derive(Debug, Clone)]
-pub struct OneAtATime(Arc<Semaphore>);
+pub(crate) struct OneAtATime(Arc<Semaphore>);
 
 impl Default for OneAtATime {
     fn default() -> Self {

@@ -12,7 +12,7 @@ use crate::gateway::ResponseError;
 
 /// A pull that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// What is wrong.
     pub kind: FailureKind,
     /// The same, with the image's name and what can be done.
@@ -22,7 +22,7 @@ pub struct Failure {
 /// What is wrong with a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum FailureKind {
+pub(crate) enum FailureKind {
     /// The registry has no such image.
     NotFound,
     /// The image is not there for the platform.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use entrepot_oci::{Algorithm, Digest, Part, Reference};
+use entrepot_oci::{Algorithm, Digest, ImageBlob, Reference, Route};
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 
@@ -29,7 +29,8 @@ impl Pull<'_> {
     /// A manifest, and the digest of its bytes.
     pub(super) async fn manifest(&self, reference: &Reference) -> Result<(Digest, Bytes), Failure> {
         let image = &self.wanted.image;
-        let served = self.ask(&format!("manifests/{reference}")).await?;
+        let repository = image.repository.clone();
+        let served = self.ask(Route::Manifest { repository, reference: reference.clone() }).await?;
         let body = Limited::new(served.response.into_body(), LARGEST_MANIFEST).collect().await;
         let bytes = body.map_err(|error| Failure::unusable(image, &error))?.to_bytes();
         let algorithm = match reference {
@@ -42,14 +43,15 @@ impl Pull<'_> {
     }
 
     /// A blob, into the store.
-    pub(super) async fn blob(&self, part: &Part) -> Result<Done, Failure> {
-        let served = self.ask(&format!("blobs/{}", part.digest)).await?;
-        let digest = part.digest.to_string();
+    pub(super) async fn blob(&self, blob: &ImageBlob) -> Result<Done, Failure> {
+        let repository = self.wanted.image.repository.clone();
+        let served = self.ask(Route::Blob { repository, digest: blob.digest }).await?;
+        let digest = blob.digest.to_string();
         let done = if served.outcome() == Outcome::Hit {
-            Done { digest, bytes: part.size, from: BlobOrigin::Store }
+            Done { digest, bytes: blob.size, from: BlobOrigin::Store }
         } else {
             let bytes = self.read(&digest, served.response.into_body()).await?;
-            self.settled(&part.digest).await?;
+            self.settled(&blob.digest).await?;
             Done { digest, bytes, from: BlobOrigin::Registry }
         };
         self.lines.say(&PullLine::Done(done.clone())).await;
@@ -80,13 +82,13 @@ impl Pull<'_> {
     }
 
     /// The gateway's answer, if it is what was asked for.
-    async fn ask(&self, what: &str) -> Result<Served, Failure> {
+    async fn ask(&self, route: Route) -> Result<Served, Failure> {
         let image = &self.wanted.image;
-        let request = Request::get(format!("/v2/{}/{what}", image.repository))
+        let request = Request::get(route.content_path().unwrap_or_default())
             .header(header::ACCEPT, ACCEPT)
             .body(RequestBody::Empty)
             .map_err(|error| Failure::unusable(image, &error))?;
-        let (served, _) = self.gateway.respond(&image.authority, request).await;
+        let (served, _) = self.gateway.respond(&image.authority, route, request).await;
         let status = served.response.status();
         if status == StatusCode::OK {
             return Ok(served);

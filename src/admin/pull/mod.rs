@@ -14,11 +14,11 @@ mod told;
 
 use std::collections::HashSet;
 
-use entrepot_oci::{Contents, Digest, ImageName, Listed, Part, Platform, Reference};
+use entrepot_oci::{Contents, Digest, ImageBlob, ImageName, Listed, Platform, Reference};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-pub use failure::{Failure, FailureKind};
-pub use told::{Beginning, BlobOrigin, BlobProgress, Done, Object, PullLine, PullSummary};
+pub(crate) use failure::{Failure, FailureKind};
+pub(crate) use told::{Beginning, BlobOrigin, Done, PullLine, PullSummary, PulledBlob};
 
 use entrepot_cache::{Presence, Store};
 
@@ -35,7 +35,7 @@ const MOST_BLOBS: usize = 20_000;
 
 /// What is brought in.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// Which image.
     pub image: ImageName,
     /// For which machines.
@@ -44,7 +44,7 @@ pub struct Wanted {
 
 /// Which images of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Platforms {
+pub(crate) enum Platforms {
     /// All that there are, with what is attached to them.
     All,
     /// The best for each of these.
@@ -67,7 +67,7 @@ struct WantedObjects {
     platforms: Vec<String>,
     manifests: Vec<Digest>,
     manifest_bytes: u64,
-    blobs: Vec<Part>,
+    blobs: Vec<ImageBlob>,
 }
 
 impl Pull<'_> {
@@ -79,7 +79,7 @@ impl Pull<'_> {
             return Err(Failure::not_intercepted(image));
         }
         let found = self.manifests().await?;
-        let objects = found.blobs.iter().map(Object::of).collect();
+        let objects = found.blobs.iter().map(PulledBlob::of).collect();
         let digest = found.digest.map(|digest| digest.to_string()).unwrap_or_default();
         let beginning = Beginning {
             image: image.to_string(),

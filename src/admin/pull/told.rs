@@ -1,6 +1,6 @@
 //! What is told of a pull while it goes on, one JSON object a line.
 
-use entrepot_oci::Part;
+use entrepot_oci::ImageBlob;
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
@@ -8,7 +8,7 @@ use super::Failure;
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum PullLine {
+pub(crate) enum PullLine {
     /// The manifests are here: what belongs to the image is known.
     Image(Beginning),
     /// A blob is coming.
@@ -23,7 +23,7 @@ pub enum PullLine {
 
 /// What belongs to an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Beginning {
+pub(crate) struct Beginning {
     /// Its full name.
     pub image: String,
     /// What its name stands for.
@@ -31,12 +31,12 @@ pub struct Beginning {
     /// For which machines; none where there is no index that says so.
     pub platforms: Vec<String>,
     /// Its blobs.
-    pub objects: Vec<Object>,
+    pub objects: Vec<PulledBlob>,
 }
 
 /// A blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Object {
+pub(crate) struct PulledBlob {
     /// Its name.
     pub digest: String,
     /// Its size, as the manifest has it.
@@ -45,16 +45,16 @@ pub struct Object {
     pub is_config: bool,
 }
 
-impl Object {
-    pub(super) fn of(part: &Part) -> Self {
-        let Part { digest, size, is_config } = part;
+impl PulledBlob {
+    pub(super) fn of(part: &ImageBlob) -> Self {
+        let ImageBlob { digest, size, is_config } = part;
         Self { digest: digest.to_string(), total_bytes: *size, is_config: *is_config }
     }
 }
 
 /// How much of a blob has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlobProgress {
+pub(crate) struct BlobProgress {
     /// Which.
     pub digest: String,
     /// So much.
@@ -63,7 +63,7 @@ pub struct BlobProgress {
 
 /// A blob that is here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {
+pub(crate) struct Done {
     /// Which.
     pub digest: String,
     /// All of it.
@@ -75,7 +75,7 @@ pub struct Done {
 /// Where a blob came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum BlobOrigin {
+pub(crate) enum BlobOrigin {
     /// It was kept already.
     Store,
     /// From the registry, just now.
@@ -84,7 +84,7 @@ pub enum BlobOrigin {
 
 /// What was brought in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PullSummary {
+pub(crate) struct PullSummary {
     /// The image's full name.
     pub image: String,
     /// What its name stands for.

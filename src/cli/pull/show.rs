@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use super::super::output::{Report, is_closed_output, short};
 use super::super::progress::Bars;
-use crate::admin::pull::{Beginning, BlobOrigin, Done, Object, PullLine, PullSummary};
+use crate::admin::pull::{Beginning, BlobOrigin, Done, PullLine, PullSummary, PulledBlob};
 use crate::log::bytes;
 
 /// Who tells it.
@@ -13,7 +13,7 @@ pub(super) enum Show {
     /// Bars on standard error.
     Bars(Bars),
     /// Lines on standard output.
-    Lines(HashMap<String, Object>),
+    Lines(HashMap<String, PulledBlob>),
     /// Each line of the API, as it is.
     Json,
     /// Nothing more: nobody reads it, and the images are wanted all the same.
@@ -89,7 +89,7 @@ impl Show {
     }
 }
 
-fn prefix(object: &Object) -> String {
+fn prefix(object: &PulledBlob) -> String {
     format!("{} {}", short(&object.digest), kind(object.is_config))
 }
 
@@ -115,7 +115,7 @@ fn headline(beginning: &Beginning) -> String {
     format!("{image} is {digest}{platforms}: {} blobs, {}", objects.len(), bytes(all))
 }
 
-fn line(done: &Done, object: Option<&Object>) -> String {
+fn line(done: &Done, object: Option<&PulledBlob>) -> String {
     let kind = kind(object.is_some_and(|object| object.is_config));
     let (digest, size, from) = (short(&done.digest), bytes(done.bytes), origin(done.from));
     format!("{digest} {kind} {size:>9} {from}")
@@ -134,8 +134,11 @@ mod tests {
     #[test]
     fn lines_read_well() {
         let digest = |n: &str| format!("sha256:{}", n.repeat(32));
-        let object =
-            |n: &str, total_bytes, is_config| Object { digest: digest(n), total_bytes, is_config };
+        let object = |n: &str, total_bytes, is_config| PulledBlob {
+            digest: digest(n),
+            total_bytes,
+            is_config,
+        };
         let beginning = Beginning {
             image: "docker.io/library/alpine:latest".to_owned(),
             digest: digest("ab"),

@@ -19,11 +19,11 @@ mod units;
 use std::path::Path;
 use std::time::Duration;
 
-use super::error::{Place, Problem};
+use super::error::{Position, Problem};
 use super::source::{ConfigEntry, RegistryEntries, Sources, Value};
 
 /// Where that tool kept its cache.
-pub const CACHE_VOLUME: &str = "/docker_mirror_cache";
+pub(crate) const CACHE_VOLUME: &str = "/docker_mirror_cache";
 /// Where it kept its CA.
 const CA_VOLUME: &str = "/ca";
 /// Its cache volume holds nginx's files, which are none of ours.
@@ -136,7 +136,7 @@ impl Reading<'_> {
     }
 
     fn problem(&mut self, variable: &str, text: impl Into<String>) {
-        let place = Some(Place::Environment(variable.to_owned()));
+        let place = Some(Position::Environment(variable.to_owned()));
         self.layer.problems.push(Problem { place, text: text.into() });
     }
 
@@ -288,7 +288,7 @@ fn entry(key: &str, value: impl Into<String>, variable: &str) -> ConfigEntry {
     ConfigEntry {
         key: key.to_owned(),
         value: Value::Text(value.into()),
-        place: Place::Environment(variable.to_owned()),
+        place: Position::Environment(variable.to_owned()),
     }
 }
 

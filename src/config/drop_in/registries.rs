@@ -9,7 +9,7 @@ use std::str::FromStr as _;
 use entrepot_oci::{Host, HostPattern};
 
 use super::Reading;
-use crate::config::error::Place;
+use crate::config::error::Position;
 use crate::config::source::{ConfigEntry, RegistryEntries, Value};
 use crate::registry::token_server::is_same_site;
 
@@ -27,7 +27,7 @@ const PLACEHOLDERS: [&str; 2] = ["some.authenticated.registry", "another.registr
 const ALWAYS: [&str; 4] =
     ["docker.io", "registry-1.docker.io", "auth.docker.io", "index.docker.io"];
 
-struct Login<'a> {
+struct RegistryLogin<'a> {
     host: &'a str,
     username: &'a str,
     password: &'a str,
@@ -66,7 +66,7 @@ fn may_lead_to(registry: &str, token_server: &str) -> bool {
     }
 }
 
-fn logins<'a>(reading: &mut Reading<'a>) -> Vec<Login<'a>> {
+fn logins<'a>(reading: &mut Reading<'a>) -> Vec<RegistryLogin<'a>> {
     let sources = reading.sources;
     let all = unquoted(sources.variable(AUTH_REGISTRIES).unwrap_or_default());
     let between = sources.variable("AUTH_REGISTRIES_DELIMITER").unwrap_or(" ");
@@ -94,22 +94,22 @@ fn logins<'a>(reading: &mut Reading<'a>) -> Vec<Login<'a>> {
     logins
 }
 
-fn login<'a>(entry: &'a str, within: &str) -> Option<Login<'a>> {
+fn login<'a>(entry: &'a str, within: &str) -> Option<RegistryLogin<'a>> {
     let (host, rest) = entry.split_once(within)?;
     let (username, password) = rest.split_once(within)?;
     let is_host = HostPattern::from_str(host).is_ok();
     let is_whole =
         is_host && !username.is_empty() && !username.contains(':') && !password.is_empty();
-    is_whole.then_some(Login { host, username, password })
+    is_whole.then_some(RegistryLogin { host, username, password })
 }
 
-fn with(login: &Login<'_>, host: &str) -> RegistryEntries {
+fn with(login: &RegistryLogin<'_>, host: &str) -> RegistryEntries {
     let entries = [("host", host), ("username", login.username), ("password", login.password)];
     entries.into_iter().map(|(key, value)| text(key, value, AUTH_REGISTRIES)).collect()
 }
 
 fn text(key: &str, value: &str, variable: &str) -> ConfigEntry {
-    let place = Place::Environment(variable.to_owned());
+    let place = Position::Environment(variable.to_owned());
     ConfigEntry { key: key.to_owned(), value: Value::Text(value.to_owned()), place }
 }
 

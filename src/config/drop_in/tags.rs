@@ -3,7 +3,7 @@
 use entrepot_oci::TagPattern;
 
 use super::{Reading, in_milliseconds};
-use crate::config::error::Place;
+use crate::config::error::Position;
 use crate::config::source::{ConfigEntry, Value};
 
 const SWITCH: &str = "ENABLE_MANIFEST_CACHE";
@@ -56,13 +56,13 @@ pub(super) fn read(reading: &mut Reading<'_>) {
     if reading.layer.problems.iter().any(|problem| is_of_a_tier(problem.place.as_ref())) {
         return;
     }
-    let place = Place::Environment(SWITCH.to_owned());
+    let place = Position::Environment(SWITCH.to_owned());
     let entry = ConfigEntry { key: "tag-ttl".to_owned(), value: Value::List(rules), place };
     reading.layer.entries.push(entry);
 }
 
-fn is_of_a_tier(place: Option<&Place>) -> bool {
-    matches!(place, Some(Place::Environment(name)) if name.starts_with("MANIFEST_CACHE_"))
+fn is_of_a_tier(place: Option<&Position>) -> bool {
+    matches!(place, Some(Position::Environment(name)) if name.starts_with("MANIFEST_CACHE_"))
 }
 
 fn time(reading: &mut Reading<'_>, variable: &str, usual: &str) -> String {

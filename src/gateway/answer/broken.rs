@@ -38,7 +38,7 @@ pub enum RescueError {
     /// The registry sends something else now.
     #[error("the store failed, and the registry sends other bytes than before")]
     Changed,
-    /// The disk hangs, and there is nobody to ask.
+    /// The disk hangs, and no registry can be asked.
     #[error("the disk did not deliver within {} s", STALL.as_secs())]
     Stalled,
 }

@@ -15,7 +15,7 @@ use crate::upstream::UpstreamError;
 /// An error document as a response. Its message also stands in the status line, since that is what
 /// engines print of a failed CONNECT and of a 5xx.
 #[must_use]
-pub fn error_response(document: &ErrorDocument) -> Response<ResponseBody> {
+pub(crate) fn error_response(document: &ErrorDocument) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::full(document.to_json()));
     *response.status_mut() = document.status;
     if let Ok(phrase) = ReasonPhrase::try_from(phrase(&document.message)) {

@@ -47,7 +47,7 @@ pub(in crate::gateway) fn respond(reader: Reader, shown: Presentation) -> Served
         let part = part(method, request, tag, length);
         fill(&mut response, part, reader, length, media_type, &source);
     } else {
-        // Nobody knows yet where it ends: any range is ignored, as RFC 9110 §14.2 allows.
+        // Its length is not known yet: any range is ignored, as RFC 9110 §14.2 allows.
         *response.body_mut() = ResponseBody::stored(StoredBody::whole(reader, source.clone()));
     }
     if method != Method::GET {
@@ -101,7 +101,7 @@ fn describe(
 ) {
     fields.reserve(FIELDS);
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    // The same bytes twice: without its quotes the tag is the digest.
+    // The entity tag without its quotes is the digest.
     let digest = tag.slice(1..tag.len().saturating_sub(1).max(1));
     let named = [(header::ETAG, tag), (HeaderName::from_static("docker-content-digest"), digest)];
     for (name, value) in named {

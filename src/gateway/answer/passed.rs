@@ -17,7 +17,7 @@ pub(in crate::gateway) fn passed_on(response: Response<IdleBody>, why: Forward) 
     let mut passed = Response::new(ResponseBody::upstream(body));
     *passed.headers_mut() = returned_with(&head.headers, passed.body());
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        // Nobody asked for another protocol: `Upgrade` is not passed on.
+        // No request asks for another protocol: `Upgrade` is not passed on.
         *passed.status_mut() = StatusCode::BAD_GATEWAY;
         *passed.body_mut() = ResponseBody::Empty;
     } else {

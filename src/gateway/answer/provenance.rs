@@ -8,14 +8,14 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use crate::log::Outcome;
 
 /// The name under which this proxy signs `Cache-Status`.
-pub const PRODUCT: &str = "entrepot";
+pub(crate) const PRODUCT: &str = "entrepot";
 
 /// Where an answer came from.
 ///
-/// What a digest names is never stale: while its registry is away it is served as kept. Stale is what
-/// may have changed since: what a tag means, what is listed, how to authenticate.
+/// What a digest names is never stale: while its registry is away it is served as kept. Stale is
+/// what may have changed since: what a tag means, what is listed, how to authenticate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Provenance {
+pub(crate) enum Provenance {
     /// From the store, without asking the registry; with the reason where that is not obvious.
     Kept(Option<Reason>),
     /// From the store, after the registry said that a tag still means it.
@@ -39,7 +39,7 @@ pub enum Provenance {
 
 /// Why a request went on to the registry whose answer is only passed on (RFC 9211 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forward {
+pub(crate) enum Forward {
     /// Nothing was kept that would answer it.
     Miss,
     /// A part was asked for that is not here.
@@ -53,7 +53,7 @@ pub enum Forward {
 impl Provenance {
     /// What the log and the metrics call it.
     #[must_use]
-    pub fn outcome(&self) -> Outcome {
+    pub(crate) fn outcome(&self) -> Outcome {
         match self {
             Self::Kept(_) => Outcome::Hit,
             Self::Revalidated => Outcome::Revalidated,
@@ -69,7 +69,7 @@ impl Provenance {
     /// What `Cache-Status` says behind our name (RFC 9211); a refusal of ours tells nothing of what
     /// is kept.
     #[must_use]
-    pub fn cache_status(&self) -> Option<&'static str> {
+    pub(crate) fn cache_status(&self) -> Option<&'static str> {
         Some(match self {
             Self::Kept(_) | Self::Revalidated => "hit",
             Self::Stale(_) => "hit; detail=stale",
@@ -85,7 +85,7 @@ impl Provenance {
 
     /// Why, where that is not obvious.
     #[must_use]
-    pub fn reason(&self) -> Option<&Reason> {
+    pub(crate) fn reason(&self) -> Option<&Reason> {
         match self {
             Self::Stale(reason) | Self::Denied(reason) | Self::Failed(reason) => Some(reason),
             Self::Kept(reason) => reason.as_ref(),
@@ -112,7 +112,7 @@ impl Provenance {
 
 /// Why an answer came from the store, or did not, where the outcome alone does not tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// The tag was asked about within its `tag-ttl`.
     FreshTag,
     /// The registry could not be reached; this is what was last heard of it.
@@ -144,8 +144,8 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Adds a reason to our own `Cache-Status`, as its `detail` (RFC 9211 §2.8): a string, in which '"' and
-/// '\\' are escaped (RFC 8941 §3.3.3).
+/// Adds a reason to our own `Cache-Status`, as its `detail` (RFC 9211 §2.8): a string, in which '"'
+/// and '\\' are escaped (RFC 8941 §3.3.3).
 fn explain(fields: &mut HeaderMap, reason: &str) {
     const LONGEST: usize = 500;
     let name = HeaderName::from_static("cache-status");

@@ -129,7 +129,7 @@ async fn whole(source: &Source, reader: &Reader, sent: u64) -> Result<Rest, Resc
 
 /// Reads past the first `sent` bytes; returns what came along with the last of them.
 ///
-/// What was sent of an object that nobody had verified must be what comes now: else the end could
+/// What was sent of an unverified object must be what comes now: else the end could
 /// be right and the whole wrong.
 async fn skip(
     body: &mut IdleBody,

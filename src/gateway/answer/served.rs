@@ -7,7 +7,7 @@ use super::provenance::Provenance;
 use crate::log::Outcome;
 
 /// An answer with what the log says of it.
-pub struct Served {
+pub(crate) struct Served {
     /// The answer.
     pub response: Response<ResponseBody>,
     provenance: Provenance,
@@ -16,7 +16,7 @@ pub struct Served {
 impl Served {
     /// An answer that says in `Cache-Status` where it came from.
     #[must_use]
-    pub fn new(provenance: Provenance, mut response: Response<ResponseBody>) -> Self {
+    pub(crate) fn new(provenance: Provenance, mut response: Response<ResponseBody>) -> Self {
         provenance.sign(response.headers_mut());
         Self { response, provenance }
     }
@@ -24,19 +24,19 @@ impl Served {
     /// An answer that does not say so: it is no content (a ping, a token), or a refusal, which must
     /// look the same whether the object is here or not.
     #[must_use]
-    pub fn unsigned(provenance: Provenance, response: Response<ResponseBody>) -> Self {
+    pub(crate) fn unsigned(provenance: Provenance, response: Response<ResponseBody>) -> Self {
         Self { response, provenance }
     }
 
     /// What the log calls it.
     #[must_use]
-    pub fn outcome(&self) -> Outcome {
+    pub(crate) fn outcome(&self) -> Outcome {
         self.provenance.outcome()
     }
 
     /// Why it is what it is, where that is not obvious.
     #[must_use]
-    pub fn reason(&self) -> Option<String> {
+    pub(crate) fn reason(&self) -> Option<String> {
         self.provenance.reason().map(ToString::to_string)
     }
 }

@@ -51,11 +51,11 @@ pub(super) struct KeptManifest {
 }
 
 /// What is being fetched, by one for all who wait.
-pub(super) type Fetches = Collapse<Fetch, Result<Digest, Arc<UpstreamError>>>;
+pub(super) type Fetches = Collapse<ManifestFetch, Result<Digest, Arc<UpstreamError>>>;
 
 /// A manifest for somebody.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Fetch {
+pub(super) struct ManifestFetch {
     place: Place,
     identity: Identity,
     path: String,
@@ -170,8 +170,8 @@ impl ManifestRequest<'_> {
         respond(reader, Presentation { media_type, provenance, since, source })
     }
 
-    /// Gets a manifest, keeps it if it is one, and serves it. Who asks for the same meanwhile waits,
-    /// and is served from the store.
+    /// Gets a manifest, keeps it if it is one, and serves it. Who asks for the same meanwhile
+    /// waits, and is served from the store.
     pub(super) async fn fetch(
         self,
         target: Target,
@@ -180,7 +180,7 @@ impl ManifestRequest<'_> {
         let Exchange { asked, client, rights, .. } = &*self.exchange;
         let (place, identity) = (rights.place().clone(), client.identity.clone());
         let path = target.path_and_query.clone();
-        let turn = self.fetches.turn(Fetch { place, identity, path }, PATIENCE).await;
+        let turn = self.fetches.turn(ManifestFetch { place, identity, path }, PATIENCE).await;
         // It may have come since it was looked for, by whomever it was fetched.
         let known = match &turn {
             Turn::Told(fetched) => Some(fetched.clone()?),

@@ -12,7 +12,7 @@ use entrepot_oci::{ErrorCode, ErrorDocument, MediaType, Reference, Registry, Rou
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::by_digest::{KeptManifest, ManifestRequest};
-use super::tags::{Accept, Known, Resolution, TagEntry};
+use super::tags::{Accept, KnownResolution, Resolution, TagEntry};
 use crate::collapse::Collapse;
 use crate::gateway::access::Place;
 use crate::gateway::answer::body::ResponseBody;
@@ -102,7 +102,7 @@ impl Tagged<'_> {
     }
 
     /// The answer where the registry has to be asked.
-    async fn asking(self, known: Option<Known>) -> Result<Served, UpstreamError> {
+    async fn asking(self, known: Option<KnownResolution>) -> Result<Served, UpstreamError> {
         match self.ask(known.as_ref()).await {
             Ok(answer) => match &answer.resolution {
                 Some(resolution) => self.resolved(known, resolution, &answer).await,
@@ -116,7 +116,7 @@ impl Tagged<'_> {
     }
 
     /// The answer within the tag's `tag-ttl`.
-    async fn while_fresh(&self, known: &Known) -> Option<Served> {
+    async fn while_fresh(&self, known: &KnownResolution) -> Option<Served> {
         if !self.is_fresh_for_client(known).await {
             return None;
         }
@@ -131,7 +131,7 @@ impl Tagged<'_> {
     }
 
     /// Whether the registry need not be asked again so soon, for somebody whom it has let in.
-    async fn is_fresh_for_client(&self, known: &Known) -> bool {
+    async fn is_fresh_for_client(&self, known: &KnownResolution) -> bool {
         let Exchange { common, asked, rights, .. } = self.exchange();
         let ttl = common.options.load().tag_ttl(&asked.authority, self.entry.tag);
         known.age() < ttl && rights.may_pull().await
@@ -142,13 +142,13 @@ impl Tagged<'_> {
     }
 
     /// What the tag stood for, if it is kept and belongs here.
-    async fn kept(&self, known: &Known) -> Option<KeptManifest> {
+    async fn kept(&self, known: &KnownResolution) -> Option<KeptManifest> {
         let kept = self.request.kept(&known.resolution.digest).await?;
         kept.belongs.then_some(kept)
     }
 
     /// Asks the registry, once for all who ask at this moment.
-    async fn ask(&self, known: Option<&Known>) -> Result<Arc<HeadAnswer>, UpstreamError> {
+    async fn ask(&self, known: Option<&KnownResolution>) -> Result<Arc<HeadAnswer>, UpstreamError> {
         let Exchange { common, asked, client, rights } = self.exchange();
         let question = HeadQuestion {
             place: self.entry.place.clone(),
@@ -183,7 +183,7 @@ impl Tagged<'_> {
     /// The registry says what the tag stands for.
     async fn resolved(
         self,
-        known: Option<Known>,
+        known: Option<KnownResolution>,
         resolution: &Resolution,
         answer: &HeadAnswer,
     ) -> Result<Served, UpstreamError> {
@@ -214,7 +214,7 @@ impl Tagged<'_> {
 
     /// Whether what the tag stood for before is served in place of what it stands for now: the few
     /// pulls that are left are better spent on what is not held at all.
-    async fn spares_quota(&self, known: Option<&Known>, now: &Resolution) -> bool {
+    async fn spares_quota(&self, known: Option<&KnownResolution>, now: &Resolution) -> bool {
         let Exchange { common, client, .. } = self.exchange();
         let floor = common.options.load().quota_floor;
         let is_low = client.pulls_left().is_some_and(|left| left <= floor);
@@ -228,7 +228,7 @@ impl Tagged<'_> {
     /// The registry says something else.
     async fn unresolved(
         self,
-        known: Option<Known>,
+        known: Option<KnownResolution>,
         answer: &HeadAnswer,
     ) -> Result<Served, UpstreamError> {
         let status = answer.status;
@@ -280,7 +280,7 @@ impl Tagged<'_> {
     /// What is known of the tag, to those who may have it without the registry's word.
     async fn stale(
         &self,
-        known: Option<Known>,
+        known: Option<KnownResolution>,
         error: &UpstreamError,
         reason: Reason,
     ) -> Option<Served> {

@@ -69,16 +69,16 @@ pub(in crate::gateway) struct Resolution {
 
 /// A resolution, and when the registry gave it.
 #[derive(Debug, Clone)]
-pub(in crate::gateway) struct Known {
+pub(in crate::gateway) struct KnownResolution {
     pub(in crate::gateway) resolution: Resolution,
     pub(in crate::gateway) asked: SystemTime,
-    /// The same, on the clock that nobody sets; unknown when it was in another run.
+    /// `asked` on the monotonic clock; `None` when that was in another run.
     seen: Option<Instant>,
     /// Whether it is on record.
     is_written: bool,
 }
 
-impl Known {
+impl KnownResolution {
     /// How long ago the registry was asked. A clock that has been set back counts as for ever.
     pub(in crate::gateway) fn age(&self) -> Duration {
         match self.seen {
@@ -116,11 +116,11 @@ impl Variant {
         }
     }
 
-    fn known(&self) -> Option<Known> {
+    fn known(&self) -> Option<KnownResolution> {
         let media_type = self.media_type.as_deref().and_then(MediaType::of_manifest);
         let digest = self.digest.parse().ok()?;
         let asked = self.asked.time()?;
-        Some(Known {
+        Some(KnownResolution {
             resolution: Resolution { digest, media_type, size: self.size },
             asked,
             seen: None,
@@ -129,11 +129,11 @@ impl Variant {
     }
 }
 
-type Key = (Place, Tag, Accept);
+type TagKey = (Place, Tag, Accept);
 
 /// All tags.
 pub(in crate::gateway) struct Tags {
-    known: Cache<Key, Known>,
+    known: Cache<TagKey, KnownResolution>,
     /// What is to be written down once its object is kept: engines ask for the tag first, and then
     /// for what it stands for.
     unwritten: Cache<(Place, Digest), (Tag, Accept)>,
@@ -158,7 +158,7 @@ impl Tags {
         let entry = TagEntry { tags: self, records, place, tag: &tag, accept };
         if let Some(known) = self.known.get(&entry.key()) {
             entry.write(&known).await;
-            let known = Known { is_written: true, ..known };
+            let known = KnownResolution { is_written: true, ..known };
             self.known.insert(entry.key(), known);
         }
     }
@@ -180,7 +180,7 @@ pub(in crate::gateway) fn digests_of(record: serde_json::Value) -> Vec<Digest> {
 
 /// What a tag stands for, to clients that take certain media types.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub(crate) struct Standing {
     /// Which manifest or index.
     pub digest: Digest,
     /// Its media type, where the registry said.
@@ -190,15 +190,16 @@ pub struct Standing {
 }
 
 /// What is on record of a tag, for whichever clients, what was asked last first.
-pub async fn standings(records: &Repository, tag: &Tag) -> Vec<Standing> {
+pub(crate) async fn standings(records: &Repository, tag: &Tag) -> Vec<Standing> {
     let record: Record = records.fact(Fact::Tag(tag)).await.unwrap_or_default();
     let known = record.variants.iter().filter_map(Variant::known);
-    let mut standings: Vec<_> =
-        known
-            .map(|Known { resolution: Resolution { digest, media_type, .. }, asked, .. }| {
-                Standing { digest, media_type, asked }
-            })
-            .collect();
+    let mut standings: Vec<_> = known
+        .map(
+            |KnownResolution {
+                 resolution: Resolution { digest, media_type, .. }, asked, ..
+             }| { Standing { digest, media_type, asked } },
+        )
+        .collect();
     standings.sort_by_key(|standing| std::cmp::Reverse(standing.asked));
     standings
 }
@@ -223,12 +224,12 @@ pub(in crate::gateway) struct TagEntry<'a> {
 }
 
 impl TagEntry<'_> {
-    fn key(&self) -> Key {
+    fn key(&self) -> TagKey {
         (self.place.clone(), self.tag.clone(), self.accept.clone())
     }
 
     /// What the tag stood for when the registry was last asked.
-    pub(in crate::gateway) async fn known(&self) -> Option<Known> {
+    pub(in crate::gateway) async fn known(&self) -> Option<KnownResolution> {
         if let Some(known) = self.tags.known.get(&self.key()) {
             return Some(known);
         }
@@ -241,7 +242,10 @@ impl TagEntry<'_> {
 
     /// What the tag stood for to other clients, if this one takes that as well: better than nothing
     /// while the registry can't be asked.
-    pub(in crate::gateway) async fn known_to_others(&self, headers: &HeaderMap) -> Option<Known> {
+    pub(in crate::gateway) async fn known_to_others(
+        &self,
+        headers: &HeaderMap,
+    ) -> Option<KnownResolution> {
         let record: Record = self.records.fact(Fact::Tag(self.tag)).await?;
         let known = record.variants.iter().filter_map(Variant::known);
         known.into_iter().find(|known| {
@@ -256,7 +260,7 @@ impl TagEntry<'_> {
         records: &Repository,
         place: &Place,
         tag: &Tag,
-    ) -> Option<Known> {
+    ) -> Option<KnownResolution> {
         let record: Record = records.fact(Fact::Tag(tag)).await?;
         let known = record.variants.iter().filter_map(|variant| {
             // The record is written again only once in a while.
@@ -267,11 +271,11 @@ impl TagEntry<'_> {
     }
 
     /// The registry has just said what it stands for. That is written down once the object is kept:
-    /// without it nobody is served by it after a restart, and strangers can ask for any tag.
+    /// without it no client is served by it after a restart, and strangers can ask for any tag.
     pub(in crate::gateway) async fn learn(&self, resolution: Resolution, is_kept: bool) {
         let before = self.known().await.filter(|before| before.is_written);
         let (asked, seen) = (SystemTime::now(), Some(Instant::now()));
-        let known = Known { resolution, asked, seen, is_written: is_kept };
+        let known = KnownResolution { resolution, asked, seen, is_written: is_kept };
         self.tags.known.insert(self.key(), known.clone());
         // What has not changed is written again only once in a while: it tells its age.
         let is_written = before.is_some_and(|before| {
@@ -285,7 +289,7 @@ impl TagEntry<'_> {
         }
     }
 
-    async fn write(&self, known: &Known) {
+    async fn write(&self, known: &KnownResolution) {
         let fact = Fact::Tag(self.tag);
         let mut record: Record = self.records.fact(fact).await.unwrap_or_default();
         record.variants.retain(|variant| variant.accept != self.accept.0);

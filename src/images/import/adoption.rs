@@ -9,7 +9,7 @@ use entrepot_oci::{Digest, ImageName, MediaType, Reference};
 
 use super::super::{Image, ImageError, Images, layout};
 use super::error::ImportError;
-use super::intake::Contents;
+use super::intake::ArchiveContents;
 use super::line::{ImportLine, Imported};
 use crate::gateway::Gateway;
 use crate::gateway::vouching::{self, Vouched};
@@ -19,7 +19,7 @@ use crate::listener::Policy;
 const DEEPEST: usize = 4;
 
 /// How the images of an archive become those of a store.
-pub struct Adoption<'a> {
+pub(crate) struct Adoption<'a> {
     /// What an archive's only image is called, whatever the archive says.
     pub name: Option<&'a ImageName>,
     /// Whose clients would pull them.
@@ -29,7 +29,7 @@ pub struct Adoption<'a> {
 }
 
 /// Who puts on record what has come.
-pub enum Records<'a> {
+pub(crate) enum Records<'a> {
     /// A proxy that runs.
     Running(&'a Gateway),
     /// Nobody else: it does not run.
@@ -41,9 +41,9 @@ impl Images {
     /// pulled. Where that fails, what has come for it goes again.
     ///
     /// Cancel safe: an image is on record, or nothing leads to it.
-    pub async fn adopt(
+    pub(crate) async fn adopt(
         &self,
-        contents: &Contents,
+        contents: &ArchiveContents,
         adoption: &Adoption<'_>,
         mut tell: impl FnMut(ImportLine),
     ) -> Result<(), ImportError> {
@@ -57,7 +57,7 @@ impl Images {
 
     async fn adopt_all(
         &self,
-        contents: &Contents,
+        contents: &ArchiveContents,
         adoption: &Adoption<'_>,
         adopted: &mut HashSet<Digest>,
         tell: &mut impl FnMut(ImportLine),
@@ -112,7 +112,7 @@ impl Images {
     /// that are left out whole.
     async fn examine(
         &self,
-        contents: &Contents,
+        contents: &ArchiveContents,
         name: &ImageName,
         image: &Descriptor,
     ) -> Result<WholeImage, ImportError> {
@@ -153,7 +153,7 @@ impl Images {
 
 /// The archive's images under the names that they are going to have.
 fn named<'a>(
-    contents: &'a Contents,
+    contents: &'a ArchiveContents,
     adoption: &Adoption<'_>,
 ) -> Result<Vec<(ImageName, &'a Descriptor)>, ImportError> {
     if adoption.name.is_some() && contents.images.len() != 1 {
@@ -196,7 +196,7 @@ impl WholeImage {
     }
 }
 
-impl Contents {
+impl ArchiveContents {
     fn roots(&self) -> HashSet<Digest> {
         self.images.iter().map(|image| image.digest).collect()
     }

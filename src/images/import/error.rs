@@ -9,7 +9,7 @@ use super::super::tarball::TarError;
 /// Why an archive is not imported, or not all of it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ImportError {
+pub(crate) enum ImportError {
     /// It is no archive, or a broken one.
     #[error("the archive can't be read")]
     Tar(#[from] TarError),
@@ -95,15 +95,6 @@ impl ImportError {
     /// Whether the same archive may be taken in the next time.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::Tar(_) | Self::Busy(_) | Self::Image(ImageError::Loading))
-    }
-
-    /// Whether the store has failed, rather than the archive.
-    #[must_use]
-    pub fn is_ours(&self) -> bool {
-        matches!(
-            self,
-            Self::NotKept(_) | Self::Full(_) | Self::Store(..) | Self::Image(_) | Self::Record(..)
-        )
     }
 }
 

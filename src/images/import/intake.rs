@@ -24,7 +24,7 @@ const LOOKS: usize = 2;
 
 /// What has been read from an archive; all of it is kept.
 #[derive(Debug, Default)]
-pub struct Contents {
+pub(crate) struct ArchiveContents {
     pub(super) images: Vec<Descriptor>,
     pub(super) sizes: HashMap<Digest, u64>,
     /// Those that were not kept before.
@@ -36,7 +36,7 @@ pub struct Contents {
 pub(super) struct Intake<'a, T> {
     pub(super) store: &'a Store,
     pub(super) runtime: &'a Handle,
-    pub(super) contents: &'a mut Contents,
+    pub(super) contents: &'a mut ArchiveContents,
     pub(super) tell: T,
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// An image that has been imported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Imported {
+pub(crate) struct Imported {
     /// Its name.
     pub name: String,
     /// What the name stands for.
@@ -16,7 +16,7 @@ pub struct Imported {
 /// One line of what is told of an import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ImportLine {
+pub(crate) enum ImportLine {
     /// Now and then: how many bytes of the archive have been read.
     Read(u64),
     /// An image can be pulled.

@@ -21,10 +21,10 @@ use entrepot_cache::Reach;
 use entrepot_oci::Digest;
 use tokio::runtime::Handle;
 
-pub use adoption::{Adoption, Records};
-pub use error::ImportError;
-pub use intake::Contents;
-pub use line::{ImportLine, Imported};
+pub(crate) use adoption::{Adoption, Records};
+pub(crate) use error::ImportError;
+pub(crate) use intake::ArchiveContents;
+pub(crate) use line::{ImportLine, Imported};
 
 use self::intake::Intake;
 use super::Images;
@@ -33,13 +33,13 @@ impl Images {
     /// Reads an archive to its end into the store. Blocks; `runtime` is the store's.
     ///
     /// `tell` hears now and then how many bytes have been read.
-    pub fn read_archive(
+    pub(crate) fn read_archive(
         &self,
         runtime: &Handle,
         source: impl Read,
         tell: impl FnMut(u64),
-    ) -> Result<Contents, ImportError> {
-        let mut contents = Contents::default();
+    ) -> Result<ArchiveContents, ImportError> {
+        let mut contents = ArchiveContents::default();
         let mut intake = Intake { store: &self.store, runtime, contents: &mut contents, tell };
         let read = intake.read(source);
         if let Err(error) = read {

@@ -12,7 +12,7 @@ const MAX_COST: u32 = 14;
 
 /// The users with the hashes of their passwords.
 #[derive(Clone)]
-pub struct Htpasswd {
+pub(crate) struct Htpasswd {
     users: HashMap<String, String>,
     /// A hash as expensive as any, checked for users that there are not.
     decoy: String,
@@ -27,7 +27,7 @@ impl fmt::Debug for Htpasswd {
 
 /// A line that is no user: its number, counted from 1, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WrongLine {
+pub(crate) struct WrongLine {
     /// The number.
     pub line: usize,
     /// What was found, and what would be right.
@@ -36,7 +36,7 @@ pub struct WrongLine {
 
 impl Htpasswd {
     /// Reads the file's text. Empty lines and those that begin with `#` say nothing.
-    pub fn parse(text: &str) -> Result<Self, Vec<WrongLine>> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Vec<WrongLine>> {
         let mut users = HashMap::new();
         let mut wrong = Vec::new();
         let mut highest = (0, None);

@@ -5,11 +5,11 @@
 //!
 //! - `htpasswd`: the file of users, parsed
 //! - `passwords`: checking a password without being a burden or a help to those who guess
-//! - `places`: how many connections one client may have
+//! - `connection_limits`: how many connections one client may have
 
-pub mod htpasswd;
+mod connection_limits;
+pub(crate) mod htpasswd;
 mod passwords;
-mod places;
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -18,15 +18,15 @@ use http::{HeaderMap, header};
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
 
-pub use htpasswd::Htpasswd;
+pub(super) use connection_limits::{ConnectionLimits, ConnectionPermit};
+pub(crate) use htpasswd::Htpasswd;
 pub(super) use passwords::Denial;
-pub(super) use places::{Place, Places};
 
 use passwords::{Credential, Passwords};
 
 /// `[access]`.
 #[derive(Debug, Clone, Default)]
-pub struct AccessOptions {
+pub(crate) struct AccessOptions {
     /// `clients`: whoever is in none of these is turned away; none at all: nobody is.
     pub clients: Vec<IpNet>,
     /// `htpasswd`: whoever is not in it may only see the pages by which clients are set up.
@@ -34,12 +34,12 @@ pub struct AccessOptions {
 }
 
 /// The rules at work.
-pub(super) struct Access {
+pub(super) struct AccessCheck {
     clients: Vec<IpNet>,
     passwords: Option<Passwords>,
 }
 
-impl Access {
+impl AccessCheck {
     /// Fails where the system has no random numbers.
     pub(super) fn new(options: AccessOptions, tasks: TaskTracker) -> Result<Self, Unspecified> {
         let passwords = options.users.map(|users| Passwords::new(users, tasks)).transpose()?;
@@ -58,7 +58,7 @@ impl Access {
         self.check_field(client, fields, header::PROXY_AUTHORIZATION).await
     }
 
-    /// As [`Access::check`], for a request that takes the proxy for the origin and knows no
+    /// As [`AccessCheck::check`], for a request that takes the proxy for the origin and knows no
     /// `Proxy-Authorization`.
     pub(super) async fn check_direct(
         &self,
@@ -100,7 +100,7 @@ mod tests {
     fn a_client_is_heard_if_one_network_has_it() {
         let access = |clients: &[&str]| {
             let clients = clients.iter().map(|network| network.parse().unwrap()).collect();
-            Access::new(AccessOptions { clients, users: None }, TaskTracker::new()).unwrap()
+            AccessCheck::new(AccessOptions { clients, users: None }, TaskTracker::new()).unwrap()
         };
         let ip = |text: &str| text.parse().unwrap();
         assert!(access(&[]).admits(ip("8.8.8.8")));

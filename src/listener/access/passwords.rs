@@ -91,13 +91,13 @@ struct PasswordsInner {
     key: hmac::Key,
     remembered: Cache<[u8; 32], ()>,
     checks: Semaphore,
-    queues: Mutex<HashMap<IpAddr, Weak<Queue>>>,
+    queues: Mutex<HashMap<IpAddr, Weak<ClientQueue>>>,
     tasks: TaskTracker,
 }
 
 /// One client's requests that wait for their check.
 #[derive(Default)]
-struct Queue {
+struct ClientQueue {
     turn: Turn<()>,
     waiting: AtomicUsize,
 }
@@ -168,14 +168,14 @@ impl Passwords {
         mark
     }
 
-    fn queue(&self, client: IpAddr) -> Arc<Queue> {
+    fn queue(&self, client: IpAddr) -> Arc<ClientQueue> {
         let mut queues = self.parts.queues.lock();
         if let Some(queue) = queues.get(&client).and_then(Weak::upgrade) {
             return queue;
         }
         // No more than clients with connections remain.
         queues.retain(|_, queue| queue.strong_count() > 0);
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(ClientQueue::default());
         queues.insert(client, Arc::downgrade(&queue));
         queue
     }
