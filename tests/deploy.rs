@@ -48,7 +48,7 @@ fn shown(file: Option<&Path>, environment: &[(&str, &str)]) -> Map<String, Json>
     let lines = text.lines().filter_map(|line| line.split_once(" = "));
     lines
         .map(|(key, value)| {
-            let value = value.rsplit_once("  # ").unwrap().0;
+            let value = value.rsplit_once("  # ").map_or(value, |(value, _source)| value);
             (key.to_owned(), serde_json::from_str(value).unwrap_or_default())
         })
         .collect()
@@ -123,7 +123,7 @@ fn systemd_hands_the_secrets_over() {
         .unwrap();
     let shown = shown(Some(&file), &[("STATE_DIRECTORY", "/")]);
     assert!(shown["admin-token-file"].is_string());
-    assert!(shown["registry"].to_string().contains("password-file"), "{shown:?}");
+    assert!(shown["password-file"].is_string(), "{shown:?}");
 }
 
 #[test]

@@ -39,6 +39,7 @@ const HOUSE: [Floors; 12] = [
             "explain",
             "vouching",
             "pruning",
+            "writes",
             "blobs",
             "manifests",
             "listings",
@@ -48,6 +49,7 @@ const HOUSE: [Floors; 12] = [
             "download",
             "answer",
             "exchange",
+            "generations",
             "access",
             "store_health",
             "options",
@@ -86,6 +88,7 @@ const HOUSE: [Floors; 12] = [
         rooms: &[
             "mod",
             "client",
+            "refusals",
             "own_tokens",
             "challenge",
             "token_server",

@@ -85,6 +85,11 @@ pub(crate) const KEYS: &[Key] = &[
         "Make a new CA that can only vouch for the intercepted hosts",
     ),
     one("tag-ttl", Value("0s"), "How long a tag is served without asking the registry"),
+    one(
+        "stale-after",
+        Value("2s"),
+        "How long a registry is waited for before what is kept is served as it is",
+    ),
     one("offline", Value("false"), "Never contact a registry"),
     one("keep-deleted", Value("false"), "Go on serving a tag that the registry has deleted"),
     // Enough for an image that is not held at all.

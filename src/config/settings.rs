@@ -269,6 +269,7 @@ fn gateway_options(reader: &mut Reader, registries: Vec<RegistryEntry>) -> gatew
         },
         // One that has no say comes to its default in the end.
         tag_ttl: reader.get("tag-ttl").unwrap_or_default(),
+        stale_after: reader.get_or_default("stale-after").unwrap_or_default(),
         keep_deleted: reader.get_or_default("keep-deleted").unwrap_or_default(),
         quota_floor: reader.get_or_default("quota-floor").unwrap_or_default(),
     }

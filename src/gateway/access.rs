@@ -93,6 +93,14 @@ impl Access {
         of_place.for_each(|(key, _)| self.contents.invalidate(&*key));
     }
 
+    /// The registry has the object at `place` no more.
+    pub(super) async fn disown(&self, records: &Repository, place: &Place, digest: &Digest) {
+        self.contents.invalidate(&(place.clone(), *digest));
+        if let Err(error) = records.forget_content(digest).await {
+            tracing::warn!(%digest, %error, "a record could not be removed");
+        }
+    }
+
     /// That the registry refused people at `place` counts no more.
     pub(super) fn pardon(&self, place: &Place) {
         let of_place = self.revoked.iter().filter(|(key, _)| key.0 == *place);
@@ -150,14 +158,14 @@ impl Rights {
     }
 
     /// *may pull*, while the registry can't be asked: what the shared identity could pull when it
-    /// last could ask stays open, until the registry says otherwise.
+    /// last could ask stays open, until the registry says otherwise. To clients with a login too,
+    /// which can't be asked about, unless the registry has refused that login.
     pub(super) async fn may_pull_unasked(&self, error: &UpstreamError) -> bool {
         let Some(most) = unasked(error) else { return false };
         if self.may_pull().await {
             return true;
         }
-        let is_shared = self.identity == Identity::Shared;
-        is_shared && self.last_served().await.is_some_and(|age| age < most)
+        !self.is_refused() && self.last_served().await.is_some_and(|age| age < most)
     }
 
     /// As `may_pull_unasked`, for one object on record here: what an operator has brought is open
@@ -177,7 +185,21 @@ impl Rights {
     async fn is_import_open(&self) -> bool {
         let import: Option<Import> = self.records.fact(Fact::Import).await;
         // Looked at last: a refusal may have come while the record was read.
-        import.is_some() && !self.access.revoked.contains_key(&self.subject())
+        import.is_some() && !self.is_refused()
+    }
+
+    /// Whether the registry has refused this identity here since it last served it.
+    fn is_refused(&self) -> bool {
+        self.access.revoked.contains_key(&self.subject())
+    }
+
+    /// Whether a refusal would take anything from this identity.
+    pub(super) async fn has_any(&self) -> bool {
+        if self.may_pull().await || self.last_served().await.is_some() {
+            return true;
+        }
+        let import: Option<Import> = self.records.fact(Fact::Import).await;
+        import.is_some()
     }
 
     /// How long the shared identity's grant still lasts.
@@ -189,7 +211,7 @@ impl Rights {
     pub(super) async fn last_served(&self) -> Option<Duration> {
         let grant: SharedGrant = self.records.fact(Fact::Access).await?;
         // Looked at last: a refusal may have come while the record was read.
-        let is_revoked = self.access.revoked.contains_key(&self.subject());
+        let is_revoked = self.access.revoked.contains_key(&(self.place.clone(), Identity::Shared));
         (grant.who == self.who && !is_revoked).then(|| grant.served.age()).flatten()
     }
 
@@ -304,6 +326,11 @@ impl Rights {
         }
     }
 
+    /// The registry has the object here no more.
+    pub(super) async fn disown(&self, digest: &Digest) {
+        self.access.disown(&self.records, &self.place, digest).await;
+    }
+
     /// The registry has confirmed the object here, whose bytes it has delivered elsewhere.
     pub(super) async fn belongs(&self, digest: &Digest, media_type: Option<&MediaType>) {
         let mut record = ContentRecord::now(media_type.map(MediaType::as_str));
@@ -321,7 +348,7 @@ fn unasked(error: &UpstreamError) -> Option<Duration> {
         None
     } else if error.is_offline() {
         Some(Duration::MAX)
-    } else if error.is_away() {
+    } else if error.is_away() || error.is_of_credentials() {
         Some(UNASKED_AWAY)
     } else {
         Some(UNASKED_UNWELL)

@@ -8,7 +8,7 @@ use entrepot_cache::{
     WriteError, Writer,
 };
 use entrepot_oci::Digest;
-use http::{Method, Response, header};
+use http::{Method, Response, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -22,10 +22,13 @@ use super::answer::served::Served;
 use super::download::{self, DownloadError, Fetch, Fetching, Opened};
 use super::exchange::{Exchange, Source};
 use crate::collapse::Collapse;
-use crate::registry::answer::{consents, content_length, is_plain_content, names, refuse_trouble};
+use crate::registry::answer::{
+    begins, consents, content_length, is_plain_content, names, refuse_trouble,
+};
 use crate::registry::fields::{for_content, for_whole_content, text};
 use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
+use crate::upstream::client::Followed;
 
 /// Downloads into the store at a time; what is beyond them is passed on. A client that asks for
 /// everything and hangs up must not have the whole line.
@@ -41,6 +44,13 @@ const ANOTHERS: Duration = Duration::from_secs(2);
 /// How long an answer waits for the object to be hashed, the first time after a start: nothing is
 /// sent yet, and what is damaged can be fetched in its place.
 const PROVED: Duration = Duration::from_millis(250);
+/// By what a registry says that it has something no more.
+const GONE: [StatusCode; 4] = [
+    StatusCode::NOT_FOUND,
+    StatusCode::GONE,
+    StatusCode::PRECONDITION_FAILED,
+    StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
+];
 /// What registries call every blob.
 const MEDIA_TYPE: &str = "application/octet-stream";
 
@@ -63,58 +73,66 @@ impl Default for Blobs {
 impl Blobs {
     /// Answers a GET or HEAD of a blob.
     pub(super) async fn serve(
-        &self,
+        self: &Arc<Self>,
         exchange: Arc<Exchange>,
         digest: &Digest,
     ) -> Result<Served, UpstreamError> {
         let is_head = exchange.asked.method == Method::HEAD;
-        let request = BlobRequest { blobs: self, exchange, digest };
+        let request = BlobRequest { blobs: self.clone(), exchange, digest: *digest };
         if is_head { Box::pin(request.head()).await } else { request.get().await }
     }
 }
 
-struct BlobRequest<'a> {
-    blobs: &'a Blobs,
+#[derive(Clone)]
+struct BlobRequest {
+    blobs: Arc<Blobs>,
     exchange: Arc<Exchange>,
-    digest: &'a Digest,
+    digest: Digest,
 }
 
-impl BlobRequest<'_> {
-    /// A HEAD never begins a download.
+impl BlobRequest {
+    /// A HEAD is a pusher's question, whether the registry has the blob: its answer counts while it
+    /// can be had, and what is kept stands in for it only then. Engines make none when they pull.
     async fn head(&self) -> Result<Served, UpstreamError> {
-        let rights = &self.exchange.rights;
-        let kept = self.kept().await;
-        if let Some((reader, record)) = &kept
-            && rights.may_pull().await
+        let Exchange { asked, rights, .. } = &*self.exchange;
+        let headers = for_content(&asked.headers);
+        let (error, answer) =
+            match self.exchange.follow(Method::HEAD, &asked.target(), &headers).await {
+                Ok(answer) => match refuse_trouble(&asked.authority, &answer) {
+                    Ok(()) => return Ok(self.told_of(answer).await),
+                    Err(error) => (error, Some(answer.response)),
+                },
+                Err(error) => (error, None),
+            };
+        if let Some((reader, record)) = self.kept().await
+            && rights.may_have_unasked(&record, &error).await
         {
-            return Ok(self.kept_as(reader.clone(), Provenance::Kept(None), Some(record.recorded)));
+            return Ok(self.kept_as(reader, unasked(&error), Some(record.recorded)));
         }
-        let headers = for_content(&self.exchange.asked.headers);
-        let target = self.exchange.asked.target();
-        let asking = self.exchange.follow(Method::HEAD, &target, &headers).await;
-        let answer = match (asking, kept) {
-            (Ok(answer), _) => answer,
-            (Err(error), Some((reader, record)))
-                if rights.may_have_unasked(&record, &error).await =>
-            {
-                return Ok(self.kept_as(reader, unasked(&error), Some(record.recorded)));
-            }
-            (Err(error), _) => return Err(error),
-        };
-        if consents(&answer, self.digest, None) {
+        answer.map(|response| passed_on(response, Forward::Request)).ok_or(error)
+    }
+
+    /// Passes on what the registry says of the blob, and remembers it.
+    async fn told_of(&self, answer: Followed) -> Served {
+        let rights = &self.exchange.rights;
+        let is_gone = GONE.contains(&answer.response.status()) && answer.is_from_registry();
+        if consents(&answer, &self.digest, None) {
             self.confirmed().await;
+        } else if is_gone && rights.may_pull().await {
+            // To whom it lets in; from others it may hide what it has.
+            rights.disown(&self.digest).await;
         }
-        Ok(passed_on(answer.response, Forward::Request))
+        passed_on(answer.response, Forward::Request)
     }
 
     /// The object, if it is kept and belongs here.
     async fn kept(&self) -> Option<(Reader, ContentRecord)> {
         let store = &self.exchange.common.store;
-        if store.contains(self.digest) != Presence::Kept {
+        if store.contains(&self.digest) != Presence::Kept {
             return None;
         }
-        let record = self.exchange.rights.content(self.digest).await?;
-        match store.lookup(self.digest, self.exchange.asked.registry.as_str()).await {
+        let record = self.exchange.rights.content(&self.digest).await?;
+        match store.lookup(&self.digest, self.exchange.asked.registry.as_str()).await {
             Lookup::Kept(reader) => Some((reader, record)),
             Lookup::InFlight(_) | Lookup::Absent(_) => None,
         }
@@ -165,7 +183,7 @@ impl BlobRequest<'_> {
             }
             let fetching = &self.blobs.fetching;
             let is_for_others =
-                fetching.is_for_others(self.digest, rights.place(), &client.identity);
+                fetching.is_for_others(&self.digest, rights.place(), &client.identity);
             if Instant::now() >= deadline || is_for_others {
                 return None;
             }
@@ -182,7 +200,7 @@ impl BlobRequest<'_> {
     async fn look_up(&self) -> Lookup {
         loop {
             let registry = self.exchange.asked.registry.as_str();
-            let found = self.exchange.common.store.lookup(self.digest, registry).await;
+            let found = self.exchange.common.store.lookup(&self.digest, registry).await;
             let Lookup::Kept(reader) = &found else { return found };
             if reader.is_verified() {
                 return found;
@@ -203,12 +221,12 @@ impl BlobRequest<'_> {
         let Exchange { asked, rights, .. } = &*self.exchange;
         let is_coming = reader.origin() == Some(asked.registry.as_str());
         // In this order: what is not fetched for this place any more is on record.
-        if is_coming && self.blobs.fetching.is_for(self.digest, rights.place()) {
+        if is_coming && self.blobs.fetching.is_for(&self.digest, rights.place()) {
             return Belonging::Coming;
         }
-        match rights.content(self.digest).await {
+        match rights.content(&self.digest).await {
             Some(record) => Belonging::OnRecord(record),
-            None if is_coming || rights.delivered(self.digest).await.is_some() => {
+            None if is_coming || rights.delivered(&self.digest).await.is_some() => {
                 Belonging::Elsewhere
             }
             None => Belonging::Unknown,
@@ -226,13 +244,22 @@ impl BlobRequest<'_> {
         if is_here && self.exchange.rights.may_pull().await {
             return Ok(true);
         }
-        if matches!(belonging, Belonging::Unknown)
-            || !Box::pin(self.is_confirmed(reader.size())).await?
-        {
+        if matches!(belonging, Belonging::Unknown) {
             return Ok(false);
         }
-        self.confirmed().await;
-        Ok(true)
+        let (it, size) = (self.clone(), reader.size());
+        let asking = async move { it.is_confirmed(size).await };
+        let Exchange { common, asked, .. } = &*self.exchange;
+        let mut question = common.ask(&asked.authority, asking);
+        let is_confirmed = match question.in_time().await {
+            Ok(told) => told?,
+            Err(late) if self.may_unasked(belonging, &late).await => return Err(late),
+            Err(_) => question.answer().await?,
+        };
+        if is_confirmed {
+            self.confirmed().await;
+        }
+        Ok(is_confirmed)
     }
 
     /// Whether the object may be served although the registry can't say so now.
@@ -249,10 +276,15 @@ impl BlobRequest<'_> {
             let object = self.digest.hex();
             let answer = self.exchange.inquire(&headers, Some(&object)).await?;
             refuse_trouble(&asked.authority, &answer)?;
-            Ok(consents(&answer, self.digest, size))
+            if consents(&answer, &self.digest, size) || GONE.contains(&answer.response.status()) {
+                return Ok(consents(&answer, &self.digest, size));
+            }
+            let answer = self.exchange.probe(&object).await?;
+            refuse_trouble(&asked.authority, &answer)?;
+            Ok(consents(&answer, &self.digest, size) || begins(&answer, &self.digest, size))
         };
         let asking = async { asking.await.map_err(Arc::new) };
-        let question = self.exchange.rights.question(self.digest);
+        let question = self.exchange.rights.question(&self.digest);
         Ok(self.blobs.consents.once(question, RESERVED, asking).await?)
     }
 
@@ -260,9 +292,9 @@ impl BlobRequest<'_> {
     async fn confirmed(&self) {
         let rights = &self.exchange.rights;
         rights.grant().await;
-        let is_known = rights.content(self.digest).await.is_some();
-        if !is_known && rights.delivered(self.digest).await.is_some() {
-            rights.belongs(self.digest, None).await;
+        let is_known = rights.content(&self.digest).await.is_some();
+        if !is_known && rights.delivered(&self.digest).await.is_some() {
+            rights.belongs(&self.digest, None).await;
         }
     }
 
@@ -290,7 +322,7 @@ impl BlobRequest<'_> {
         };
         let Exchange { common, client, rights, .. } = &*self.exchange;
         let purpose = (rights.place().clone(), client.identity.clone());
-        let fetch = self.blobs.fetching.begin(*self.digest, purpose.0, purpose.1);
+        let fetch = self.blobs.fetching.begin(self.digest, purpose.0, purpose.1);
         let source = Source::of_blob(&self.exchange);
         let opened = download::open(&source, reservation.resume_from()).await?;
         let (start, answer, length) = match opened {
@@ -304,7 +336,7 @@ impl BlobRequest<'_> {
         if self.is_certainly_wrong(length) {
             return Ok(self.unusable());
         }
-        if consents(&answer, self.digest, None) {
+        if consents(&answer, &self.digest, None) {
             rights.grant().await;
         }
         let (writer, reader) = match reservation.begin(start, length).await {
@@ -318,7 +350,7 @@ impl BlobRequest<'_> {
         };
         let running = Running { _fetch: fetch, _permit: permit, began: Instant::now() };
         let body = answer.response.into_body();
-        common.tasks.spawn(running.run(source, *self.digest, body, writer));
+        common.tasks.spawn(running.run(source, self.digest, body, writer));
         Ok(self.kept_as(reader, Provenance::Stored, None))
     }
 
@@ -328,7 +360,7 @@ impl BlobRequest<'_> {
         let asked = &self.exchange.asked;
         let headers = for_content(&asked.headers);
         let answer = self.exchange.follow(Method::GET, &asked.target(), &headers).await?;
-        if answer.response.status().is_success() && names(&answer, self.digest) {
+        if answer.response.status().is_success() && names(&answer, &self.digest) {
             self.exchange.rights.grant().await;
         }
         let response = answer.response;
@@ -345,7 +377,7 @@ impl BlobRequest<'_> {
 
     /// Whether an answer is empty and the object is not: nothing of it could be held back.
     fn is_certainly_wrong(&self, length: Option<u64>) -> bool {
-        length == Some(0) && Digest::of(self.digest.algorithm(), b"") != *self.digest
+        length == Some(0) && Digest::of(self.digest.algorithm(), b"") != self.digest
     }
 
     fn unusable(&self) -> Served {
@@ -354,12 +386,12 @@ impl BlobRequest<'_> {
 
     /// Passes a whole object on, checked; once it has come right, the registry has delivered it.
     fn passed_verified(&self, response: Response<IdleBody>) -> Served {
-        let (exchange, digest, began) = (self.exchange.clone(), *self.digest, Instant::now());
+        let (exchange, digest, began) = (self.exchange.clone(), self.digest, Instant::now());
         let on_success = Box::new(move || {
             let tasks = exchange.common.tasks.clone();
             tasks.spawn(async move { delivered(&exchange, &digest, began).await });
         });
-        passed_verified(response, self.digest, on_success, Provenance::Unkept)
+        passed_verified(response, &self.digest, on_success, Provenance::Unkept)
     }
 }
 

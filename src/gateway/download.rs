@@ -108,8 +108,12 @@ pub(super) async fn run(
 /// there is only one right content, so that they need no comparing.
 async fn resume(source: &Source, writer: &Writer) -> Result<(IdleBody, u64), DownloadError> {
     let offset = writer.offset();
-    let response = ask(source, offset).await?.response;
+    let mut response = ask(source, offset).await?.response;
     source.exchange.common.metrics().resumed();
+    if is_refused_part(&response, offset) {
+        // The whole is another question, and may be had.
+        response = ask(source, 0).await?.response;
+    }
     match response.status() {
         StatusCode::PARTIAL_CONTENT if starts_at(&response, offset) => {
             Ok((response.into_body(), 0))
@@ -136,12 +140,22 @@ pub(super) async fn open(source: &Source, offset: u64) -> Result<Opened, Upstrea
             let total = total(answer.response.headers());
             return Ok(Opened::Rest(answer, total));
         }
-        let not_that_part = [StatusCode::PARTIAL_CONTENT, StatusCode::RANGE_NOT_SATISFIABLE];
-        if !not_that_part.contains(&answer.response.status()) {
+        // A part is only our wish: whatever refuses it says nothing of the whole.
+        if answer.response.status() == StatusCode::OK {
             return Ok(classified(answer));
+        }
+        if is_trouble(answer.response.status()) {
+            tokio::time::sleep(backoff(1)).await;
         }
     }
     Ok(classified(ask(source, 0).await?))
+}
+
+/// Whether an answer to a request for the rest from `offset` is neither that nor all, and will not
+/// be either in a moment: another part, a refusal of any part, or storage that takes no ranges.
+fn is_refused_part(response: &Response<IdleBody>, offset: u64) -> bool {
+    let status = response.status();
+    offset > 0 && status != StatusCode::OK && !starts_at(response, offset) && !is_trouble(status)
 }
 
 async fn ask(source: &Source, offset: u64) -> Result<Followed, UpstreamError> {

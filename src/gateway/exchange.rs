@@ -1,23 +1,35 @@
 //! One request: parsed once, with who asks and what they may.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use entrepot_cache::Store;
 use entrepot_oci::{Authority, Digest, Reference, Registry, RepositoryName, Route};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, header, request};
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use super::access::{Access, Place, Rights};
+use super::generations::{Generation, Generations};
 use super::options::Options;
 use super::store_health::Trouble;
 use crate::metrics::Metrics;
 use crate::registry::answer::is_refusal;
-use crate::registry::fields::{append, for_whole_content};
+use crate::registry::fields::{append, for_content, for_whole_content};
+use crate::registry::identity::Identity;
 use crate::registry::{Client, Registries};
 use crate::upstream::client::Followed;
 use crate::upstream::{Scheme, Target, UpstreamError};
+
+/// Any manifest, in the order in which engines ask.
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.docker.distribution.manifest.v2+json, */*";
+/// The least that can be asked for of a blob.
+const FIRST_BYTE: &str = "bytes=0-0";
 
 /// What all requests share.
 pub(super) struct Common {
@@ -26,6 +38,7 @@ pub(super) struct Common {
     pub(super) options: ArcSwap<Options>,
     pub(super) access: Arc<Access>,
     pub(super) trouble: Trouble,
+    pub(super) generations: Generations,
     /// Where tasks run that outlive their request, so that a shutdown can wait for them.
     pub(super) tasks: TaskTracker,
 }
@@ -33,6 +46,47 @@ pub(super) struct Common {
 impl Common {
     pub(super) fn metrics(&self) -> &Metrics {
         self.registries.upstream().metrics()
+    }
+
+    /// Puts a question to the registry at `authority` that goes on when nobody waits for it any
+    /// more: its answer is remembered, and its failure too.
+    pub(super) fn ask<V: Send + 'static>(
+        &self,
+        authority: &Authority,
+        asking: impl Future<Output = Result<V, UpstreamError>> + Send + 'static,
+    ) -> Question<V> {
+        let patience = self.options.load().stale_after;
+        Question { authority: authority.clone(), patience, running: self.tasks.spawn(asking) }
+    }
+}
+
+/// A question under way.
+pub(super) struct Question<V> {
+    authority: Authority,
+    patience: Duration,
+    running: JoinHandle<Result<V, UpstreamError>>,
+}
+
+impl<V> Question<V> {
+    /// The answer, if it comes within `stale-after`; else that it has not, as if the registry were
+    /// away.
+    pub(super) async fn in_time(&mut self) -> Result<Result<V, UpstreamError>, UpstreamError> {
+        if let Ok(ended) = tokio::time::timeout(self.patience, &mut self.running).await {
+            return Ok(ended.unwrap_or_else(|_| Err(self.stopped())));
+        }
+        let (authority, after) = (self.authority.clone(), self.patience);
+        Err(UpstreamError::HeaderTimeout { authority, after })
+    }
+
+    /// The answer, whenever it comes.
+    pub(super) async fn answer(mut self) -> Result<V, UpstreamError> {
+        let ended = (&mut self.running).await;
+        ended.unwrap_or_else(|_| Err(self.stopped()))
+    }
+
+    fn stopped(&self) -> UpstreamError {
+        let reason = "the question was given up".to_owned();
+        UpstreamError::Exchange { authority: self.authority.clone(), reason }
     }
 }
 
@@ -153,35 +207,75 @@ impl Exchange {
         Arc::new(Self { common: common.clone(), asked, client, rights })
     }
 
-    /// Sends a GET or HEAD and follows its redirects. The registry's refusal ends the right to
-    /// pull.
+    /// The generation of what is learnt of the repository now.
+    pub(super) fn generation(&self) -> Generation {
+        self.common.generations.now(self.rights.place())
+    }
+
+    /// Sends a GET or HEAD and follows its redirects. The refusal of a pull ends the right to pull.
     pub(super) async fn follow(
         &self,
         method: Method,
         target: &Target,
         headers: &HeaderMap,
     ) -> Result<Followed, UpstreamError> {
-        let answer = self.client.follow(method, target, headers).await?;
-        self.note(&answer).await;
+        let answer = self.client.follow(method.clone(), target, headers).await?;
+        self.note(&method, &answer).await;
         Ok(answer)
     }
 
     /// Sends a HEAD to learn whether the registry would serve this, as far as storage that names
-    /// `object`. The registry's refusal ends the right to pull.
+    /// `object`. The refusal of a pull ends the right to pull.
     pub(super) async fn inquire(
         &self,
         headers: &HeaderMap,
         object: Option<&str>,
     ) -> Result<Followed, UpstreamError> {
         let answer = self.client.inquire(&self.asked.target(), headers, object).await?;
-        self.note(&answer).await;
+        self.note(&Method::HEAD, &answer).await;
         Ok(answer)
     }
 
-    async fn note(&self, answer: &Followed) {
-        if is_refusal(answer) {
-            self.rights.revoke().await;
+    /// Notes what an answer says of the right to pull. Only the refusal of a pull says anything:
+    /// many registries refuse listings to everybody, and some HEADs of blobs.
+    async fn note(&self, method: &Method, answer: &Followed) {
+        let is_pull = match self.asked.route {
+            Route::Manifest { .. } => true,
+            Route::Blob { .. } => method == Method::GET,
+            _ => false,
+        };
+        if !is_pull || !is_refusal(answer) {
+            return;
         }
+        // A client's fields may have brought it about, and it would end everybody's right.
+        let is_everybodys = self.client.identity == Identity::Shared;
+        if is_everybodys && self.rights.has_any().await && !self.is_refused_plainly().await {
+            return;
+        }
+        self.rights.revoke().await;
+    }
+
+    /// Whether the registry refuses the same without any field of the client's.
+    async fn is_refused_plainly(&self) -> bool {
+        let is_blob = matches!(self.asked.route, Route::Blob { .. });
+        let mut headers = HeaderMap::new();
+        let (method, name, value) = if is_blob {
+            (Method::GET, header::RANGE, FIRST_BYTE)
+        } else {
+            (Method::HEAD, header::ACCEPT, MANIFESTS)
+        };
+        append(&mut headers, name, value);
+        let headers = for_content(&headers);
+        let answer = self.client.follow(method, &self.asked.target(), &headers).await;
+        answer.is_ok_and(|answer| is_refusal(&answer))
+    }
+
+    /// Asks by a GET of the first byte whether the registry would serve this, as far as storage
+    /// that names `object`: some refuse every HEAD of a blob.
+    pub(super) async fn probe(&self, object: &str) -> Result<Followed, UpstreamError> {
+        let mut headers = for_whole_content(&self.asked.headers);
+        append(&mut headers, header::RANGE, FIRST_BYTE);
+        self.client.probe(&self.asked.target(), &headers, object).await
     }
 }
 
@@ -208,11 +302,14 @@ impl Source {
     /// Asks for all of it, or for a `range` as it stands in the field. Through the registry again
     /// each time: signed URLs expire.
     pub(super) async fn ask(&self, range: Option<&str>) -> Result<Followed, UpstreamError> {
-        let asked = &self.exchange.asked;
-        let mut headers = for_whole_content(&asked.headers);
-        if let Some(range) = range {
-            append(&mut headers, header::RANGE, range);
-        }
-        self.exchange.follow(Method::GET, &asked.target_of(&self.route), &headers).await
+        let Exchange { asked, client, .. } = &*self.exchange;
+        let (target, mut headers) =
+            (asked.target_of(&self.route), for_whole_content(&asked.headers));
+        let Some(range) = range else {
+            return self.exchange.follow(Method::GET, &target, &headers).await;
+        };
+        append(&mut headers, header::RANGE, range);
+        // The part is our wish: its refusal says nothing of the client's rights.
+        client.follow(Method::GET, &target, &headers).await
     }
 }

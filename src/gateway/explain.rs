@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use entrepot_cache::{Presence, Store};
-use entrepot_oci::{Digest, ImageName, MediaType, Reference, Tag};
+use entrepot_oci::{Digest, ImageName, MediaType, Reference, Route, Tag};
 
 use super::access::{Place, Rights};
 use super::exchange::Common;
@@ -95,7 +95,9 @@ pub(super) async fn explain(common: &Common, tags: &Tags, image: &ImageName) -> 
         Reference::Digest(digest) => (None, Some(*digest)),
     };
     let objects = object_states(store, &rights, digest).await;
-    let trouble = registries.trouble(&image.authority);
+    let (repository, reference) = (image.repository.clone(), image.reference.clone());
+    let route = Route::Manifest { repository, reference };
+    let trouble = registries.trouble(&image.authority, &route);
     let is_here = objects.first().is_some_and(ObjectState::can_be_served);
     let may_pull = rights.may_pull().await;
     let is_fresh = tag.as_ref().is_none_or(|tag| tag.age < tag.ttl);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use entrepot_cache::{Fact, Presence};
-use entrepot_oci::{Algorithm, Digest, Registry, Route, UnixSeconds};
+use entrepot_cache::{Fact, Presence, Repository};
+use entrepot_oci::{Algorithm, Digest, Route, UnixSeconds};
 use http::{HeaderMap, HeaderValue, Method, Response, header};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use super::answer::passed::passed_on;
 use super::answer::provenance::{Forward, Provenance, Reason};
 use super::answer::served::Served;
 use super::exchange::Exchange;
+use super::generations::Generation;
 use crate::collapse::{Collapse, Turn};
 use crate::registry::answer::{content_length, is_plain_content, refuse_trouble};
 use crate::registry::fields::{for_content, text};
@@ -48,6 +49,9 @@ struct Listing {
     fields: Vec<(String, String)>,
     body: String,
     asked: UnixSeconds,
+    /// Of the question that it answers.
+    #[serde(skip)]
+    generation: Generation,
 }
 
 impl Listing {
@@ -56,16 +60,17 @@ impl Listing {
     }
 }
 
-/// What requests for listings share.
+/// What requests for listings share; cheap to clone.
+#[derive(Clone)]
 pub(super) struct Listings {
-    /// By registry and by path and query.
-    kept: Cache<(Registry, String), Listing>,
-    asked: Collapse<(Place, Identity, String), ()>,
+    /// By repository and by path and query.
+    kept: Cache<(Place, String), Listing>,
+    asked: Collapse<(Place, Identity, String, Generation), ()>,
 }
 
 impl Default for Listings {
     fn default() -> Self {
-        let weight = |key: &(Registry, String), listing: &Listing| {
+        let weight = |key: &(Place, String), listing: &Listing| {
             u32::try_from(key.1.len() + listing.body.len()).unwrap_or(u32::MAX)
         };
         let kept = Cache::builder().weigher(weight).max_capacity(MAX_MEMORY).build();
@@ -77,24 +82,51 @@ impl Listings {
     /// Answers a GET of a listing.
     pub(super) async fn serve(&self, exchange: Arc<Exchange>) -> Result<Served, UpstreamError> {
         let target = exchange.asked.target().path_and_query;
-        ListingRequest { listings: self, exchange, target }.serve().await
+        ListingRequest { listings: self.clone(), exchange, target }.serve().await
+    }
+
+    /// Something was written to the repository: what was listed of it is not so any more.
+    pub(super) async fn forget(&self, records: &Repository, place: &Place) {
+        let of_place = self.kept.iter().filter(|(key, _)| key.0 == *place);
+        of_place.for_each(|(key, _)| self.kept.invalidate(&*key));
+        if let Err(error) = records.forget_listings().await {
+            tracing::warn!(%error, "the records of listings could not be removed");
+        }
     }
 }
 
-struct ListingRequest<'a> {
-    listings: &'a Listings,
+#[derive(Clone)]
+struct ListingRequest {
+    listings: Listings,
     exchange: Arc<Exchange>,
     /// Path and query.
     target: String,
 }
 
-impl ListingRequest<'_> {
+impl ListingRequest {
     async fn serve(self) -> Result<Served, UpstreamError> {
         if let Some(served) = self.while_fresh().await {
             return Ok(served);
         }
+        if self.known().await.is_none() {
+            return self.asking().await;
+        }
+        let (it, authority) = (self.clone(), &self.exchange.asked.authority);
+        let mut question = self.exchange.common.ask(authority, async move { it.asking().await });
+        match question.in_time().await {
+            Ok(answer) => answer,
+            Err(late) => match self.stale(&late).await {
+                Some(served) => Ok(served),
+                None => question.answer().await,
+            },
+        }
+    }
+
+    async fn asking(self) -> Result<Served, UpstreamError> {
         let Exchange { asked, client, rights, .. } = &*self.exchange;
-        let question = (rights.place().clone(), client.identity.clone(), self.target.clone());
+        let generation = self.exchange.generation();
+        let (place, identity) = (rights.place().clone(), client.identity.clone());
+        let question = (place, identity, self.target.clone(), generation);
         let turn = self.listings.asked.turn(question, PATIENCE).await;
         if let Some(served) = self.while_fresh().await {
             return Ok(served);
@@ -104,7 +136,7 @@ impl ListingRequest<'_> {
         let (error, answer) = match answer {
             Ok(answer) => match refuse_trouble(&asked.authority, &answer) {
                 Ok(()) => {
-                    let served = self.keep(answer.response).await;
+                    let served = self.keep(answer.response, generation).await;
                     if let Turn::Lead(permit) = turn {
                         permit.tell(());
                     }
@@ -125,74 +157,110 @@ impl ListingRequest<'_> {
     }
 
     async fn while_fresh(&self) -> Option<Served> {
-        let known = self.listings.kept.get(&self.key()).filter(|known| known.age() < FRESH)?;
-        let may = self.exchange.rights.may_pull().await;
+        let known = self.listings.kept.get(&self.key())?;
+        let is_fresh = known.age() < FRESH && known.generation == self.exchange.generation();
+        let may = is_fresh && self.exchange.rights.may_pull().await;
         may.then(|| shown(&known, Provenance::Kept(None)))
     }
 
-    fn key(&self) -> (Registry, String) {
-        (self.exchange.asked.registry.clone(), self.target.clone())
+    fn key(&self) -> (Place, String) {
+        (self.exchange.rights.place().clone(), self.target.clone())
     }
 
     async fn stale(&self, error: &UpstreamError) -> Option<Served> {
-        let rights = &self.exchange.rights;
-        if !rights.may_pull_unasked(error).await {
+        if !self.exchange.rights.may_pull_unasked(error).await {
             return None;
         }
-        let known = match self.listings.kept.get(&self.key()) {
+        let known = match self.known().await {
             Some(known) => known,
-            None => rights.records().fact(Fact::Listing(&self.name()?)).await?,
+            None => self.unfiltered().await?,
         };
         Some(shown(&known, Provenance::Stale(Reason::Unreachable(error.to_string()))))
     }
 
-    /// Under what the listing is written down, if it is: strangers could ask for as many as there
+    /// What the registry listed last.
+    async fn known(&self) -> Option<Listing> {
+        if let Some(known) = self.listings.kept.get(&self.key()) {
+            return Some(known);
+        }
+        self.recorded(&self.target)
+            .await
+            .filter(|_| self.is_written_down(self.exchange.asked.query()))
+    }
+
+    /// All referrers, where only those of some type are asked for: a client filters them itself
+    /// where `OCI-Filters-Applied` does not say that it was done ("Listing Referrers" of the
+    /// specification).
+    async fn unfiltered(&self) -> Option<Listing> {
+        let (path, query) = self.target.split_once('?')?;
+        let is_filter = |pair: &str| pair.starts_with("artifactType=");
+        let is_of_referrers = matches!(self.exchange.asked.route, Route::Referrers { .. });
+        if !is_of_referrers || !query.split('&').all(is_filter) {
+            return None;
+        }
+        let key = (self.exchange.rights.place().clone(), path.to_owned());
+        match self.listings.kept.get(&key) {
+            Some(known) => Some(known),
+            None => self.recorded(path).await,
+        }
+    }
+
+    async fn recorded(&self, target: &str) -> Option<Listing> {
+        self.exchange.rights.records().fact(Fact::Listing(&name(target))).await
+    }
+
+    /// Whether a listing with this query is written down: strangers could ask for as many as there
     /// are queries and digests.
-    fn name(&self) -> Option<Digest> {
+    fn is_written_down(&self, query: Option<&str>) -> bool {
         let Exchange { common, asked, .. } = &*self.exchange;
         let is_of_something = match &asked.route {
             Route::Referrers { subject, .. } => common.store.contains(subject) == Presence::Kept,
             _ => true,
         };
-        let is_plain = is_of_something && asked.query().is_none();
-        is_plain.then(|| Digest::of(Algorithm::Sha256, self.target.as_bytes()))
+        is_of_something && query.is_none()
     }
 
-    async fn keep(&self, response: Response<IdleBody>) -> Served {
+    async fn keep(&self, response: Response<IdleBody>, generation: Generation) -> Served {
         let registry = &self.exchange.asked.registry;
         let is_json = text(response.headers(), header::CONTENT_TYPE)
             .is_some_and(|content_type| content_type.contains("json"));
-        let is_long = content_length(&response).is_none_or(|length| length > MAX_BYTES as u64);
+        let is_long = content_length(&response).is_some_and(|length| length > MAX_BYTES as u64);
         if !is_json || is_long || !is_plain_content(&response) {
             return passed_on(response, Forward::Miss);
         }
         let (head, body) = response.into_parts();
-        let bytes = match body.whole(MAX_BYTES).await {
-            Ok(bytes) => bytes,
+        let bytes = match body.whole_or_rest(MAX_BYTES).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(longer)) => return passed_on(Response::from_parts(head, longer), Forward::Miss),
             Err(error) => return unusable(registry, &error.to_string()),
         };
         let Ok(body) = String::from_utf8(bytes.into()) else {
             return unusable(registry, "a listing that is not text");
         };
-        let listing = Listing { fields: fields(&head.headers), body, asked: UnixSeconds::now() };
-        if self.target.len() <= LONGEST_TARGET {
-            self.remember(&listing).await;
+        let (fields, asked) = (fields(&head.headers), UnixSeconds::now());
+        let listing = Listing { fields, body, asked, generation };
+        if self.target.len() > LONGEST_TARGET || generation != self.exchange.generation() {
+            return shown(&listing, Provenance::Unkept);
         }
+        self.remember(&listing).await;
         shown(&listing, Provenance::Stored)
     }
 
     async fn remember(&self, listing: &Listing) {
         self.listings.kept.insert(self.key(), listing.clone());
-        if listing.body.len() > MAX_RECORD {
+        if listing.body.len() > MAX_RECORD || !self.is_written_down(self.exchange.asked.query()) {
             return;
         }
-        let records = self.exchange.rights.records();
-        if let Some(name) = self.name()
-            && let Err(error) = records.record_fact(Fact::Listing(&name), listing.clone()).await
-        {
+        let (records, name) = (self.exchange.rights.records(), name(&self.target));
+        if let Err(error) = records.record_fact(Fact::Listing(&name), listing.clone()).await {
             tracing::warn!(%error, "a listing could not be recorded");
         }
     }
+}
+
+/// Under what a listing is written down.
+fn name(target: &str) -> Digest {
+    Digest::of(Algorithm::Sha256, target.as_bytes())
 }
 
 fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
@@ -210,7 +278,7 @@ fn shown(listing: &Listing, provenance: Provenance) -> Served {
         }
     }
     say_api_version(headers);
-    if provenance != Provenance::Stored {
+    if !matches!(provenance, Provenance::Stored | Provenance::Unkept) {
         headers.insert(header::AGE, HeaderValue::from(listing.age().as_secs()));
     }
     Served::new(provenance, response)

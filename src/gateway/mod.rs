@@ -11,11 +11,13 @@
 //! - `manifests`: manifests, by digest and by tag
 //! - `listings`: tags and referrers
 //! - `ping`, `tokens`: `/v2/` and the token endpoint
+//! - `writes`: pushes and deletes, and what is forgotten after them
 //! - `relay`: everything that is only passed on
 //! - `download`: a download on its way into the store, and who fetches what for whom
 //! - `answer`: from what is kept to HTTP
 //! - `exchange`: one request, with who asks and what they may
 //! - `access`: who may have what
+//! - `generations`: which knowledge is from before the last write
 //! - `store_health`: a store that can't take downloads for now
 //! - `options`: how requests are decided, as the operator wants it
 
@@ -25,6 +27,7 @@ mod blobs;
 mod download;
 mod exchange;
 mod explain;
+mod generations;
 mod listings;
 mod manifests;
 mod options;
@@ -34,6 +37,7 @@ mod relay;
 mod store_health;
 mod tokens;
 pub(crate) mod vouching;
+mod writes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +47,7 @@ use entrepot_cache::{Presence, RecordError, Store};
 use entrepot_oci::{
     Authority, Digest, ErrorCode, ErrorDocument, ImageName, Registry, RepositoryName, Route,
 };
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
@@ -58,6 +62,7 @@ pub(crate) use answer::served::Served;
 use blobs::Blobs;
 use exchange::{Asked, Common, Exchange, Way};
 pub(crate) use explain::{Expected, Explanation, ObjectState, TagState};
+use generations::Generations;
 use listings::Listings;
 use manifests::Manifests;
 pub(crate) use manifests::tags::{Standing, standings};
@@ -66,8 +71,10 @@ pub(crate) use store_health::StoreHealth;
 use store_health::Trouble;
 use tokens::TOKEN_PATH;
 use vouching::Vouched;
+use writes::Knowledge;
 
-use crate::log::Subject;
+use crate::log::{Outcome, Subject};
+use crate::registry::fields::append;
 use crate::registry::identity::Identity;
 use crate::registry::{Client, Quota, Registries};
 use crate::upstream::body::RequestBody;
@@ -84,7 +91,7 @@ pub(crate) struct Gateway {
 
 struct GatewayInner {
     common: Arc<Common>,
-    blobs: Blobs,
+    blobs: Arc<Blobs>,
     manifests: Manifests,
     listings: Listings,
 }
@@ -106,6 +113,7 @@ impl Gateway {
             options: ArcSwap::from_pointee(options),
             access: Arc::new(Access::default()),
             trouble: Trouble::default(),
+            generations: Generations::default(),
             tasks,
         };
         let (blobs, manifests, listings) = Default::default();
@@ -145,8 +153,18 @@ impl Gateway {
         if served.response.status() == StatusCode::UNAUTHORIZED {
             let ping = Target { scheme, authority, path_and_query: "/v2/".to_owned() };
             Box::pin(self.know_challenge(&registry, &ping, &through)).await;
+            let (own_realm, known) =
+                (way.url(TOKEN_PATH), registries.last_challenge(&registry).await);
+            let is_ours = served.outcome() == Outcome::Error;
             let headers = served.response.headers_mut();
-            registries.rewrite_challenge(&registry, &way.url(TOKEN_PATH), headers);
+            registries.rewrite_challenge(&registry, &own_realm, headers);
+            // An answer of our own has none yet: a 401 must have one (RFC 9110 §11.6.1).
+            if is_ours
+                && !headers.contains_key(header::WWW_AUTHENTICATE)
+                && let Some(challenge) = known.and_then(|known| ping::challenge(&known, &own_realm))
+            {
+                append(headers, header::WWW_AUTHENTICATE, &challenge);
+            }
         }
         (served, subject)
     }
@@ -174,6 +192,10 @@ impl Gateway {
             }
             _ if is_write(&asked) && common.options.load().push == Push::Deny => {
                 Ok(push_denied(&asked.registry))
+            }
+            _ if is_write(&asked) => {
+                let knowledge = Knowledge { common, manifests, listings };
+                Box::pin(knowledge.write(asked, body)).await
             }
             _ => Box::pin(relay::serve(common, asked, body)).await,
         }

@@ -45,6 +45,8 @@ pub(crate) struct Options {
     pub tag_ttl_at: Vec<(HostPattern, TagTtl)>,
     /// `tag-ttl`.
     pub tag_ttl: TagTtl,
+    /// `stale-after`: how long a registry's word on what is kept is waited for.
+    pub stale_after: Duration,
     /// `keep-deleted`.
     pub keep_deleted: bool,
     /// `quota-floor`.

@@ -11,7 +11,7 @@ use super::answer::served::Served;
 use super::exchange::{Asked, Common};
 use super::tokens::TOKEN_PATH;
 use crate::collapse::Turn;
-use crate::registry::answer::is_trouble;
+use crate::registry::answer::trouble;
 use crate::registry::fields::append;
 use crate::registry::identity::has_own_token;
 use crate::registry::{Authentication, Client};
@@ -39,7 +39,7 @@ pub(super) async fn serve(common: &Common, asked: &Asked) -> Result<Served, Upst
     }
     let (reason, failed) = match told {
         Ok((Some(known), _)) => return Ok(answer(&known, Provenance::Relayed(Forward::Bypass))),
-        Ok((None, response)) if !is_trouble(response.status()) => {
+        Ok((None, response)) if trouble(response.status(), response.headers()).is_none() => {
             return Ok(passed_on(response, Forward::Bypass));
         }
         Ok((None, response)) => (Reason::RegistryError(response.status()), Ok(response)),
@@ -65,13 +65,23 @@ fn answer(
         }
         Authentication::Basic { challenge } => challenged(challenge),
         Authentication::Bearer { .. } if has_own_token(&asked.headers) => welcome(),
-        Authentication::Bearer { service, .. } => {
-            let service = service.as_ref().map(|service| format!(",service=\"{service}\""));
-            let realm = asked.way.url(TOKEN_PATH);
-            challenged(&format!("Bearer realm=\"{realm}\"{}", service.unwrap_or_default()))
+        Authentication::Bearer { .. } => {
+            challenged(&challenge(known, &asked.way.url(TOKEN_PATH)).unwrap_or_default())
         }
     };
     Served::unsigned(provenance, response)
+}
+
+/// What a client is told of how to authenticate, at `own_realm` for tokens.
+pub(super) fn challenge(known: &Authentication, own_realm: &str) -> Option<String> {
+    match known {
+        Authentication::None => None,
+        Authentication::Basic { challenge } => Some(challenge.clone()),
+        Authentication::Bearer { service, .. } => {
+            let service = service.as_ref().map(|service| format!(",service=\"{service}\""));
+            Some(format!("Bearer realm=\"{own_realm}\"{}", service.unwrap_or_default()))
+        }
+    }
 }
 
 fn welcome() -> Response<ResponseBody> {

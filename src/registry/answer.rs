@@ -13,22 +13,51 @@ pub(crate) fn is_trouble(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
+/// The status of an answer that tells of the registry's own state, and nothing of what was asked
+/// for: an error of its own, or the page of what stands before it.
+pub(crate) fn trouble(status: StatusCode, headers: &HeaderMap) -> Option<StatusCode> {
+    (is_trouble(status) || is_barrier(status, headers)).then_some(status)
+}
+
+/// Whether a 401 or 403 is not the registry's: bot protection and captive portals answer with a
+/// page of theirs, while a registry's refusal has a challenge or an error document.
+fn is_barrier(status: StatusCode, headers: &HeaderMap) -> bool {
+    let is_registrys = headers.contains_key("docker-distribution-api-version")
+        || (status == StatusCode::UNAUTHORIZED && headers.contains_key(header::WWW_AUTHENTICATE));
+    let is_document = |kind: &str| kind.to_ascii_lowercase().contains("json");
+    let is_page = text(headers, header::CONTENT_TYPE).is_some_and(|kind| !is_document(kind));
+    is_refused(status) && !is_registrys && is_page
+}
+
+fn is_refused(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+}
+
 /// An answer that says nothing but that the registry is unwell, as an error.
 pub(crate) fn refuse_trouble(
     authority: &Authority,
     answer: &Followed,
 ) -> Result<(), UpstreamError> {
-    let status = answer.response.status();
-    if is_trouble(status) {
-        return Err(UpstreamError::Unwell { authority: authority.clone(), status });
+    match trouble_of(answer) {
+        Some(status) => Err(UpstreamError::Unwell { authority: authority.clone(), status }),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// As [`trouble`]. What storage refuses is about the object.
+pub(crate) fn trouble_of(answer: &Followed) -> Option<StatusCode> {
+    let (status, headers) = (answer.response.status(), answer.response.headers());
+    if answer.is_from_registry() {
+        trouble(status, headers)
+    } else {
+        is_trouble(status).then_some(status)
+    }
 }
 
 /// Whether the registry itself refuses the identity that asked.
 pub(crate) fn is_refusal(answer: &Followed) -> bool {
-    let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
-    answer.is_from_registry() && refused.contains(&answer.response.status())
+    let (status, headers) = (answer.response.status(), answer.response.headers());
+    answer.is_from_registry() && is_refused(status) && !is_barrier(status, headers)
 }
 
 /// Whether an answer is about this very object: storage that has it in its path, or a registry that
@@ -49,6 +78,15 @@ pub(crate) fn consents(answer: &Followed, digest: &Digest, size: Option<u64>) ->
     response.status() == StatusCode::OK
         && (named == Some(&digest.to_string())
             || (named.is_none() && size.is_some() && content_length(response) == size))
+}
+
+/// Whether an answer to a GET of the first byte is the registry's yes to this very object.
+pub(crate) fn begins(answer: &Followed, digest: &Digest, size: Option<u64>) -> bool {
+    let headers = answer.response.headers();
+    let named = text(headers, "docker-content-digest");
+    let is_same_size = size.is_some() && total(headers) == size;
+    starts_at(&answer.response, 0)
+        && named.map_or(is_same_size, |named| *named == digest.to_string())
 }
 
 /// The digest under which a registry serves what was asked for; a page of something else has none.

@@ -20,6 +20,8 @@ use crate::upstream::Target;
 const MOST: u64 = 10_000;
 /// How long the registry is not asked again.
 const FRESH: Duration = Duration::from_hours(1);
+/// How often it is asked again although it has said something, since that leads nowhere.
+const DOUBTED: Duration = Duration::from_secs(30);
 /// How a registry wants to be authenticated to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "scheme", rename_all = "lowercase")]
@@ -43,7 +45,7 @@ pub(crate) enum Authentication {
 
 impl Authentication {
     /// What a registry's 401 says; `None` where that is nothing usable.
-    fn of_challenge(registry: &Target, headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn of_challenge(registry: &Target, headers: &HeaderMap) -> Option<Self> {
         let challenges: Vec<_> = all(headers).collect();
         let bearer = challenges.iter().find_map(|(_, challenge)| {
             let bearer = challenge.bearer()?;
@@ -79,15 +81,24 @@ struct KnownChallenge {
 /// The challenges of all registries.
 pub(crate) struct Challenges {
     known: Cache<Registry, KnownChallenge>,
+    /// Whose challenge was asked for lately because it seemed to be wrong.
+    doubted: Cache<Registry, ()>,
 }
 
 impl Default for Challenges {
     fn default() -> Self {
-        Self { known: Cache::new(MOST) }
+        let doubted = Cache::builder().max_capacity(MOST).time_to_live(DOUBTED).build();
+        Self { known: Cache::new(MOST), doubted }
     }
 }
 
 impl Challenges {
+    /// Whether a challenge that seems to be wrong is to be asked for anew: once in a while, or a
+    /// token server that is away would have the registry asked at every request.
+    pub(crate) fn may_doubt(&self, registry: &Registry) -> bool {
+        self.doubted.entry_by_ref(registry).or_insert(()).is_fresh()
+    }
+
     /// What the registry has said within the last hour.
     pub(crate) fn fresh(&self, registry: &Registry) -> Option<Authentication> {
         let known = self.known.get(registry)?;

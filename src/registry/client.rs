@@ -7,16 +7,19 @@ use arc_swap::ArcSwap;
 use entrepot_cache::Store;
 use entrepot_oci::{Authority, Registry, RepositoryName, Route};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use tokio::time::Instant;
 
-use super::answer::is_trouble;
+use super::answer::{is_refusal, trouble, trouble_of};
 use super::challenge::{Authentication, Challenges, error_told, scope_asked_for};
 use super::credentials::Credentials;
 use super::fields::{for_ourselves, forwarded, without_session};
 use super::identity::{Identifier, Identity};
 use super::options::Options;
 use super::own_tokens::{OwnTokens, TokenRequest};
-use super::pressure::Pressure;
+use super::pressure::{Pressure, Topic};
 use super::quota::{Quota, Quotas};
+use super::refusals::{Refusals, RefusedQuestion};
+use super::token_server::Realm;
 use crate::collapse::{Collapse, Turn};
 use crate::metrics::HeldBack;
 use crate::upstream::body::{IdleBody, RequestBody};
@@ -52,11 +55,13 @@ struct Inner {
 struct InForce {
     options: Options,
     tokens: OwnTokens,
+    refusals: Refusals,
 }
 
 impl InForce {
     fn new(options: Options) -> Arc<Self> {
-        Arc::new(Self { options, tokens: OwnTokens::default() })
+        let (tokens, refusals) = Default::default();
+        Arc::new(Self { options, tokens, refusals })
     }
 }
 
@@ -137,8 +142,13 @@ impl Registries {
     }
 
     /// Whether a question may go out now: a registry that has asked for a pause is left alone.
-    fn admit(&self, authority: &Authority, identity: &Identity) -> Result<(), UpstreamError> {
-        let admitted = self.inner.pressure.admit(authority, identity);
+    fn admit(
+        &self,
+        topic: &Topic,
+        authority: &Authority,
+        identity: &Identity,
+    ) -> Result<(), UpstreamError> {
+        let admitted = self.inner.pressure.admit(topic, identity);
         admitted.map_err(|(retry_after, status)| {
             let registry = Registry::at(authority);
             self.upstream().metrics().held_back(registry.as_str(), HeldBack::Limited);
@@ -146,9 +156,10 @@ impl Registries {
         })
     }
 
-    /// Why the proxy itself would not ask the registry at `authority` now.
-    pub(crate) fn trouble(&self, authority: &Authority) -> Option<UpstreamError> {
-        let refusal = self.inner.pressure.refusal(authority, &Identity::Shared);
+    /// Why the proxy itself would not ask the registry at `authority` now what `route` means.
+    pub(crate) fn trouble(&self, authority: &Authority, route: &Route) -> Option<UpstreamError> {
+        let topic = Topic::new(authority, &Method::HEAD, route);
+        let refusal = self.inner.pressure.refusal(&topic, &Identity::Shared);
         let limited = refusal.map(|(retry_after, status)| UpstreamError::Limited {
             authority: authority.clone(),
             status,
@@ -166,8 +177,8 @@ pub(crate) struct Client {
     pub(crate) registry: Registry,
     /// As whom.
     pub(crate) identity: Identity,
-    /// The repository that a pull is from; `None` for what is no pull.
-    pulled: Option<RepositoryName>,
+    /// What is asked for.
+    route: Route,
     /// What the request has been through on whose behalf this is.
     via: HeaderMap,
 }
@@ -195,7 +206,7 @@ impl Client {
             registries: registries.clone(),
             registry: registry.clone(),
             identity: registries.identify(fields),
-            pulled: pulled(route),
+            route: route.clone(),
             via: via::of(fields),
         }
     }
@@ -226,6 +237,17 @@ impl Client {
         Box::pin(self.ask(Method::HEAD, target, headers, Redirects::Followed(object))).await
     }
 
+    /// Sends a GET to learn whether the registry would serve this, as far as storage that names
+    /// `object`.
+    pub(crate) async fn probe(
+        &self,
+        target: &Target,
+        headers: &HeaderMap,
+        object: &str,
+    ) -> Result<Followed, UpstreamError> {
+        Box::pin(self.ask(Method::GET, target, headers, Redirects::Followed(Some(object)))).await
+    }
+
     /// Sends a GET or HEAD; redirects are the client's.
     pub(crate) async fn once(
         &self,
@@ -245,6 +267,16 @@ impl Client {
         Box::pin(self.ping_of(&self.registry, target)).await
     }
 
+    /// Where the token server is now, where that is somewhere else than `known`; asked once in a
+    /// while.
+    pub(crate) async fn doubted_realm(&self, target: &Target, known: &Realm) -> Option<Realm> {
+        if !self.registries.inner.challenges.may_doubt(&self.registry) {
+            return None;
+        }
+        let (told, _) = self.ping(&target.ping()).await.ok()?;
+        told?.realm(target).filter(|told| told != known)
+    }
+
     /// A turn at a ping, which one makes for all who wait.
     pub(crate) async fn turn_to_ping(&self) -> Turn<Registry, ()> {
         self.registries.inner.pings.turn(self.registry.clone(), PATIENCE).await
@@ -258,11 +290,27 @@ impl Client {
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
         match self.identity {
-            Identity::Client(_) => self.send(method, target, headers.clone(), redirects).await,
+            Identity::Client(_) => {
+                let asking = Asking { registry: &self.registry, target, route: &self.route };
+                self.send(&asking, method, headers.clone(), redirects).await
+            }
             Identity::Shared => {
+                let in_force = self.registries.inner.in_force.load_full();
+                let is_manifest = matches!(self.route, Route::Manifest { .. });
+                let question = is_manifest.then(|| RefusedQuestion::new(&method, target));
+                if let Some(question) = &question
+                    && let Some(refused) = in_force.refusals.get(question)
+                {
+                    return Ok(refused);
+                }
                 let asked = self.ask_as_ourselves(method, target, headers, redirects).await;
                 let mut answer = asked?;
                 without_session(answer.response.headers_mut());
+                if let Some(question) = question
+                    && is_refusal(&answer)
+                {
+                    answer = in_force.refusals.remember(question, answer).await;
+                }
                 Ok(answer)
             }
         }
@@ -277,14 +325,13 @@ impl Client {
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
         let (mut registry, mut target) = (self.registry.clone(), target.clone());
-        let mut pulled_from = self.pulled.clone();
+        let mut route = self.route.clone();
         for _ in 0..MAX_REGISTRIES {
-            let scope = pulled_from.as_ref().map(pull_scope);
-            let asking = Asking { registry: &registry, target: &target, scope };
-            let answer = self.authorized(asking, &method, headers, redirects).await?;
-            let Some((next, route)) = &answer.elsewhere else { return Ok(answer) };
+            let asking = Asking { registry: &registry, target: &target, route: &route };
+            let answer = self.authorized(&asking, &method, headers, redirects).await?;
+            let Some((next, its_route)) = &answer.elsewhere else { return Ok(answer) };
             registry = Registry::at(&next.authority);
-            pulled_from = pulled(route);
+            route = its_route.clone();
             let scheme = self.registries.scheme_for(&next.authority);
             target = Target { scheme, ..next.clone() };
         }
@@ -295,41 +342,121 @@ impl Client {
     /// taken any more, or where it wants something else for this repository.
     async fn authorized(
         &self,
-        Asking { registry, target, scope }: Asking<'_>,
+        asking: &Asking<'_>,
         method: &Method,
         headers: &HeaderMap,
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
-        let Some(scope) = scope else {
+        let Asking { registry, target, route } = *asking;
+        let Some(scope) = pulled(route).map(pull_scope) else {
             // What is no pull is asked for anonymously.
             let fields = with_authorization(headers, None);
-            return self.send(method.clone(), target, fields, redirects).await;
+            return self.send(asking, method.clone(), fields, redirects).await;
         };
-        let InForce { options, tokens } = &*self.registries.inner.in_force.load_full();
+        let InForce { options, tokens, .. } = &*self.registries.inner.in_force.load_full();
         let mut request = TokenRequest {
             registry,
             target,
             authentication: self.authentication(registry, target).await?,
             scope,
+            began: Instant::now(),
             rule: options.rule_for(&target.authority),
             via: &self.via,
         };
         let upstream = self.registries.upstream();
-        let shown = tokens.authorization(upstream, &request).await?;
+        let mut shown = tokens.authorization(upstream, &request).await;
+        let is_lacking = |request: &TokenRequest<'_>, shown: &Result<Option<_>, _>| {
+            let wants_one = !matches!(request.authentication, None | Some(Authentication::None));
+            wants_one && !matches!(shown, Ok(Some(_)))
+        };
+        // The token server may have moved, or be wanted no more.
+        if is_lacking(&request, &shown)
+            && let Some(told) = self.doubted(&request).await
+        {
+            request.authentication = Some(told);
+            shown = tokens.authorization(upstream, &request).await;
+        }
+        let shown = shown?;
         let fields = with_authorization(headers, shown.as_ref());
-        let answer = self.send(method.clone(), target, fields, redirects).await?;
-        if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.is_from_registry() {
+        let answer = self.send(asking, method.clone(), fields, redirects).await?;
+        let status = answer.response.status();
+        let is_basic = matches!(request.authentication, Some(Authentication::Basic { .. }));
+        if is_basic && shown.is_some() && status.is_success() {
+            tokens.note_taken(registry);
+        }
+        let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if !is_refused || !answer.is_from_registry() {
             return Ok(answer);
         }
-        if !is_worth_another_try(tokens, &mut request, shown.as_ref(), &answer) {
-            return Ok(answer);
+        let again = if let Some(shown) = shown.as_ref().filter(|_| is_basic) {
+            self.instead_of(shown, status, tokens, &request).await
+        } else if status == StatusCode::UNAUTHORIZED {
+            let told = Authentication::of_challenge(target, answer.response.headers());
+            if told.is_some()
+                && told != request.authentication
+                && let Some(told) = self.doubted(&request).await
+            {
+                request.authentication = Some(told);
+                // A realm that can't be asked leaves the answer as it is.
+                tokens.authorization(upstream, &request).await.ok().flatten().map(Some)
+            } else if is_worth_another_try(tokens, &mut request, shown.as_ref(), &answer) {
+                tokens.authorization(upstream, &request).await.ok().flatten().map(Some)
+            } else {
+                None
+            }
+        } else {
+            None
+        };
+        let answer = match again {
+            Some(again) => {
+                let fields = with_authorization(headers, again.as_ref());
+                self.send(asking, method.clone(), fields, redirects).await?
+            }
+            None => answer,
+        };
+        if is_refusal(&answer)
+            && let Some(refused) = tokens.refused_at(registry)
+        {
+            let authority = target.authority.clone();
+            return Err(UpstreamError::Credentials {
+                authority,
+                label: refused.label,
+                since: refused.since.elapsed(),
+            });
         }
-        // A realm that this answer alone names, and that can't be asked, leaves the answer as it
-        // is.
-        let again = tokens.authorization(upstream, &request).await;
-        let Ok(Some(again)) = again else { return Ok(answer) };
-        let fields = with_authorization(headers, Some(&again));
-        self.send(method.clone(), target, fields, redirects).await
+        Ok(answer)
+    }
+
+    /// What to show to a registry that wants credentials themselves and has refused `shown`:
+    /// others, if the file or the helper has them now, else nothing (public things are open
+    /// without).
+    async fn instead_of(
+        &self,
+        shown: &HeaderValue,
+        status: StatusCode,
+        tokens: &OwnTokens,
+        request: &TokenRequest<'_>,
+    ) -> Option<Option<HeaderValue>> {
+        if let Some(renewed) = request.renewed_basic(shown).await {
+            return Some(Some(renewed));
+        }
+        // A 403 may be about this repository alone.
+        if status == StatusCode::FORBIDDEN {
+            return None;
+        }
+        tokens.note_refused(request);
+        Some(None)
+    }
+
+    /// How the registry wants to be authenticated to now, where that is something else than a
+    /// request takes it for; asked once in a while.
+    async fn doubted(&self, request: &TokenRequest<'_>) -> Option<Authentication> {
+        let challenges = &self.registries.inner.challenges;
+        if !challenges.may_doubt(request.registry) {
+            return None;
+        }
+        let (told, _) = self.ping_of(request.registry, &request.target.ping()).await.ok()?;
+        told.filter(|told| Some(told) != request.authentication.as_ref())
     }
 
     /// How the registry wants to be authenticated to; it is asked where that is not known.
@@ -350,14 +477,13 @@ impl Client {
         target: &Target,
     ) -> Result<(Option<Authentication>, Response<IdleBody>), UpstreamError> {
         let Inner { upstream, pressure, challenges, store, .. } = &*self.registries.inner;
-        self.registries.admit(&target.authority, &Identity::Shared)?;
+        let topic = Topic::new(&target.authority, &Method::GET, &Route::Ping);
+        self.registries.admit(&topic, &target.authority, &Identity::Shared)?;
         let headers = for_ourselves(&forwarded(&self.via));
         let response = upstream.send(Method::GET, target, headers, RequestBody::Empty).await?;
         let status = response.status();
-        if is_trouble(status) {
-            // Its welcome says nothing of a quota: pings are not counted.
-            pressure.note(&target.authority, &Identity::Shared, status, response.headers());
-        }
+        let trouble = trouble(status, response.headers());
+        pressure.note(&topic, &Identity::Shared, trouble, response.headers());
         let known = match status {
             StatusCode::OK if is_registry(response.headers()) => {
                 challenges.remember(store, registry, Authentication::None).await;
@@ -374,17 +500,18 @@ impl Client {
 
     async fn send(
         &self,
+        Asking { target, route, .. }: &Asking<'_>,
         method: Method,
-        target: &Target,
         headers: HeaderMap,
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
         let Inner { upstream, pressure, quotas, .. } = &*self.registries.inner;
         let authority = &target.authority;
-        self.registries.admit(authority, &self.identity)?;
+        let topic = Topic::new(authority, &method, route);
+        self.registries.admit(&topic, authority, &self.identity)?;
         let answer = match redirects {
             Redirects::Followed(object) => {
-                upstream.walk(method, target.clone(), headers, object).await?
+                upstream.walk(method, (*target).clone(), headers, object).await?
             }
             Redirects::Returned => {
                 let sent = upstream.send(method, target, headers, RequestBody::Empty);
@@ -392,8 +519,8 @@ impl Client {
             }
         };
         if answer.is_from_registry() {
-            let (status, fields) = (answer.response.status(), answer.response.headers());
-            pressure.note(authority, &self.identity, status, fields);
+            let fields = answer.response.headers();
+            pressure.note(&topic, &self.identity, trouble_of(&answer), fields);
             quotas.note(&Registry::at(authority), &self.identity, fields);
         }
         Ok(answer)
@@ -404,7 +531,7 @@ impl Client {
 struct Asking<'a> {
     registry: &'a Registry,
     target: &'a Target,
-    scope: Option<String>,
+    route: &'a Route,
 }
 
 /// Whether a 200 is that of a registry, and not that of a web site with something at every path.
@@ -424,6 +551,7 @@ fn is_worth_another_try(
     answer: &Followed,
 ) -> bool {
     let fields = answer.response.headers();
+    let is_new = shown.is_some_and(|shown| tokens.is_new(request, shown));
     let asked_for = scope_asked_for(fields).filter(|scope| !is_for_writing(scope));
     let told = Authentication::bearer_of(request.target, fields);
     let is_other_realm = told.is_some() && told != request.authentication;
@@ -436,18 +564,12 @@ fn is_worth_another_try(
     }
     request.authentication = told.or_else(|| request.authentication.take());
     request.scope = asked_for.unwrap_or_else(|| request.scope.clone());
-    is_other_realm || is_other_scope || (shown.is_some() && !is_lacking)
+    is_other_realm || is_other_scope || (shown.is_some() && !is_lacking && !is_new)
 }
 
 /// The repository whose content a request is for.
-fn pulled(route: &Route) -> Option<RepositoryName> {
-    match route {
-        Route::Blob { repository, .. }
-        | Route::Manifest { repository, .. }
-        | Route::Tags { repository }
-        | Route::Referrers { repository, .. } => Some(repository.clone()),
-        Route::Ping | Route::Upload { .. } | Route::Api | Route::Other => None,
-    }
+fn pulled(route: &Route) -> Option<&RepositoryName> {
+    route.repository().filter(|_| !matches!(route, Route::Upload { .. }))
 }
 
 /// What a request for a repository's content needs (distribution's token scopes).
@@ -474,7 +596,7 @@ mod tests {
     use super::*;
     #[test]
     fn the_scope_of_a_pull_is_that_of_its_repository() {
-        let scope = |path: &str| pulled(&Route::parse(path, None)).as_ref().map(pull_scope);
+        let scope = |path: &str| pulled(&Route::parse(path, None)).map(pull_scope);
         assert_eq!(scope("/v2/a/b/manifests/1").as_deref(), Some("repository:a/b:pull"));
         assert_eq!(scope("/v2/a/b/tags/list").as_deref(), Some("repository:a/b:pull"));
         for none in ["/v2/_catalog", "/v2/a/blobs/uploads/x", "/v2/a/blobs/uploads/../../b", "/x"] {

@@ -25,7 +25,7 @@ const HELPER_FRESH: Duration = Duration::from_mins(15);
 /// How long a password file is not read again.
 const FILE_FRESH: Duration = Duration::from_mins(1);
 /// And at most so often, whatever registries say of what was read.
-const REREAD: Duration = Duration::from_secs(30);
+const REREAD: Duration = Duration::from_secs(5);
 /// A helper says by this name that its secret is a refresh token.
 const REFRESH_TOKEN_NAME: &str = "<token>";
 
@@ -210,13 +210,20 @@ impl Credentials {
         Ok(login)
     }
 
+    /// What to log in with after a registry has refused `refused`: what the file or the helper says
+    /// now, where that is something else. Asks at most once in some seconds, since a registry also
+    /// refuses what credentials do not open, and strangers can ask for that all day.
+    pub(crate) async fn renewed(&self, server: &str, refused: &Login) -> Option<Login> {
+        self.forget();
+        self.login(server).await.ok().filter(|login| login != refused)
+    }
+
     fn fresh(&self) -> Option<Login> {
         let last = self.last.lock();
         last.as_ref().filter(|fresh| fresh.until > Instant::now()).map(|fresh| fresh.login.clone())
     }
 
-    /// What was last read may not be good any more. What was read a moment ago is kept: a registry
-    /// also refuses what credentials do not open, and strangers can ask for that all day.
+    /// What was last read may not be good any more. What was read a moment ago is kept.
     pub(crate) fn forget(&self) {
         let mut last = self.last.lock();
         if last.as_ref().is_some_and(|last| last.read.elapsed() >= REREAD) {

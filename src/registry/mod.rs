@@ -9,6 +9,7 @@
 //! - `own_tokens`: tokens of the proxy itself
 //! - `token_server`: asking a token server
 //! - `credentials`: where the operator's logins come from
+//! - `refusals`: what was refused a moment ago is not asked again
 //! - `pressure`, `quota`: registries that want to be left alone, and how many pulls are left
 //! - `fields`: which header fields go to a registry, and which come back
 //! - `answer`: what an answer says
@@ -24,6 +25,7 @@ mod options;
 mod own_tokens;
 mod pressure;
 mod quota;
+mod refusals;
 pub(crate) mod token_server;
 
 pub(crate) use challenge::Authentication;

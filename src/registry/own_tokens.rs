@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entrepot_oci::{Authority, Host, Registry};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue};
 use moka::Expiry;
 use moka::sync::Cache;
+use tokio::time::Instant;
 
 use super::challenge::Authentication;
-use super::credentials::Login;
+use super::credentials::{Credentials, Login};
 use super::options::RegistryRule;
 use super::token_server::{Realm, Token, TokenError};
 use crate::collapse::Collapse;
@@ -27,9 +28,20 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// How long a request waits for another's token.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The operator's credentials that a registry does not take any more.
+#[derive(Debug, Clone)]
+pub(crate) struct RefusedCredentials {
+    /// Whose, never a secret.
+    pub(crate) label: String,
+    /// Since when.
+    pub(crate) since: Instant,
+}
+
 /// The tokens of the shared identity.
 pub(crate) struct OwnTokens {
     tokens: Cache<TokenKey, Arc<Token>>,
+    /// Whose credentials are not taken, until they are.
+    refused: Cache<Registry, RefusedCredentials>,
     /// What the token server is being asked for.
     asked: Collapse<TokenKey, Result<Arc<Token>, Arc<TokenError>>>,
 }
@@ -57,7 +69,7 @@ impl Expiry<TokenKey, Arc<Token>> for BeforeTheEnd {
 impl Default for OwnTokens {
     fn default() -> Self {
         let tokens = Cache::builder().max_capacity(MOST).expire_after(BeforeTheEnd).build();
-        Self { tokens, asked: Collapse::default() }
+        Self { tokens, refused: Cache::new(MOST), asked: Collapse::default() }
     }
 }
 
@@ -71,6 +83,8 @@ pub(crate) struct TokenRequest<'a> {
     pub(crate) authentication: Option<Authentication>,
     /// What the request is for.
     pub(crate) scope: String,
+    /// When it began.
+    pub(crate) began: Instant,
     /// What the operator has configured for the registry.
     pub(crate) rule: Option<&'a RegistryRule>,
     /// What the client's request has been through.
@@ -80,6 +94,9 @@ pub(crate) struct TokenRequest<'a> {
 impl OwnTokens {
     /// The `Authorization` of a request; none where the registry wants none, or where none is to
     /// be had: the registry then says so itself.
+    ///
+    /// Credentials that are not taken are read anew; where nothing else comes of that, public
+    /// things are asked for anonymously.
     pub(crate) async fn authorization(
         &self,
         upstream: &Upstream,
@@ -93,19 +110,64 @@ impl OwnTokens {
             }
             Some(bearer @ Authentication::Bearer { .. }) => {
                 let Some(realm) = bearer.realm(request.target) else { return Ok(None) };
+                let Some(key) = request.key() else { return Ok(None) };
                 let authority = &request.target.authority;
                 let login = if realm.is_trusted_by(authority) {
                     request.login(realm.host()).await
                 } else {
                     None
                 };
-                let Some(key) = request.key() else { return Ok(None) };
-                match self.token(upstream, request, &realm, key, login.as_ref()).await {
+                let token = |login| self.token(upstream, request, &realm, key.clone(), login);
+                let mut got = token(login.as_ref()).await;
+                if let (Err(error), Some(login)) = (&got, &login)
+                    && error.is_of_login()
+                {
+                    let (error, renewed) = (error.clone(), request.renewed(login).await);
+                    if let Some(renewed) = &renewed {
+                        got =
+                            self.token(upstream, request, &realm, key.clone(), Some(renewed)).await;
+                    }
+                    if got.is_err() {
+                        no_credentials(request.registry, &error);
+                        self.note_refused(request);
+                        got = token(None).await;
+                    }
+                } else if got.is_ok() && login.is_some() {
+                    self.note_taken(request.registry);
+                }
+                match got {
                     Ok(token) => Ok(Some(token.authorization.clone())),
-                    Err(error) => refused(request, login.is_some(), &error).map(|()| None),
+                    Err(error) => refused(request, &error).map(|()| None),
                 }
             }
         }
+    }
+
+    /// Notes that the registry, or its token server, does not take the operator's credentials.
+    pub(crate) fn note_refused(&self, request: &TokenRequest<'_>) {
+        let label = request.rule.and_then(|rule| rule.credentials.as_ref()).map(Credentials::label);
+        if let Some(label) = label {
+            let refused = RefusedCredentials { label, since: Instant::now() };
+            self.refused.entry_by_ref(request.registry).or_insert(refused);
+        }
+    }
+
+    /// The operator's credentials that the registry does not take, if that is so now.
+    pub(crate) fn refused_at(&self, registry: &Registry) -> Option<RefusedCredentials> {
+        self.refused.get(registry)
+    }
+
+    /// The registry has taken the operator's credentials.
+    pub(crate) fn note_taken(&self, registry: &Registry) {
+        if self.refused.contains_key(registry) {
+            self.refused.invalidate(registry);
+        }
+    }
+
+    /// Whether a token was got for this very request: another would be no better.
+    pub(crate) fn is_new(&self, request: &TokenRequest<'_>, shown: &HeaderValue) -> bool {
+        let token = request.key().and_then(|key| self.tokens.get(&key));
+        token.is_some_and(|token| token.authorization == *shown && token.got >= request.began)
     }
 
     async fn token(
@@ -161,6 +223,25 @@ impl TokenRequest<'_> {
         let login = credentials.login(&helper_name(self.registry, &self.target.authority)).await;
         login.inspect_err(|error| no_credentials(self.registry, error)).ok()
     }
+
+    /// The operator's credentials, read anew after `refused` was not taken; `None` where they are
+    /// still the same.
+    async fn renewed(&self, refused: &Login) -> Option<Login> {
+        let credentials = self.rule?.credentials.as_ref()?;
+        let server = helper_name(self.registry, &self.target.authority);
+        credentials.renewed(&server, refused).await
+    }
+
+    /// `Authorization` with the operator's credentials, read anew after `refused` was not taken by
+    /// a registry that wants them itself; `None` where they are still the same.
+    pub(crate) async fn renewed_basic(&self, refused: &HeaderValue) -> Option<HeaderValue> {
+        let host = self.target.authority.host();
+        let login = self.login(host).await?;
+        if login.basic().as_ref() != Some(refused) {
+            return login.basic();
+        }
+        self.renewed(&login).await?.basic()
+    }
 }
 
 /// Under which name credential helpers know a registry; the Hub's is a URL of old.
@@ -174,21 +255,10 @@ fn helper_name(registry: &Registry, authority: &Authority) -> String {
 
 /// A token server that says no leaves the request without a token; one that can't be asked is a
 /// failure.
-fn refused(
-    request: &TokenRequest<'_>,
-    is_configured: bool,
-    error: &TokenError,
-) -> Result<(), UpstreamError> {
+fn refused(request: &TokenRequest<'_>, error: &TokenError) -> Result<(), UpstreamError> {
     let authority = request.target.authority.clone();
     match error {
-        TokenError::Refused(_, status)
-            if status.is_client_error() && *status != StatusCode::TOO_MANY_REQUESTS =>
-        {
-            if is_configured {
-                no_credentials(request.registry, error);
-            }
-            Ok(())
-        }
+        error if error.is_of_login() => Ok(()),
         TokenError::Upstream(error) => Err(error.clone().into()),
         TokenError::Refused(..) | TokenError::Answer(_) => {
             Err(UpstreamError::Token { authority, reason: error.to_string() })

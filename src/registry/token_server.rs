@@ -9,6 +9,7 @@ use std::time::Duration;
 use entrepot_oci::{Authority, Host};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
+use tokio::time::Instant;
 use url::Url;
 use url::form_urlencoded::Serializer;
 
@@ -107,8 +108,10 @@ pub(crate) fn is_same_site(one: &Host, other: &Host) -> bool {
 pub(crate) struct Token {
     /// The `Authorization` field that has it; marked as sensitive.
     pub authorization: HeaderValue,
-    /// How long it is good for, from now.
+    /// How long it is good for, from then.
     pub lifetime: Duration,
+    /// When it was got.
+    pub got: Instant,
 }
 
 /// No token was to be had.
@@ -130,6 +133,15 @@ struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,
+}
+
+impl TokenError {
+    /// Whether the token server has said no to who asked, rather than failed.
+    #[must_use]
+    pub(crate) fn is_of_login(&self) -> bool {
+        let Self::Refused(_, status) = self else { return false };
+        status.is_client_error() && *status != StatusCode::TOO_MANY_REQUESTS
+    }
 }
 
 impl From<UpstreamError> for TokenError {
@@ -187,12 +199,15 @@ impl Realm {
 
 fn parse(bytes: &[u8]) -> Option<Token> {
     let answer: TokenAnswer = serde_json::from_slice(bytes).ok()?;
-    let token = answer.token.or(answer.access_token);
-    let token = token.filter(|token| (1..=LONGEST_TOKEN).contains(&token.len()))?;
+    // An empty one does not count: some servers fill in only one of the two.
+    let is_usable = |token: &String| (1..=LONGEST_TOKEN).contains(&token.len());
+    let mut tokens = [answer.token, answer.access_token].into_iter().flatten();
+    let token = tokens.find(is_usable)?;
     let mut authorization = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
     authorization.set_sensitive(true);
     let told = Duration::from_secs(answer.expires_in.unwrap_or_default());
-    Some(Token { authorization, lifetime: told.clamp(SHORTEST_LIFE, LONGEST_LIFE) })
+    let lifetime = told.clamp(SHORTEST_LIFE, LONGEST_LIFE);
+    Some(Token { authorization, lifetime, got: Instant::now() })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
@@ -31,30 +31,48 @@ pub enum BodyError {
 
 /// An upstream's body; an upstream that falls silent for the idle time breaks it.
 pub struct IdleBody {
-    inner: Incoming,
+    /// What was read of it already, and is handed out before the rest.
+    front: Option<Bytes>,
+    /// What is still to come, if anything is.
+    inner: Option<(Incoming, Arc<Counters>)>,
     limit: Duration,
     deadline: Pin<Box<Sleep>>,
-    counters: Arc<Counters>,
 }
 
 impl IdleBody {
     /// Watches over `inner`; what comes is counted in `counters`.
     #[must_use]
     pub fn new(inner: Incoming, limit: Duration, counters: Arc<Counters>) -> Self {
-        Self { inner, limit, deadline: Box::pin(tokio::time::sleep(limit)), counters }
+        let deadline = Box::pin(tokio::time::sleep(limit));
+        Self { front: None, inner: Some((inner, counters)), limit, deadline }
+    }
+
+    /// A body that was read before, and is counted already.
+    #[must_use]
+    pub fn read(bytes: Bytes) -> Self {
+        let front = (!bytes.is_empty()).then_some(bytes);
+        let limit = Duration::ZERO;
+        Self { front, inner: None, limit, deadline: Box::pin(tokio::time::sleep(limit)) }
     }
 
     /// All of it, if that is no more than `most` bytes.
-    pub async fn whole(mut self, most: usize) -> Result<Bytes, BodyError> {
+    pub async fn whole(self, most: usize) -> Result<Bytes, BodyError> {
+        let whole = self.whole_or_rest(most).await?;
+        whole.map_err(|_longer| BodyError::TooLong(most as u64))
+    }
+
+    /// All of it, or the body as it was where it has more than `most` bytes.
+    pub async fn whole_or_rest(mut self, most: usize) -> Result<Result<Bytes, Self>, BodyError> {
         let mut bytes = BytesMut::new();
         while let Some(frame) = self.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
-            if bytes.len().saturating_add(data.len()) > most {
-                return Err(BodyError::TooLong(most as u64));
-            }
             bytes.extend_from_slice(&data);
+            if bytes.len() > most {
+                self.front = Some(bytes.freeze());
+                return Ok(Err(self));
+            }
         }
-        Ok(bytes.freeze())
+        Ok(Ok(bytes.freeze()))
     }
 }
 
@@ -66,24 +84,33 @@ impl Body for IdleBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
-            let deadline = Instant::now() + self.limit;
-            self.deadline.as_mut().reset(deadline);
+        if let Some(front) = self.front.take() {
+            return Poll::Ready(Some(Ok(Frame::data(front))));
+        }
+        let Self { inner, deadline, limit, .. } = &mut *self;
+        let Some((inner, counters)) = inner else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) {
+            deadline.as_mut().reset(Instant::now() + *limit);
             if let Some(Ok(frame)) = &frame {
-                self.counters.received(frame.data_ref().map_or(0, Bytes::len));
+                counters.received(frame.data_ref().map_or(0, Bytes::len));
             }
             return Poll::Ready(frame.map(|result| result.map_err(BodyError::from)));
         }
-        ready!(self.deadline.as_mut().poll(cx));
-        Poll::Ready(Some(Err(BodyError::Idle(self.limit))))
+        ready!(deadline.as_mut().poll(cx));
+        Poll::Ready(Some(Err(BodyError::Idle(*limit))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        let is_over = |inner: &(Incoming, _)| inner.0.is_end_stream();
+        self.front.is_none() && self.inner.as_ref().is_none_or(is_over)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match (&self.front, &self.inner) {
+            (None, Some((inner, _))) => inner.size_hint(),
+            (Some(_), Some(_)) => SizeHint::default(),
+            (front, None) => SizeHint::with_exact(front.as_ref().map_or(0, Bytes::len) as u64),
+        }
     }
 }
 
@@ -125,6 +152,18 @@ impl From<Incoming> for RequestBody {
 }
 
 impl RequestBody {
+    /// All of it, if that is no more than `most` bytes; else why not.
+    pub(crate) async fn whole(self, most: usize) -> Result<Bytes, String> {
+        match self {
+            Self::Empty => Ok(Bytes::new()),
+            Self::Whole(bytes) => Ok(bytes.unwrap_or_default()),
+            Self::Client(incoming) => {
+                let whole = Limited::new(incoming, most).collect().await;
+                whole.map(Collected::to_bytes).map_err(|error| error.to_string())
+            }
+        }
+    }
+
     /// Whether nothing of it is left to send.
     #[must_use]
     pub(crate) fn is_end_stream(&self) -> bool {

@@ -298,6 +298,16 @@ pub(crate) enum UpstreamError {
         /// With what.
         status: StatusCode,
     },
+    /// The registry does not take the operator's credentials, and nothing without them.
+    #[error("it does not take this proxy's own credentials ({label}), for {} s now: whoever runs the proxy has to renew them", since.as_secs())]
+    Credentials {
+        /// Who was asked.
+        authority: Authority,
+        /// Whose credentials, never a secret.
+        label: String,
+        /// For how long.
+        since: Duration,
+    },
     /// The registry has had enough of requests for now.
     #[error("{authority} has answered {status}: it is asked again in {} s", retry_after.as_secs().saturating_add(1))]
     Limited {
@@ -327,6 +337,7 @@ impl UpstreamError {
             | Self::Redirect { .. }
             | Self::Token { .. }
             | Self::Unwell { .. }
+            | Self::Credentials { .. }
             | Self::Limited { .. } => false,
         }
     }
@@ -343,6 +354,7 @@ impl UpstreamError {
             Self::Tls(_) | Self::HeaderTimeout { .. } => true,
             Self::Unreachable { .. }
             | Self::Unwell { .. }
+            | Self::Credentials { .. }
             | Self::Limited { .. }
             | Self::Exchange { .. }
             | Self::Redirect { .. }
@@ -376,6 +388,15 @@ impl UpstreamError {
             Self::Shared(shared) => shared.is_away(),
             Self::Unreachable { .. } | Self::Dial(DialError::Offline { .. }) => true,
             other => other.is_unreachable(),
+        }
+    }
+
+    /// Whether the registry does not take the operator's credentials.
+    #[must_use]
+    pub(crate) fn is_of_credentials(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.is_of_credentials(),
+            other => matches!(other, Self::Credentials { .. }),
         }
     }
 

@@ -175,10 +175,10 @@ fn an_import_opens_what_it_has_brought_and_nothing_else() {
     // It has refused everybody, which is not forgotten; what the operator says next counts more.
     registry.stop();
     for _ in 0..2 {
+        proxy.restart(Signal::TERM);
         for path in of(&brought, "2") {
             assert!(status(&proxy, &path, None) >= 502);
         }
-        proxy.restart(Signal::TERM);
     }
     told(&proxy, &["import", &path]);
     for authorization in [None, Some("Basic Ym9iOmJvYg==")] {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::pruning::{Lifetimes, ReadTag, prune};
 use super::{files, listing};
-use crate::disk::DiskError;
 use crate::disk::tree::Tree;
+use crate::disk::{DiskError, Kind};
 use crate::errors::RecordError;
 use crate::inner::Inner;
 
@@ -168,6 +168,18 @@ impl Repository {
     /// Takes a record away; without effect where there is none.
     pub async fn forget_fact(&self, fact: Fact<'_>) -> Result<(), RecordError> {
         self.remove(self.fact_path(fact)).await
+    }
+
+    /// Takes the records of all listings away.
+    pub async fn forget_listings(&self) -> Result<(), RecordError> {
+        let work = |inner: &Inner, dir: &Path| {
+            for name in listing::names(inner.tree(), dir, Kind::File)? {
+                inner.tree().disk().remove(&dir.join(name))?;
+            }
+            Ok(())
+        };
+        let removed = self.off_thread(self.dir.join("_listings"), work);
+        removed.await.and_then(|removed| removed).map_err(RecordError::Store)
     }
 
     async fn remove(&self, path: PathBuf) -> Result<(), RecordError> {

@@ -35,7 +35,9 @@ fn phrase(message: &str) -> String {
 
 /// The one place where an upstream's failure becomes a status, a code and a message.
 pub(in crate::gateway) fn upstream_failed(registry: &Registry, error: &UpstreamError) -> Served {
-    let (status, code) = if error.is_refused_here() {
+    let (status, code) = if error.is_of_credentials() {
+        (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized)
+    } else if error.is_refused_here() {
         (StatusCode::FORBIDDEN, ErrorCode::Denied)
     } else if error.limited_by() == Some(StatusCode::TOO_MANY_REQUESTS) {
         (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests)

@@ -59,6 +59,19 @@ pub(in crate::gateway) fn passed_verified(
     Served::new(provenance, passed)
 }
 
+/// Adds what a registry has said of the quota of who asked to an answer that is put together here:
+/// monitors ask for nothing else. Only where it has said so about this very request.
+pub(in crate::gateway) fn tell_quota(told: &HeaderMap, served: &mut Served) {
+    let is_of_quota = |name: &str| {
+        name == "docker-ratelimit-source"
+            || name.starts_with("ratelimit")
+            || name.starts_with("x-ratelimit")
+    };
+    for (name, value) in told.iter().filter(|(name, _)| is_of_quota(name.as_str())) {
+        served.response.headers_mut().insert(name, value.clone());
+    }
+}
+
 /// What of a registry's response fields goes to the client along with `body`. A length beside
 /// another framing is not the body's (RFC 9112 §6.3), and would cut it short here.
 fn returned_with(from: &HeaderMap, body: &ResponseBody) -> HeaderMap {

@@ -16,10 +16,11 @@ use crate::gateway::access::Place;
 use crate::gateway::answer::body::ResponseBody;
 use crate::gateway::answer::errors::unusable;
 use crate::gateway::answer::object::{Presentation, respond};
-use crate::gateway::answer::passed::{passed_on, passed_verified};
+use crate::gateway::answer::passed::{passed_on, passed_verified, tell_quota};
 use crate::gateway::answer::provenance::{Forward, Provenance, Reason};
 use crate::gateway::answer::served::Served;
 use crate::gateway::exchange::{Exchange, Source};
+use crate::gateway::generations::Generation;
 use crate::registry::answer::{
     consents, content_length, digest_of, is_plain_content, named_digest, refuse_trouble,
 };
@@ -34,10 +35,11 @@ const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// How long a request waits for another that fetches the same.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A request for a manifest.
-pub(super) struct ManifestRequest<'a> {
-    pub(super) tags: &'a Tags,
-    pub(super) fetches: &'a Fetches,
+/// A request for a manifest; cheap to clone.
+#[derive(Clone)]
+pub(super) struct ManifestRequest {
+    pub(super) tags: Arc<Tags>,
+    pub(super) fetches: Fetches,
     pub(super) exchange: Arc<Exchange>,
 }
 
@@ -59,15 +61,16 @@ pub(super) struct ManifestFetch {
     place: Place,
     identity: Identity,
     path: String,
+    generation: Generation,
 }
 
-impl ManifestRequest<'_> {
+impl ManifestRequest {
     pub(super) async fn by_digest(self, digest: &Digest) -> Result<Served, UpstreamError> {
         if let Some(kept) = self.kept(digest).await {
             if kept.belongs && self.exchange.rights.may_pull().await {
                 return Ok(self.as_kept(&kept, Provenance::Kept(None)));
             }
-            match Box::pin(self.is_confirmed(&kept, digest)).await {
+            match Box::pin(self.is_confirmed_in_time(&kept, digest)).await {
                 Ok(true) => return Ok(self.as_kept(&kept, Provenance::Kept(None))),
                 Ok(false) => {}
                 Err(error) => match Box::pin(self.without_registry(&kept, &error)).await {
@@ -84,19 +87,41 @@ impl ManifestRequest<'_> {
         Box::pin(self.fetch(target, Some(digest))).await
     }
 
-    /// Asks whether the registry would serve this client the manifest here.
-    async fn is_confirmed(
+    /// Asks whether the registry would serve this client the manifest here; one that takes long to
+    /// say so counts as away, where what is kept may be served then.
+    async fn is_confirmed_in_time(
         &self,
         kept: &KeptManifest,
         digest: &Digest,
     ) -> Result<bool, UpstreamError> {
+        let Exchange { common, asked, rights, .. } = &*self.exchange;
+        let (it, wanted, size) = (self.clone(), *digest, kept.reader.size());
+        let asking = async move { it.is_confirmed(&wanted, size).await };
+        let mut question = common.ask(&asked.authority, asking);
+        let is_confirmed = match question.in_time().await {
+            Ok(told) => told?,
+            Err(late) if kept.belongs && rights.may_have_unasked(&kept.record, &late).await => {
+                return Err(late);
+            }
+            Err(_) => question.answer().await?,
+        };
+        if is_confirmed {
+            self.note_belonging(kept, digest).await;
+        }
+        Ok(is_confirmed)
+    }
+
+    async fn is_confirmed(
+        &self,
+        digest: &Digest,
+        size: Option<u64>,
+    ) -> Result<bool, UpstreamError> {
         let Exchange { asked, rights, .. } = &*self.exchange;
         let answer = self.exchange.inquire(&for_whole_content(&asked.headers), None).await?;
         refuse_trouble(&asked.authority, &answer)?;
-        let consents = consents(&answer, digest, kept.reader.size());
+        let consents = consents(&answer, digest, size);
         if consents {
             rights.grant().await;
-            self.note_belonging(kept, digest).await;
         }
         Ok(consents)
     }
@@ -179,8 +204,9 @@ impl ManifestRequest<'_> {
     ) -> Result<Served, UpstreamError> {
         let Exchange { asked, client, rights, .. } = &*self.exchange;
         let (place, identity) = (rights.place().clone(), client.identity.clone());
-        let path = target.path_and_query.clone();
-        let turn = self.fetches.turn(ManifestFetch { place, identity, path }, PATIENCE).await;
+        let (path, generation) = (target.path_and_query.clone(), self.exchange.generation());
+        let fetch = ManifestFetch { place, identity, path, generation };
+        let turn = self.fetches.turn(fetch, PATIENCE).await;
         // It may have come since it was looked for, by whomever it was fetched.
         let known = match &turn {
             Turn::Told(fetched) => Some(fetched.clone()?),
@@ -245,7 +271,8 @@ impl ManifestRequest<'_> {
         rights.grant().await;
         match self.keep(&digest, &bytes, &media_type).await {
             Some(reader) => {
-                let served = self.shown(reader, &media_type, None, Provenance::Stored);
+                let mut served = self.shown(reader, &media_type, None, Provenance::Stored);
+                tell_quota(&head.headers, &mut served);
                 Fetched { served, kept: Some(digest) }
             }
             None => passed_whole(&head.headers, bytes).into(),

@@ -17,15 +17,17 @@ use crate::collapse::Collapse;
 use crate::gateway::access::Place;
 use crate::gateway::answer::body::ResponseBody;
 use crate::gateway::answer::errors::say_api_version;
-use crate::gateway::answer::passed::passed_head;
+use crate::gateway::answer::passed::{passed_head, tell_quota};
 use crate::gateway::answer::provenance::{Forward, Provenance, Reason};
 use crate::gateway::answer::served::Served;
 use crate::gateway::exchange::Exchange;
+use crate::gateway::generations::Generation;
 use crate::log::Outcome;
-use crate::registry::answer::{is_trouble, named_digest};
+use crate::registry::answer::{named_digest, trouble, trouble_of};
 use crate::registry::fields::{for_whole_content, text};
 use crate::registry::identity::Identity;
 use crate::upstream::UpstreamError;
+use crate::upstream::client::Followed;
 
 /// How long a request waits for the answer to another's question.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,25 +42,31 @@ pub(super) struct HeadQuestion {
     identity: Identity,
     tag: Tag,
     accept: Accept,
+    generation: Generation,
 }
 
 /// The registry's answer to it. A HEAD has no body.
 pub(super) struct HeadAnswer {
     status: StatusCode,
     headers: HeaderMap,
+    /// Whether it tells of the registry's own state, and nothing of the tag.
+    is_trouble: bool,
     /// What the tag stands for, if it says so.
     resolution: Option<Resolution>,
 }
 
 impl HeadAnswer {
-    fn new(status: StatusCode, headers: HeaderMap) -> Self {
-        let resolution = resolution(status, &headers);
-        Self { status, headers, resolution }
+    fn new(answer: Followed) -> Self {
+        let is_trouble = trouble_of(&answer).is_some();
+        let (head, _) = answer.response.into_parts();
+        let resolution = resolution(head.status, &head.headers);
+        Self { status: head.status, headers: head.headers, is_trouble, resolution }
     }
 
     fn told_before(resolution: Resolution) -> Self {
         let headers = HeaderMap::new();
-        Self { status: StatusCode::OK, headers, resolution: Some(resolution) }
+        let status = StatusCode::OK;
+        Self { status, headers, is_trouble: false, resolution: Some(resolution) }
     }
 }
 
@@ -73,26 +81,25 @@ fn resolution(status: StatusCode, headers: &HeaderMap) -> Option<Resolution> {
 
 /// Answers a GET or HEAD of a manifest by its tag.
 pub(super) async fn serve(
-    request: ManifestRequest<'_>,
+    request: ManifestRequest,
     heads: &Heads,
     tag: &Tag,
 ) -> Result<Served, UpstreamError> {
-    let (tags, exchange) = (request.tags, request.exchange.clone());
-    let (place, records) = (exchange.rights.place(), exchange.rights.records());
-    let accept = Accept::of(&exchange.asked.headers);
-    let entry = TagEntry { tags, records, place, tag, accept };
-    Tagged { request, heads, entry }.serve().await
+    let accept = Accept::of(&request.exchange.asked.headers);
+    Tagged { request, heads: heads.clone(), tag: tag.clone(), accept }.serve().await
 }
 
-struct Tagged<'a> {
-    request: ManifestRequest<'a>,
-    heads: &'a Heads,
-    entry: TagEntry<'a>,
+#[derive(Clone)]
+struct Tagged {
+    request: ManifestRequest,
+    heads: Heads,
+    tag: Tag,
+    accept: Accept,
 }
 
-impl Tagged<'_> {
+impl Tagged {
     async fn serve(self) -> Result<Served, UpstreamError> {
-        let known = self.entry.known().await;
+        let known = self.entry().known().await;
         if let Some(known) = &known
             && let Some(served) = self.while_fresh(known).await
         {
@@ -103,14 +110,31 @@ impl Tagged<'_> {
 
     /// The answer where the registry has to be asked.
     async fn asking(self, known: Option<KnownResolution>) -> Result<Served, UpstreamError> {
-        match self.ask(known.as_ref()).await {
+        let told = if known.is_some() {
+            let (it, authority) = (self.clone(), &self.exchange().asked.authority);
+            let asking = async move { it.ask().await };
+            let mut question = self.exchange().common.ask(authority, asking);
+            match question.in_time().await {
+                Ok(told) => told,
+                Err(late) => {
+                    let reason = Reason::Unreachable(late.to_string());
+                    if let Some(served) = self.stale(&late, reason).await {
+                        return Ok(served);
+                    }
+                    question.answer().await
+                }
+            }
+        } else {
+            self.ask().await
+        };
+        match told {
             Ok(answer) => match &answer.resolution {
-                Some(resolution) => self.resolved(known, resolution, &answer).await,
-                None => self.unresolved(known, &answer).await,
+                Some(resolution) => self.resolved(resolution, &answer).await,
+                None => self.unresolved(&answer).await,
             },
             Err(error) => {
                 let reason = Reason::Unreachable(error.to_string());
-                self.stale(known, &error, reason).await.ok_or(error)
+                self.stale(&error, reason).await.ok_or(error)
             }
         }
     }
@@ -133,12 +157,25 @@ impl Tagged<'_> {
     /// Whether the registry need not be asked again so soon, for somebody whom it has let in.
     async fn is_fresh_for_client(&self, known: &KnownResolution) -> bool {
         let Exchange { common, asked, rights, .. } = self.exchange();
-        let ttl = common.options.load().tag_ttl(&asked.authority, self.entry.tag);
-        known.age() < ttl && rights.may_pull().await
+        let ttl = common.options.load().tag_ttl(&asked.authority, &self.tag);
+        known.age() < ttl
+            && known.generation == self.exchange().generation()
+            && rights.may_pull().await
     }
 
     fn exchange(&self) -> &Exchange {
         &self.request.exchange
+    }
+
+    fn entry(&self) -> TagEntry<'_> {
+        let rights = &self.exchange().rights;
+        TagEntry {
+            tags: &self.request.tags,
+            records: rights.records(),
+            place: rights.place(),
+            tag: &self.tag,
+            accept: self.accept.clone(),
+        }
     }
 
     /// What the tag stood for, if it is kept and belongs here.
@@ -147,32 +184,53 @@ impl Tagged<'_> {
         kept.belongs.then_some(kept)
     }
 
+    /// What the tag stood for last of what is kept and belongs here. What it stands for now need
+    /// not be: somebody may have asked what it means, and nobody for that yet.
+    async fn last_kept(&self) -> Option<(KnownResolution, KeptManifest)> {
+        let entry = self.entry();
+        if let Some(known) = entry.known().await
+            && let Some(kept) = self.kept(&known).await
+        {
+            return Some((known, kept));
+        }
+        if let Some(known) = entry.recorded().await
+            && let Some(kept) = self.kept(&known).await
+        {
+            return Some((known, kept));
+        }
+        let known = entry.known_to_others(&self.exchange().asked.headers).await?;
+        let kept = self.kept(&known).await?;
+        Some((known, kept))
+    }
+
     /// Asks the registry, once for all who ask at this moment.
-    async fn ask(&self, known: Option<&KnownResolution>) -> Result<Arc<HeadAnswer>, UpstreamError> {
+    async fn ask(&self) -> Result<Arc<HeadAnswer>, UpstreamError> {
         let Exchange { common, asked, client, rights } = self.exchange();
+        let generation = self.exchange().generation();
         let question = HeadQuestion {
-            place: self.entry.place.clone(),
+            place: rights.place().clone(),
             identity: client.identity.clone(),
-            tag: self.entry.tag.clone(),
-            accept: self.entry.accept.clone(),
+            tag: self.tag.clone(),
+            accept: self.accept.clone(),
+            generation,
         };
         let asking = async {
             // It may have been told since this request looked.
-            if let Some(known) = self.entry.known().await
+            if let Some(known) = self.entry().known().await
                 && self.is_fresh_for_client(&known).await
             {
                 return Ok(Arc::new(HeadAnswer::told_before(known.resolution)));
             }
             let headers = for_whole_content(&asked.headers);
             let answer = self.exchange().inquire(&headers, None).await.map_err(Arc::new)?;
-            let (head, _) = answer.response.into_parts();
-            let answer = HeadAnswer::new(head.status, head.headers);
+            let answer = HeadAnswer::new(answer);
             // Before anybody can ask again: who comes now finds it.
             if let Some(resolution) = &answer.resolution {
                 rights.grant().await;
-                if !self.spares_quota(known, resolution).await {
+                let is_current = self.exchange().generation() == generation;
+                if is_current && self.spared(resolution).await.is_none() {
                     let is_kept = common.store.contains(&resolution.digest) == Presence::Kept;
-                    self.entry.learn(resolution.clone(), is_kept).await;
+                    self.entry().learn(resolution.clone(), is_kept, generation).await;
                 }
             }
             Ok(Arc::new(answer))
@@ -183,7 +241,16 @@ impl Tagged<'_> {
     /// The registry says what the tag stands for.
     async fn resolved(
         self,
-        known: Option<KnownResolution>,
+        resolution: &Resolution,
+        answer: &HeadAnswer,
+    ) -> Result<Served, UpstreamError> {
+        let mut served = self.what_it_means(resolution, answer).await?;
+        tell_quota(&answer.headers, &mut served);
+        Ok(served)
+    }
+
+    async fn what_it_means(
+        self,
         resolution: &Resolution,
         answer: &HeadAnswer,
     ) -> Result<Served, UpstreamError> {
@@ -193,10 +260,7 @@ impl Tagged<'_> {
             let now = SystemTime::now();
             return Ok(self.request.presented(&kept, now, Provenance::Revalidated));
         }
-        if let Some(known) = known
-            && self.spares_quota(Some(&known), resolution).await
-            && let Some(kept) = self.kept(&known).await
-        {
+        if let Some((known, kept)) = self.spared(resolution).await {
             let left = self.exchange().client.pulls_left().unwrap_or_default();
             let stale = Provenance::Stale(Reason::QuotaFloor(left));
             return Ok(self.request.presented(&kept, known.asked, stale));
@@ -206,37 +270,63 @@ impl Tagged<'_> {
             let described = described(resolution, Provenance::Relayed(Forward::Request));
             return Ok(described.unwrap_or_else(|| passed_head(answer.status, &answer.headers)));
         }
-        let repository = self.entry.place.repository.clone();
+        let repository = self.exchange().rights.place().repository.clone();
         let route = Route::Manifest { repository, reference: Reference::Digest(digest) };
-        let target = asked.target_of(&route);
-        self.request.fetch(target, Some(&digest)).await
+        let fetched = self.request.clone().fetch(asked.target_of(&route), Some(&digest)).await;
+        self.fetched(fetched).await
     }
 
-    /// Whether what the tag stood for before is served in place of what it stands for now: the few
-    /// pulls that are left are better spent on what is not held at all.
-    async fn spares_quota(&self, known: Option<&KnownResolution>, now: &Resolution) -> bool {
+    /// What came of the GET by digest that the tag led to, which the client has not asked for:
+    /// where the registry is in trouble what the tag meant before goes on, and where it refuses
+    /// that it is asked as the client did.
+    async fn fetched(
+        self,
+        fetched: Result<Served, UpstreamError>,
+    ) -> Result<Served, UpstreamError> {
+        let (error, answer) = match fetched {
+            Err(error) => (error, None),
+            Ok(served) => {
+                let (status, headers) = (served.response.status(), served.response.headers());
+                let authority = self.exchange().asked.authority.clone();
+                match trouble(status, headers) {
+                    Some(status) => (UpstreamError::Unwell { authority, status }, Some(served)),
+                    None if status.is_client_error() => {
+                        let target = self.exchange().asked.target();
+                        return self.request.fetch(target, None).await;
+                    }
+                    None => return Ok(served),
+                }
+            }
+        };
+        let reason = match &answer {
+            Some(served) => Reason::RegistryError(served.response.status()),
+            None => Reason::Unreachable(error.to_string()),
+        };
+        match self.stale(&error, reason).await {
+            Some(served) => Ok(served),
+            None => answer.ok_or(error),
+        }
+    }
+
+    /// What the tag stood for before, where that is served in place of what it stands for now: the
+    /// few pulls that are left are better spent on what is not held at all.
+    async fn spared(&self, now: &Resolution) -> Option<(KnownResolution, KeptManifest)> {
         let Exchange { common, client, .. } = self.exchange();
         let floor = common.options.load().quota_floor;
         let is_low = client.pulls_left().is_some_and(|left| left <= floor);
-        let Some(known) = known.filter(|_| is_low) else { return false };
-        let is_news = known.resolution.digest != now.digest;
-        is_news
-            && self.request.kept(&now.digest).await.is_none()
-            && self.kept(known).await.is_some()
+        if !is_low || self.request.kept(&now.digest).await.is_some() {
+            return None;
+        }
+        self.last_kept().await
     }
 
     /// The registry says something else.
-    async fn unresolved(
-        self,
-        known: Option<KnownResolution>,
-        answer: &HeadAnswer,
-    ) -> Result<Served, UpstreamError> {
+    async fn unresolved(self, answer: &HeadAnswer) -> Result<Served, UpstreamError> {
         let status = answer.status;
         let asked = &self.exchange().asked;
         let unwell = UpstreamError::Unwell { authority: asked.authority.clone(), status };
-        if is_trouble(status)
-            && let Some(served) =
-                self.stale(known.clone(), &unwell, Reason::RegistryError(status)).await
+        if answer.is_trouble
+            && let Some(served) = self.stale(&unwell, Reason::RegistryError(status)).await
         {
             return Ok(served);
         }
@@ -251,15 +341,27 @@ impl Tagged<'_> {
         if status == StatusCode::TOO_MANY_REQUESTS {
             return Ok(too_many_requests(&asked.registry, answer));
         }
-        let target = asked.target();
-        let Self { request, entry, .. } = self;
-        let exchange = request.exchange.clone();
-        let served = request.fetch(target, None).await?;
+        let generation = self.exchange().generation();
+        let served = match self.request.clone().fetch(asked.target(), None).await {
+            Ok(served) => served,
+            Err(error) => {
+                let reason = Reason::Unreachable(error.to_string());
+                return self.stale(&error, reason).await.ok_or(error);
+            }
+        };
+        if let Some(status) = trouble(served.response.status(), served.response.headers()) {
+            let unwell = UpstreamError::Unwell { authority: asked.authority.clone(), status };
+            let stale = self.stale(&unwell, Reason::RegistryError(status)).await;
+            return Ok(stale.unwrap_or(served));
+        }
         // Some registries answer no HEAD, or name no digest in it: the body tells as well.
         let told = resolution(served.response.status(), served.response.headers());
-        if let Some(resolution) = told.filter(|_| served.outcome() == Outcome::Miss) {
-            let is_kept = exchange.common.store.contains(&resolution.digest) == Presence::Kept;
-            entry.learn(resolution, is_kept).await;
+        if let Some(resolution) = told.filter(|_| served.outcome() == Outcome::Miss)
+            && self.exchange().generation() == generation
+        {
+            let store = &self.exchange().common.store;
+            let is_kept = store.contains(&resolution.digest) == Presence::Kept;
+            self.entry().learn(resolution, is_kept, generation).await;
         }
         Ok(served)
     }
@@ -269,32 +371,27 @@ impl Tagged<'_> {
     async fn deleted(&self, unwell: &UpstreamError) -> Option<Served> {
         let Exchange { common, rights, .. } = self.exchange();
         if common.options.load().keep_deleted {
-            return self.stale(None, unwell, Reason::Deleted).await;
+            return self.stale(unwell, Reason::Deleted).await;
         }
         if rights.may_pull().await {
-            self.entry.forget().await;
+            self.entry().forget().await;
         }
         None
     }
 
     /// What is known of the tag, to those who may have it without the registry's word.
-    async fn stale(
-        &self,
-        known: Option<KnownResolution>,
-        error: &UpstreamError,
-        reason: Reason,
-    ) -> Option<Served> {
+    async fn stale(&self, error: &UpstreamError, reason: Reason) -> Option<Served> {
         let Exchange { asked, rights, .. } = self.exchange();
-        let known = match known {
-            Some(known) => known,
-            None => match self.entry.known().await {
-                Some(known) => known,
-                None => self.entry.known_to_others(&asked.headers).await?,
-            },
-        };
-        let kept = self.kept(&known).await?;
-        let may = rights.may_have_unasked(&kept.record, error).await;
-        may.then(|| self.request.presented(&kept, known.asked, Provenance::Stale(reason)))
+        if let Some((known, kept)) = self.last_kept().await {
+            let may = rights.may_have_unasked(&kept.record, error).await;
+            return may
+                .then(|| self.request.presented(&kept, known.asked, Provenance::Stale(reason)));
+        }
+        // Only what it means was ever asked for, as update checkers do.
+        if asked.method != Method::HEAD || !rights.may_pull_unasked(error).await {
+            return None;
+        }
+        described(&self.entry().known().await?.resolution, Provenance::Stale(reason))
     }
 }
 

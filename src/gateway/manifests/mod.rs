@@ -23,7 +23,7 @@ use tags::Tags;
 /// What requests for manifests share.
 #[derive(Default)]
 pub(super) struct Manifests {
-    pub(super) tags: Tags,
+    pub(super) tags: Arc<Tags>,
     heads: Heads,
     fetches: Fetches,
 }
@@ -36,7 +36,7 @@ impl Manifests {
         reference: &Reference,
     ) -> Result<Served, UpstreamError> {
         let Self { tags, heads, fetches } = self;
-        let request = ManifestRequest { tags, fetches, exchange };
+        let request = ManifestRequest { tags: tags.clone(), fetches: fetches.clone(), exchange };
         match reference {
             Reference::Digest(digest) => request.by_digest(digest).await,
             Reference::Tag(tag) => by_tag::serve(request, heads, tag).await,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::gateway::access::Place;
+use crate::gateway::generations::Generation;
 
 /// Tags kept in memory; one that is dropped costs a small read.
 const MOST: u64 = 100_000;
@@ -76,6 +77,8 @@ pub(in crate::gateway) struct KnownResolution {
     seen: Option<Instant>,
     /// Whether it is on record.
     is_written: bool,
+    /// Of the question that it answers.
+    pub(in crate::gateway) generation: Generation,
 }
 
 impl KnownResolution {
@@ -125,6 +128,7 @@ impl Variant {
             asked,
             seen: None,
             is_written: true,
+            generation: Generation::default(),
         })
     }
 }
@@ -165,10 +169,61 @@ impl Tags {
 
     /// The records of `place` are to be read anew.
     pub(in crate::gateway) fn forget(&self, place: &Place) {
-        let known = self.known.iter().filter(|(key, _)| key.0 == *place);
-        known.for_each(|(key, _)| self.known.invalidate(&*key));
+        self.forget_known(place, |_, _| true);
         let unwritten = self.unwritten.iter().filter(|(key, _)| key.0 == *place);
         unwritten.for_each(|(key, _)| self.unwritten.invalidate(&*key));
+    }
+
+    fn forget_known(&self, place: &Place, is_meant: impl Fn(&Tag, &Digest) -> bool) {
+        let known = self
+            .known
+            .iter()
+            .filter(|(key, known)| key.0 == *place && is_meant(&key.1, &known.resolution.digest));
+        known.for_each(|(key, _)| self.known.invalidate(&*key));
+    }
+
+    /// The registry has it no more, or it stands for something else, for whichever clients. What it
+    /// stood for.
+    pub(in crate::gateway) async fn forget_tag(
+        &self,
+        records: &Repository,
+        place: &Place,
+        tag: &Tag,
+    ) -> Vec<Digest> {
+        let record: Record = records.fact(Fact::Tag(tag)).await.unwrap_or_default();
+        self.forget_known(place, |known, _| known == tag);
+        forget_record(records, tag).await;
+        record.variants.iter().filter_map(|variant| variant.digest.parse().ok()).collect()
+    }
+
+    /// The registry has this no more: no tag stands for it.
+    pub(in crate::gateway) async fn forget_digest(
+        &self,
+        records: &Repository,
+        place: &Place,
+        digest: &Digest,
+    ) {
+        self.forget_known(place, |_, known| known == digest);
+        let tags = match records.tags().await {
+            Ok(tags) => tags,
+            Err(error) => {
+                tracing::warn!(%digest, %error, "the tags of a deleted manifest are not known");
+                return;
+            }
+        };
+        let name = digest.to_string();
+        for tag in tags {
+            let record: Record = records.fact(Fact::Tag(&tag)).await.unwrap_or_default();
+            if record.variants.iter().any(|variant| variant.digest == name) {
+                forget_record(records, &tag).await;
+            }
+        }
+    }
+}
+
+async fn forget_record(records: &Repository, tag: &Tag) {
+    if let Err(error) = records.forget_fact(Fact::Tag(tag)).await {
+        tracing::warn!(%tag, %error, "a tag's record could not be removed");
     }
 }
 
@@ -233,11 +288,17 @@ impl TagEntry<'_> {
         if let Some(known) = self.tags.known.get(&self.key()) {
             return Some(known);
         }
-        let record: Record = self.records.fact(Fact::Tag(self.tag)).await?;
-        let variant = record.variants.iter().find(|variant| variant.accept == self.accept.0)?;
-        let known = variant.known()?;
+        let known = self.recorded().await?;
         self.tags.known.insert(self.key(), known.clone());
         Some(known)
+    }
+
+    /// What the tag stood for when that was last kept: it stays on record until what it stands for
+    /// now is kept too.
+    pub(in crate::gateway) async fn recorded(&self) -> Option<KnownResolution> {
+        let record: Record = self.records.fact(Fact::Tag(self.tag)).await?;
+        let variant = record.variants.iter().find(|variant| variant.accept == self.accept.0)?;
+        variant.known()
     }
 
     /// What the tag stood for to other clients, if this one takes that as well: better than nothing
@@ -270,12 +331,18 @@ impl TagEntry<'_> {
         known.max_by_key(|known| known.asked)
     }
 
-    /// The registry has just said what it stands for. That is written down once the object is kept:
-    /// without it no client is served by it after a restart, and strangers can ask for any tag.
-    pub(in crate::gateway) async fn learn(&self, resolution: Resolution, is_kept: bool) {
+    /// The registry has just said what it stands for, asked in this generation. That is written
+    /// down once the object is kept: without it no client is served by it after a restart, and
+    /// strangers can ask for any tag.
+    pub(in crate::gateway) async fn learn(
+        &self,
+        resolution: Resolution,
+        is_kept: bool,
+        generation: Generation,
+    ) {
         let before = self.known().await.filter(|before| before.is_written);
         let (asked, seen) = (SystemTime::now(), Some(Instant::now()));
-        let known = KnownResolution { resolution, asked, seen, is_written: is_kept };
+        let known = KnownResolution { resolution, asked, seen, is_written: is_kept, generation };
         self.tags.known.insert(self.key(), known.clone());
         // What has not changed is written again only once in a while: it tells its age.
         let is_written = before.is_some_and(|before| {
@@ -379,7 +446,9 @@ mod tests {
             size: Some(5),
         };
         for accepted in ["a/a", "b/b"] {
-            entry(&tags, Accept(accepted.to_owned())).learn(of(accepted.as_bytes()), true).await;
+            entry(&tags, Accept(accepted.to_owned()))
+                .learn(of(accepted.as_bytes()), true, Generation::default())
+                .await;
         }
         let again = Tags::default();
         for accepted in ["a/a", "b/b"] {
@@ -392,7 +461,7 @@ mod tests {
         let (third, fourth) = (Tags::default(), Tags::default());
         assert!(entry(&third, Accept("a/a".to_owned())).known().await.is_none());
         assert!(entry(&third, Accept("b/b".to_owned())).known().await.is_some());
-        entry(&again, Accept("d/d".to_owned())).learn(of(b"d"), false).await;
+        entry(&again, Accept("d/d".to_owned())).learn(of(b"d"), false, Generation::default()).await;
         assert!(entry(&fourth, Accept("d/d".to_owned())).known().await.is_none());
     }
 }

@@ -1,0 +1,91 @@
+//! What registries have just refused to the shared identity.
+//!
+//! A pod that can't pull its image tries again and again, and each try costs requests that count;
+//! the answer would be the same. It is remembered for a moment, for those who ask the same.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, StatusCode, header};
+use moka::sync::Cache;
+
+use crate::upstream::Target;
+use crate::upstream::body::IdleBody;
+use crate::upstream::client::Followed;
+
+/// How long a refusal is remembered.
+const LIFETIME: Duration = Duration::from_secs(5);
+/// Bytes of all that are remembered.
+const MAX_MEMORY: u64 = 4 * 1024 * 1024;
+/// Longer ones are not: no error document is longer.
+const LONGEST: usize = 16 * 1024;
+/// What one takes beside its body, about.
+const OVERHEAD: usize = 2048;
+
+/// What was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct RefusedQuestion {
+    is_head: bool,
+    target: Target,
+}
+
+impl RefusedQuestion {
+    pub(super) fn new(method: &Method, target: &Target) -> Self {
+        Self { is_head: *method == Method::HEAD, target: target.clone() }
+    }
+}
+
+#[derive(Clone)]
+struct RefusedAnswer {
+    status: StatusCode,
+    fields: HeaderMap,
+    body: Bytes,
+}
+
+impl RefusedAnswer {
+    fn answer(self) -> Followed {
+        let mut response = Response::new(IdleBody::read(self.body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.fields;
+        Followed::at_once(response)
+    }
+}
+
+/// What was refused lately.
+pub(super) struct Refusals(Cache<RefusedQuestion, RefusedAnswer>);
+
+impl Default for Refusals {
+    fn default() -> Self {
+        let weight = |question: &RefusedQuestion, answer: &RefusedAnswer| {
+            let length = question.target.path_and_query.len() + answer.body.len() + OVERHEAD;
+            u32::try_from(length).unwrap_or(u32::MAX)
+        };
+        let cache = Cache::builder().weigher(weight).max_capacity(MAX_MEMORY);
+        Self(cache.time_to_live(LIFETIME).build())
+    }
+}
+
+impl Refusals {
+    /// The registry's answer to this question a moment ago, if it was a refusal.
+    pub(super) fn get(&self, question: &RefusedQuestion) -> Option<Followed> {
+        self.0.get(question).map(RefusedAnswer::answer)
+    }
+
+    /// Remembers a refusal, and hands it back.
+    pub(super) async fn remember(&self, question: RefusedQuestion, answer: Followed) -> Followed {
+        let (head, body) = answer.response.into_parts();
+        let rest = match body.whole_or_rest(LONGEST).await {
+            Ok(Ok(body)) => {
+                let mut fields = head.headers.clone();
+                // The body is whole, whatever its framing was.
+                fields.remove(header::TRANSFER_ENCODING);
+                let refused = RefusedAnswer { status: head.status, fields, body };
+                self.0.insert(question, refused.clone());
+                return refused.answer();
+            }
+            Ok(Err(longer)) => longer,
+            Err(_broken) => IdleBody::read(Bytes::new()),
+        };
+        Followed::at_once(Response::from_parts(head, rest))
+    }
+}
