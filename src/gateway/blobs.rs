@@ -314,7 +314,7 @@ impl BlobRequest {
 
     /// Downloads the whole object into the store, or what is missing of it, and serves the client
     /// from there.
-    async fn fetch(self, reservation: Reservation) -> Result<Served, UpstreamError> {
+    async fn fetch(self, mut reservation: Reservation) -> Result<Served, UpstreamError> {
         let Ok(permit) = self.blobs.downloads.clone().try_acquire_owned() else {
             // As many downloads as the proxy has room for: this one is the client's own.
             drop(reservation);
@@ -324,7 +324,7 @@ impl BlobRequest {
         let purpose = (rights.place().clone(), client.identity.clone());
         let fetch = self.blobs.fetching.begin(self.digest, purpose.0, purpose.1);
         let source = Source::of_blob(&self.exchange);
-        let opened = download::open(&source, reservation.resume_from()).await?;
+        let opened = download::open(&source, &mut reservation).await?;
         let (start, answer, length) = match opened {
             Opened::Rest(answer, length) => (Start::Resumed, answer, length),
             Opened::Whole(answer) => {

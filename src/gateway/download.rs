@@ -8,7 +8,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use entrepot_cache::{FinishError, Verified, WriteError, Writer};
+use entrepot_cache::{FinishError, Reservation, Verified, WriteError, Writer};
 use entrepot_oci::Digest;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -129,24 +129,31 @@ async fn resume(source: &Source, writer: &Writer) -> Result<(IdleBody, u64), Dow
     }
 }
 
-/// Asks for what is missing of an object of which `offset` bytes are here, or for all of it where
-/// the registry can't do that.
+/// Asks for what is missing of a reserved object, or for all of it where the registry can't do
+/// that.
 ///
 /// This is the place of any other supply of an object than its registry: it would be tried before.
-pub(super) async fn open(source: &Source, offset: u64) -> Result<Opened, UpstreamError> {
-    if offset > 0 {
-        let answer = ask(source, offset).await?;
-        if starts_at(&answer.response, offset) {
-            let total = total(answer.response.headers());
-            return Ok(Opened::Rest(answer, total));
-        }
-        // A part is only our wish: whatever refuses it says nothing of the whole.
-        if answer.response.status() == StatusCode::OK {
-            return Ok(classified(answer));
-        }
-        if is_trouble(answer.response.status()) {
-            tokio::time::sleep(backoff(1)).await;
-        }
+pub(super) async fn open(
+    source: &Source,
+    reservation: &mut Reservation,
+) -> Result<Opened, UpstreamError> {
+    let offset = reservation.resume_from();
+    if offset == 0 {
+        return Ok(classified(source.ask(None).await?));
+    }
+    let answer = ask(source, offset).await?;
+    if starts_at(&answer.response, offset) {
+        let total = total(answer.response.headers());
+        return Ok(Opened::Rest(answer, total));
+    }
+    // A part is only our wish: whatever refuses it says nothing of the whole.
+    if answer.response.status() == StatusCode::OK {
+        return Ok(classified(answer));
+    }
+    if is_trouble(answer.response.status()) {
+        tokio::time::sleep(backoff(1)).await;
+    } else {
+        reservation.discard_partial().await;
     }
     Ok(classified(ask(source, 0).await?))
 }
@@ -158,20 +165,19 @@ fn is_refused_part(response: &Response<IdleBody>, offset: u64) -> bool {
     offset > 0 && status != StatusCode::OK && !starts_at(response, offset) && !is_trouble(status)
 }
 
+/// Asks on the download's own behalf: for the rest from `offset`, or for the whole after that was
+/// refused. A short pause that the registry wants is waited for.
 async fn ask(source: &Source, offset: u64) -> Result<Followed, UpstreamError> {
-    if offset == 0 {
-        return source.ask(None).await;
-    }
-    let range = format!("bytes={offset}-");
+    let range = (offset > 0).then(|| format!("bytes={offset}-"));
     for _ in 0..MAX_PAUSES {
-        match source.ask(Some(&range)).await {
+        match source.ask(range.as_deref()).await {
             Err(error) if error.retry_after().is_some_and(|wait| wait <= PAUSE) => {
                 tokio::time::sleep(error.retry_after().unwrap_or(PAUSE)).await;
             }
             answer => return answer,
         }
     }
-    source.ask(Some(&range)).await
+    source.ask(range.as_deref()).await
 }
 
 /// What a registry answers to a request for an object.

@@ -16,6 +16,16 @@ use crate::registry::fields::append;
 use crate::registry::identity::has_own_token;
 use crate::registry::{Authentication, Client};
 use crate::upstream::UpstreamError;
+use crate::upstream::body::IdleBody;
+
+/// What the registry has said to a ping.
+enum Told {
+    /// To another's, meanwhile.
+    Known(Authentication),
+    Now(Authentication),
+    /// Nothing on how to authenticate.
+    Other(Response<IdleBody>),
+}
 
 /// Answers the ping of a client without a credential from what the registry said last.
 pub(super) async fn serve(common: &Common, asked: &Asked) -> Result<Served, UpstreamError> {
@@ -25,27 +35,44 @@ pub(super) async fn serve(common: &Common, asked: &Asked) -> Result<Served, Upst
         return Ok(answer(&known, Provenance::Kept(None)));
     }
     let client = Client::new(registries, &asked.registry, &asked.route, &asked.headers);
-    let turn = client.turn_to_ping().await;
-    // It may have been told since.
-    if let Some(known) = registries.fresh_challenge(&asked.registry) {
-        return Ok(answer(&known, Provenance::Kept(None)));
-    }
-    let told = client.ping(&asked.target()).await;
-    if let Turn::Lead(permit) = turn {
-        match &told {
-            Ok((Some(_), _)) => permit.tell(()),
-            Ok((None, _)) | Err(_) => permit.give_up(),
+    let last = registries.last_challenge(&asked.registry).await;
+    let (registry, target) = (asked.registry.clone(), asked.target());
+    let all = registries.clone();
+    let mut question = common.ask(&asked.authority, async move {
+        let turn = client.turn_to_ping().await;
+        // It may have been told since.
+        if let Some(known) = all.fresh_challenge(&registry) {
+            return Ok(Told::Known(known));
         }
-    }
+        let told = client.ping(&target).await;
+        if let Turn::Lead(permit) = turn {
+            match &told {
+                Ok((Some(_), _)) => permit.tell(()),
+                Ok((None, _)) | Err(_) => permit.give_up(),
+            }
+        }
+        told.map(|(known, response)| known.map_or(Told::Other(response), Told::Now))
+    });
+    let told = match question.in_time().await {
+        Ok(told) => told,
+        Err(late) => match &last {
+            Some(known) => {
+                let reason = Reason::Unreachable(late.to_string());
+                return Ok(answer(known, Provenance::Stale(reason)));
+            }
+            None => question.answer().await,
+        },
+    };
     let (reason, failed) = match told {
-        Ok((Some(known), _)) => return Ok(answer(&known, Provenance::Relayed(Forward::Bypass))),
-        Ok((None, response)) if trouble(response.status(), response.headers()).is_none() => {
+        Ok(Told::Known(known)) => return Ok(answer(&known, Provenance::Kept(None))),
+        Ok(Told::Now(known)) => return Ok(answer(&known, Provenance::Relayed(Forward::Bypass))),
+        Ok(Told::Other(response)) if trouble(response.status(), response.headers()).is_none() => {
             return Ok(passed_on(response, Forward::Bypass));
         }
-        Ok((None, response)) => (Reason::RegistryError(response.status()), Ok(response)),
+        Ok(Told::Other(response)) => (Reason::RegistryError(response.status()), Ok(response)),
         Err(error) => (Reason::Unreachable(error.to_string()), Err(error)),
     };
-    match registries.last_challenge(&asked.registry).await {
+    match last {
         Some(known) => Ok(answer(&known, Provenance::Stale(reason))),
         None => failed.map(|response| passed_on(response, Forward::Bypass)),
     }

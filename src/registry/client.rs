@@ -297,7 +297,7 @@ impl Client {
             Identity::Shared => {
                 let in_force = self.registries.inner.in_force.load_full();
                 let is_manifest = matches!(self.route, Route::Manifest { .. });
-                let question = is_manifest.then(|| RefusedQuestion::new(&method, target));
+                let question = is_manifest.then(|| RefusedQuestion::new(&method, target, headers));
                 if let Some(question) = &question
                     && let Some(refused) = in_force.refusals.get(question)
                 {

@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use moka::sync::Cache;
 
 use crate::upstream::Target;
 use crate::upstream::body::IdleBody;
 use crate::upstream::client::Followed;
+use crate::upstream::fields::for_strangers;
 
 /// How long a refusal is remembered.
 const LIFETIME: Duration = Duration::from_secs(5);
@@ -22,16 +23,24 @@ const LONGEST: usize = 16 * 1024;
 /// What one takes beside its body, about.
 const OVERHEAD: usize = 2048;
 
-/// What was refused.
+/// What was refused: who asks with other fields may be answered otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct RefusedQuestion {
     is_head: bool,
     target: Target,
+    fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl RefusedQuestion {
-    pub(super) fn new(method: &Method, target: &Target) -> Self {
-        Self { is_head: *method == Method::HEAD, target: target.clone() }
+    pub(super) fn new(method: &Method, target: &Target, headers: &HeaderMap) -> Self {
+        let own = [header::VIA, header::USER_AGENT];
+        let fields = for_strangers(headers).into_iter();
+        let mut fields: Vec<_> = fields
+            .filter_map(|(name, value)| Some((name?, value)))
+            .filter(|(name, _)| !own.contains(name))
+            .collect();
+        fields.sort_unstable_by(|a, b| a.0.as_str().cmp(b.0.as_str()));
+        Self { is_head: *method == Method::HEAD, target: target.clone(), fields }
     }
 }
 

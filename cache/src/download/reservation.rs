@@ -65,6 +65,18 @@ impl Reservation {
         self.resume_from
     }
 
+    /// Takes away the partial file, whose continuation is not to be had.
+    ///
+    /// Cancel safe.
+    pub async fn discard_partial(&mut self) {
+        self.resume_from = 0;
+        let (path, publisher) = (self.path(), Arc::clone(&self.publisher));
+        let removed = threads::run(move || publisher.kept.tree.disk().remove_quietly(&path)).await;
+        if let Err(error) = removed {
+            tracing::debug!(%error, "a partial file was not removed");
+        }
+    }
+
     /// Begins the download of an object of `total` bytes, if that is known.
     ///
     /// With [`Start::Resumed`] the kept bytes are read and hashed first (off the async threads,

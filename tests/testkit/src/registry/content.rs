@@ -47,6 +47,21 @@ impl Content {
         self.entry(repository).tags.remove(tag);
     }
 
+    /// Whether there was such a blob.
+    pub(super) fn remove_blob(&mut self, repository: &str, digest: &str) -> bool {
+        self.entry(repository).blobs.remove(digest).is_some()
+    }
+
+    /// Removes a tag, or a manifest with all its tags; whether there was one.
+    pub(super) fn remove_manifest(&mut self, repository: &str, reference: &str) -> bool {
+        let repository = self.entry(repository);
+        if repository.tags.remove(reference).is_some() {
+            return true;
+        }
+        repository.tags.retain(|_, digest| digest != reference);
+        repository.manifests.remove(reference).is_some()
+    }
+
     fn entry(&mut self, repository: &str) -> &mut Repository {
         self.repositories.entry(repository.to_owned()).or_default()
     }

@@ -287,6 +287,11 @@ impl Registry {
         self.site.content.lock().unwrap().untag(repository, tag);
     }
 
+    /// Loses a blob, as if it had been collected as garbage.
+    pub fn remove_blob(&self, repository: &str, digest: &str) {
+        self.site.content.lock().unwrap().remove_blob(repository, digest);
+    }
+
     /// The bytes of a blob, if this repository has it.
     #[must_use]
     pub fn blob(&self, repository: &str, digest: &str) -> Option<bytes::Bytes> {

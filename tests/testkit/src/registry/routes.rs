@@ -49,6 +49,8 @@ impl<'a> Resource<'a> {
         match (self.kind, request.method.as_str()) {
             ("/blobs/", "GET" | "HEAD") => self.blob(site, request),
             ("/manifests/", "GET" | "HEAD") => self.manifest(site, request),
+            ("/manifests/", "DELETE") => self.delete_manifest(site),
+            ("/blobs/", "DELETE") => self.delete_blob(site),
             ("/manifests/", "PUT") => self.put_manifest(site, request),
             ("/tags/", "GET") => self.tags(site),
             ("/referrers/", "GET") => self.referrers(site),
@@ -85,6 +87,23 @@ impl<'a> Resource<'a> {
             content.tag(self.repository, self.name, &manifest.digest);
         }
         self.created("manifests", &manifest.digest)
+    }
+
+    fn delete_manifest(&self, site: &Site) -> Response {
+        let mut content = site.content.lock().unwrap();
+        if content.remove_manifest(self.repository, self.name) {
+            Response::new(202)
+        } else {
+            error(404, "MANIFEST_UNKNOWN", "manifest unknown")
+        }
+    }
+
+    fn delete_blob(&self, site: &Site) -> Response {
+        if site.content.lock().unwrap().remove_blob(self.repository, self.name) {
+            Response::new(202)
+        } else {
+            error(404, "BLOB_UNKNOWN", "blob unknown to registry")
+        }
     }
 
     fn created(&self, kind: &str, digest: &str) -> Response {
