@@ -51,6 +51,7 @@ const HOUSE: [Floors; 12] = [
             "exchange",
             "generations",
             "access",
+            "way",
             "store_health",
             "options",
         ],
@@ -61,6 +62,7 @@ const HOUSE: [Floors; 12] = [
         root: "src",
         rooms: &[
             "mod",
+            "addresses",
             "passed",
             "object",
             "errors",

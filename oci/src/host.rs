@@ -12,6 +12,8 @@ const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;
 /// The port of `https` (RFC 9110 §4.2.2), left out where an authority is printed as a registry.
 pub const HTTPS_PORT: u16 = 443;
+/// The port of plain HTTP.
+pub const HTTP_PORT: u16 = 80;
 
 /// Why a host or authority was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -198,6 +200,12 @@ enum Labels {
 }
 
 impl HostPattern {
+    /// The same hosts at another port.
+    #[must_use]
+    pub fn at_port(&self, port: u16) -> Self {
+        Self { port, ..self.clone() }
+    }
+
     /// Whether this pattern means `authority`.
     #[must_use]
     pub fn matches(&self, authority: &Authority) -> bool {

@@ -15,6 +15,7 @@ use super::access::{Access, Place, Rights};
 use super::generations::{Generation, Generations};
 use super::options::Options;
 use super::store_health::Trouble;
+use super::way::Way;
 use crate::metrics::Metrics;
 use crate::registry::answer::is_refusal;
 use crate::registry::fields::{append, for_content, for_whole_content};
@@ -90,32 +91,6 @@ impl<V> Question<V> {
     }
 }
 
-/// Which way a client came.
-#[derive(Clone)]
-pub(super) struct Way {
-    /// The host that it asked, which need not be the one that is asked for it.
-    authority: Authority,
-    scheme: Scheme,
-}
-
-impl Way {
-    pub(super) fn new(authority: &Authority, scheme: Scheme) -> Self {
-        Self { authority: authority.clone(), scheme }
-    }
-
-    /// The way of a request with this target to `authority`.
-    pub(super) fn of(authority: &Authority, uri: &http::Uri) -> Self {
-        let is_plain = uri.scheme() == Some(&http::uri::Scheme::HTTP);
-        Self::new(authority, if is_plain { Scheme::Http } else { Scheme::Https })
-    }
-
-    /// The URL of a path of our own as the client reaches it.
-    pub(super) fn url(&self, path: &str) -> String {
-        let host = self.authority.to_host_field(self.scheme.default_port());
-        format!("{}://{host}{path}", self.scheme.as_str())
-    }
-}
-
 /// A request to a registry, but for its body.
 pub(super) struct Asked {
     pub(super) method: Method,
@@ -134,6 +109,7 @@ impl Asked {
     /// A request that is sent to the registry at `authority`.
     pub(super) fn new(
         scheme: Scheme,
+        registry: Registry,
         authority: Authority,
         route: Route,
         head: request::Parts,
@@ -141,7 +117,7 @@ impl Asked {
     ) -> Self {
         let root = || PathAndQuery::from_static("/");
         Self {
-            registry: Registry::at(&authority),
+            registry,
             as_it_came: head.uri.path_and_query().cloned().unwrap_or_else(root),
             method: head.method,
             headers: head.headers,

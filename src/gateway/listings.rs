@@ -14,6 +14,7 @@ use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use super::access::Place;
+use super::answer::addresses::absolute_links;
 use super::answer::body::ResponseBody;
 use super::answer::errors::{say_api_version, unusable};
 use super::answer::passed::passed_on;
@@ -25,8 +26,9 @@ use crate::collapse::{Collapse, Turn};
 use crate::registry::answer::{content_length, is_plain_content, refuse_trouble};
 use crate::registry::fields::{for_content, text};
 use crate::registry::identity::Identity;
-use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
+use crate::upstream::client::AnsweredAt;
+use crate::upstream::{Target, UpstreamError};
 
 /// How long a listing is served without asking.
 const FRESH: Duration = Duration::from_secs(30);
@@ -237,7 +239,9 @@ impl ListingRequest {
         let Ok(body) = String::from_utf8(bytes.into()) else {
             return unusable(registry, "a listing that is not text");
         };
-        let (fields, asked) = (fields(&head.headers), UnixSeconds::now());
+        let base = head.extensions.get::<AnsweredAt>().map(|AnsweredAt(base)| base.clone());
+        let base = base.unwrap_or_else(|| self.exchange.asked.target());
+        let (fields, asked) = (fields(&base, &head.headers), UnixSeconds::now());
         let listing = Listing { fields, body, asked, generation };
         if self.target.len() > LONGEST_TARGET || generation != self.exchange.generation() {
             return shown(&listing, Provenance::Unkept);
@@ -263,8 +267,16 @@ fn name(target: &str) -> Digest {
     Digest::of(Algorithm::Sha256, target.as_bytes())
 }
 
-fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
-    let field = |name: &str| Some((name.to_owned(), text(headers, name)?.to_owned()));
+/// Links are kept absolute: who is served from here may come by another door.
+fn fields(base: &Target, headers: &HeaderMap) -> Vec<(String, String)> {
+    let field = |name: &str| {
+        let value = text(headers, name)?;
+        let value = match name {
+            "link" => absolute_links(base, value),
+            _ => value.to_owned(),
+        };
+        Some((name.to_owned(), value))
+    };
     FIELDS.iter().filter_map(|name| field(name)).collect()
 }
 

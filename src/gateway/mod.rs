@@ -16,6 +16,7 @@
 //! - `download`: a download on its way into the store, and who fetches what for whom
 //! - `answer`: from what is kept to HTTP
 //! - `exchange`: one request, with who asks and what they may
+//! - `way`: by which door a client came
 //! - `access`: who may have what
 //! - `generations`: which knowledge is from before the last write
 //! - `store_health`: a store that can't take downloads for now
@@ -37,6 +38,7 @@ mod relay;
 mod store_health;
 mod tokens;
 pub(crate) mod vouching;
+mod way;
 mod writes;
 
 use std::sync::Arc;
@@ -52,6 +54,7 @@ use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use access::{Access, Place};
+use answer::addresses;
 pub(crate) use answer::body::ResponseBody;
 pub(crate) use answer::broken::ResponseError;
 pub(crate) use answer::errors::error_response;
@@ -60,7 +63,7 @@ pub(crate) use answer::provenance::{Provenance, Reason};
 pub use answer::ranges::ByteRanges;
 pub(crate) use answer::served::Served;
 use blobs::Blobs;
-use exchange::{Asked, Common, Exchange, Way};
+use exchange::{Asked, Common, Exchange};
 pub(crate) use explain::{Expected, Explanation, ObjectState, TagState};
 use generations::Generations;
 use listings::Listings;
@@ -71,6 +74,7 @@ pub(crate) use store_health::StoreHealth;
 use store_health::Trouble;
 use tokens::TOKEN_PATH;
 use vouching::Vouched;
+pub(crate) use way::Way;
 use writes::Knowledge;
 
 use crate::log::{Outcome, Subject};
@@ -78,6 +82,7 @@ use crate::registry::fields::append;
 use crate::registry::identity::Identity;
 use crate::registry::{Client, Quota, Registries};
 use crate::upstream::body::RequestBody;
+use crate::upstream::client::AnsweredAt;
 use crate::upstream::{Outage, Scheme, Target, Upstream, UpstreamError, via};
 
 /// How long an object that has come may take to be written to its end.
@@ -134,15 +139,18 @@ impl Gateway {
         &self,
         authority: &Authority,
         route: Route,
+        way: Way,
         request: Request<impl Into<RequestBody>>,
     ) -> (Served, Subject) {
         let registries = &self.inner.common.registries;
-        let way = Way::of(authority, request.uri());
         let (head, body) = request.map(Into::into).into_parts();
         let scheme = registries.scheme_for(authority);
-        let upstream = Registry::at(authority).authority(authority);
-        let asked = Asked::new(scheme, upstream, route.clone(), head, way.clone());
-        let registry = asked.registry.clone();
+        let registry = Registry::at(authority);
+        // Only the API is another host's: what else is at that name is its own.
+        let is_api = route != Route::Other || head.uri.path() == TOKEN_PATH;
+        let upstream = if is_api { registry.authority(authority) } else { authority.clone() };
+        let asked =
+            Asked::new(scheme, registry.clone(), upstream, route.clone(), head, way.clone());
         let subject = Subject::of(registry.clone(), route.clone(), asked.path());
         if has_dot_segment(asked.path()) {
             return (odd_path(&registry), subject);
@@ -150,14 +158,22 @@ impl Gateway {
         let (authority, through) = (asked.authority.clone(), via::of(&asked.headers));
         let answer = self.dispatch(asked, body).await;
         let mut served = answer.unwrap_or_else(|error| upstream_failed(&registry, &error));
+        let root =
+            || Target { scheme, authority: authority.clone(), path_and_query: "/v2/".into() };
+        let base = served.response.extensions_mut().remove::<AnsweredAt>();
+        if addresses::are_in(served.response.headers()) {
+            let base = base.map_or_else(root, |AnsweredAt(base)| base);
+            addresses::lead_back(&way, &root(), &base, served.response.headers_mut());
+        }
         if served.response.status() == StatusCode::UNAUTHORIZED {
-            let ping = Target { scheme, authority, path_and_query: "/v2/".to_owned() };
-            Box::pin(self.know_challenge(&registry, &ping, &through)).await;
+            Box::pin(self.know_challenge(&registry, &root(), &through)).await;
             let (own_realm, known) =
                 (way.url(TOKEN_PATH), registries.last_challenge(&registry).await);
             let is_ours = served.outcome() == Outcome::Error;
             let headers = served.response.headers_mut();
-            registries.rewrite_challenge(&registry, &own_realm, headers);
+            if let Some(known) = &known {
+                known.lead_to(&root(), &own_realm, headers);
+            }
             // An answer of our own has none yet: a 401 must have one (RFC 9110 §11.6.1).
             if is_ours
                 && !headers.contains_key(header::WWW_AUTHENTICATE)
@@ -205,8 +221,8 @@ impl Gateway {
     pub(crate) async fn forward(&self, authority: Authority, request: Request<Incoming>) -> Served {
         let (head, body) = request.into_parts();
         let way = Way::new(&authority, Scheme::Http);
-        let asked = Asked::new(Scheme::Http, authority, Route::Other, head, way);
-        let registry = asked.registry.clone();
+        let registry = Registry::at(&authority);
+        let asked = Asked::new(Scheme::Http, registry.clone(), authority, Route::Other, head, way);
         let answer = relay::unseen(&self.inner.common, asked, body.into()).await;
         answer.unwrap_or_else(|error| upstream_failed(&registry, &error))
     }

@@ -1,7 +1,7 @@
 //! Pushes and deletes: relayed, and what was known of what they change is forgotten.
 //!
-//! Who writes through the proxy reads his own writes. An object itself may stay: others may need it,
-//! and without its belonging here the registry is asked about it.
+//! Who writes through the proxy reads his own writes. An object itself may stay: others may need
+//! it, and without its belonging here the registry is asked about it.
 
 use std::sync::Arc;
 

@@ -15,8 +15,9 @@ use super::http::Received;
 use super::stream::{ClientStream, Rewound};
 use super::tls::HANDSHAKE_TIMEOUT;
 use super::{Peer, http as connection, is_same, tunnel};
-use crate::gateway::ResponseBody;
+use crate::gateway::{ResponseBody, Way};
 use crate::log::{Outcome, RequestLine, Subject};
+use crate::upstream::Scheme;
 
 /// The client's connection under the intercepted TLS.
 type Inner = Rewound<ClientStream>;
@@ -117,9 +118,11 @@ impl Context {
         }
         let method = request.method().clone();
         let route = Route::parse(request.uri().path(), request.uri().query());
+        let way = Way::new(&self.authority, Scheme::Https);
         let gateway = &self.peer.shared.services.gateway;
         // On the heap: the connection keeps the room of its answer's future while it lies idle.
-        let (served, subject) = Box::pin(gateway.respond(&self.authority, route, request)).await;
+        let (served, subject) =
+            Box::pin(gateway.respond(&self.authority, route, way, request)).await;
         let line = self.peer.line(served.outcome(), method, subject).because(served.reason());
         Answer::new(served.response, line).logged(began, self.peer.metrics())
     }

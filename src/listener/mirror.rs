@@ -9,14 +9,14 @@
 
 use entrepot_oci::host::HTTPS_PORT;
 use entrepot_oci::{Authority, ErrorCode, Registry, Route};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use url::form_urlencoded;
 
 use super::Peer;
 use super::answer::{Answer, refusal};
 use super::policy::Policy;
-use crate::gateway::{Provenance, Reason, ResponseBody, Served};
+use crate::gateway::{Provenance, Reason, ResponseBody, Served, Way};
 use crate::log::{Outcome, Subject};
 
 /// The registry of a request that names none.
@@ -76,8 +76,11 @@ pub(super) async fn answer(peer: &Peer, mut request: Request<Incoming>) -> Answe
         return Answer::new(not_found(), line);
     };
     *request.uri_mut() = uri;
+    let namespace = asked.namespace.as_ref().map(|name| name.to_host_field(HTTPS_PORT));
+    let way = Way::mirror(&asked.authority, namespace, &asked.prefix);
     let gateway = &peer.shared.services.gateway;
-    let (served, subject) = gateway.respond(&asked.authority, asked.route.clone(), request).await;
+    let (served, subject) =
+        gateway.respond(&asked.authority, asked.route.clone(), way, request).await;
     let served = as_a_mirror(&asked, served);
     let line = peer.line(served.outcome(), method, subject).because(served.reason());
     Answer::new(served.response, line)
@@ -197,9 +200,6 @@ fn as_a_mirror(asked: &MirrorRequest, served: Served) -> Served {
     {
         fields.insert("oci-namespace", value);
     }
-    if !asked.prefix.is_empty() {
-        prefix_links(fields, &asked.prefix);
-    }
     served
 }
 
@@ -216,23 +216,6 @@ fn not_for_everybody(asked: &MirrorRequest, served: &Served) -> Served {
         response.headers_mut().insert(header::RETRY_AFTER, retry.clone());
     }
     Served::unsigned(Provenance::Denied(Reason::Because(reason)), response)
-}
-
-/// The next page of a listing is where the client found the first.
-fn prefix_links(fields: &mut HeaderMap, prefix: &str) {
-    let links: Vec<_> = fields
-        .get_all(header::LINK)
-        .iter()
-        .map(|link| {
-            let rest = link.to_str().ok().and_then(|link| link.strip_prefix("</v2/"));
-            let prefixed = rest.map(|rest| HeaderValue::try_from(format!("</v2/{prefix}{rest}")));
-            prefixed.and_then(Result::ok).unwrap_or_else(|| link.clone())
-        })
-        .collect();
-    fields.remove(header::LINK);
-    for link in links {
-        fields.append(header::LINK, link);
-    }
 }
 
 #[cfg(test)]
@@ -315,17 +298,5 @@ mod tests {
             };
             assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
         }
-    }
-
-    #[test]
-    fn the_next_page_is_where_the_first_was() {
-        let mut fields = HeaderMap::new();
-        fields
-            .append(header::LINK, HeaderValue::from_static("</v2/a/tags/list?n=1>; rel=\"next\""));
-        fields.append(header::LINK, HeaderValue::from_static("<https://x/>; rel=\"x\""));
-        prefix_links(&mut fields, "ghcr.io/");
-        let links: Vec<_> = fields.get_all(header::LINK).iter().collect();
-        assert_eq!(links[0], "</v2/ghcr.io/a/tags/list?n=1>; rel=\"next\"");
-        assert_eq!(links[1], "<https://x/>; rel=\"x\"");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use entrepot_oci::host::{HTTP_PORT, HTTPS_PORT};
 use entrepot_oci::{Authority, HostPattern};
 
 use crate::upstream::reach::AddressRule;
@@ -57,6 +58,8 @@ impl fmt::Display for TunnelRefusal {
 pub(crate) struct Policy {
     /// `intercept` and `intercept-also`.
     pub intercept: Vec<HostPattern>,
+    /// Those that are spoken to by plain HTTP.
+    pub plain: Vec<HostPattern>,
     /// `tunnel`.
     pub tunnels: Tunnels,
 }
@@ -66,6 +69,18 @@ impl Policy {
     #[must_use]
     pub(crate) fn intercepts(&self, authority: &Authority) -> bool {
         self.intercept.iter().any(|pattern| pattern.matches(authority))
+    }
+
+    /// The name by which a registry is known that is asked by plain HTTP, on that's own port: one
+    /// that is spoken to so is configured without a port.
+    #[must_use]
+    pub(crate) fn canonical(&self, authority: Authority) -> Authority {
+        let known = Authority::new(authority.host().clone(), HTTPS_PORT);
+        let is_plain = || self.plain.iter().any(|pattern| pattern.matches(&known));
+        if authority.port() == HTTP_PORT && !self.intercepts(&authority) && is_plain() {
+            return known;
+        }
+        authority
     }
 
     /// Whether `authority` is a registry that was named one by one.
@@ -98,7 +113,8 @@ mod tests {
     #[test]
     fn verdicts_follow_the_configuration() {
         let mut policy =
-            Policy { intercept: vec!["docker.io".parse().unwrap()], tunnels: Tunnels::Public };
+            Policy { intercept: vec!["docker.io".parse().unwrap()], ..Policy::default() };
+        policy.tunnels = Tunnels::Public;
         let verdict = |policy: &Policy, text: &str| {
             policy.verdict(&Authority::parse_with_port(text).unwrap(), 443)
         };

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use entrepot_oci::host::HTTP_PORT;
 use entrepot_oci::{Authority, ErrorCode, Route};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
@@ -11,12 +12,9 @@ use super::answer::{Answer, LoggedBody, bad_request, refusal, refused};
 use super::http::Received;
 use super::policy::{TunnelRefusal, Verdict};
 use super::{PageRequest, Peer, intercept, mirror, tunnel};
-use crate::gateway::ResponseBody;
+use crate::gateway::{ResponseBody, Way};
 use crate::log::{Outcome, RequestLine, Subject};
 use crate::upstream::reach::AddressRule;
-
-/// The port that plain HTTP uses where none is named (RFC 9110 §4.2.1).
-const HTTP_PORT: u16 = 80;
 
 /// Answers one request on a connection to the proxy.
 pub(super) async fn answer(peer: &Peer, received: Received) -> Response<LoggedBody> {
@@ -192,10 +190,12 @@ async fn absolute(peer: &Peer, request: Request<Incoming>) -> Answer {
         }
     };
     let gateway = &peer.shared.services.gateway;
+    let authority = peer.shared.policy.canonical(authority);
     let (served, subject) = match peer.shared.policy.verdict(&authority, HTTP_PORT) {
         Verdict::Intercept => {
             let route = Route::parse(request.uri().path(), request.uri().query());
-            gateway.respond(&authority, route, request).await
+            let way = Way::of(&authority, request.uri());
+            gateway.respond(&authority, route, way, request).await
         }
         Verdict::Tunnel(_) => {
             let subject = Subject::Other(format!("{authority}{}", request.uri().path()));

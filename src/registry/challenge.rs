@@ -72,6 +72,25 @@ impl Authentication {
     }
 }
 
+impl Authentication {
+    /// Leads a client that is sent to this token server to our own token endpoint, on the host that
+    /// it trusts already. Any other realm stays as it is.
+    pub(crate) fn lead_to(&self, registry: &Target, own_realm: &str, headers: &mut HeaderMap) {
+        let Some(known) = self.realm(registry) else { return };
+        let rewritten: Vec<_> = headers
+            .get_all(header::WWW_AUTHENTICATE)
+            .iter()
+            .map(|value| {
+                through_us(value, registry, &known, own_realm).unwrap_or_else(|| value.clone())
+            })
+            .collect();
+        headers.remove(header::WWW_AUTHENTICATE);
+        for value in rewritten {
+            headers.append(header::WWW_AUTHENTICATE, value);
+        }
+    }
+}
+
 #[derive(Clone)]
 struct KnownChallenge {
     authentication: Authentication,
@@ -144,33 +163,22 @@ impl Challenges {
             tracing::warn!(%registry, %error, "a challenge could not be recorded");
         }
     }
-
-    /// Leads a client that is sent to the registry's realm to our own token endpoint, on the host
-    /// that it trusts already. Any other realm stays as it is.
-    pub(crate) fn rewrite(&self, registry: &Registry, own_realm: &str, headers: &mut HeaderMap) {
-        let Some(KnownChallenge { authentication: Authentication::Bearer { realm, .. }, .. }) =
-            self.known.get(registry)
-        else {
-            return;
-        };
-        let rewritten: Vec<_> = headers
-            .get_all(header::WWW_AUTHENTICATE)
-            .iter()
-            .map(|value| through_us(value, &realm, own_realm).unwrap_or_else(|| value.clone()))
-            .collect();
-        headers.remove(header::WWW_AUTHENTICATE);
-        for value in rewritten {
-            headers.append(header::WWW_AUTHENTICATE, value);
-        }
-    }
 }
 
-/// A challenge's field value with our realm in place of `realm`, if that is in it.
-fn through_us(value: &HeaderValue, realm: &str, own_realm: &str) -> Option<HeaderValue> {
+/// A challenge's field value with our realm in place of `known`, if that is in it.
+fn through_us(
+    value: &HeaderValue,
+    registry: &Target,
+    known: &Realm,
+    own_realm: &str,
+) -> Option<HeaderValue> {
+    let is_known = |realm: &str| {
+        Realm::parse(registry, realm, None).is_ok_and(|realm| realm.target == known.target)
+    };
     let challenges = Challenge::parse_all(value.to_str().ok()?);
     let bearer = challenges
         .iter()
-        .find(|challenge| challenge.bearer().is_some_and(|bearer| bearer.realm == realm))?;
+        .find(|challenge| challenge.bearer().is_some_and(|bearer| is_known(bearer.realm)))?;
     HeaderValue::try_from(bearer.with_realm(own_realm)).ok()
 }
 
@@ -238,11 +246,12 @@ mod tests {
 
         let mut headers = challenge(value);
         let own = "https://registry-1.docker.io/entrepot/token";
-        challenges.rewrite(&registry, own, &mut headers);
+        let known = again.last(&store, &registry).await.unwrap();
+        known.lead_to(&target, own, &mut headers);
         let expected = format!(r#"Bearer realm="{own}",service="x",scope="s""#);
         assert_eq!(headers[header::WWW_AUTHENTICATE], expected);
         let mut foreign = challenge(r#"Bearer realm="https://evil.example/token""#);
-        challenges.rewrite(&registry, own, &mut foreign);
+        known.lead_to(&target, own, &mut foreign);
         assert_eq!(foreign, challenge(r#"Bearer realm="https://evil.example/token""#));
     }
 

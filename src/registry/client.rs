@@ -120,16 +120,6 @@ impl Registries {
         self.inner.challenges.last(&self.inner.store, registry).await
     }
 
-    /// Leads a client that is sent to the registry's realm to `own_realm`; any other stays.
-    pub(crate) fn rewrite_challenge(
-        &self,
-        registry: &Registry,
-        own_realm: &str,
-        fields: &mut HeaderMap,
-    ) {
-        self.inner.challenges.rewrite(registry, own_realm, fields);
-    }
-
     /// The registries that have asked the proxy itself to wait, or answer with errors: for how long
     /// they are left alone yet, and the status that said so.
     pub(crate) fn limits(&self) -> Vec<(Authority, Duration, StatusCode)> {

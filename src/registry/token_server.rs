@@ -56,7 +56,9 @@ impl Realm {
         realm: &str,
         service: Option<&str>,
     ) -> Result<Self, RealmError> {
-        let url = Url::parse(realm).map_err(|_| RealmError::Url)?;
+        // Some name it by its path alone.
+        let base = Url::parse(&registry.ping().to_string()).map_err(|_| RealmError::Url)?;
+        let url = base.join(realm).map_err(|_| RealmError::Url)?;
         let target = redirect::target(registry, &url).map_err(|error| match error {
             redirect::RedirectError::Scheme => RealmError::Scheme,
             _ => RealmError::Url,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use entrepot_oci::host::HTTPS_PORT;
 use entrepot_oci::{Authority, Registry, Route};
 use http::{HeaderMap, Method, Request, Response, Uri, header, request};
 use hyper::body::Incoming;
@@ -127,6 +128,16 @@ impl Target {
         self.path_and_query.split('?').next().unwrap_or_default()
     }
 
+    /// The port that is spoken to. A registry of plain HTTP that is named without a port has that
+    /// of plain HTTP: nobody speaks it on 443.
+    #[must_use]
+    pub(crate) fn port(&self) -> u16 {
+        match (self.scheme, self.authority.port()) {
+            (Scheme::Http, HTTPS_PORT) => self.scheme.default_port(),
+            (_, port) => port,
+        }
+    }
+
     /// The ping of the same registry.
     #[must_use]
     pub(crate) fn ping(&self) -> Self {
@@ -136,10 +147,16 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = self.authority.to_host_field(self.scheme.default_port());
+        let authority = Authority::new(self.authority.host().clone(), self.port());
+        let host = authority.to_host_field(self.scheme.default_port());
         write!(f, "{}://{host}{}", self.scheme.as_str(), self.path_and_query)
     }
 }
+
+/// The URL that gave an answer, kept in the response's extensions: what it names is relative to
+/// that.
+#[derive(Debug, Clone)]
+pub(crate) struct AnsweredAt(pub(crate) Target);
 
 /// The answer to a request whose redirects were followed.
 pub(crate) struct Followed {
@@ -298,6 +315,8 @@ impl Upstream {
             return Err(refused.into());
         }
         let counters = self.metrics.of_upstream(registry.as_str());
+        let mut response = response;
+        response.extensions_mut().insert(AnsweredAt(target.clone()));
         Ok(response.map(|body| IdleBody::new(body, self.idle_timeout, counters)))
     }
 

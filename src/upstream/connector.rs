@@ -51,7 +51,12 @@ impl ConnectorInner {
         let authority = authority_of(&uri, secure)?;
         let rule = self.exemptions.rule_for(&authority);
         if !secure {
-            let stream = self.dialer.connect_plain(&authority, rule).await?;
+            // `connect-to` may name it as the rest of the configuration does.
+            let known = self.exemptions.known_as(&authority);
+            let known = known.filter(|known| self.dialer.leads_elsewhere(known));
+            let named = if self.dialer.leads_elsewhere(&authority) { None } else { known };
+            let stream =
+                self.dialer.connect_plain(named.as_ref().unwrap_or(&authority), rule).await?;
             return Ok(UpstreamStream(TokioIo::new(Either::Left(stream))));
         }
         let link = self.dialer.connect(&authority, rule, &HeaderMap::new()).await?;

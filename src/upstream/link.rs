@@ -91,6 +91,11 @@ impl Dialer {
         .map_err(|failure| failed(proxy, failure))
     }
 
+    /// Whether `connect-to` leads connections for `authority` elsewhere.
+    pub(super) fn leads_elsewhere(&self, authority: &Authority) -> bool {
+        self.inner.tcp.replacement(authority).is_some()
+    }
+
     /// A connection on which requests for `authority` are sent as they are: to it, or to a proxy
     /// that takes them in absolute form.
     pub(super) async fn connect_plain(

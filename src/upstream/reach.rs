@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 
+use entrepot_oci::host::HTTPS_PORT;
 use entrepot_oci::{Authority, HostPattern};
 
 /// What may be dialled for one authority.
@@ -32,15 +33,25 @@ impl AddressRule {
 pub(crate) struct Exemptions {
     /// Registries named one by one, or by a pattern in a `[[registry]]` entry.
     pub registries: Vec<HostPattern>,
+    /// Registries of plain HTTP that are named without a port, on the port that they have then.
+    pub plain: Vec<HostPattern>,
     /// `tunnel = "any"`.
     pub everything: bool,
 }
 
 impl Exemptions {
+    /// The name by which the operator knows a registry of plain HTTP, where it has no port.
+    #[must_use]
+    pub(crate) fn known_as(&self, authority: &Authority) -> Option<Authority> {
+        let is_plain = self.plain.iter().any(|pattern| pattern.matches(authority));
+        is_plain.then(|| Authority::new(authority.host().clone(), HTTPS_PORT))
+    }
+
     /// The rule for a connection to `authority`.
     #[must_use]
     pub(crate) fn rule_for(&self, authority: &Authority) -> AddressRule {
-        let named = self.registries.iter().any(|pattern| pattern.matches(authority));
+        let mut named = self.registries.iter().chain(&self.plain);
+        let named = named.any(|pattern| pattern.matches(authority));
         if self.everything || named { AddressRule::Any } else { AddressRule::Public }
     }
 }
@@ -226,7 +237,7 @@ mod tests {
     fn only_named_destinations_may_be_private() {
         let exemptions = Exemptions {
             registries: vec!["registry.corp:5000".parse().unwrap()],
-            everything: false,
+            ..Exemptions::default()
         };
         let rule = |text| exemptions.rule_for(&Authority::parse_with_port(text).unwrap());
         assert_eq!(rule("registry.corp:5000"), AddressRule::Any);

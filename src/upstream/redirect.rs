@@ -94,11 +94,17 @@ pub(crate) fn target(from: &Target, url: &Url) -> Result<Target, RedirectError> 
     if port == 0 {
         return Err(RedirectError::Host);
     }
+    let authority = Authority::new(host, port);
+    // The registry itself, by the port that it is spoken to.
+    let is_own = scheme == from.scheme
+        && authority.host() == from.authority.host()
+        && authority.port() == from.port();
+    let authority = if is_own { from.authority.clone() } else { authority };
     let path_and_query = match url.query() {
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
     };
-    Ok(Target { scheme, authority: Authority::new(host, port), path_and_query })
+    Ok(Target { scheme, authority, path_and_query })
 }
 
 #[cfg(test)]

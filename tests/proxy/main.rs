@@ -20,6 +20,7 @@ mod configuration;
 mod costs;
 mod credentials;
 mod described;
+mod doors;
 mod drop_in;
 mod explain;
 mod framing;

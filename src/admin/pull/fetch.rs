@@ -10,8 +10,9 @@ use http_body_util::{BodyExt as _, Limited};
 use super::Pull;
 use super::failure::{self, Failure};
 use super::told::{BlobOrigin, BlobProgress, Done, PullLine};
-use crate::gateway::{ResponseBody, Served};
+use crate::gateway::{ResponseBody, Served, Way};
 use crate::log::Outcome;
+use crate::upstream::Scheme;
 use crate::upstream::body::RequestBody;
 
 /// What containerd asks for, word by word: a tag that was resolved for it is fresh for it.
@@ -88,7 +89,8 @@ impl Pull<'_> {
             .header(header::ACCEPT, ACCEPT)
             .body(RequestBody::Empty)
             .map_err(|error| Failure::unusable(image, &error))?;
-        let (served, _) = self.gateway.respond(&image.authority, route, request).await;
+        let way = Way::new(&image.authority, Scheme::Https);
+        let (served, _) = self.gateway.respond(&image.authority, route, way, request).await;
         let status = served.response.status();
         if status == StatusCode::OK {
             return Ok(served);

@@ -10,9 +10,11 @@
 //! - `stored`: a part of an object in the store
 //! - `verified`: an upstream's body that is checked while it is passed on
 //! - `rescue`: bodies that go on from the registry when the store fails
+//! - `addresses`: what an answer names leads back by the client's door
 //! - `broken`: why a body broke off
 //! - `errors`: failures, in the words that engines print
 
+pub(super) mod addresses;
 pub(super) mod body;
 pub(super) mod broken;
 pub(super) mod errors;

@@ -10,11 +10,15 @@ use super::served::Served;
 use super::verified::VerifiedBody;
 use crate::registry::fields::returned;
 use crate::upstream::body::IdleBody;
+use crate::upstream::client::AnsweredAt;
 
 /// An upstream's answer without the fields that end here.
 pub(in crate::gateway) fn passed_on(response: Response<IdleBody>, why: Forward) -> Served {
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
     let mut passed = Response::new(ResponseBody::upstream(body));
+    if let Some(answered) = head.extensions.remove::<AnsweredAt>() {
+        passed.extensions_mut().insert(answered);
+    }
     *passed.headers_mut() = returned_with(&head.headers, passed.body());
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         // No request asks for another protocol: `Upgrade` is not passed on.
