@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Digest, Platform};
@@ -119,6 +121,35 @@ pub fn platform_of_config(bytes: &[u8]) -> Option<Platform> {
     serde_json::from_slice(bytes).ok()
 }
 
+/// What the registry's digest of a signed manifest of schema 1 is of: the document without its
+/// signatures ("Image Manifest Version 2, Schema 1": `formatLength` and `formatTail` in the
+/// protected header of a JSON Web Signature). `None` where it is not signed.
+#[must_use]
+pub fn signed_payload(bytes: &[u8]) -> Option<Vec<u8>> {
+    #[derive(Deserialize)]
+    struct Signed {
+        signatures: Vec<Signature>,
+    }
+    #[derive(Deserialize)]
+    struct Signature {
+        protected: String,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Protected {
+        format_length: usize,
+        format_tail: String,
+    }
+    let signed: Signed = serde_json::from_slice(bytes).ok()?;
+    let protected = &signed.signatures.first()?.protected;
+    let protected = URL_SAFE_NO_PAD.decode(protected.trim_end_matches('=')).ok()?;
+    let protected: Protected = serde_json::from_slice(&protected).ok()?;
+    let tail = URL_SAFE_NO_PAD.decode(protected.format_tail.trim_end_matches('=')).ok()?;
+    let mut payload = bytes.get(..protected.format_length)?.to_vec();
+    payload.extend_from_slice(&tail);
+    Some(payload)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,5 +213,26 @@ mod tests {
         fn whatever_comes_is_read(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = references(&bytes);
         }
+    }
+
+    #[test]
+    fn a_signed_manifest_has_its_payloads_digest() {
+        let payload = "{\n   \"schemaVersion\": 1,\n   \"name\": \"a\"\n}";
+        let length = payload.rfind("\n}").unwrap();
+        let tail = URL_SAFE_NO_PAD.encode("\n}");
+        let protected = format!(r#"{{"formatLength":{length},"formatTail":"{tail}"}}"#);
+        let protected = URL_SAFE_NO_PAD.encode(protected);
+        let signed = format!(
+            "{},\n   \"signatures\": [{{\"protected\": \"{protected}\"}}]\n}}",
+            &payload[..length]
+        );
+        assert_eq!(signed_payload(signed.as_bytes()).as_deref(), Some(payload.as_bytes()));
+        for unsigned in ["{}", "", r#"{"signatures":[]}"#, r#"{"signatures":[{"protected":"!"}]}"#]
+        {
+            assert_eq!(signed_payload(unsigned.as_bytes()), None, "{unsigned}");
+        }
+        let far = URL_SAFE_NO_PAD.encode(r#"{"formatLength":99999,"formatTail":""}"#);
+        let far = format!(r#"{{"signatures":[{{"protected":"{far}"}}]}}"#);
+        assert_eq!(signed_payload(far.as_bytes()), None);
     }
 }

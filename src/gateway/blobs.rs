@@ -22,9 +22,7 @@ use super::answer::served::Served;
 use super::download::{self, DownloadError, Fetch, Fetching, Opened};
 use super::exchange::{Exchange, Source};
 use crate::collapse::Collapse;
-use crate::registry::answer::{
-    begins, consents, content_length, is_plain_content, names, refuse_trouble,
-};
+use crate::registry::answer::{begins, consents, content_length, is_whole, names, refuse_trouble};
 use crate::registry::fields::{for_content, for_whole_content, text};
 use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
@@ -365,7 +363,7 @@ impl BlobRequest {
         }
         let response = answer.response;
         // A registry may send everything whatever part was asked for.
-        if is_plain_content(&response) {
+        if is_whole(&response) {
             if self.is_certainly_wrong(content_length(&response)) {
                 return Ok(self.unusable());
             }

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::access::Place;
 use super::exchange::Source;
-use crate::registry::answer::{content_length, is_plain_content, is_trouble, starts_at, total};
+use crate::registry::answer::{content_length, is_trouble, is_whole, starts_at, total};
 use crate::registry::identity::Identity;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::{BodyError, IdleBody};
@@ -118,7 +118,7 @@ async fn resume(source: &Source, writer: &Writer) -> Result<(IdleBody, u64), Dow
         StatusCode::PARTIAL_CONTENT if starts_at(&response, offset) => {
             Ok((response.into_body(), 0))
         }
-        StatusCode::OK if is_plain_content(&response) => {
+        StatusCode::OK if is_whole(&response) => {
             let lengths = content_length(&response).zip(writer.total());
             if lengths.is_some_and(|(now, before)| now != before) {
                 return Err(DownloadError::Changed);
@@ -191,11 +191,7 @@ pub(super) enum Opened {
 }
 
 fn classified(answer: Followed) -> Opened {
-    if is_plain_content(&answer.response) {
-        Opened::Whole(answer)
-    } else {
-        Opened::Other(answer.response)
-    }
+    if is_whole(&answer.response) { Opened::Whole(answer) } else { Opened::Other(answer.response) }
 }
 
 /// Copies all but the first `known` bytes until the body's end (`Ok(Ok)`), its break (`Ok(Err)`),

@@ -243,7 +243,11 @@ impl ListingRequest {
         let base = base.unwrap_or_else(|| self.exchange.asked.target());
         let (fields, asked) = (fields(&base, &head.headers), UnixSeconds::now());
         let listing = Listing { fields, body, asked, generation };
-        if self.target.len() > LONGEST_TARGET || generation != self.exchange.generation() {
+        // It is served to those alone who may pull, and a listing says nothing of that.
+        let may_be_used = generation == self.exchange.generation()
+            && self.target.len() <= LONGEST_TARGET
+            && self.exchange.rights.may_pull().await;
+        if !may_be_used {
             return shown(&listing, Provenance::Unkept);
         }
         self.remember(&listing).await;

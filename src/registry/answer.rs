@@ -99,7 +99,13 @@ pub(crate) fn digest_of(headers: &HeaderMap) -> Option<Digest> {
     text(headers, "docker-content-digest")?.parse().ok()
 }
 
-/// A 200 whose bytes are the object's own: an encoded body hashes to something else.
+/// A 200, whose bytes are checked against a digest: that alone tells whether they are the object's
+/// own, as they come. (Some storage calls the layers that it keeps `gzip` or `x-gzip`.)
+pub(crate) fn is_whole(response: &Response<IdleBody>) -> bool {
+    response.status() == StatusCode::OK
+}
+
+/// A 200 whose bytes are what was asked for: an encoded body is something else.
 pub(crate) fn is_plain_content(response: &Response<IdleBody>) -> bool {
     response.status() == StatusCode::OK && is_unencoded(response.headers())
 }
@@ -114,10 +120,9 @@ pub(crate) fn content_length(response: &Response<IdleBody>) -> Option<u64> {
     text(response.headers(), header::CONTENT_LENGTH)?.parse().ok()
 }
 
-/// Whether an answer is the part from `offset` on, as it is stored (RFC 9110 §14.4).
+/// Whether an answer is the part from `offset` on (RFC 9110 §14.4).
 pub(crate) fn starts_at(response: &Response<IdleBody>, offset: u64) -> bool {
     response.status() == StatusCode::PARTIAL_CONTENT
-        && is_unencoded(response.headers())
         && first_byte(response.headers()) == Some(offset)
 }
 

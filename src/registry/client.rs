@@ -15,7 +15,7 @@ use super::credentials::Credentials;
 use super::fields::{for_ourselves, forwarded, without_session};
 use super::identity::{Identifier, Identity};
 use super::options::Options;
-use super::own_tokens::{OwnTokens, TokenRequest};
+use super::own_tokens::{OwnTokens, TokenRequest, no_credentials};
 use super::pressure::{Pressure, Topic};
 use super::quota::{Quota, Quotas};
 use super::refusals::{Refusals, RefusedQuestion};
@@ -434,7 +434,10 @@ impl Client {
         if status == StatusCode::FORBIDDEN {
             return None;
         }
-        tokens.note_refused(request);
+        if let Some(login) = request.shown_login().await {
+            no_credentials(request.registry, &format_args!("the registry answered {status}"));
+            tokens.note_refused(request, &login);
+        }
         Some(None)
     }
 

@@ -80,6 +80,18 @@ impl CredentialSource {
     }
 }
 
+impl CredentialSource {
+    /// Whose they are, for people who use the proxy.
+    fn whose(&self) -> String {
+        match self {
+            Self::Password { username, .. } | Self::File { username, .. } => {
+                format!("user {username}")
+            }
+            Self::Helper(name) => format!("docker-credential-{name}"),
+        }
+    }
+}
+
 /// Says which kind it is, never what.
 impl fmt::Debug for CredentialSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -171,6 +183,12 @@ impl Credentials {
     #[must_use]
     pub(crate) fn label(&self) -> String {
         self.origin.label()
+    }
+
+    /// Whose they are, for people who use the proxy.
+    #[must_use]
+    pub(crate) fn whose(&self) -> String {
+        self.origin.whose()
     }
 
     /// As those of a token server: they go to that host alone.

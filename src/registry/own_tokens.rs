@@ -22,6 +22,10 @@ use crate::upstream::{Target, Upstream, UpstreamError};
 
 /// Tokens kept at a time: one a repository.
 const MOST: u64 = 10_000;
+/// How long credentials that were refused are not shown again.
+const TRIED: Duration = Duration::from_mins(1);
+/// A token in place of one for refused credentials is kept so long.
+const SUBSTITUTE: Duration = Duration::from_secs(5);
 /// A token is renewed this long before it expires, or when a tenth of its life is left: a request
 /// takes its time, too.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -29,12 +33,14 @@ const MARGIN: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The operator's credentials that a registry does not take any more.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct RefusedCredentials {
-    /// Whose, never a secret.
+    /// Whose.
     pub(crate) label: String,
     /// Since when.
     pub(crate) since: Instant,
+    tried: Instant,
+    login: Login,
 }
 
 /// The tokens of the shared identity.
@@ -106,7 +112,8 @@ impl OwnTokens {
             None | Some(Authentication::None) => Ok(None),
             Some(Authentication::Basic { .. }) => {
                 let registry = request.target.authority.host();
-                Ok(request.login(registry).await.as_ref().and_then(Login::basic))
+                let login = self.untried(request, request.login(registry).await).await;
+                Ok(login.as_ref().and_then(Login::basic))
             }
             Some(bearer @ Authentication::Bearer { .. }) => {
                 let Some(realm) = bearer.realm(request.target) else { return Ok(None) };
@@ -117,21 +124,20 @@ impl OwnTokens {
                 } else {
                     None
                 };
+                let login = self.untried(request, login).await;
                 let token = |login| self.token(upstream, request, &realm, key.clone(), login);
                 let mut got = token(login.as_ref()).await;
                 if let (Err(error), Some(login)) = (&got, &login)
                     && error.is_of_login()
                 {
-                    let (error, renewed) = (error.clone(), request.renewed(login).await);
-                    if let Some(renewed) = &renewed {
-                        got =
-                            self.token(upstream, request, &realm, key.clone(), Some(renewed)).await;
-                    }
-                    if got.is_err() {
-                        no_credentials(request.registry, &error);
-                        self.note_refused(request);
-                        got = token(None).await;
-                    }
+                    no_credentials(request.registry, error);
+                    self.note_refused(request, login);
+                    got = match request.renewed(login).await {
+                        Some(renewed) => {
+                            self.token(upstream, request, &realm, key.clone(), Some(&renewed)).await
+                        }
+                        None => token(None).await,
+                    };
                 } else if got.is_ok() && login.is_some() {
                     self.note_taken(request.registry);
                 }
@@ -144,12 +150,22 @@ impl OwnTokens {
     }
 
     /// Notes that the registry, or its token server, does not take the operator's credentials.
-    pub(crate) fn note_refused(&self, request: &TokenRequest<'_>) {
-        let label = request.rule.and_then(|rule| rule.credentials.as_ref()).map(Credentials::label);
-        if let Some(label) = label {
-            let refused = RefusedCredentials { label, since: Instant::now() };
-            self.refused.entry_by_ref(request.registry).or_insert(refused);
-        }
+    pub(crate) fn note_refused(&self, request: &TokenRequest<'_>, login: &Login) {
+        let label = request.rule.and_then(|rule| rule.credentials.as_ref()).map(Credentials::whose);
+        let Some(label) = label else { return };
+        let now = Instant::now();
+        let since = self.refused_at(request.registry).map_or(now, |refused| refused.since);
+        let refused = RefusedCredentials { label, since, tried: now, login: login.clone() };
+        self.refused.insert(request.registry.clone(), refused);
+    }
+
+    /// The operator's credentials, unless they were refused lately and are still the same: showing
+    /// them again and again gets an account locked.
+    async fn untried(&self, request: &TokenRequest<'_>, login: Option<Login>) -> Option<Login> {
+        let login = login?;
+        let Some(refused) = self.refused_at(request.registry) else { return Some(login) };
+        let now = request.renewed(&refused.login).await.unwrap_or(login);
+        (now != refused.login || refused.tried.elapsed() >= TRIED).then_some(now)
     }
 
     /// The operator's credentials that the registry does not take, if that is so now.
@@ -187,7 +203,11 @@ impl OwnTokens {
                 return Ok(token);
             }
             let got = realm.token(upstream, Some(&request.scope), login, request.via).await;
-            let token = got.map(Arc::new).map_err(Arc::new)?;
+            let mut token = got.map_err(Arc::new)?;
+            if login.is_none() && self.refused.contains_key(request.registry) {
+                token.lifetime = token.lifetime.min(SUBSTITUTE);
+            }
+            let token = Arc::new(token);
             self.tokens.insert(key.clone(), token.clone());
             Ok(token)
         };
@@ -222,6 +242,11 @@ impl TokenRequest<'_> {
         }
         let login = credentials.login(&helper_name(self.registry, &self.target.authority)).await;
         login.inspect_err(|error| no_credentials(self.registry, error)).ok()
+    }
+
+    /// The operator's credentials, as they are shown to the registry itself.
+    pub(crate) async fn shown_login(&self) -> Option<Login> {
+        self.login(self.target.authority.host()).await
     }
 
     /// The operator's credentials, read anew after `refused` was not taken; `None` where they are
@@ -266,6 +291,6 @@ fn refused(request: &TokenRequest<'_>, error: &TokenError) -> Result<(), Upstrea
     }
 }
 
-fn no_credentials(registry: &Registry, error: &dyn Display) {
+pub(crate) fn no_credentials(registry: &Registry, error: &dyn Display) {
     tracing::warn!(%registry, %error, "the configured credentials can't be used");
 }

@@ -3,8 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
 
 use entrepot_testkit::canary::assert_no_canary;
+use entrepot_testkit::proxy::Signal;
 use entrepot_testkit::{Access, Fault, Image, On, Proxy, Registry, Request, Response, Role, User};
 
 use crate::{BINARY, PRIVATE};
@@ -211,4 +214,94 @@ fn another_registry_on_the_way_gets_its_own_identity() {
         request.authorization().is_some_and(|value| value.contains(front_secret))
     });
     assert!(leaked.is_empty(), "{}", leaked.summary());
+}
+
+/// A helper that gives what stands in a file beside it; what is returned writes that.
+fn helper(dir: &Path, secret: &str) -> impl Fn(&str) + use<> {
+    let (helper, file) = (dir.join("docker-credential-test"), dir.join("secret"));
+    let secret_now = format!("$(cat {})", file.display());
+    let answer = format!("printf '{{\"Username\":\"robot\",\"Secret\":\"%s\"}}' \"{secret_now}\"");
+    fs::write(&helper, format!("#!/bin/sh\n{answer}\n")).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let write = move |secret: &str| fs::write(&file, secret).unwrap();
+    write(secret);
+    write
+}
+
+fn with_helper(registry: &Registry, dir: &Path) -> Proxy {
+    let table = "[[registry]]\nhost = \"docker.io\"\ncredential-helper = \"test\"";
+    let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+    Proxy::builder(BINARY).in_front_of(registry).env("PATH", &path).tables(table).start()
+}
+
+#[test]
+fn credentials_that_are_not_taken_any_more_are_read_anew() {
+    for access in [Access::bearer([robot()]), Access::basic([robot()])] {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = registry(access);
+        let write = helper(dir.path(), "stale");
+        let proxy = with_helper(&registry, dir.path());
+        assert!(proxy.puller().pull(PRIVATE, TAG).is_err());
+        write(&robot().password);
+        // Within some seconds, and not after a quarter of an hour.
+        std::thread::sleep(Duration::from_secs(6));
+        proxy.puller().pull(PRIVATE, TAG).unwrap();
+    }
+}
+
+#[test]
+fn credentials_that_have_expired_by_a_403_are_read_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = registry(Access::basic([robot()]));
+    let write = helper(dir.path(), "stale");
+    let proxy = with_helper(&registry, dir.path());
+    let right = robot().basic();
+    // As ECR answers once a login is twelve hours old.
+    let expired = Fault::answer_with(move |request| {
+        if request.headers.get("authorization") == Some(right.as_str()) {
+            return Response::new(200).header("Content-Type", "application/json").body("{}");
+        }
+        Response::new(403)
+            .header("Docker-Distribution-Api-Version", "registry/2.0")
+            .header("Content-Type", "application/json")
+            .body(r#"{"errors":[{"code":"DENIED","message":"Your authorization token has expired."}]}"#)
+    });
+    registry.fault_always(On::path("/manifests/"), expired);
+    let url = format!("https://{}/v2/{PRIVATE}/manifests/{TAG}", registry.host());
+    assert_eq!(proxy.client().get(&url).unwrap().status, 403);
+    write(&robot().password);
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(proxy.client().get(&url).unwrap().status, 200);
+}
+
+#[test]
+fn dead_credentials_close_nothing_that_was_open() {
+    for (access, has_public) in [
+        (Access::bearer([robot()]).anonymous("library/*"), true),
+        (Access::basic([robot()]), false),
+    ] {
+        let registry = registry(access);
+        let public = Image::random(1, 1000);
+        registry.push("library/alpine", "1", &public);
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        fs::write(&file, robot().password).unwrap();
+        let keys = format!("username = \"robot\"\npassword-file = {file:?}");
+        let mut proxy = self::proxy(&registry, &keys);
+        let pulled = proxy.puller().pull(PRIVATE, TAG).unwrap();
+        proxy.wait_until_all_kept(&pulled);
+        fs::write(&file, "dead").unwrap();
+        proxy.restart(Signal::TERM);
+        // What is public is asked for without them, and what was open is served as it was.
+        if has_public {
+            proxy.puller().pull("library/alpine", "1").unwrap();
+        }
+        proxy.puller().pull(PRIVATE, TAG).unwrap();
+        proxy.wait_for_log(&["STALE", "credentials (user robot)"]);
+        let url = format!("https://{}/v2/{PRIVATE}/manifests/other", registry.host());
+        let refused = proxy.client().get(&url).unwrap();
+        assert_eq!(refused.status, 401);
+        assert!(refused.oci_error().contains("user robot"), "{}", refused.text());
+        assert!(refused.headers.get("www-authenticate").is_some());
+    }
 }

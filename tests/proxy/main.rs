@@ -23,6 +23,7 @@ mod described;
 mod doors;
 mod drop_in;
 mod explain;
+mod forms;
 mod framing;
 mod images;
 mod integrity;

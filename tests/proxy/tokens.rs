@@ -225,3 +225,85 @@ fn other_methods_have_no_business_at_the_token_endpoint() {
     assert_eq!(answer.status, 405);
     assert_eq!(answer.headers.get("allow"), Some("GET, POST"));
 }
+
+#[test]
+fn no_login_succeeds_unseen_while_the_token_server_is_away() {
+    for fault in [Fault::status(503), Fault::NoAnswer(Hangup::Rst)] {
+        let world = world();
+        world.proxy.puller().pull(ALPINE, "1").unwrap();
+        world.registry.fault_always(On::path("/").at(Role::Auth), fault);
+        let wrong = "Basic YWxpY2U6d3Jvbmc=";
+        let pull = format!("scope=repository:{ALPINE}:pull");
+        let logins = [
+            "service=s&account=alice".to_owned(),
+            format!("service=s&{pull}&offline_token=true"),
+            format!("service=s&scope=repository:{PRIVATE}:pull,push"),
+            format!("service=s&{pull}&scope=repository:{PRIVATE}:push"),
+        ];
+        for query in &logins {
+            let ask = world.get(&format!("/entrepot/token?{query}")).header("Authorization", wrong);
+            assert!(world.send(&ask).status >= 500, "{query}");
+        }
+        let url = format!("https://{}/entrepot/token", world.registry.host());
+        let post = |form: &str| {
+            let kind = "application/x-www-form-urlencoded";
+            world.send(
+                &Request::new("POST", &url).header("Content-Type", kind).body(form.to_owned()),
+            )
+        };
+        let form = "grant_type=password&username=alice&password=wrong&service=s";
+        assert!(post(form).status >= 500);
+        assert!(post(&format!("{form}&{pull}&access_type=offline")).status >= 500);
+        // Pulls go on, with what everybody has.
+        let ask = world.get(&format!("/entrepot/token?service=s&{pull}"));
+        for answer in
+            [world.send(&ask.header("Authorization", wrong)), post(&format!("{form}&{pull}"))]
+        {
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert!(answer.json()["token"].as_str().unwrap().starts_with("entrepot-"));
+        }
+    }
+}
+
+#[test]
+fn a_realm_that_has_moved_is_asked_for_anew() {
+    let world = world();
+    world.proxy.puller().pull(ALPINE, "1").unwrap();
+    let host = world.registry.host().to_owned();
+    // The old token server is gone, and the registry has its own now.
+    world.registry.fault_always(On::path("/").at(Role::Auth), Fault::status(404));
+    let challenge = format!("Bearer realm=\"https://{host}/new/token\",service=\"s\"");
+    let token = Response::new(200)
+        .header("Content-Type", "application/json")
+        .body(r#"{"access_token":"new","token":"","expires_in":300}"#);
+    world.registry.fault_always(On::path("/new/token"), Fault::Answer(token));
+    let manifest = Fault::answer_with(move |request| {
+        if request.headers.get("authorization") == Some("Bearer new") {
+            return Response::new(200)
+                .header("Content-Type", entrepot_testkit::image::MANIFEST)
+                .body("{}");
+        }
+        Response::new(401).header("WWW-Authenticate", &challenge)
+    });
+    world.registry.fault_always(On::path("/v2/"), manifest);
+    let path = format!("/v2/{ALPINE}/manifests/never-seen");
+    let answer = world.send(&world.get(&path));
+    assert_eq!((answer.status, answer.text().as_str()), (200, "{}"));
+    // And for clients with a login.
+    let query = format!("service=s&scope=repository:{ALPINE}:pull");
+    let ask = world.get(&format!("/entrepot/token?{query}"));
+    let answer = world.send(&ask.header("Authorization", world.alice.basic()));
+    assert_eq!(answer.json()["access_token"], "new", "{}", answer.text());
+}
+
+#[test]
+fn a_registry_that_wants_no_token_any_more_is_asked_without_one() {
+    let mut world = world();
+    world.proxy.puller().pull(ALPINE, "1").unwrap();
+    world.proxy.restart(Signal::TERM);
+    world.registry.fault_always(On::path("/").at(Role::Auth), Fault::NoAnswer(Hangup::Rst));
+    let open = Response::new(200).header("Content-Type", "application/json").body("{}");
+    world.registry.fault_always(On::path("/v2/"), Fault::Answer(open));
+    let path = format!("/v2/{ALPINE}/manifests/never-seen");
+    assert_eq!(world.send(&world.get(&path)).status, 200);
+}

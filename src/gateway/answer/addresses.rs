@@ -23,8 +23,8 @@ pub(in crate::gateway) fn lead_back(
     fields: &mut HeaderMap,
 ) {
     let leading = Leading { way, asked, base };
-    leading.rewrite(fields, header::LOCATION, |text| leading.led_back(text));
-    leading.rewrite(fields, header::LINK, |text| leading.links(text));
+    rewrite(fields, &header::LOCATION, |text| leading.led_back(text));
+    rewrite(fields, &header::LINK, |text| Some(each_link(text, |link| leading.led_back(link))));
 }
 
 /// A `Link` field whose targets are absolute, to be kept for whoever asks by whichever door.
@@ -35,6 +35,16 @@ pub(in crate::gateway) fn absolute_links(base: &Target, value: &str) -> String {
     })
 }
 
+fn rewrite(fields: &mut HeaderMap, name: &HeaderName, rewritten: impl Fn(&str) -> Option<String>) {
+    let values: Vec<_> = fields.get_all(name).iter().cloned().collect();
+    fields.remove(name);
+    for value in values {
+        let rewritten = value.to_str().ok().and_then(&rewritten);
+        let rewritten = rewritten.and_then(|text| HeaderValue::try_from(text).ok());
+        fields.append(name, rewritten.unwrap_or(value));
+    }
+}
+
 struct Leading<'a> {
     way: &'a Way,
     asked: &'a Target,
@@ -42,29 +52,6 @@ struct Leading<'a> {
 }
 
 impl Leading<'_> {
-    fn rewrite(
-        &self,
-        fields: &mut HeaderMap,
-        name: HeaderName,
-        rewritten: impl Fn(&str) -> Option<String>,
-    ) {
-        let values: Vec<_> = fields.get_all(&name).iter().cloned().collect();
-        let Some((first, others)) = values.split_first() else { return };
-        let rewritten = |value: &HeaderValue| {
-            let rewritten = value.to_str().ok().and_then(&rewritten);
-            let rewritten = rewritten.and_then(|text| HeaderValue::try_from(text).ok());
-            rewritten.unwrap_or_else(|| value.clone())
-        };
-        fields.insert(&name, rewritten(first));
-        for other in others {
-            fields.append(&name, rewritten(other));
-        }
-    }
-
-    fn links(&self, value: &str) -> Option<String> {
-        Some(each_link(value, |link| self.led_back(link)))
-    }
-
     /// The address as the client should use it; `None` where it is right as it is.
     fn led_back(&self, text: &str) -> Option<String> {
         let is_relative = Url::parse(text) == Err(url::ParseError::RelativeUrlWithoutBase);

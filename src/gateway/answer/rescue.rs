@@ -13,7 +13,7 @@ use http_body_util::BodyExt as _;
 use super::broken::{FrameResult, RescueError, ResponseError, STALL};
 use super::verified::VerifiedBody;
 use crate::gateway::exchange::Source;
-use crate::registry::answer::{is_plain_content, starts_at};
+use crate::registry::answer::{is_whole, starts_at};
 use crate::upstream::body::IdleBody;
 
 /// What a registry sends in place of the store.
@@ -116,7 +116,7 @@ pub(super) async fn rest(
 /// All of the object again, hashed; what the client has is skipped.
 async fn whole(source: &Source, reader: &Reader, sent: u64) -> Result<Rest, RescueError> {
     let response = ask(source, None).await?;
-    if !is_plain_content(&response) {
+    if !is_whole(&response) {
         return Err(RescueError::Registry(format!("it answered {}", response.status())));
     }
     let digest = *reader.digest();
