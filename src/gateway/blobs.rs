@@ -8,22 +8,22 @@ use entrepot_cache::{
     WriteError, Writer,
 };
 use entrepot_oci::Digest;
-use http::{Method, Response, StatusCode, header};
+use http::{Method, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::access::Question;
 use super::answer::errors::unusable;
-use super::answer::object::{Presentation, respond};
-use super::answer::passed::{passed_on, passed_verified};
+use super::answer::object::{Presentation, part_of, respond};
+use super::answer::passed::{passed_on, passed_part, passed_verified};
 use super::answer::provenance::{Forward, Provenance, Reason};
-use super::answer::ranges::ByteRanges;
+use super::answer::ranges::Selected;
 use super::answer::served::Served;
 use super::download::{self, DownloadError, Fetch, Fetching, Opened};
 use super::exchange::{Exchange, Source};
 use crate::collapse::Collapse;
 use crate::registry::answer::{begins, consents, content_length, is_whole, names, refuse_trouble};
-use crate::registry::fields::{for_content, for_whole_content, text};
+use crate::registry::fields::{for_content, for_whole_content};
 use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
 use crate::upstream::client::Followed;
@@ -31,9 +31,6 @@ use crate::upstream::client::Followed;
 /// Downloads into the store at a time; what is beyond them is passed on. A client that asks for
 /// everything and hangs up must not have the whole line.
 const MOST_DOWNLOADS: usize = 256;
-/// A range that begins further than this beyond what has arrived is asked of the registry at
-/// once: waiting for a download to get there takes longer than a request of its own.
-const FAR: u64 = 8 * 1024 * 1024;
 /// How long a request waits for another's to begin the download of the same object, or for its
 /// answer to the same question.
 const RESERVED: Duration = Duration::from_secs(30);
@@ -141,7 +138,7 @@ impl BlobRequest {
             return Box::pin(self.pass_through()).await;
         };
         let (reader, provenance) = match found {
-            Lookup::Absent(_) if self.is_far(0) || self.exchange.common.trouble.is_recent() => {
+            Lookup::Absent(_) if self.exchange.common.trouble.is_recent() => {
                 return Box::pin(self.pass_through()).await;
             }
             Lookup::Absent(reservation) => return Box::pin(self.fetch(reservation)).await,
@@ -163,9 +160,6 @@ impl BlobRequest {
             Err(error) if error.is_known() => return Err(error),
             Ok(false) | Err(_) => return Box::pin(self.pass_through()).await,
         };
-        if provenance == Provenance::Joined && self.is_far(reader.available()) {
-            return Box::pin(self.pass_through()).await;
-        }
         Ok(self.kept_as(reader, provenance, belonging.since()))
     }
 
@@ -296,15 +290,6 @@ impl BlobRequest {
         }
     }
 
-    fn is_far(&self, available: u64) -> bool {
-        match text(&self.exchange.asked.headers, header::RANGE).and_then(ByteRanges::parse) {
-            Some(ranges) => {
-                ranges.earliest().is_none_or(|first| first > available.saturating_add(FAR))
-            }
-            None => false,
-        }
-    }
-
     fn kept_as(&self, reader: Reader, provenance: Provenance, since: Option<SystemTime>) -> Served {
         let source = Source::of_blob(&self.exchange);
         respond(reader, Presentation { media_type: MEDIA_TYPE, provenance, since, source })
@@ -353,24 +338,28 @@ impl BlobRequest {
     }
 
     /// Passes on what the registry itself answers, past the store: it has not delivered the object
-    /// for this repository yet, would not serve this client, or the part is far from being here.
+    /// for this repository yet, or would not serve this client. A part comes out of the whole,
+    /// since nothing less proves it.
     async fn pass_through(self) -> Result<Served, UpstreamError> {
         let asked = &self.exchange.asked;
-        let headers = for_content(&asked.headers);
+        let headers = if asked.wants_part() {
+            for_whole_content(&asked.headers)
+        } else {
+            for_content(&asked.headers)
+        };
         let answer = self.exchange.follow(Method::GET, &asked.target(), &headers).await?;
         if answer.response.status().is_success() && names(&answer, &self.digest) {
             self.exchange.rights.grant().await;
         }
         let response = answer.response;
-        // A registry may send everything whatever part was asked for.
-        if is_whole(&response) {
-            if self.is_certainly_wrong(content_length(&response)) {
-                return Ok(self.unusable());
-            }
-            return Ok(self.passed_verified(response));
+        if !is_whole(&response) {
+            return Ok(passed_on(response, Forward::Miss));
         }
-        let why = if asked.wants_part() { Forward::Partial } else { Forward::Miss };
-        Ok(passed_on(response, why))
+        let length = content_length(&response);
+        if self.is_certainly_wrong(length) {
+            return Ok(self.unusable());
+        }
+        Ok(self.passed_verified(response, length))
     }
 
     /// Whether an answer is empty and the object is not: nothing of it could be held back.
@@ -382,14 +371,22 @@ impl BlobRequest {
         unusable(&self.exchange.asked.registry, "an empty answer in place of the blob")
     }
 
-    /// Passes a whole object on, checked; once it has come right, the registry has delivered it.
-    fn passed_verified(&self, response: Response<IdleBody>) -> Served {
+    /// Passes an object on, or a part of it, checked; once it has come right, the registry has
+    /// delivered it.
+    fn passed_verified(&self, response: Response<IdleBody>, length: Option<u64>) -> Served {
         let (exchange, digest, began) = (self.exchange.clone(), self.digest, Instant::now());
         let on_success = Box::new(move || {
             let tasks = exchange.common.tasks.clone();
             tasks.spawn(async move { delivered(&exchange, &digest, began).await });
         });
-        passed_verified(response, &self.digest, on_success, Provenance::Unkept)
+        let part =
+            length.map(|length| (part_of(&self.exchange.asked, &self.digest, length), length));
+        match part {
+            Some((Selected::One(span), length)) => {
+                passed_part(response, &self.digest, span, length, on_success)
+            }
+            _ => passed_verified(response, &self.digest, on_success, Provenance::Unkept),
+        }
     }
 }
 

@@ -243,3 +243,43 @@ fn what_is_kept_stays_within_its_bounds() {
     }
     assert!(proxy.keeps(&blobs[5].digest), "the newest goes last");
 }
+
+#[test]
+fn a_part_completes_only_once_the_whole_is_proved() {
+    const SIZE: usize = 20_000_000;
+    for range in ["bytes=15000000-15999999", "bytes=100-199", "bytes=9999990-10000010", "bytes=-1"]
+    {
+        let (registry, proxy, blob) = one_layer(SIZE);
+        registry.fault_always(On::get("/blobs/"), Fault::FlipBit(10_000_000));
+        let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), blob.digest);
+        let part = Request::get(&url).header("Range", range);
+        let answer = proxy.client().send(&part);
+        assert!(answer.as_ref().map_or(true, |answer| answer.status >= 500), "{range}");
+        registry.heal();
+        let answer = proxy.client().send(&part).unwrap();
+        assert_eq!(answer.status, 206, "{range}");
+        let field = answer.headers.get("content-range").unwrap();
+        let (first, last) =
+            field["bytes ".len()..].split_once('/').unwrap().0.split_once('-').unwrap();
+        let truth = first.parse::<usize>().unwrap()..=last.parse::<usize>().unwrap();
+        assert_eq!(answer.body, blob.bytes.slice(truth), "{range}");
+    }
+}
+
+#[test]
+fn a_part_that_is_passed_on_comes_out_of_the_whole() {
+    let (hub, proxy, blob) = one_layer(3_000_000);
+    proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    proxy.wait_until_kept(&blob.digest);
+    // Kept, and never delivered for this repository.
+    hub.push_blob("library/other", &blob);
+    hub.fault_always(On::head("/blobs/"), Fault::status(404));
+    let url = format!("https://{}/v2/library/other/blobs/{}", hub.host(), blob.digest);
+    let part = Request::get(&url).header("Range", "bytes=1000000-1000099");
+    hub.fault(On::get("/blobs/"), Fault::FlipBit(5));
+    assert!(proxy.client().send(&part).is_err(), "it is wrong elsewhere");
+    let answer = proxy.client().send(&part).unwrap();
+    assert_eq!(answer.status, 206);
+    assert_eq!(answer.headers.get("content-range"), Some("bytes 1000000-1000099/3000000"));
+    assert_eq!(answer.body, blob.bytes.slice(1_000_000..1_000_100));
+}

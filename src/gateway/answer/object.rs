@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use entrepot_cache::Reader;
+use entrepot_oci::Digest;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::body::ResponseBody;
@@ -114,6 +115,11 @@ fn describe(
     if let Some(age) = since.and_then(|since| since.elapsed().ok()) {
         fields.insert(header::AGE, HeaderValue::from(age.as_secs()));
     }
+}
+
+/// The part that a request for `digest`, which has this length, means.
+pub(in crate::gateway) fn part_of(asked: &Asked, digest: &Digest, length: u64) -> Selected {
+    part(&asked.method, &asked.headers, &format!("\"{digest}\""), length)
 }
 
 /// The part that a request means. "A server MUST ignore a Range header field received with a

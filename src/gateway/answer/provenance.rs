@@ -42,8 +42,6 @@ pub(crate) enum Provenance {
 pub(crate) enum Forward {
     /// Nothing was kept that would answer it.
     Miss,
-    /// A part was asked for that is not here.
-    Partial,
     /// By the meaning of its method: whether the registry would serve something is its to say.
     Request,
     /// Nothing of the kind is kept.
@@ -76,7 +74,6 @@ impl Provenance {
             Self::Stored => "fwd=miss; stored",
             Self::Joined => "fwd=miss; collapsed",
             Self::Unkept | Self::Failed(_) | Self::Relayed(Forward::Miss) => "fwd=miss",
-            Self::Relayed(Forward::Partial) => "fwd=partial",
             Self::Relayed(Forward::Request) => "fwd=request",
             Self::Relayed(Forward::Bypass) => "fwd=bypass",
             Self::Denied(_) => return None,

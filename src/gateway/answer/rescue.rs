@@ -1,41 +1,22 @@
 //! A body whose disk fails goes on from the registry, so that no pull breaks because of ours.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use bytes::Bytes;
 use entrepot_cache::{ReadError, Reader};
 use entrepot_oci::Hasher;
-use http::Response;
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 
-use super::broken::{FrameResult, RescueError, ResponseError, STALL};
+use super::broken::{RescueError, ResponseError, STALL};
 use super::verified::VerifiedBody;
 use crate::gateway::exchange::Source;
-use crate::registry::answer::{is_whole, starts_at};
+use crate::registry::answer::is_whole;
 use crate::upstream::body::IdleBody;
-
-/// What a registry sends in place of the store.
-pub(super) enum Rest {
-    /// All that was missing, checked with what had been sent.
-    Whole(Box<VerifiedBody>),
-    /// The rest of a part.
-    Part(Box<IdleBody>),
-}
-
-impl Rest {
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<FrameResult> {
-        match self {
-            Self::Whole(body) => body.poll_next(cx),
-            Self::Part(body) => Pin::new(body.as_mut()).poll_frame(cx).map_err(ResponseError::from),
-        }
-    }
-}
 
 /// What is still to be sent of an object.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Remainder {
+    /// The first byte that was sent.
+    pub(super) first: u64,
     /// The next byte.
     pub(super) offset: u64,
     /// How many are to come; unknown while the object's length is.
@@ -101,33 +82,33 @@ pub(super) async fn rest(
     source: Source,
     reader: Reader,
     remainder: Remainder,
-) -> Result<Rest, ResponseError> {
+) -> Result<VerifiedBody, ResponseError> {
     let digest = *reader.digest();
     tracing::warn!(%digest, "the store does not deliver an object: going on from the registry");
     source.exchange.common.metrics().rescued();
-    let rest = if remainder.is_whole {
-        whole(&source, &reader, remainder.offset).await
-    } else {
-        part(&source, remainder).await
-    };
-    rest.map_err(ResponseError::from)
+    rest_of(&source, &reader, remainder).await.map_err(ResponseError::from)
 }
 
-/// All of the object again, hashed; what the client has is skipped.
-async fn whole(source: &Source, reader: &Reader, sent: u64) -> Result<Rest, RescueError> {
-    let response = ask(source, None).await?;
-    if !is_whole(&response) {
-        return Err(RescueError::Registry(format!("it answered {}", response.status())));
+/// All of the object again, hashed: nothing less proves it. What the client has is skipped.
+async fn rest_of(
+    source: &Source,
+    reader: &Reader,
+    remainder: Remainder,
+) -> Result<VerifiedBody, RescueError> {
+    let asked = source.ask(None).await;
+    let answer = asked.map_err(|error| RescueError::Registry(error.to_string()))?;
+    if !is_whole(&answer.response) {
+        return Err(RescueError::Registry(format!("it answered {}", answer.response.status())));
     }
     let digest = *reader.digest();
     let mut hasher = Hasher::new(digest.algorithm());
-    let mut body = response.into_body();
-    let first = skip(&mut body, &mut hasher, reader, sent).await?;
-    let rest = VerifiedBody::resumed(body, digest, hasher, first);
-    Ok(Rest::Whole(Box::new(rest)))
+    let mut body = answer.response.into_body();
+    let next = skip(&mut body, &mut hasher, reader, remainder).await?;
+    let left = remainder.left.filter(|_| !remainder.is_whole);
+    Ok(VerifiedBody::resumed(body, digest, hasher, next, left))
 }
 
-/// Reads past the first `sent` bytes; returns what came along with the last of them.
+/// Reads up to the next byte that is to be sent; returns what came along with the last before it.
 ///
 /// What was sent of an unverified object must be what comes now: else the end could
 /// be right and the whole wrong.
@@ -135,17 +116,19 @@ async fn skip(
     body: &mut IdleBody,
     hasher: &mut Hasher,
     reader: &Reader,
-    sent: u64,
+    Remainder { first, offset, .. }: Remainder,
 ) -> Result<Bytes, RescueError> {
     let is_unverified = !reader.is_verified();
     let mut position = 0;
-    while position < sent {
+    while position < offset {
         let Some(frame) = body.frame().await else { return Err(RescueError::Changed) };
         let frame = frame.map_err(|error| RescueError::Registry(error.to_string()))?;
         let Ok(mut bytes) = Frame::into_data(frame) else { continue };
-        let left = usize::try_from(sent - position).unwrap_or(usize::MAX);
+        let left = usize::try_from(offset - position).unwrap_or(usize::MAX);
         let beyond = bytes.split_off(left.min(bytes.len()));
-        if is_unverified && !is_same(reader, position, &bytes).await {
+        let unsent = first.saturating_sub(position).min(bytes.len() as u64);
+        let sent = bytes.get(usize::try_from(unsent).unwrap_or(bytes.len())..).unwrap_or_default();
+        if is_unverified && !is_same(reader, position + unsent, sent).await {
             return Err(RescueError::Changed);
         }
         hasher.update(&bytes);
@@ -173,22 +156,4 @@ async fn is_same(reader: &Reader, mut offset: u64, mut expected: &[u8]) -> bool 
         offset += ours.len() as u64;
     }
     true
-}
-
-/// The rest of a part, unverified as parts are.
-async fn part(source: &Source, remainder: Remainder) -> Result<Rest, RescueError> {
-    let Remainder { offset, left, .. } = remainder;
-    let Some(last) = left.and_then(|left| (offset + left).checked_sub(1)) else {
-        return Err(RescueError::Registry("the length is not known".to_owned()));
-    };
-    let response = ask(source, Some(&format!("bytes={offset}-{last}"))).await?;
-    if !starts_at(&response, offset) {
-        return Err(RescueError::Registry(format!("it answered {}", response.status())));
-    }
-    Ok(Rest::Part(Box::new(response.into_body())))
-}
-
-async fn ask(source: &Source, range: Option<&str>) -> Result<Response<IdleBody>, RescueError> {
-    let asked = source.ask(range).await;
-    asked.map(|answer| answer.response).map_err(|error| RescueError::Registry(error.to_string()))
 }

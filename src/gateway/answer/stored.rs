@@ -8,7 +8,8 @@ use entrepot_cache::Reader;
 use http_body::Frame;
 
 use super::broken::{FrameResult, ResponseError};
-use super::rescue::{self, Remainder, Rest, StoreFailure};
+use super::rescue::{self, Remainder, StoreFailure};
+use super::verified::VerifiedBody;
 use crate::gateway::exchange::Source;
 
 /// Bytes read from the store at a time: large enough that system calls and TLS records cost
@@ -32,9 +33,9 @@ enum StoredState {
     /// Nothing is being done.
     Idle,
     Reading(Working<Result<Bytes, StoreFailure>>),
-    Rescuing(Working<Result<Rest, ResponseError>>),
+    Rescuing(Working<Result<VerifiedBody, ResponseError>>),
     /// The rest, from the registry.
-    Rest(Box<Rest>),
+    Rest(Box<VerifiedBody>),
 }
 
 impl StoredBody {
@@ -45,13 +46,13 @@ impl StoredBody {
 
     /// All of `reader`'s bytes.
     pub(super) fn whole(reader: Reader, source: Source) -> Self {
-        let remainder = Remainder { offset: 0, left: reader.size(), is_whole: true };
+        let remainder = Remainder { first: 0, offset: 0, left: reader.size(), is_whole: true };
         Self { reader, remainder, source: Some(source), state: StoredState::Idle }
     }
 
     /// The bytes of `reader` from `offset`, `length` of them.
     pub(super) fn part(reader: Reader, offset: u64, length: u64, source: Source) -> Self {
-        let remainder = Remainder { offset, left: Some(length), is_whole: false };
+        let remainder = Remainder { first: offset, offset, left: Some(length), is_whole: false };
         Self { reader, remainder, source: Some(source), state: StoredState::Idle }
     }
 
@@ -82,9 +83,20 @@ impl StoredBody {
     }
 
     fn reading(&self) -> StoredState {
-        let most = self.remainder.left.map_or(CHUNK, |left| usize::try_from(left).unwrap_or(CHUNK));
-        let reading = rescue::read(self.reader.clone(), self.remainder.offset, most.min(CHUNK));
-        StoredState::Reading(Box::pin(reading))
+        let Remainder { offset, left, is_whole, .. } = self.remainder;
+        let most = left.map_or(CHUNK, |left| usize::try_from(left).unwrap_or(CHUNK)).min(CHUNK);
+        let reader = self.reader.clone();
+        if is_whole || reader.is_verified() || left.is_none_or(|left| left > most as u64) {
+            return StoredState::Reading(Box::pin(rescue::read(reader, offset, most)));
+        }
+        if most > 1 {
+            return StoredState::Reading(Box::pin(rescue::read(reader, offset, most - 1)));
+        }
+        // The end of a part is nothing that the store holds back: its last byte waits here.
+        StoredState::Reading(Box::pin(async move {
+            reader.verified().await.map_err(StoreFailure::Read)?;
+            rescue::read(reader, offset, most).await
+        }))
     }
 
     /// What follows from a read; `None` where the registry is asked for the rest.

@@ -11,12 +11,38 @@ use super::broken::{FrameResult, ResponseError};
 use crate::upstream::body::IdleBody;
 
 /// An upstream's body that is passed on without being kept, one frame behind, so that its last
-/// bytes only follow when the digest of all is right.
+/// bytes only follow when the digest of all is right; whole, or a part of it.
 pub struct VerifiedBody {
     body: IdleBody,
+    /// The part that is passed on, if it is not all.
+    window: Option<Window>,
     held: Option<Bytes>,
     state: Option<(Hasher, Digest)>,
     on_success: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// A part of a body that goes by.
+struct Window {
+    /// Bytes before it that are still to come.
+    before: u64,
+    /// Bytes of it that are still to come.
+    coming: u64,
+    /// Bytes of it that are still to be handed out.
+    left: u64,
+}
+
+impl Window {
+    /// What of the next `bytes` of the body is within.
+    fn cut(&mut self, mut bytes: Bytes) -> Bytes {
+        let length = |bytes: &Bytes| bytes.len() as u64;
+        let before = self.before.min(length(&bytes));
+        self.before -= before;
+        bytes = bytes.split_off(usize::try_from(before).unwrap_or(bytes.len()));
+        let within = self.coming.min(length(&bytes));
+        self.coming -= within;
+        bytes.truncate(usize::try_from(within).unwrap_or(bytes.len()));
+        bytes
+    }
 }
 
 impl VerifiedBody {
@@ -25,13 +51,35 @@ impl VerifiedBody {
     pub fn new(body: IdleBody, digest: Digest, on_success: Box<dyn FnOnce() + Send>) -> Self {
         let hasher = Hasher::new(digest.algorithm());
         let state = Some((hasher, digest));
-        Self { body, held: None, state, on_success: Some(on_success) }
+        Self { body, window: None, held: None, state, on_success: Some(on_success) }
+    }
+
+    /// Passes `count` bytes from `first` of `body` on, which as a whole is `digest`.
+    #[must_use]
+    pub(super) fn part(
+        body: IdleBody,
+        digest: Digest,
+        first: u64,
+        count: u64,
+        on_success: Box<dyn FnOnce() + Send>,
+    ) -> Self {
+        let window = Some(Window { before: first, coming: count, left: count });
+        Self { window, ..Self::new(body, digest, on_success) }
     }
 
     /// The rest of a body of which `hasher` has seen the beginning, to the end of `first`.
-    pub(super) fn resumed(body: IdleBody, digest: Digest, hasher: Hasher, first: Bytes) -> Self {
+    /// Of a part, `left` bytes are to be passed on.
+    pub(super) fn resumed(
+        body: IdleBody,
+        digest: Digest,
+        hasher: Hasher,
+        first: Bytes,
+        left: Option<u64>,
+    ) -> Self {
+        let mut window = left.map(|left| Window { before: 0, coming: left, left });
+        let first = window.as_mut().map_or(first.clone(), |window| window.cut(first));
         let held = (!first.is_empty()).then_some(first);
-        Self { body, held, state: Some((hasher, digest)), on_success: None }
+        Self { body, window, held, state: Some((hasher, digest)), on_success: None }
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<FrameResult> {
@@ -51,8 +99,14 @@ impl VerifiedBody {
                 continue;
             };
             hasher.update(&bytes);
-            if let Some(earlier) = self.held.replace(bytes) {
-                return Poll::Ready(Some(Ok(Frame::data(earlier))));
+            let bytes = match &mut self.window {
+                Some(window) => window.cut(bytes),
+                None => bytes,
+            };
+            if !bytes.is_empty()
+                && let Some(earlier) = self.held.replace(bytes)
+            {
+                return Poll::Ready(Some(Ok(self.handed_out(earlier))));
             }
         }
     }
@@ -62,7 +116,17 @@ impl VerifiedBody {
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.window {
+            Some(window) => SizeHint::with_exact(window.left),
+            None => self.body.size_hint(),
+        }
+    }
+
+    fn handed_out(&mut self, bytes: Bytes) -> Frame<Bytes> {
+        if let Some(window) = &mut self.window {
+            window.left = window.left.saturating_sub(bytes.len() as u64);
+        }
+        Frame::data(bytes)
     }
 
     fn end(&mut self) -> FrameResult {
@@ -73,6 +137,7 @@ impl VerifiedBody {
         if let Some(report) = self.on_success.take() {
             report();
         }
-        self.held.take().map(|bytes| Ok(Frame::data(bytes)))
+        let last = self.held.take()?;
+        Some(Ok(self.handed_out(last)))
     }
 }
