@@ -15,7 +15,7 @@ use crate::config::{ConfigError, Settings, Sources};
 use crate::log::Volume;
 
 /// The keys that take effect at once, beside `[[registry]]`.
-const AT_ONCE: [&str; 8] = [
+const AT_ONCE: [&str; 9] = [
     "access.clients",
     "access.htpasswd",
     "admin-token-file",
@@ -23,6 +23,7 @@ const AT_ONCE: [&str; 8] = [
     "log-level",
     "push",
     "quota-floor",
+    "stale-after",
     "tag-ttl",
 ];
 
