@@ -163,9 +163,12 @@ impl Gateway {
         let base = served.response.extensions_mut().remove::<AnsweredAt>();
         if addresses::are_in(served.response.headers()) {
             let base = base.map_or_else(root, |AnsweredAt(base)| base);
-            addresses::lead_back(&way, &root(), &base, served.response.headers_mut());
+            let status = served.response.status();
+            addresses::lead_back(&way, &root(), &base, status, served.response.headers_mut());
         }
-        if served.response.status() == StatusCode::UNAUTHORIZED {
+        // Some tell how to authenticate with another status.
+        let is_challenge = served.response.headers().contains_key(header::WWW_AUTHENTICATE);
+        if is_challenge || served.response.status() == StatusCode::UNAUTHORIZED {
             Box::pin(self.know_challenge(&registry, &root(), &through)).await;
             let (own_realm, known) =
                 (way.url(TOKEN_PATH), registries.last_challenge(&registry).await);

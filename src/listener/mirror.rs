@@ -106,7 +106,7 @@ fn parse(policy: &Policy, method: &Method, uri: &Uri) -> Result<MirrorRequest, R
     let (namespace, query) = split_namespace(uri.query())?;
     let rest = uri.path().strip_prefix("/v2/").unwrap_or_default();
     let (authority, prefix) = registry(policy, namespace.as_ref(), rest);
-    let authority = authority.ok_or_else(unknown)?;
+    let authority = policy.canonical(authority.ok_or_else(unknown)?);
     if !policy.intercepts(&authority) {
         let name = authority.to_host_field(HTTPS_PORT);
         let reason = format!("{name} is not mirrored here: add it to intercept-also");
@@ -195,6 +195,7 @@ fn as_a_mirror(asked: &MirrorRequest, served: Served) -> Served {
         _ => served,
     };
     let fields = served.response.headers_mut();
+    fields.remove(header::WWW_AUTHENTICATE);
     if let Some(namespace) = &asked.namespace
         && let Ok(value) = HeaderValue::try_from(namespace.to_host_field(HTTPS_PORT))
     {

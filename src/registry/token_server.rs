@@ -56,9 +56,14 @@ impl Realm {
         realm: &str,
         service: Option<&str>,
     ) -> Result<Self, RealmError> {
-        // Some name it by its path alone.
-        let base = Url::parse(&registry.ping().to_string()).map_err(|_| RealmError::Url)?;
-        let url = base.join(realm).map_err(|_| RealmError::Url)?;
+        let url = if realm.starts_with('/') {
+            // Some name it by its path alone.
+            let base = Url::parse(&registry.ping().to_string());
+            base.and_then(|base| base.join(realm))
+        } else {
+            Url::parse(realm)
+        };
+        let url = url.map_err(|_| RealmError::Url)?;
         let target = redirect::target(registry, &url).map_err(|error| match error {
             redirect::RedirectError::Scheme => RealmError::Scheme,
             _ => RealmError::Url,
@@ -236,7 +241,9 @@ mod tests {
         let parse = |text| Realm::parse(&at("ghcr.io:443"), text, None).err();
         assert_eq!(parse("https://ghcr.io/token"), None);
         assert_eq!(parse("http://ghcr.io/token"), Some(RealmError::Scheme));
-        for bad in ["/token", "ghcr.io", "", "https://u:p@ghcr.io/", "https://x:0/", "ftp//x"] {
+        let by_path = Realm::parse(&at("ghcr.io:443"), "/zot/token?x=y", None).unwrap();
+        assert_eq!(by_path.target.to_string(), "https://ghcr.io/zot/token?x=y");
+        for bad in ["ghcr.io", "", "https://u:p@ghcr.io/", "https://x:0/", "ftp//x"] {
             assert!(parse(bad).is_some(), "{bad}");
         }
     }

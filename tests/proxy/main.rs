@@ -10,6 +10,7 @@
     reason = "the steps of a test are no product code: one that can't go on has failed"
 )]
 
+mod addresses;
 mod admin_api;
 mod archives;
 mod authorisation_matrix;
@@ -20,7 +21,6 @@ mod configuration;
 mod costs;
 mod credentials;
 mod described;
-mod doors;
 mod drop_in;
 mod explain;
 mod forms;
@@ -60,6 +60,7 @@ mod upstream_trouble;
 mod upstream_trust;
 mod users;
 mod watching;
+mod ways_back;
 
 use entrepot_testkit::{Blob, Image, Proxy, Registry};
 

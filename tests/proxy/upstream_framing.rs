@@ -71,7 +71,7 @@ fn parrot(words: Vec<u8>) -> SocketAddr {
 fn in_front_of(answers: impl Iterator<Item = Vec<u8>>) -> Proxy {
     let start = Proxy::builder(BINARY).tables("[[registry]]\nhost = \"*.test\"\nscheme = \"http\"");
     let all = answers.enumerate().fold(start, |proxy, (number, answer)| {
-        proxy.connect_to(&format!("{number}.test:443:{}", parrot(answer)))
+        proxy.connect_to(&format!("{number}.test:80:{}", parrot(answer)))
     });
     all.start()
 }

@@ -4,6 +4,8 @@
 //! URL that answered, and written so that the client asks for it here again, and not around the
 //! proxy or of another registry (RFC 9110 §10.2.2, RFC 8288 §3.1).
 
+use entrepot_oci::Registry;
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
@@ -15,14 +17,15 @@ pub(in crate::gateway) fn are_in(fields: &HeaderMap) -> bool {
     fields.contains_key(header::LOCATION) || fields.contains_key(header::LINK)
 }
 
-/// Rewrites what `fields` name, as the registry at `asked` answered from `base`.
+/// Rewrites what `fields` name, as the registry at `asked` answered from `base` with `status`.
 pub(in crate::gateway) fn lead_back(
     way: &Way,
     asked: &Target,
     base: &Target,
+    status: StatusCode,
     fields: &mut HeaderMap,
 ) {
-    let leading = Leading { way, asked, base };
+    let leading = Leading { way, asked, base, is_redirect: status.is_redirection() };
     rewrite(fields, &header::LOCATION, |text| leading.led_back(text));
     rewrite(fields, &header::LINK, |text| Some(each_link(text, |link| leading.led_back(link))));
 }
@@ -49,6 +52,7 @@ struct Leading<'a> {
     way: &'a Way,
     asked: &'a Target,
     base: &'a Target,
+    is_redirect: bool,
 }
 
 impl Leading<'_> {
@@ -56,15 +60,23 @@ impl Leading<'_> {
     fn led_back(&self, text: &str) -> Option<String> {
         let is_relative = Url::parse(text) == Err(url::ParseError::RelativeUrlWithoutBase);
         let url = Url::parse(&self.base.to_string()).ok()?.join(text).ok()?;
-        let target = redirect::target(self.base, &url).or_else(|_| {
-            // Named as plain HTTP, by a registry behind something that ends TLS for it.
+        let target = redirect::target(self.base, &url).or_else(|error| {
+            // Named as plain HTTP, by a registry behind something that ends TLS for it. A redirect
+            // says what it means: led back to https it would come round for ever.
+            if self.is_redirect {
+                return Err(error);
+            }
             let mut secure = url.clone();
             secure.set_scheme("https").map_err(|()| redirect::RedirectError::Scheme)?;
             redirect::target(self.base, &secure)
         });
         let target = target.ok()?;
         let host = |target: &Target| (target.authority.host().clone(), target.port());
-        if host(&target) == host(self.asked) {
+        // Under another of its names, too, where that is of the API.
+        let is_api = target.path().starts_with("/v2/");
+        let is_same =
+            is_api && Registry::at(&target.authority) == Registry::at(&self.asked.authority);
+        if is_same || host(&target) == host(self.asked) {
             let is_path = text.starts_with('/') && !text.starts_with("//");
             let is_right = is_path && self.way.is_plain_door();
             return (!is_right).then(|| self.way.address(&target.path_and_query));
@@ -111,7 +123,7 @@ mod tests {
         let asked = target("https://ghcr.io/v2/a/b/tags/list");
         let mut fields = HeaderMap::new();
         fields.insert(name, HeaderValue::from_str(value).unwrap());
-        lead_back(way, &asked, &target(base), &mut fields);
+        lead_back(way, &asked, &target(base), StatusCode::ACCEPTED, &mut fields);
         fields[name].to_str().unwrap().to_owned()
     }
 
