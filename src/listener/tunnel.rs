@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::refusal;
-use super::idle::{IDLE, IdleStream};
+use super::idle::IdleStream;
 use super::{Peer, http as connection};
 use crate::gateway::ResponseBody;
 use crate::log::{Outcome, RequestLine};
@@ -53,11 +53,13 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, far: Link, line: RequestLin
             Ok(near) => near,
             Err(error) => return never_opened(&peer, line, &error),
         };
-        let Some(mut near) = connection::unwrapped(near) else {
+        let Some(near) = connection::unwrapped(near) else {
             return;
         };
         let passed = Arc::new(AtomicU64::new(0));
-        let far = IdleStream::new(far, IDLE);
+        let silence = peer.shared.tunnel_silence;
+        let mut near = IdleStream::new(near, silence);
+        let far = IdleStream::new(far, silence);
         let mut far = Counted { inner: far, passed: passed.clone() };
         tokio::select! {
             ended = tokio::io::copy_bidirectional(&mut near, &mut far) => {
