@@ -13,6 +13,7 @@
 //! - `trust`: whose certificates are believed, and what is said of those that are not
 //! - `pinned`: certificates that are their own root
 //! - `tls`: a handshake, and why it failed
+//! - `stream`: such a connection, whose answer is read even where writing fails
 //! - `connector`: TCP or TLS towards one authority, for the pooled client
 //! - `client`: requests, redirects, timeouts
 //! - `via`: how a proxy that meets itself knows it
@@ -36,6 +37,7 @@ pub(crate) mod proxy;
 pub(crate) mod reach;
 pub(crate) mod redirect;
 pub(crate) mod resolve;
+mod stream;
 mod tls;
 pub(crate) mod trust;
 pub(crate) mod via;
