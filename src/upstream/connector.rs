@@ -16,8 +16,6 @@ use super::error::{TlsError, UpstreamError, is_hangup};
 use super::link::Dialer;
 use super::reach::{AddressRule, Exemptions};
 use super::stream::UpstreamStream;
-use super::tls::handshake;
-use super::trust::Trust;
 
 /// How long a server that did not take a TLS hello may take to answer plain HTTP.
 const PLAIN_PROBE: Duration = Duration::from_secs(2);
@@ -31,12 +29,11 @@ pub(super) struct Connector {
 struct ConnectorInner {
     dialer: Dialer,
     exemptions: Exemptions,
-    trust: Trust,
 }
 
 impl Connector {
-    pub(super) fn new(dialer: Dialer, exemptions: Exemptions, trust: Trust) -> Self {
-        Self { inner: Arc::new(ConnectorInner { dialer, exemptions, trust }) }
+    pub(super) fn new(dialer: Dialer, exemptions: Exemptions) -> Self {
+        Self { inner: Arc::new(ConnectorInner { dialer, exemptions }) }
     }
 }
 
@@ -49,12 +46,10 @@ impl ConnectorInner {
             let stream = self.dialer.connect_plain(&authority, rule).await?;
             return Ok(UpstreamStream::new(Either::Left(stream)));
         }
-        let link = self.dialer.connect(&authority, rule, &HeaderMap::new()).await?;
-        match handshake(self.trust.config_for(&authority), &authority, link, self.dialer.timeout())
-            .await
-        {
+        match self.dialer.connect_tls(&authority, rule).await {
             Ok(tls) => Ok(UpstreamStream::new(Either::Right(Box::new(tls)))),
-            Err(error) => Err(self.diagnosed(error, rule).await.into()),
+            Err(UpstreamError::Tls(error)) => Err(self.diagnosed(error, rule).await.into()),
+            Err(error) => Err(error),
         }
     }
 

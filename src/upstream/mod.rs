@@ -6,7 +6,8 @@
 //! - `reach`: which addresses may be dialled
 //! - `connect_to`: the operator's replacement of one destination by another
 //! - `resolve`: names to addresses
-//! - `dial`: addresses to a TCP connection
+//! - `setbacks`: addresses that have failed lately
+//! - `dial`: addresses to a TCP connection, and to what is made of it
 //! - `proxy`: forward proxies on the way out, and which destinations are meant for them
 //! - `link`: connections to destinations, directly or through such a proxy
 //! - `certs`: certificates that an operator gives for upstreams
@@ -37,6 +38,7 @@ pub(crate) mod proxy;
 pub(crate) mod reach;
 pub(crate) mod redirect;
 pub(crate) mod resolve;
+mod setbacks;
 mod stream;
 mod tls;
 pub(crate) mod trust;
@@ -46,4 +48,4 @@ pub(crate) use breaker::Outage;
 pub(crate) use client::{Options, Scheme, Target, Upstream};
 pub(crate) use connect_to::ConnectTo;
 pub(crate) use error::{DialError, UpstreamError};
-pub(crate) use link::{Dialer, Link};
+pub(crate) use link::{Dialer, Link, far_address};

@@ -6,6 +6,7 @@
 //! drops it. Reading says how it ends: with the answer, or with the connection's end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -17,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::error::is_hangup;
-use super::link::{Link, ProxyStream};
+use super::link::{Link, ProxyStream, far_address};
 
 /// Plain or TLS; TLS is boxed, since its state is large.
 type Stream = Either<Either<TcpStream, ProxyStream>, Box<TlsStream<Link>>>;
@@ -28,6 +29,10 @@ pub(super) struct UpstreamStream {
     /// Whether the other side takes nothing any more.
     is_cut: bool,
 }
+
+/// Where a connection leads, to be found among what the pooled client tells of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reached(pub(super) SocketAddr);
 
 impl UpstreamStream {
     pub(super) fn new(stream: Stream) -> Self {
@@ -52,8 +57,17 @@ impl UpstreamStream {
 
 impl Connection for UpstreamStream {
     fn connected(&self) -> Connected {
+        let (is_proxy, address) = match self.inner.inner() {
+            Either::Left(Either::Left(tcp)) => (false, tcp.peer_addr().ok()),
+            Either::Left(Either::Right(_)) => (true, None),
+            Either::Right(tls) => (false, far_address(tls.get_ref().0)),
+        };
         // A proxy gets the absolute form (RFC 9112 §3.2.2).
-        Connected::new().proxy(matches!(self.inner.inner(), Either::Left(Either::Right(_))))
+        let connected = Connected::new().proxy(is_proxy);
+        match address {
+            Some(address) => connected.extra(Reached(address)),
+            None => connected,
+        }
     }
 }
 
