@@ -19,12 +19,11 @@ use super::pages::{not_found, only_get, refused, text};
 use super::{AdminServices, api, page, scrape};
 use crate::gateway::ResponseBody;
 use crate::listener::http::{self as connection, Received};
-use crate::listener::idle::IdleStream;
 
 /// Connections at a time: people, probes and scrapers are few.
 const MOST: usize = 256;
 /// The longest silence on a connection; what takes long tells of its progress.
-const IDLE: Duration = Duration::from_mins(10);
+const SILENCE: Duration = Duration::from_mins(10);
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -83,8 +82,8 @@ impl Visitor {
         shutdown: CancellationToken,
     ) {
         let client = self.ends.client.ip();
-        let stream = IdleStream::new(stream, IDLE);
-        connection::serve(stream, client, &shutdown, |received| self.answer(received)).await;
+        let service = |received| self.answer(received);
+        connection::serve(stream, client, SILENCE, &shutdown, service).await;
     }
 
     async fn answer(&self, received: Received) -> Response<AdminBody> {

@@ -133,6 +133,9 @@ impl Settings {
     }
 }
 
+/// How long at least a tunnel may be silent.
+const TUNNEL_SILENCE: Duration = Duration::from_mins(5);
+
 fn build(reader: &mut Reader, sources: &Sources) -> Settings {
     let entries = registries(reader);
     let intercepted = intercepted(reader, &entries);
@@ -146,12 +149,15 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
     let proxies = proxies::read(reader, sources, &entries, &own);
     let (ca_dir, cache_dir) = directories(reader, sources);
     let (admin_token_file, admin_token) = admin::token(reader);
+    let upstream = upstream_options(reader, exemptions, proxies);
     Settings {
         listener: listener::ListenerOptions {
             addresses,
             policy: Policy { intercept: intercepted.all, plain, tunnels },
             own_names: own_names(external_url.as_ref()),
             access: access::options(reader),
+            // Nobody can tell whether an answer is awaited in there.
+            tunnel_silence: TUNNEL_SILENCE.max(upstream.header_timeout),
         },
         admin_listen: reader.get_or_default("admin-listen").unwrap_or(NOWHERE),
         admin_token_file,
@@ -162,7 +168,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         ca_constraints,
         store: store(reader, cache_dir),
         gateway: gateway_options(reader, entries),
-        upstream: upstream_options(reader, exemptions, proxies),
+        upstream,
         log: log::LogOptions {
             format: reader.get_or_default("log").unwrap_or_default(),
             level: level(reader),
@@ -398,6 +404,7 @@ mod tests {
         assert_eq!(settings.listener.policy.intercept.len(), BUILT_IN_REGISTRIES.len());
         assert_eq!(settings.store.max_size, Some(32 << 30));
         assert_eq!(settings.upstream.header_timeout, Duration::from_secs(30));
+        assert_eq!(settings.listener.tunnel_silence, TUNNEL_SILENCE);
     }
 
     #[test]

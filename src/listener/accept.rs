@@ -14,7 +14,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::access::{self, AccessCheck, ConnectionLimits, ConnectionPermit};
-use super::idle::{IDLE, IdleStream};
 use super::stream::{ClientStream, Opening, Rewound, TcpClient};
 use super::tls::{HANDSHAKE_TIMEOUT, TlsSettings};
 use super::{ListenerOptions, ListenerServices, Peer, Shared, http, proxy};
@@ -94,7 +93,8 @@ impl Listener {
         let access = AccessCheck::new(options.access, services.tasks.clone())
             .map_err(|_| BindError::Random)?;
         let access = ArcSwap::from_pointee(access);
-        let shared = Arc::new(Shared { services, policy: options.policy, access, tls });
+        let ListenerOptions { policy, tunnel_silence, .. } = options;
+        let shared = Arc::new(Shared { services, policy, access, tls, tunnel_silence });
         Ok(Self { sockets, shared })
     }
 
@@ -231,7 +231,7 @@ async fn serve(
     };
     let shutdown = shared.services.shutdown.clone();
     let peer = Peer { shared, client, _permit: Arc::new((permit, open)) };
-    http::serve(stream, client.ip(), &shutdown, |received| {
+    http::serve(stream, client.ip(), http::SILENCE, &shutdown, |received| {
         let peer = peer.clone();
         async move {
             if peer.shared.access.load().admits(client.ip()) {
@@ -249,7 +249,7 @@ async fn serve(
 async fn opened(shared: &Shared, stream: TcpStream, is_admitted: bool) -> io::Result<ClientStream> {
     stream.set_nodelay(true)?;
     let address = stream.local_addr()?.ip().to_canonical();
-    let mut stream: TcpClient = Rewound::new(Bytes::new(), IdleStream::new(stream, IDLE));
+    let mut stream: TcpClient = Rewound::new(Bytes::new(), stream);
     match within(HANDSHAKE_TIMEOUT, stream.opening()).await? {
         Opening::Nothing => Err(io::ErrorKind::UnexpectedEof.into()),
         Opening::Plain => Ok(ClientStream::Left(stream)),

@@ -133,12 +133,22 @@ impl Drop for LoggedBody {
     fn drop(&mut self) {
         let Some(mut line) = self.line.take() else { return };
         if !self.ended && !self.inner.is_end_stream() {
-            line.reason.get_or_insert_with(|| "the client left".to_owned());
+            left(&mut line);
         }
         line.elapsed = self.began.elapsed();
         let line = Arc::new(line);
         self.metrics.answered(&line);
         line.emit();
+    }
+}
+
+/// Notes that a client has not taken all of its answer. Of a range that is usual: engines with
+/// several connections ask for more than they take of each, and begin anew elsewhere.
+fn left(line: &mut RequestLine) {
+    if line.status == Some(StatusCode::PARTIAL_CONTENT) {
+        tracing::debug!(id = %line.id, "the client left within a range");
+    } else {
+        line.reason.get_or_insert_with(|| "the client left".to_owned());
     }
 }
 

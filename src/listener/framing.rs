@@ -17,6 +17,9 @@ const MAX_LINE: usize = 64 * 1024;
 /// Digits of a chunk's size: 2^60 bytes are more than anybody sends.
 const MAX_SIZE_DIGITS: usize = 15;
 
+/// How HTTP/2 begins, made so that HTTP/1.1 takes it for a request (RFC 9113 §3.4).
+const HTTP_2_LINE: &[u8] = b"PRI * HTTP/2.0";
+
 /// Why a connection's messages are no longer followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FramingFault {
@@ -42,6 +45,9 @@ pub enum FramingFault {
     /// A fragment is never sent (RFC 9110 §7.1).
     #[error("a request target has no fragment")]
     Fragment,
+    /// The preface of HTTP/2 (RFC 9113 §3.4), of which hyper hangs up without a word.
+    #[error("HTTP/2 is not spoken here")]
+    Http2,
     /// A chunk that is not as RFC 9112 §7.1 has it.
     #[error("a chunk of the body is malformed")]
     Chunk,
@@ -135,6 +141,23 @@ impl Framing {
         }
     }
 
+    /// Whether the next byte would be a request's first, or one of an empty line before it.
+    #[must_use]
+    pub fn is_between_requests(&self) -> bool {
+        matches!(self.state, State::Start) && self.partial.is_empty()
+    }
+
+    /// Whether a head has come whose body has not, all of it.
+    #[must_use]
+    pub fn is_in_body(&self) -> bool {
+        match self.state {
+            State::Body(_) | State::Size | State::Chunk(_) | State::ChunkEnd | State::Trailers => {
+                true
+            }
+            State::Start | State::Fields(_) | State::Lost(_) => false,
+        }
+    }
+
     /// Reads up to the end of a line, and returns what is behind it.
     fn line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         if self.partial.last() == Some(&b'\r') {
@@ -205,6 +228,8 @@ impl Framing {
     fn after(&mut self, line: &[u8]) -> Result<State, FramingFault> {
         match self.state {
             State::Start | State::Trailers if line.is_empty() => Ok(State::Start),
+            // Only at the start: an answer of ours must not get into the middle of another.
+            State::Start if self.heads == 0 && line == HTTP_2_LINE => Err(FramingFault::Http2),
             State::Start => request_line(line),
             State::Fields(declared) if line.is_empty() => {
                 self.heads += 1;

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -12,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -21,13 +22,13 @@ use super::stream::{ClientStream, Rewound};
 use super::watched::{Admissions, Watched};
 use crate::log::chain;
 
-/// From the first wait for a request's head to its end, and so also how long a connection may lie
-/// idle between requests. Engines open their connections when they need them.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest head taken: tokens in `Authorization` reach 16 KiB at some registries.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// The most header fields taken.
 const MAX_HEAD_FIELDS: usize = 100;
+
+/// How long a client may neither send a byte of what it has begun nor take one.
+pub(super) const SILENCE: Duration = Duration::from_mins(5);
 
 /// A request as it came: one to be served, or one that must only be refused, after which its
 /// connection is of no further use.
@@ -35,28 +36,35 @@ pub(crate) type Received = Result<Request<Incoming>, Box<(Request<Incoming>, Unf
 
 /// Serves requests on `stream` until it closes, or until `shutdown` and the request under way
 /// have ended. Upgrades (CONNECT) are handed to whoever awaits them.
+///
+/// A client that neither sends its body nor takes its answer for `silence` is given up; what else
+/// it is waited for is in [`patience`](super::patience).
 pub(crate) async fn serve<T, S, F, B>(
     stream: T,
     client: IpAddr,
+    silence: Duration,
     shutdown: &CancellationToken,
     service: S,
 ) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Fn(Received) -> F,
     F: Future<Output = Response<B>>,
-    B: Body + 'static,
+    B: Body + Unpin + 'static,
     B::Error: std::error::Error + Send + Sync,
 {
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEAD_FIELDS);
-    let (stream, admissions) = Watched::new(stream);
+    // hyper's own clock for a head runs while the connection lies idle, too.
+    builder.header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEAD_FIELDS);
+    let (stream, admissions) = Watched::new(stream, silence);
+    let faults = admissions.faults();
+    let admissions = Arc::new(admissions);
     let service = service_fn(move |request| {
+        let answering = service(received(&admissions, request));
+        let admissions = admissions.clone();
         // Not an `async` block, which would have room for the answer's future twice.
-        service(received(&admissions, request)).map(Ok::<_, Infallible>)
+        answering.map(move |response| {
+            Ok::<_, Infallible>(response.map(|body| admissions.answered(body)))
+        })
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
@@ -68,6 +76,9 @@ pub(crate) async fn serve<T, S, F, B>(
         }
     };
     match ended {
+        _ if faults.is_http_2() => {
+            tracing::info!(%client, "a client that speaks HTTP/2 without asking was told of HTTP/1.1");
+        }
         Ok(()) => {}
         // It has been told 400, and was no request that could have a line of its own.
         Err(error) if error.is_parse() => {
@@ -92,4 +103,119 @@ fn received(admissions: &Admissions, request: Request<Incoming>) -> Received {
 pub(super) fn unwrapped(upgraded: Upgraded) -> Option<Rewound<ClientStream>> {
     let parts = upgraded.downcast::<TokioIo<Watched<ClientStream>>>().ok()?;
     Some(Rewound::new(parts.read_buf, parts.io.into_inner().into_inner()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use http_body_util::{BodyExt as _, Full};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio::time::{Instant, sleep};
+
+    /// A client's end of a connection whose requests are read whole and answered after `commit`.
+    fn answering_after(commit: Duration) -> DuplexStream {
+        let (far, near) = tokio::io::duplex(64);
+        tokio::spawn(async move {
+            let shutdown = CancellationToken::new();
+            serve(near, [10, 0, 0, 7].into(), SILENCE, &shutdown, async |received| {
+                // A body that breaks off has no answer that anybody would wait for.
+                if let Ok(request) = received {
+                    drop(request.into_body().collect().await);
+                }
+                sleep(commit).await;
+                Response::new(Full::new(Bytes::from_static(b"done")))
+            })
+            .await;
+        });
+        far
+    }
+
+    async fn answer(far: &mut DuplexStream) -> String {
+        let mut text = Vec::new();
+        while !text.ends_with(b"done") {
+            let read = far.read_buf(&mut text).await.unwrap();
+            assert!(read > 0, "the connection ended: {:?}", String::from_utf8_lossy(&text));
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    /// How long the other end keeps the connection open.
+    async fn lasts(far: &mut DuplexStream) -> Duration {
+        let began = Instant::now();
+        let mut rest = Vec::new();
+        far.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_may_wait_for_its_answer_as_long_as_that_takes() {
+        let mut far = answering_after(Duration::from_hours(1));
+        for request in [
+            "PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+            "GET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        ] {
+            far.write_all(request.as_bytes()).await.unwrap();
+            assert!(answer(&mut far).await.starts_with("HTTP/1.1 200"), "{request:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_request_may_begin_as_late_as_clients_keep_connections() {
+        let mut far = answering_after(Duration::from_mins(10));
+        for _ in 0..3 {
+            far.write_all(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            answer(&mut far).await;
+            sleep(Duration::from_secs(94)).await;
+        }
+        // The first byte ends that wait, and begins another.
+        far.write_all(b"G").await.unwrap();
+        sleep(Duration::from_secs(25)).await;
+        far.write_all(b"ET /a HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        answer(&mut far).await;
+        assert_eq!(lasts(&mut far).await.as_secs(), 95);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_time_however_its_bytes_come() {
+        let mut far = answering_after(Duration::ZERO);
+        far.write_all(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        answer(&mut far).await;
+        let began = Instant::now();
+        for byte in "GET /a HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaa\r\n\r\n".bytes() {
+            if far.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(lasts(&mut far).await, Duration::ZERO, "it was closed before");
+        assert!((30..33).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_be_slow_but_not_silent() {
+        let mut far = answering_after(Duration::ZERO);
+        far.write_all(b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n").await.unwrap();
+        for _ in 0..8 {
+            sleep(SILENCE - Duration::from_secs(1)).await;
+            far.write_all(b"x").await.unwrap();
+        }
+        let began = Instant::now();
+        let mut rest = Vec::new();
+        far.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(began.elapsed(), SILENCE);
+    }
+
+    /// 64 bytes of an answer fit into the stream of these tests.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_takes_is_given_up() {
+        let mut far = answering_after(Duration::from_mins(10));
+        far.write_all(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        sleep(Duration::from_mins(10) + SILENCE + Duration::from_secs(1)).await;
+        let mut rest = Vec::new();
+        far.read_to_end(&mut rest).await.unwrap();
+        assert!(!rest.ends_with(b"done"), "{:?}", String::from_utf8_lossy(&rest));
+    }
 }

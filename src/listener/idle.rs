@@ -1,4 +1,4 @@
-//! Streams that are not held open for ever.
+//! Tunnels that are not held open for ever.
 
 use std::future::Future as _;
 use std::io;
@@ -9,14 +9,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// How long a client may neither send nor take a byte.
-pub(super) const IDLE: Duration = Duration::from_mins(5);
 /// How often at most the timer is set anew: exactness to the second is enough here.
 const GRAIN: Duration = Duration::from_secs(1);
 
 /// A stream that fails with [`io::ErrorKind::TimedOut`] when for a while neither a read nor a
 /// write has made progress although one was wanted.
-pub(crate) struct IdleStream<T> {
+pub(super) struct IdleStream<T> {
     inner: T,
     limit: Duration,
     moved: Instant,
@@ -25,7 +23,7 @@ pub(crate) struct IdleStream<T> {
 
 impl<T> IdleStream<T> {
     /// `inner`, with this limit.
-    pub(crate) fn new(inner: T, limit: Duration) -> Self {
+    pub(super) fn new(inner: T, limit: Duration) -> Self {
         let deadline = Box::pin(tokio::time::sleep(limit));
         Self { inner, limit, moved: Instant::now(), deadline }
     }

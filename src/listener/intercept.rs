@@ -84,7 +84,7 @@ async fn serve(peer: Peer, authority: Authority, tls: Box<TlsStream<Inner>>) {
     let shutdown = peer.shared.services.shutdown.clone();
     let context = Arc::new(Context { peer, authority, misdirected });
     let client = context.peer.client.ip();
-    connection::serve(tls, client, &shutdown, |request| {
+    connection::serve(tls, client, connection::SILENCE, &shutdown, |request| {
         let context = context.clone();
         async move { context.answer(request).await }
     })

@@ -5,7 +5,8 @@
 //!
 //! - `accept`: listening sockets and the accept loop
 //! - `stream`: a client's byte stream, plain or TLS, with what was read ahead
-//! - `idle`: streams that are not held open for ever
+//! - `patience`: how long a client is waited for
+//! - `idle`: tunnels that are not held open for ever
 //! - `access`: who may use the proxy
 //! - `policy`: intercept, tunnel or refuse
 //! - `tls`: server settings per intercepted host
@@ -23,9 +24,10 @@ pub(crate) mod access;
 pub(crate) mod answer;
 pub(crate) mod framing;
 pub(crate) mod http;
-pub(crate) mod idle;
+mod idle;
 mod intercept;
 mod mirror;
+mod patience;
 pub(crate) mod policy;
 mod proxy;
 mod request;
@@ -36,6 +38,7 @@ mod watched;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::{Method, Response};
 use arc_swap::ArcSwap;
@@ -65,6 +68,8 @@ pub(crate) struct ListenerOptions {
     pub own_names: Vec<Host>,
     /// Who may use the proxy.
     pub access: access::AccessOptions,
+    /// How long nothing may go through a tunnel, either way.
+    pub tunnel_silence: Duration,
 }
 
 /// A request for one of the proxy's own pages.
@@ -112,6 +117,7 @@ struct Shared {
     policy: Policy,
     access: ArcSwap<access::AccessCheck>,
     tls: tls::TlsSettings,
+    tunnel_silence: Duration,
 }
 
 /// One accepted connection.

@@ -131,7 +131,8 @@ async fn connect(peer: &Peer, request: Request<Incoming>) -> Answer {
 }
 
 /// "A server MUST reject a CONNECT request that targets an empty or invalid port number" (RFC 9110
-/// §9.3.6); and its target is `host:port`, nothing more, with no body behind it.
+/// §9.3.6); and its target is `host:port`, nothing more, with no body behind it. One that says so
+/// itself, by a length of nothing, is taken at its word.
 fn connect_authority(request: &Request<Incoming>) -> Result<Authority, String> {
     let uri = request.uri();
     let target =
@@ -139,11 +140,21 @@ fn connect_authority(request: &Request<Incoming>) -> Result<Authority, String> {
     let Some(target) = target else {
         return Err("CONNECT needs a target of the form host:port".to_owned());
     };
-    let of_a_body = [header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::EXPECT];
-    if of_a_body.iter().any(|name| request.headers().contains_key(name)) {
+    let fields = request.headers();
+    let of_a_body = [header::TRANSFER_ENCODING, header::EXPECT];
+    let lengths = fields.get_all(header::CONTENT_LENGTH);
+    if of_a_body.iter().any(|name| fields.contains_key(name))
+        || lengths.iter().any(|length| length != "0")
+    {
         return Err("CONNECT has no body".to_owned());
     }
-    Authority::parse_with_port(target.as_str()).map_err(|error| format!("CONNECT: {error}"))
+    let authority = Authority::parse_with_port(target.as_str());
+    let authority = authority.map_err(|error| format!("CONNECT: {error}"))?;
+    let host = fields.get(header::HOST).and_then(|host| host.to_str().ok());
+    if host.is_some_and(|host| Authority::parse(host, authority.port()) != Ok(authority.clone())) {
+        return Err("the Host of a CONNECT is that of its target, or none".to_owned());
+    }
+    Ok(authority)
 }
 
 fn denied(authority: &Authority, reason: TunnelRefusal) -> Response<ResponseBody> {

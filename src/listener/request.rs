@@ -61,7 +61,7 @@ impl From<Uncounted> for Unfit {
 /// Whether a request may be served at all.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), Unfit> {
     check_target(request.method(), request.uri())?;
-    check_host(request.version(), request.headers())?;
+    check_host(request)?;
     check_expectation(request.headers())?;
     check_nominated(request.headers())?;
     if via::is_own(request.headers()) {
@@ -96,12 +96,14 @@ fn check_target(method: &Method, uri: &Uri) -> Result<(), Unfit> {
 
 /// "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
 /// lacks a Host header field and to any request message that contains more than one Host header
-/// field line or a Host header field with an invalid field value" (RFC 9112 §3.2).
-fn check_host(version: Version, fields: &HeaderMap) -> Result<(), Unfit> {
-    let mut hosts = fields.get_all(header::HOST).iter();
+/// field line or a Host header field with an invalid field value" (RFC 9112 §3.2). Old clients send
+/// CONNECT without one: its target is all that there is to say.
+fn check_host<B>(request: &Request<B>) -> Result<(), Unfit> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let may_lack = request.version() == Version::HTTP_10 || request.method() == Method::CONNECT;
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host,
-        (None, _) if version == Version::HTTP_10 => return Ok(()),
+        (None, _) if may_lack => return Ok(()),
         _ => return Err(Unfit::bad("a request needs exactly one Host")),
     };
     let valid = host.to_str().is_ok_and(|host| Authority::parse(host, ANY_PORT).is_ok());

@@ -10,8 +10,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
-use super::idle::IdleStream;
-
 /// The first byte of a TLS connection: a record of type handshake (RFC 8446 §5.1). No HTTP method
 /// begins with it.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -109,7 +107,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
 }
 
 /// A TCP connection as it was accepted.
-pub(super) type TcpClient = Rewound<IdleStream<TcpStream>>;
+pub(super) type TcpClient = Rewound<TcpStream>;
 
 /// A client's connection to the proxy, by HTTP or by HTTPS; TLS is boxed, since its state is large.
 pub(super) type ClientStream = Either<TcpClient, Box<TlsStream<TcpClient>>>;

@@ -82,7 +82,8 @@ fn settings(resolver: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, 
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(resolver);
-    settings.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // The first that a client offers as well. Whoever knows HTTP/1.0 alone says so in each request.
+    settings.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     settings.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(settings))
 }

@@ -14,11 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::refusal;
-use super::idle::{IDLE, IdleStream};
+use super::idle::IdleStream;
 use super::{Peer, http as connection};
 use crate::gateway::ResponseBody;
 use crate::log::{Outcome, RequestLine};
-use crate::upstream::{DialError, Link};
+use crate::upstream::{DialError, Link, far_address};
 
 /// How long nothing may come through a tunnel during the drain before it is taken for done.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -53,11 +53,14 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, far: Link, line: RequestLin
             Ok(near) => near,
             Err(error) => return never_opened(&peer, line, &error),
         };
-        let Some(mut near) = connection::unwrapped(near) else {
+        let Some(near) = connection::unwrapped(near) else {
             return;
         };
-        let passed = Arc::new(AtomicU64::new(0));
-        let far = IdleStream::new(far, IDLE);
+        let address = far_address(&far);
+        let passed = Arc::<Passed>::default();
+        let silence = peer.shared.tunnel_silence;
+        let mut near = IdleStream::new(near, silence);
+        let far = IdleStream::new(far, silence);
         let mut far = Counted { inner: far, passed: passed.clone() };
         tokio::select! {
             ended = tokio::io::copy_bidirectional(&mut near, &mut far) => {
@@ -67,7 +70,11 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, far: Link, line: RequestLin
             }
             () = falls_silent(&peer.shared.services.shutdown, &passed) => {}
         }
-        let body_bytes = passed.load(Ordering::Relaxed);
+        let body_bytes = passed.back.load(Ordering::Relaxed);
+        if let Some(address) = address.filter(|_| passed.is_unanswered()) {
+            // The client tries again by itself, and then elsewhere.
+            peer.shared.services.dialer.set_back(address);
+        }
         peer.metrics().sent(line.outcome, body_bytes);
         peer.finish(RequestLine { body_bytes, elapsed: began.elapsed(), ..line });
     });
@@ -81,11 +88,11 @@ pub(super) fn never_opened(peer: &Peer, line: RequestLine, error: &hyper::Error)
 
 /// Resolves when the shutdown has begun and nothing moves any more: nobody can tell otherwise when
 /// an opaque tunnel is between two exchanges.
-async fn falls_silent(shutdown: &CancellationToken, passed: &AtomicU64) {
+async fn falls_silent(shutdown: &CancellationToken, passed: &Passed) {
     shutdown.cancelled().await;
     let mut before = None;
     loop {
-        let now = Some(passed.load(Ordering::Relaxed));
+        let now = Some(passed.back.load(Ordering::Relaxed));
         if now == before {
             return;
         }
@@ -94,10 +101,24 @@ async fn falls_silent(shutdown: &CancellationToken, passed: &AtomicU64) {
     }
 }
 
-/// Counts the bytes that come from the far side.
+/// How many bytes have gone through a tunnel.
+#[derive(Default)]
+struct Passed {
+    forth: AtomicU64,
+    back: AtomicU64,
+}
+
+impl Passed {
+    /// Whether the far side has heard something and said nothing.
+    fn is_unanswered(&self) -> bool {
+        self.forth.load(Ordering::Relaxed) > 0 && self.back.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// Counts the bytes that go to the far side and come from it.
 struct Counted<T> {
     inner: T,
-    passed: Arc<AtomicU64>,
+    passed: Arc<Passed>,
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
@@ -108,7 +129,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        self.passed.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        self.passed.back.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
         polled
     }
 }
@@ -119,7 +140,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let wrote = Pin::new(&mut self.inner).poll_write(cx, buf);
+        if let Poll::Ready(Ok(count)) = wrote {
+            self.passed.forth.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        wrote
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,22 +1,49 @@
 //! A client's stream whose requests are counted as they go by.
 
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use super::framing::{Framing, FramingFault};
+use super::patience::{Awaited, Patience};
+
+/// How long what a client still sends is taken, and thrown away, once it has its answer: a
+/// connection that is closed with bytes unread is reset, and the answer may be lost with it
+/// (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(30);
+
+/// Answered to HTTP/2 without TLS's leave ("prior knowledge", RFC 9113 §3.3): nothing here speaks
+/// it, and whoever sent it gets to read why.
+const NO_HTTP_2: &[u8] = b"HTTP/1.1 505 HTTP/2 is not spoken here\r\n\
+    Content-Type: text/plain\r\nContent-Length: 34\r\nConnection: close\r\n\r\n\
+    HTTP/1.1 alone is understood here\n";
 
 /// A stream that passes its bytes on as they are and follows the requests in them. One fails
 /// with [`io::ErrorKind::InvalidData`] within a request's malformed body, since hyper would take
-/// some of those for whole.
+/// some of those for whole, and with [`io::ErrorKind::TimedOut`] where a client takes too long.
 pub(super) struct Watched<T> {
     inner: T,
     framing: Framing,
     count: Arc<Count>,
+    patience: Patience,
+    closing: Closing,
+}
+
+/// How far the stream's end has come.
+enum Closing {
+    NotYet,
+    /// So much of [`NO_HTTP_2`] is written.
+    Refusing(usize),
+    /// Nothing more is sent; what comes is thrown away until then.
+    Lingering(Pin<Box<Sleep>>),
 }
 
 /// What the one who serves the requests knows of the stream they come from. Relaxed: reading and
@@ -24,6 +51,7 @@ pub(super) struct Watched<T> {
 #[derive(Debug, Default)]
 struct Count {
     heads: AtomicU64,
+    answers: AtomicU64,
     fault: OnceLock<FramingFault>,
 }
 
@@ -42,10 +70,12 @@ pub(super) enum Uncounted {
 }
 
 impl<T> Watched<T> {
-    pub(super) fn new(inner: T) -> (Self, Admissions) {
+    /// Follows `inner`, whose client may be silent for so long within a body, either way.
+    pub(super) fn new(inner: T, silence: Duration) -> (Self, Admissions) {
         let count = Arc::new(Count::default());
         let admissions = Admissions { count: count.clone(), served: AtomicU64::new(0) };
-        (Self { inner, framing: Framing::default(), count }, admissions)
+        let (patience, closing) = (Patience::new(silence), Closing::NotYet);
+        (Self { inner, framing: Framing::default(), count, patience, closing }, admissions)
     }
 
     pub(super) fn into_inner(self) -> T {
@@ -63,6 +93,49 @@ impl<T> Watched<T> {
         }
         Ok(())
     }
+
+    /// What the next bytes would be, and of which request.
+    fn awaited(&self) -> (Awaited, u64) {
+        let heads = self.framing.heads();
+        let awaited = if self.framing.is_in_body() {
+            Awaited::Body
+        } else if heads > self.count.answers.load(Ordering::Relaxed) {
+            Awaited::Answer
+        } else if self.framing.is_between_requests() {
+            Awaited::Request
+        } else {
+            Awaited::Head
+        };
+        (awaited, heads)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Watched<T> {
+    /// Writes [`NO_HTTP_2`], and fails.
+    fn poll_refuse(&mut self, cx: &mut Context<'_>, mut written: usize) -> Poll<io::Result<()>> {
+        while let Some(rest) = NO_HTTP_2.get(written..).filter(|rest| !rest.is_empty()) {
+            self.closing = Closing::Refusing(written);
+            let wrote = Pin::new(&mut self.inner).poll_write(cx, rest);
+            written += ready!(self.patience.with_write(cx, wrote))?;
+        }
+        self.closing = Closing::Refusing(written);
+        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, FramingFault::Http2)))
+    }
+}
+
+impl<T: AsyncRead + Unpin> Watched<T> {
+    /// Throws away what comes, until nothing does any more.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
 }
 
 impl Admissions {
@@ -78,27 +151,89 @@ impl Admissions {
             .get()
             .map_or(Uncounted::Disagreement, |fault| Uncounted::Fault(*fault)))
     }
+
+    /// A request's answer, whose end is noticed.
+    pub(super) fn answered<B>(&self, inner: B) -> Answered<B> {
+        Answered { inner, count: self.count.clone() }
+    }
+
+    /// What ends the count, to be asked when the connection is gone.
+    pub(super) fn faults(&self) -> Faults {
+        Faults(self.count.clone())
+    }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+/// What was wrong with a connection's requests.
+pub(super) struct Faults(Arc<Count>);
+
+impl Faults {
+    /// Whether the client spoke HTTP/2.
+    pub(super) fn is_http_2(&self) -> bool {
+        self.0.fault.get() == Some(&FramingFault::Http2)
+    }
+}
+
+/// The body of an answer; the client waits for nothing more when it is dropped.
+pub(super) struct Answered<B> {
+    inner: B,
+    count: Arc<Count>,
+}
+
+impl<B> Drop for Answered<B> {
+    fn drop(&mut self) {
+        self.count.answers.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl<B: Body + Unpin> Body for Answered<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Closing::Refusing(written) = self.closing {
+            return self.poll_refuse(cx, written);
+        }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        Poll::Ready(self.observe(buf.filled().get(before..).unwrap_or_default()))
+        let awaited = self.awaited();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        ready!(self.patience.with_read(cx, awaited, read))?;
+        let observed = self.observe(buf.filled().get(before..).unwrap_or_default());
+        if self.framing.loss().is_some_and(|loss| loss.fault == FramingFault::Http2) {
+            return self.poll_refuse(cx, 0);
+        }
+        Poll::Ready(observed)
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let wrote = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.patience.with_write(cx, wrote)
     }
 
     fn poll_write_vectored(
@@ -106,7 +241,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let wrote = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.patience.with_write(cx, wrote)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -114,10 +250,24 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.patience.with_write(cx, flushed)
     }
 
+    /// Ends what is sent; where the client is in the middle of a request, its rest is waited for.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        if !matches!(self.closing, Closing::Lingering(_)) {
+            let shut = Pin::new(&mut self.inner).poll_shutdown(cx);
+            ready!(self.patience.with_write(cx, shut))?;
+            if self.framing.is_between_requests() {
+                return Poll::Ready(Ok(()));
+            }
+            self.closing = Closing::Lingering(Box::pin(tokio::time::sleep(LINGER)));
+        }
+        if let Poll::Ready(drained) = self.poll_drain(cx) {
+            return Poll::Ready(drained);
+        }
+        let Closing::Lingering(until) = &mut self.closing else { return Poll::Ready(Ok(())) };
+        until.as_mut().poll(cx).map(Ok)
     }
 }

@@ -10,7 +10,7 @@ use entrepot_oci::host::HTTPS_PORT;
 use entrepot_oci::{Authority, Registry, Route};
 use http::{HeaderMap, Method, Request, Response, Uri, header, request};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::{self, connect::capture_connection};
+use hyper_util::client::legacy::{self, connect::CaptureConnection, connect::capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,8 @@ use super::proxy::{ForwardProxy, Proxies};
 use super::reach::{Exemptions, OwnListeners};
 use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
 use super::resolve::Resolver;
+use super::setbacks::Setbacks;
+use super::stream::Reached;
 use super::trust::{Trust, TrustError};
 use crate::metrics::{HeldBack, Metrics};
 
@@ -53,7 +55,7 @@ pub(crate) struct Options {
     pub proxies: Proxies,
     /// `ipv6`.
     pub ipv6: bool,
-    /// `connect-timeout`: for each step from the name to the end of the TLS handshake.
+    /// `connect-timeout`: from the name to the end of the TLS handshake, at whichever address.
     pub connect_timeout: Duration,
     /// `header-timeout`: from the connection, or the last piece of the request, to the answer's
     /// header.
@@ -77,6 +79,7 @@ impl Options {
             resolver: Resolver::default(),
             own: self.own.clone(),
             offline: self.offline,
+            setbacks: Setbacks::default(),
         }
     }
 }
@@ -222,8 +225,8 @@ impl Upstream {
         trust: Trust,
         strangers: Option<Arc<Self>>,
     ) -> Self {
-        let dialer = Dialer::new(options.tcp_dialer(), options.proxies.clone(), trust.clone());
-        let connector = Connector::new(dialer.clone(), options.exemptions.clone(), trust);
+        let dialer = Dialer::new(options.tcp_dialer(), options.proxies.clone(), trust);
+        let connector = Connector::new(dialer.clone(), options.exemptions.clone());
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(KEEP_IDLE)
@@ -375,8 +378,16 @@ impl Upstream {
         progress: &SendProgress,
         most: Duration,
     ) -> Result<Response<Incoming>, UpstreamError> {
+        let is_clients = matches!(request.body().body, RequestBody::Client(_));
         let mut connection = capture_connection(&mut request);
-        let failed = |error| UpstreamError::from_client(authority, &error);
+        let told = connection.clone();
+        let failed = |error| {
+            // What a client sends may break off for reasons of its own.
+            if let Some(Reached(address)) = reached(&told).filter(|_| !is_clients) {
+                self.dialer.set_back(address);
+            }
+            UpstreamError::from_client(authority, &error)
+        };
         let mut exchange = std::pin::pin!(self.pool.request(request));
         tokio::select! {
             biased;
@@ -437,6 +448,13 @@ impl Upstream {
         }
         Err(redirected(&target, RedirectError::TooMany))
     }
+}
+
+/// Where a request has gone, if it has.
+fn reached(connection: &CaptureConnection) -> Option<Reached> {
+    let mut extras = http::Extensions::new();
+    connection.connection_metadata().as_ref()?.get_extras(&mut extras);
+    extras.remove()
 }
 
 /// Cancelled once more interim responses have come than any server has a use for.

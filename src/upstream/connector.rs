@@ -1,7 +1,6 @@
 //! TCP or TLS towards one authority, for the pooled client.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,20 +8,14 @@ use std::time::Duration;
 
 use entrepot_oci::{Authority, Host};
 use http::{HeaderMap, Uri};
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::error::{TlsError, UpstreamError, is_hangup};
-use super::link::{Dialer, Link, ProxyStream};
+use super::link::Dialer;
 use super::reach::{AddressRule, Exemptions};
-use super::tls::handshake;
-use super::trust::Trust;
+use super::stream::UpstreamStream;
 
 /// How long a server that did not take a TLS hello may take to answer plain HTTP.
 const PLAIN_PROBE: Duration = Duration::from_secs(2);
@@ -36,12 +29,11 @@ pub(super) struct Connector {
 struct ConnectorInner {
     dialer: Dialer,
     exemptions: Exemptions,
-    trust: Trust,
 }
 
 impl Connector {
-    pub(super) fn new(dialer: Dialer, exemptions: Exemptions, trust: Trust) -> Self {
-        Self { inner: Arc::new(ConnectorInner { dialer, exemptions, trust }) }
+    pub(super) fn new(dialer: Dialer, exemptions: Exemptions) -> Self {
+        Self { inner: Arc::new(ConnectorInner { dialer, exemptions }) }
     }
 }
 
@@ -57,14 +49,12 @@ impl ConnectorInner {
             let named = if self.dialer.leads_elsewhere(&authority) { None } else { known };
             let stream =
                 self.dialer.connect_plain(named.as_ref().unwrap_or(&authority), rule).await?;
-            return Ok(UpstreamStream(TokioIo::new(Either::Left(stream))));
+            return Ok(UpstreamStream::new(Either::Left(stream)));
         }
-        let link = self.dialer.connect(&authority, rule, &HeaderMap::new()).await?;
-        match handshake(self.trust.config_for(&authority), &authority, link, self.dialer.timeout())
-            .await
-        {
-            Ok(tls) => Ok(UpstreamStream(TokioIo::new(Either::Right(Box::new(tls))))),
-            Err(error) => Err(self.diagnosed(error, rule).await.into()),
+        match self.dialer.connect_tls(&authority, rule).await {
+            Ok(tls) => Ok(UpstreamStream::new(Either::Right(Box::new(tls)))),
+            Err(UpstreamError::Tls(error)) => Err(self.diagnosed(error, rule).await.into()),
+            Err(error) => Err(error),
         }
     }
 
@@ -132,58 +122,5 @@ impl tower_service::Service<Uri> for Connector {
         Box::pin(async move {
             inner.connect(uri).await.map_err(|error| ConnectFailed(Mutex::new(Some(error))))
         })
-    }
-}
-
-/// A connection to an upstream, plain or TLS; TLS is boxed, since its state is large.
-type Stream = Either<Either<TcpStream, ProxyStream>, Box<TlsStream<Link>>>;
-
-/// A connection to an upstream, as the pooled client wants it.
-pub(super) struct UpstreamStream(TokioIo<Stream>);
-
-impl Connection for UpstreamStream {
-    fn connected(&self) -> Connected {
-        // A proxy gets the absolute form (RFC 9112 §3.2.2).
-        Connected::new().proxy(matches!(self.0.inner(), Either::Left(Either::Right(_))))
-    }
-}
-
-impl Read for UpstreamStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl Write for UpstreamStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

@@ -1,6 +1,7 @@
-//! From an authority to a TCP connection.
+//! From an authority to a TCP connection, and to what is made of it.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,15 +9,21 @@ use std::time::Duration;
 use entrepot_oci::Authority;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
 
 use super::connect_to::ConnectTo;
 use super::error::DialError;
 use super::reach::{AddressRule, OwnListeners};
 use super::resolve::Resolver;
+use super::setbacks::Setbacks;
 
 /// How long an address may be silent before the next is tried beside it (RFC 8305 §5 recommends
 /// 250 ms as the "Connection Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// How long an address that was reached may go on without a handshake before the next is tried beside
+/// it: a registry on the other side of the world takes less than a second. A quarter of the whole
+/// time where that is short.
+const OPENING_DELAY: Duration = Duration::from_secs(2);
 /// Addresses tried of one name: a registry has a handful, and a hundred are an attack.
 const MAX_ADDRESSES: usize = 16;
 
@@ -27,7 +34,7 @@ pub(crate) struct TcpDialer {
     pub connect_to: Vec<ConnectTo>,
     /// Whether IPv6 addresses are used.
     pub ipv6: bool,
-    /// For the whole way from the name to the connection.
+    /// For the whole way from the name to the connection, and to what is made of it.
     pub timeout: Duration,
     /// Who turns names into addresses.
     pub resolver: Resolver,
@@ -35,6 +42,49 @@ pub(crate) struct TcpDialer {
     pub own: OwnListeners,
     /// Whether nothing is sent at all, not even to a name server.
     pub offline: bool,
+    /// Which addresses have failed lately.
+    pub setbacks: Setbacks,
+}
+
+/// Until when a connection must have come about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    /// The moment.
+    pub at: Instant,
+    /// How long that was in the beginning.
+    pub after: Duration,
+}
+
+impl Deadline {
+    /// So long from now.
+    pub(super) fn after(after: Duration) -> Self {
+        Self { at: Instant::now() + after, after }
+    }
+}
+
+/// Why nothing was made of a TCP connection.
+#[derive(Debug)]
+pub(super) enum Unopened<E> {
+    /// This address is of no use; another of the same name may be.
+    Address(E),
+    /// The host's word, which it would give at any other address.
+    Host(E),
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum NoConnection<E> {
+    /// Nobody was reached.
+    Dial(DialError),
+    /// Somebody was, and nothing came of it.
+    Opening(E),
+}
+
+/// How a race of addresses was lost.
+enum Lost<E> {
+    Late,
+    Refused(SocketAddr, io::Error),
+    Opening(E),
 }
 
 impl TcpDialer {
@@ -45,9 +95,23 @@ impl TcpDialer {
         authority: &Authority,
         rule: AddressRule,
     ) -> Result<TcpStream, DialError> {
+        let opening = |stream, _| std::future::ready(Ok(stream));
+        self.open(authority, rule, opening).await.map_err(of_dialling)
+    }
+
+    /// [`TcpDialer::connect`], and makes of the connection what `opening` does. An address that it
+    /// fails at is as good as one that can't be reached: the next is tried, within the same time.
+    pub(super) async fn open<S, E, F: Future<Output = Result<S, Unopened<E>>>>(
+        &self,
+        authority: &Authority,
+        rule: AddressRule,
+        opening: impl Fn(TcpStream, Deadline) -> F,
+    ) -> Result<S, NoConnection<E>> {
         match self.replacement(authority) {
-            Some(destination) => self.in_time(authority, &destination, AddressRule::Any).await,
-            None => self.dial(authority, rule).await,
+            Some(destination) => {
+                self.open_at(authority, &destination, AddressRule::Any, opening).await
+            }
+            None => self.open_at(authority, authority, rule, opening).await,
         }
     }
 
@@ -56,34 +120,37 @@ impl TcpDialer {
         self.connect_to.iter().find_map(|entry| entry.apply(authority))
     }
 
-    /// Connects to `authority`, whatever `connect-to` says.
-    pub(super) async fn dial(
-        &self,
-        authority: &Authority,
-        rule: AddressRule,
-    ) -> Result<TcpStream, DialError> {
-        self.in_time(authority, authority, rule).await
-    }
-
-    async fn in_time(
+    /// Opens a connection to `destination`, whatever `connect-to` says, and calls it `authority` in
+    /// errors.
+    pub(super) async fn open_at<S, E, F: Future<Output = Result<S, Unopened<E>>>>(
         &self,
         authority: &Authority,
         destination: &Authority,
         rule: AddressRule,
-    ) -> Result<TcpStream, DialError> {
-        let connecting = self.connect_now(authority, destination, rule);
-        tokio::time::timeout(self.timeout, connecting).await.unwrap_or_else(|_| {
-            Err(DialError::Timeout { authority: authority.clone(), after: self.timeout })
+        opening: impl Fn(TcpStream, Deadline) -> F,
+    ) -> Result<S, NoConnection<E>> {
+        let deadline = Deadline::after(self.timeout);
+        let late = || DialError::Timeout { authority: authority.clone(), after: self.timeout };
+        let places = self.places(authority, destination, rule);
+        let places = tokio::time::timeout_at(deadline.at, places).await;
+        let places = places.unwrap_or_else(|_| Err(late())).map_err(NoConnection::Dial)?;
+        self.race(places, deadline, opening).await.map_err(|lost| match lost {
+            Lost::Late => NoConnection::Dial(late()),
+            Lost::Refused(address, source) => {
+                let authority = authority.clone();
+                NoConnection::Dial(DialError::Connect { authority, address, source })
+            }
+            Lost::Opening(error) => NoConnection::Opening(error),
         })
     }
 
-    /// Connects to `destination`, and calls it `authority` in errors.
-    async fn connect_now(
+    /// The addresses to be tried, in this order.
+    async fn places(
         &self,
         authority: &Authority,
         destination: &Authority,
         rule: AddressRule,
-    ) -> Result<TcpStream, DialError> {
+    ) -> Result<VecDeque<SocketAddr>, DialError> {
         if self.offline {
             return Err(DialError::Offline { authority: authority.clone() });
         }
@@ -105,11 +172,86 @@ impl TcpDialer {
         if let Some(own) = usable.iter().find(|address| self.own.contain(**address)) {
             return Err(DialError::Own { authority: authority.clone(), address: *own });
         }
-        race(interleaved(usable)).await.map_err(|(address, source)| DialError::Connect {
-            authority: authority.clone(),
-            address,
-            source,
-        })
+        let (failed, well): (Vec<_>, Vec<_>) =
+            usable.into_iter().partition(|address| self.setbacks.has(*address));
+        let mut places = interleaved(well);
+        places.extend(interleaved(failed));
+        places.truncate(MAX_ADDRESSES);
+        Ok(places)
+    }
+
+    /// One address after another: the next begins when the one before fails or is silent too long.
+    /// The first that is reached is opened, and those that are slower to reach wait for their turn.
+    async fn race<S, E, F: Future<Output = Result<S, Unopened<E>>>>(
+        &self,
+        mut waiting: VecDeque<SocketAddr>,
+        deadline: Deadline,
+        opening: impl Fn(TcpStream, Deadline) -> F,
+    ) -> Result<S, Lost<E>> {
+        let (mut knocking, mut opened) = (FuturesUnordered::new(), FuturesUnordered::new());
+        // Whom `knocking` is about; and those that have not failed, in the order of their turns.
+        let (mut doors, mut tried): (Vec<SocketAddr>, Vec<SocketAddr>) = Default::default();
+        let mut last = Lost::Late;
+        let mut next_at = Instant::now();
+        loop {
+            let is_idle = knocking.is_empty() && opened.is_empty();
+            if is_idle || Instant::now() >= next_at {
+                match waiting.pop_front() {
+                    Some(address) => {
+                        knocking.push(attempt(address));
+                        doors.push(address);
+                        tried.retain(|other| *other != address);
+                        tried.push(address);
+                        next_at = Instant::now() + ATTEMPT_DELAY;
+                    }
+                    None if is_idle => return Err(last),
+                    None => {}
+                }
+            }
+            let (address, failure) = tokio::select! {
+                Some((address, reached)) = knocking.next() => match reached {
+                    Ok(stream) => {
+                        waiting.extend(doors.drain(..).filter(|slower| *slower != address));
+                        knocking.clear();
+                        let opening = opening(stream, deadline);
+                        opened.push(async move { (address, opening.await) });
+                        next_at = Instant::now() + OPENING_DELAY.min(self.timeout / 4);
+                        continue;
+                    }
+                    Err(error) => (address, Lost::Refused(address, error)),
+                },
+                Some((address, result)) = opened.next() => match result {
+                    Ok(stream) => {
+                        self.won(address, &tried);
+                        return Ok(stream);
+                    }
+                    Err(Unopened::Host(error)) => return Err(Lost::Opening(error)),
+                    Err(Unopened::Address(error)) => (address, Lost::Opening(error)),
+                },
+                () = sleep_until(next_at), if !waiting.is_empty() => continue,
+                // What is being opened knows the time by itself, and has the better words.
+                () = sleep_until(deadline.at), if opened.is_empty() => return Err(last),
+            };
+            self.setbacks.note(address);
+            doors.retain(|other| *other != address);
+            tried.retain(|other| *other != address);
+            (last, next_at) = (failure, Instant::now());
+        }
+    }
+
+    /// Those that were tried before the one that has won go after it from now on.
+    fn won(&self, address: SocketAddr, tried: &[SocketAddr]) {
+        self.setbacks.forget(address);
+        for overtaken in tried.iter().take_while(|other| **other != address) {
+            self.setbacks.note(*overtaken);
+        }
+    }
+}
+
+fn of_dialling(failed: NoConnection<Infallible>) -> DialError {
+    match failed {
+        NoConnection::Dial(error) => error,
+        NoConnection::Opening(never) => match never {},
     }
 }
 
@@ -126,41 +268,10 @@ fn interleaved(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     order
 }
 
-/// One address after another: the next begins when the one before fails or is silent too long,
-/// and the first connection wins.
-async fn race(mut waiting: VecDeque<SocketAddr>) -> Result<TcpStream, (SocketAddr, io::Error)> {
-    let mut attempts = FuturesUnordered::new();
-    let mut last = None;
-    loop {
-        match waiting.pop_front() {
-            Some(address) => attempts.push(attempt(address)),
-            None if attempts.is_empty() => break,
-            None => {}
-        }
-        let delay = async {
-            if waiting.is_empty() {
-                std::future::pending::<()>().await;
-            } else {
-                tokio::time::sleep(ATTEMPT_DELAY).await;
-            }
-        };
-        tokio::select! {
-            Some(result) = attempts.next() => match result {
-                Ok(stream) => return Ok(stream),
-                Err(failure) => last = Some(failure),
-            },
-            () = delay => {}
-        }
-    }
-    let none = || (SocketAddr::from(([0, 0, 0, 0], 0)), io::Error::other("no address"));
-    Err(last.unwrap_or_else(none))
-}
-
-async fn attempt(address: SocketAddr) -> Result<TcpStream, (SocketAddr, io::Error)> {
-    let connected = TcpStream::connect(address).await.map_err(|error| (address, error))?;
+async fn attempt(address: SocketAddr) -> (SocketAddr, io::Result<TcpStream>) {
     // Small writes must not wait for acknowledgements of earlier ones (Nagle's algorithm).
-    connected.set_nodelay(true).map_err(|error| (address, error))?;
-    Ok(connected)
+    let connected = TcpStream::connect(address).await;
+    (address, connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)))
 }
 
 #[cfg(test)]
@@ -182,6 +293,7 @@ mod tests {
             resolver: Resolver::Table(table),
             own: OwnListeners::default(),
             offline: false,
+            setbacks: Setbacks::default(),
         }
     }
 
@@ -320,6 +432,107 @@ mod tests {
         let failed = dialer.connect(&authority, AddressRule::Any).await.unwrap_err();
         assert!(matches!(failed, DialError::Timeout { .. }), "{failed}");
         assert_eq!(began.elapsed(), dialer.timeout);
+    }
+
+    /// Opens a connection by the first byte that comes on it.
+    async fn greeting(mut stream: TcpStream, deadline: Deadline) -> Result<u8, Unopened<String>> {
+        use tokio::io::AsyncReadExt as _;
+        let address = stream.peer_addr().unwrap().ip();
+        match tokio::time::timeout_at(deadline.at, stream.read_u8()).await {
+            Ok(Ok(b'!')) => Err(Unopened::Host(format!("{address} does not want us"))),
+            Ok(Ok(byte)) => Ok(byte),
+            Ok(Err(error)) => Err(Unopened::Address(format!("{address}: {error}"))),
+            Err(_) => Err(Unopened::Address(format!("{address} is silent"))),
+        }
+    }
+
+    /// Says this byte to all who come; without one it is silent, or closes the connection at once.
+    async fn host(listener: TcpListener, word: Result<u8, bool>) {
+        use tokio::io::AsyncWriteExt as _;
+        let mut kept = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            match word {
+                Ok(byte) => stream.write_all(&[byte]).await.unwrap(),
+                Err(is_silent) if is_silent => kept.push(stream),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Two addresses of "two.test", 127.0.0.2 before 127.0.0.1, whose hosts say these words.
+    async fn two(words: [Result<u8, bool>; 2]) -> (TcpDialer, Authority) {
+        let (first, second) = loop {
+            let first = TcpListener::bind("127.0.0.2:0").await.unwrap();
+            let port = first.local_addr().unwrap().port();
+            // Somebody else may have that port there: then another is tried.
+            if let Ok(second) = TcpListener::bind(("127.0.0.1", port)).await {
+                break (first, second);
+            }
+        };
+        let port = first.local_addr().unwrap().port();
+        let authority = Authority::new("two.test".parse().unwrap(), port);
+        tokio::spawn(host(first, words[0]));
+        tokio::spawn(host(second, words[1]));
+        (dialer(vec![("two.test", vec!["127.0.0.2", "127.0.0.1"])]), authority)
+    }
+
+    #[tokio::test]
+    async fn an_address_at_which_nothing_opens_is_passed_over_and_goes_last() {
+        for is_silent in [false, true] {
+            let (mut dialer, authority) = two([Err(is_silent), Ok(b'x')]).await;
+            dialer.timeout = Duration::from_secs(8);
+            let first: SocketAddr = format!("127.0.0.2:{}", authority.port()).parse().unwrap();
+            let began = Instant::now();
+            let opened = dialer.open(&authority, AddressRule::Any, greeting).await;
+            assert_eq!(opened.unwrap(), b'x');
+            assert_eq!(began.elapsed() >= OPENING_DELAY, is_silent, "{:?}", began.elapsed());
+            assert!(dialer.setbacks.has(first));
+            // From now on the other is first, and nothing is lost.
+            let began = Instant::now();
+            let stream = dialer.connect(&authority, AddressRule::Any).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap().ip().to_string(), "127.0.0.1");
+            dialer.open(&authority, AddressRule::Any, greeting).await.unwrap();
+            assert!(began.elapsed() < OPENING_DELAY);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_word_of_a_host_is_that_of_all_its_addresses() {
+        let (dialer, authority) = two([Ok(b'!'), Ok(b'x')]).await;
+        match dialer.open(&authority, AddressRule::Any, greeting).await {
+            Err(NoConnection::Opening(words)) => {
+                assert_eq!(words, "127.0.0.2 does not want us");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn where_nothing_opens_anywhere_the_time_is_the_same() {
+        for is_silent in [false, true] {
+            let (mut dialer, authority) = two([Err(is_silent); 2]).await;
+            dialer.timeout = Duration::from_secs(1);
+            let began = Instant::now();
+            match dialer.open(&authority, AddressRule::Any, greeting).await {
+                Err(NoConnection::Opening(words)) => {
+                    assert_eq!(words.contains("is silent"), is_silent, "{words}");
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_the_only_one_is_tried_whatever_it_did() {
+        let (mut dialer, authority) = two([Err(false), Ok(b'x')]).await;
+        dialer.resolver =
+            Resolver::Table([("two.test".to_owned(), vec!["127.0.0.2".parse().unwrap()])].into());
+        for _ in 0..2 {
+            let failed = dialer.open(&authority, AddressRule::Any, greeting).await;
+            assert!(matches!(failed, Err(NoConnection::Opening(_))));
+        }
     }
 
     #[test]

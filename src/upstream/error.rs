@@ -223,6 +223,22 @@ pub(crate) enum TlsError {
     },
 }
 
+impl TlsError {
+    /// Whether another address of the same host may fare better: what was said there was no answer.
+    /// A certificate that is not believed is one, and so is the wish for another of ours; to go on
+    /// looking for an address where all is well would hide them.
+    #[must_use]
+    pub(super) fn is_of_address(&self) -> bool {
+        match self {
+            Self::SomethingElse { .. } | Self::Handshake { .. } | Self::Timeout { .. } => true,
+            Self::PlainHttp { .. }
+            | Self::Certificate { .. }
+            | Self::ClientCertificate { .. }
+            | Self::NothingInCommon { .. } => false,
+        }
+    }
+}
+
 /// Whether the other side closed the connection rather than to say anything.
 pub(super) fn is_hangup(error: &io::Error) -> bool {
     matches!(

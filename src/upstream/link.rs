@@ -5,11 +5,13 @@
 //! that every machine has for itself. The proxy's own place is the operator's word.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use entrepot_oci::{Authority, Host};
+use futures_util::TryFutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
@@ -20,8 +22,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::client::Scheme;
-use super::dial::TcpDialer;
-use super::error::{DialError, ProxyError, ProxyFailure, TlsError};
+use super::dial::{Deadline, NoConnection, TcpDialer, Unopened};
+use super::error::{DialError, ProxyError, ProxyFailure, TlsError, UpstreamError};
 use super::proxy::{ForwardProxy, Proxies};
 use super::reach::AddressRule;
 use super::tls::handshake;
@@ -53,8 +55,8 @@ impl Dialer {
         Self { inner: Arc::new(DialerInner { tcp, proxies, trust }) }
     }
 
-    /// For each half of the way: names and TCP, then whatever is spoken before the first request.
-    pub(super) fn timeout(&self) -> Duration {
+    /// For each step of the way.
+    fn timeout(&self) -> Duration {
         self.inner.tcp.timeout
     }
 
@@ -96,6 +98,32 @@ impl Dialer {
         self.inner.tcp.replacement(authority).is_some()
     }
 
+    /// A TLS connection to `authority` itself, for a request of our own.
+    pub(super) async fn connect_tls(
+        &self,
+        authority: &Authority,
+        rule: AddressRule,
+    ) -> Result<TlsStream<Link>, UpstreamError> {
+        let config = self.inner.trust.config_for(authority);
+        if self.proxy_for(Scheme::Https, authority).is_some() {
+            let link = self.connect(authority, rule, &HeaderMap::new()).await?;
+            let deadline = Deadline::after(self.timeout());
+            return Ok(handshake(config, authority, link, deadline).await?);
+        }
+        let opening = |stream, deadline| {
+            handshake(config.clone(), authority, Either::Left(stream), deadline).map_err(unopened)
+        };
+        self.inner.tcp.open(authority, rule, opening).await.map_err(|failed| match failed {
+            NoConnection::Dial(error) => error.into(),
+            NoConnection::Opening(error) => error.into(),
+        })
+    }
+
+    /// Notes that at this address of a destination nothing was to be had.
+    pub(crate) fn set_back(&self, address: SocketAddr) {
+        self.inner.tcp.setbacks.note(address);
+    }
+
     /// A connection on which requests for `authority` are sent as they are: to it, or to a proxy
     /// that takes them in absolute form.
     pub(super) async fn connect_plain(
@@ -112,20 +140,40 @@ impl Dialer {
 
     async fn reach(&self, proxy: &ForwardProxy) -> Result<ProxyStream, DialError> {
         let DialerInner { tcp, trust, .. } = &*self.inner;
-        let dialled = tcp.dial(proxy.authority(), AddressRule::Any).await;
-        let stream =
-            dialled.map_err(|error| failed(proxy, ProxyFailure::Unreachable(Box::new(error))))?;
-        if proxy.scheme() == Scheme::Http {
-            return Ok(Either::Left(stream));
-        }
-        match handshake(trust.config_for(proxy.authority()), proxy.authority(), stream, tcp.timeout)
-            .await
-        {
-            Ok(stream) => Ok(Either::Right(Box::new(stream))),
-            Err(TlsError::SomethingElse { .. }) => Err(failed(proxy, ProxyFailure::NoTls)),
-            Err(error) => Err(failed(proxy, ProxyFailure::Tls(Box::new(error)))),
-        }
+        let config = trust.config_for(proxy.authority());
+        let opening = |stream, deadline| {
+            let config = config.clone();
+            async move {
+                if proxy.scheme() == Scheme::Http {
+                    return Ok(Either::Left(stream));
+                }
+                let opened = handshake(config, proxy.authority(), stream, deadline).await;
+                opened.map(|stream| Either::Right(Box::new(stream))).map_err(unopened)
+            }
+        };
+        let place = proxy.authority();
+        let opened = tcp.open_at(place, place, AddressRule::Any, opening).await;
+        opened.map_err(|failure| {
+            let failure = match failure {
+                NoConnection::Dial(error) => ProxyFailure::Unreachable(Box::new(error)),
+                NoConnection::Opening(TlsError::SomethingElse { .. }) => ProxyFailure::NoTls,
+                NoConnection::Opening(error) => ProxyFailure::Tls(Box::new(error)),
+            };
+            failed(proxy, failure)
+        })
     }
+}
+
+/// The address at the far end, unless a proxy on the way has it.
+pub(crate) fn far_address(link: &Link) -> Option<SocketAddr> {
+    match link {
+        Either::Left(stream) => stream.peer_addr().ok(),
+        Either::Right(_) => None,
+    }
+}
+
+fn unopened(error: TlsError) -> Unopened<TlsError> {
+    if error.is_of_address() { Unopened::Address(error) } else { Unopened::Host(error) }
 }
 
 fn failed(proxy: &ForwardProxy, failure: ProxyFailure) -> DialError {
@@ -203,4 +251,67 @@ pub(super) fn proxy_refusal(
 ) -> Option<DialError> {
     (status == StatusCode::PROXY_AUTHENTICATION_REQUIRED)
         .then(|| failed(proxy, ProxyFailure::Refused { status, authority: authority.clone() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::certs::Certificates;
+    use crate::upstream::reach::OwnListeners;
+    use crate::upstream::resolve::Resolver;
+    use crate::upstream::setbacks::Setbacks;
+    use entrepot_testkit::{Response, Server, TestCa};
+    use std::io::Read as _;
+    use std::net::TcpListener;
+
+    /// A name with two addresses: a place where no handshake comes about, and a good server.
+    fn beside(ca: &TestCa, bad: fn(TcpListener)) -> (Server, Dialer, Authority) {
+        loop {
+            let server = Server::https(ca.leaf(&["two.test"]), |_: &_| Response::new(200));
+            let port = server.address().port();
+            // Somebody else may have that port there: then another is tried.
+            let Ok(listener) = TcpListener::bind(("127.0.0.2", port)) else { continue };
+            std::thread::spawn(move || bad(listener));
+            let addresses = ["127.0.0.2", "127.0.0.1"].map(|ip| ip.parse().unwrap()).to_vec();
+            let tcp = TcpDialer {
+                connect_to: Vec::new(),
+                ipv6: true,
+                timeout: Duration::from_secs(10),
+                resolver: Resolver::Table([("two.test".to_owned(), addresses)].into()),
+                own: OwnListeners::default(),
+                offline: false,
+                setbacks: Setbacks::default(),
+            };
+            let mut certificates = Certificates::default();
+            certificates.add_ca_file(&ca.pem_file()).unwrap();
+            let dialer = Dialer::new(tcp, Proxies::default(), Trust::new(certificates).unwrap());
+            return (server, dialer, Authority::new("two.test".parse().unwrap(), port));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_comes_to_nothing_is_begun_at_the_next_address() {
+        let closes = |listener: TcpListener| {
+            listener.incoming().for_each(drop);
+        };
+        let resets = |listener: TcpListener| {
+            for stream in listener.incoming().flatten() {
+                // What is unread makes the end a reset.
+                drop((&stream).read(&mut [0; 8]));
+            }
+        };
+        let is_silent = |listener: TcpListener| {
+            let kept: Vec<_> = listener.incoming().collect();
+            drop(kept);
+        };
+        let ca = TestCa::new("everybody's");
+        for bad in [closes, resets, is_silent] {
+            let (server, dialer, authority) = beside(&ca, bad);
+            for _ in 0..2 {
+                let connected = dialer.connect_tls(&authority, AddressRule::Any).await;
+                let far = far_address(connected.unwrap().get_ref().0);
+                assert_eq!(far, Some(server.address()));
+            }
+        }
+    }
 }

@@ -6,13 +6,15 @@
 //! - `reach`: which addresses may be dialled
 //! - `connect_to`: the operator's replacement of one destination by another
 //! - `resolve`: names to addresses
-//! - `dial`: addresses to a TCP connection
+//! - `setbacks`: addresses that have failed lately
+//! - `dial`: addresses to a TCP connection, and to what is made of it
 //! - `proxy`: forward proxies on the way out, and which destinations are meant for them
 //! - `link`: connections to destinations, directly or through such a proxy
 //! - `certs`: certificates that an operator gives for upstreams
 //! - `trust`: whose certificates are believed, and what is said of those that are not
 //! - `pinned`: certificates that are their own root
 //! - `tls`: a handshake, and why it failed
+//! - `stream`: such a connection, whose answer is read even where writing fails
 //! - `connector`: TCP or TLS towards one authority, for the pooled client
 //! - `client`: requests, redirects, timeouts
 //! - `via`: how a proxy that meets itself knows it
@@ -36,6 +38,8 @@ pub(crate) mod proxy;
 pub(crate) mod reach;
 pub(crate) mod redirect;
 pub(crate) mod resolve;
+mod setbacks;
+mod stream;
 mod tls;
 pub(crate) mod trust;
 pub(crate) mod via;
@@ -44,4 +48,4 @@ pub(crate) use breaker::Outage;
 pub(crate) use client::{Options, Scheme, Target, Upstream};
 pub(crate) use connect_to::ConnectTo;
 pub(crate) use error::{DialError, UpstreamError};
-pub(crate) use link::{Dialer, Link};
+pub(crate) use link::{Dialer, Link, far_address};

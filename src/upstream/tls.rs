@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use entrepot_oci::{Authority, Host};
 use rustls::AlertDescription;
@@ -11,24 +10,25 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::dial::Deadline;
 use super::error::TlsError;
 use super::trust::refused_certificate;
 
-/// Makes `stream` a TLS connection to `authority`, within the time that is given.
+/// Makes `stream` a TLS connection to `authority`, in time.
 pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     config: Arc<rustls::ClientConfig>,
     authority: &Authority,
     stream: S,
-    after: Duration,
+    deadline: Deadline,
 ) -> Result<TlsStream<S>, TlsError> {
     let name = server_name(authority.host()).ok_or_else(|| TlsError::Handshake {
         authority: authority.clone(),
         source: io::Error::new(io::ErrorKind::InvalidInput, "not a name TLS can carry"),
     })?;
     let connecting = TlsConnector::from(config).connect(name, stream);
-    match tokio::time::timeout(after, connecting).await {
+    match tokio::time::timeout_at(deadline.at, connecting).await {
         Ok(connected) => connected.map_err(|source| tls_error(authority, source)),
-        Err(_) => Err(TlsError::Timeout { authority: authority.clone(), after }),
+        Err(_) => Err(TlsError::Timeout { authority: authority.clone(), after: deadline.after }),
     }
 }
 

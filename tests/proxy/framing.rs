@@ -109,10 +109,16 @@ const REFUSED_CONNECTS: &[(&str, &str)] = &[
     ("a zone", "CONNECT [fe80::1%251]:443 HTTP/1.1|Host: a||"),
     ("an open bracket", "CONNECT [::1:443 HTTP/1.1|Host: a||"),
     ("a length", "CONNECT H:443 HTTP/1.1|Host: H|Content-Length: 3||abc"),
-    ("a length of nothing", "CONNECT H:443 HTTP/1.1|Host: H|Content-Length: 0||"),
+    ("two lengths of nothing", "CONNECT H:443 HTTP/1.1|Host: H|Content-Length: 0, 0||"),
+    (
+        "a length of nothing twice",
+        "CONNECT H:443 HTTP/1.1|Host: H|Content-Length: 0|Content-Length: 0||",
+    ),
     ("a coding", "CONNECT H:443 HTTP/1.1|Host: H|Transfer-Encoding: chunked||0||"),
     ("an expectation", "CONNECT H:443 HTTP/1.1|Host: H|Expect: 100-continue||"),
-    ("no Host", "CONNECT H:443 HTTP/1.1||"),
+    ("the Host of another", "CONNECT H:443 HTTP/1.1|Host: other.example:443||"),
+    ("the port of another", "CONNECT H:443 HTTP/1.1|Host: H:80||"),
+    ("an empty Host", "CONNECT H:443 HTTP/1.1|Host: ||"),
     ("two Hosts", "CONNECT H:443 HTTP/1.1|Host: H|Host: H||"),
     ("bare line feeds", "CONNECT H:443 HTTP/1.1\nHost: H\n\n"),
 ];
@@ -190,6 +196,52 @@ fn ambiguous_connects_are_refused() {
     let again = wire("CONNECT H:443 HTTP/1.1|Host: H||", "", registry.host());
     assert_eq!(inner.send_raw(&again).unwrap().status, 400, "a tunnel in a tunnel");
     assert!(registry.requests().is_empty(), "{}", registry.requests().summary());
+}
+
+/// What says no less than it must is taken, though the letter may want more or less of it.
+#[test]
+fn a_connect_that_can_mean_one_thing_alone_is_taken() {
+    let (registry, proxy) = world();
+    for text in [
+        "CONNECT H:443 HTTP/1.1|Host: H:443|Content-Length: 0||",
+        "CONNECT H:443 HTTP/1.1|Host: H|Content-Length:0||",
+        "CONNECT H:443 HTTP/1.0|Content-Length: 0||",
+        "CONNECT H:443 HTTP/1.1||",
+        "CONNECT H:443 HTTP/1.1|Content-Length: 0||",
+    ] {
+        let mut connection = proxy.client().plain().unwrap();
+        let answer = connection.send_raw(&wire(text, "", registry.host())).unwrap();
+        assert_eq!(answer.status, 200, "{text}: {}", answer.text());
+        let mut inner = proxy.client().inside(registry.host(), connection).unwrap();
+        assert_eq!(inner.send(&Request::get("/v2/")).unwrap().status, 200, "{text}");
+    }
+}
+
+/// HTTP/2 by prior knowledge, in one piece or in two: whoever speaks it reads why it is no use.
+#[test]
+fn http_2_is_answered_in_words_wherever_it_comes() {
+    let (registry, proxy) = world();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let admin = entrepot_testkit::Client::new(proxy.admin_address());
+    let clients = [proxy.client(), proxy.client().over_tls(), admin];
+    let open = clients.iter().map(|client| client.plain().unwrap());
+    let inside = proxy.client().open(registry.host()).unwrap();
+    for mut connection in open.chain([inside]) {
+        assert_tells_of_http_1(&mut connection, preface);
+    }
+    let mut connection = proxy.client().plain().unwrap();
+    connection.write(&preface[..9]).unwrap();
+    assert_tells_of_http_1(&mut connection, &preface[9..]);
+    assert!(registry.requests().is_empty(), "{}", registry.requests().summary());
+    proxy.wait_for_log(&["HTTP/2"]);
+}
+
+#[track_caller]
+fn assert_tells_of_http_1(connection: &mut Connection, bytes: &[u8]) {
+    let answer = connection.send_raw(bytes).unwrap();
+    assert_eq!(answer.status, 505);
+    assert!(answer.text().contains("HTTP/1.1"), "{}", answer.text());
+    assert!(connection.is_closed());
 }
 
 /// "The proxy MUST ignore the received Host header field (if any) and instead replace it with the

@@ -60,6 +60,14 @@ fn only_http_1_is_offered() {
     let connection = client.open(registry.host()).unwrap();
     assert_eq!(connection.handshake().alpn.as_deref(), Some(b"http/1.1".as_slice()));
     assert!(proxy.client().with_alpn(&["h2"]).open(registry.host()).is_err());
+    for both_or_old in [&["http/1.0", "http/1.1"][..], &["http/1.0"]] {
+        let client = proxy.client().with_alpn(both_or_old);
+        let mut connection = client.open(registry.host()).unwrap();
+        let newest = both_or_old.last().map(|name| name.as_bytes());
+        assert_eq!(connection.handshake().alpn.as_deref(), newest);
+        let old = format!("GET /v2/ HTTP/1.0\r\nHost: {}\r\n\r\n", registry.host());
+        assert_eq!(connection.send_raw(old.as_bytes()).unwrap().status, 200);
+    }
     let mut silent = proxy.client().with_alpn(&[]).open(registry.host()).unwrap();
     assert_eq!(silent.send(&Request::get("/v2/")).unwrap().status, 200);
 }

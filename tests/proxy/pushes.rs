@@ -1,7 +1,8 @@
 //! Pushes pass through under the client's own credential, or are refused.
 
 use entrepot_testkit::client::Connection;
-use entrepot_testkit::{Blob, Image, Proxy, Registry, Request, image};
+use entrepot_testkit::registry::HUB;
+use entrepot_testkit::{Blob, Image, Proxy, Registry, Request, Response, Server, TestCa, image};
 
 use crate::{ALPINE, BINARY, in_front_of};
 
@@ -93,4 +94,33 @@ fn an_empty_request_of_an_upload_says_that_it_is_empty() {
     connection.send(&request).unwrap();
     let seen = registry.requests().method("POST");
     assert_eq!(seen.iter().next().unwrap().headers.get("content-length"), Some("0"));
+}
+
+/// A registry that refuses an upload need not take the rest of it: it answers, and closes the
+/// connection on whoever is still sending. The answer is what the client must hear, each time.
+#[test]
+fn an_answer_in_the_middle_of_an_upload_reaches_the_client() {
+    const TIMES: usize = 30;
+    let ca = TestCa::new("a registry's");
+    for (status, after) in [(413, 0), (401, 1), (413, 300_000)] {
+        let refusal = Response::new(status).body(r#"{"errors":[{"code":"SIZE","message":"no"}]}"#);
+        let registry = Server::refusing(ca.leaf(&[HUB]), after, refusal);
+        let proxy = Proxy::builder(BINARY)
+            .trusting(&ca)
+            .connect_to(&format!("{HUB}:443:{}", registry.address()))
+            .start();
+        for time in 0..TIMES {
+            let size = [400_000, 8_000_000][time % 2];
+            let mut upload = Request::new("PATCH", format!("/v2/{ALPINE}/blobs/uploads/1"));
+            if time % 4 < 2 {
+                upload = upload.header("Transfer-Encoding", "chunked");
+            }
+            let mut connection = proxy.client().open(HUB).unwrap();
+            let answer = connection.send(&upload.body(vec![7; size])).unwrap_or_else(|error| {
+                panic!("{status} after {after} bytes, time {time}: {error}\n{:?}", proxy.log())
+            });
+            assert_eq!(answer.status, status, "time {time}: {}", answer.text());
+            assert_eq!(answer.oci_error(), "SIZE: no");
+        }
+    }
 }

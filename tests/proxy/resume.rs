@@ -188,3 +188,24 @@ fn a_download_for_which_there_is_no_room_comes_whole_from_the_registry() {
         assert_eq!((got.status, &got.body), (200, &blob.bytes));
     });
 }
+
+/// Engines that fetch a layer in several ranges at once take a part of each and close: an everyday
+/// thing, of which the log says nothing but the request's line.
+#[test]
+fn a_client_that_takes_a_part_of_a_range_is_no_news() {
+    let (registry, proxy, blob) = world();
+    let gate = Gate::new();
+    registry.fault(On::get(&blob.digest), Fault::Stall(500_000, gate.clone()));
+    let url = format!("https://{}/v2/{ALPINE}/blobs/{}", registry.host(), blob.digest);
+    for range in ["bytes=0-", "bytes=1000-900000"] {
+        let mut connection = proxy.client().open(registry.host()).unwrap();
+        let request = Request::get(&url).header("Range", range);
+        let mut download = connection.start(&request).unwrap();
+        assert_eq!(download.head().status, 206);
+        download.read_exactly(1000).unwrap();
+    }
+    gate.open();
+    proxy.wait_until_kept(&blob.digest);
+    proxy.wait_for_logs(&["GET", &blob.digest[..19]], 2);
+    assert!(!proxy.log_contains("the client left"), "{:?}", proxy.log());
+}

@@ -10,7 +10,7 @@ use proptest::sample::select;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::super::http::{Received, serve};
+use super::super::http::{Received, SILENCE, serve};
 use super::*;
 
 fn observed(bytes: &[u8]) -> (u64, Option<FramingFault>) {
@@ -224,7 +224,7 @@ fn served(bytes: &[u8]) -> Vec<Option<Message>> {
             let _ = client.read_to_end(&mut Vec::new()).await;
         };
         // Both directions at once: the pipe is small.
-        tokio::join!(serve(server, [127, 0, 0, 1].into(), &shutdown, service), talking);
+        tokio::join!(serve(server, [127, 0, 0, 1].into(), SILENCE, &shutdown, service), talking);
     });
     Arc::into_inner(seen).unwrap().into_inner()
 }

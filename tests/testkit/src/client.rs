@@ -142,6 +142,12 @@ impl Client {
         Ok(Connection::new(host.to_owned(), stream, Some(handshake)))
     }
 
+    /// TLS with `host`, by its bare name, on a connection whose CONNECT has been answered.
+    pub fn inside(&self, host: &str, tunnel: Connection) -> io::Result<Connection> {
+        let (stream, handshake) = self.tls.connect(host, tunnel.into_stream())?;
+        Ok(Connection::new(host.to_owned(), stream, Some(handshake)))
+    }
+
     fn dial(&self, address: SocketAddr) -> io::Result<Box<dyn Stream>> {
         let stream = match self.own_address {
             Some(own) => connected_from(own, address)?,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, BufRead as _, BufReader, Write};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,9 +33,25 @@ pub struct Server {
 struct Shared {
     tls: Option<Arc<ServerConfig>>,
     handler: Box<Handler>,
+    refusal: Option<Refusal>,
     stopped: AtomicBool,
     accepted: AtomicU64,
     open: Mutex<HashMap<u64, TcpStream>>,
+}
+
+/// What a request with a body is answered when so much of the body has come; the connection is
+/// reset then, whatever else has come meanwhile.
+struct Refusal {
+    after: usize,
+    response: Response,
+}
+
+impl Refusal {
+    fn send(&self, stream: &mut dyn Stream) -> io::Result<()> {
+        stream.write_all(head(&self.response, Framing::Length).as_bytes())?;
+        stream.write_all(&self.response.body)?;
+        stream.flush()
+    }
 }
 
 impl fmt::Debug for Shared {
@@ -52,6 +68,14 @@ impl Server {
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
     ) -> Self {
         Self::start(Some(tls::server_config(leaf)), handler)
+    }
+
+    /// A server that takes so much of a body, refuses the rest with this answer, and hangs up hard.
+    /// What has no body is answered 200.
+    #[must_use]
+    pub fn refusing(leaf: Leaf, after: usize, response: Response) -> Self {
+        let refusal = Some(Refusal { after, response });
+        Self::with(Some(tls::server_config(leaf)), refusal, |_| Response::new(200))
     }
 
     /// A server that speaks TLS with clients alone that show a certificate of `clients`.
@@ -85,11 +109,20 @@ impl Server {
         tls: Option<Arc<ServerConfig>>,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
     ) -> Self {
+        Self::with(tls, None, handler)
+    }
+
+    fn with<R: Into<Reply>>(
+        tls: Option<Arc<ServerConfig>>,
+        refusal: Option<Refusal>,
+        handler: impl Fn(&Request) -> R + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             tls,
             handler: Box::new(move |request| handler(request).into()),
+            refusal,
             stopped: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
             open: Mutex::default(),
@@ -187,7 +220,13 @@ enum Next {
 type Connection = BufReader<Box<dyn Stream>>;
 
 fn exchange(shared: &Shared, reader: &mut Connection) -> io::Result<Next> {
-    let Some(request) = read_request(reader)? else { return Ok(Next::Hangup(Hangup::CloseNotify)) };
+    let Some(request) = read_request(reader, shared.refusal.as_ref())? else {
+        return Ok(Next::Hangup(Hangup::CloseNotify));
+    };
+    let request = match request {
+        Received::Whole(request) => request,
+        Received::Refused => return Ok(Next::Hangup(Hangup::Rst)),
+    };
     let Reply { response, delivery } = (shared.handler)(&request);
     let mut sender = Sender { stream: reader.get_mut().as_mut(), delivery: &delivery };
     let sent = sender.send(&request, &response)?;
@@ -200,7 +239,16 @@ fn exchange(shared: &Shared, reader: &mut Connection) -> io::Result<Next> {
     })
 }
 
-fn read_request(reader: &mut Connection) -> io::Result<Option<Request>> {
+enum Received {
+    Whole(Request),
+    /// Its answer has gone.
+    Refused,
+}
+
+fn read_request(
+    reader: &mut Connection,
+    refusal: Option<&Refusal>,
+) -> io::Result<Option<Received>> {
     match reader.fill_buf()?.first() {
         None => return Ok(None),
         Some(first) if !first.is_ascii_uppercase() => {
@@ -218,8 +266,16 @@ fn read_request(reader: &mut Connection) -> io::Result<Option<Request>> {
     if request.headers.get("expect").is_some() {
         reader.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
+    let has_body = ["content-length", "transfer-encoding"]
+        .iter()
+        .any(|name| request.headers.get(name).is_some_and(|value| value != "0"));
+    if let Some(refusal) = refusal.filter(|_| has_body) {
+        io::copy(&mut reader.take(refusal.after as u64), &mut io::sink())?;
+        refusal.send(reader.get_mut().as_mut())?;
+        return Ok(Some(Received::Refused));
+    }
     request.body = BodyReader::of_request(&request.headers)?.read_to_end(reader)?.into();
-    Ok(Some(request))
+    Ok(Some(Received::Whole(request)))
 }
 
 /// Sends one response the way its delivery says.
