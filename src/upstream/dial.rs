@@ -20,9 +20,9 @@ use super::setbacks::Setbacks;
 /// How long an address may be silent before the next is tried beside it (RFC 8305 §5 recommends
 /// 250 ms as the "Connection Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// How long an address that was reached may go on without a handshake before the next is tried beside
-/// it: a registry on the other side of the world takes less than a second. A quarter of the whole
-/// time where that is short.
+/// How long an address that was reached may go on without a handshake before the next is tried
+/// beside it: a registry on the other side of the world takes less than a second. A quarter of the
+/// whole time where that is short.
 const OPENING_DELAY: Duration = Duration::from_secs(2);
 /// Addresses tried of one name: a registry has a handful, and a hundred are an attack.
 const MAX_ADDRESSES: usize = 16;
