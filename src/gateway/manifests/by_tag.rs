@@ -402,8 +402,10 @@ fn described(resolution: &Resolution, provenance: Provenance) -> Option<Served> 
     let media_type = resolution.media_type.as_ref()?.as_str();
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_str(media_type).ok()?);
     fields.insert(header::CONTENT_LENGTH, HeaderValue::from(resolution.size?));
-    let digest = HeaderValue::from_str(&resolution.digest.to_string()).ok()?;
-    fields.insert("docker-content-digest", digest);
+    let digest = resolution.digest.to_string();
+    // As a GET has it.
+    fields.insert(header::ETAG, HeaderValue::from_str(&format!("\"{digest}\"")).ok()?);
+    fields.insert("docker-content-digest", HeaderValue::from_str(&digest).ok()?);
     say_api_version(fields);
     Some(Served::new(provenance, response))
 }
