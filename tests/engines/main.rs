@@ -15,6 +15,8 @@
 //! - `ahead`: what `entrepot pull` has brought in
 //! - `air_gap`: images as archives, from one entrepot to another
 //! - `private`: names, passwords and tokens, with each of them
+//! - `pushing`: who writes through the proxy reads what is written, whatever the registry has lost
+//! - `conformance`: the conformance suite's requests, with the proxy as without it
 //! - `container_image`: entrepot's own image, built and run
 //! - `process`: starting, watching and stopping programs
 
@@ -28,6 +30,7 @@ mod ahead;
 mod air_gap;
 mod buildah;
 mod buildkit;
+mod conformance;
 mod container_image;
 mod containerd;
 mod cri;
@@ -38,6 +41,7 @@ mod machine;
 mod podman;
 mod private;
 mod process;
+mod pushing;
 mod site;
 mod skopeo;
 mod way;

@@ -3,13 +3,15 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, ensure};
+use entrepot_testkit::{Proxy, Registry, Request, Response, Server};
 
 use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::Image;
-use crate::process::run;
-use crate::site::Site;
+use crate::process::{run, run_for_all_output};
+use crate::site::{Access, Site};
 use crate::way::Way;
 
 #[test]
@@ -46,6 +48,40 @@ fn podman_finds_the_proxy_in_its_settings() -> Result<()> {
     })
 }
 
+/// The Hub's search is at a name that its registry shares.
+#[test]
+fn podman_searches_the_hub() -> Result<()> {
+    let hub = Registry::open();
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let index = Server::https(hub.ca().leaf(&["index.docker.io"]), {
+        let asked = Arc::clone(&asked);
+        move |request: &Request| {
+            if let Ok(mut asked) = asked.lock() {
+                asked.push(request.target.clone());
+            }
+            Response::new(200).header("Content-Type", "application/json").body(FOUND)
+        }
+    });
+    let proxy = Proxy::builder(env!("CARGO_BIN_EXE_entrepot"))
+        .in_front_of(&hub)
+        .connect_to(&format!("index.docker.io:443:{}", index.address()))
+        .start();
+    let home = tempfile::tempdir()?;
+    let access = Access::to(proxy.address(), home.path(), || Ok(()))?;
+    let podman = Podman { home: home.path().to_owned(), way: Way::Proxy(access) };
+    let found = run(podman.podman()?.args(["search", "--no-trunc", "docker.io/thing"]))?;
+    ensure!(found.contains("docker.io/library/thing"), "{found}");
+    let asked = asked.lock().map(|asked| asked.clone()).unwrap_or_default();
+    ensure!(asked.iter().any(|target| target.starts_with("/v1/search?")), "{asked:?}");
+    ensure!(asked.iter().all(|target| !target.starts_with("/v2/")), "{asked:?}");
+    Ok(())
+}
+
+/// What the Hub's search answers.
+const FOUND: &str = r#"{"num_pages":1,"num_results":1,"page":1,"page_size":25,"query":"thing",
+"results":[{"name":"library/thing","description":"a thing","is_automated":false,"is_official":true,
+"is_trusted":false,"star_count":7}]}"#;
+
 pub(crate) struct Podman {
     pub(crate) home: PathBuf,
     pub(crate) way: Way,
@@ -64,6 +100,15 @@ impl Podman {
             .arg("--tmpdir")
             .arg(self.home.join("tmp"));
         Ok(podman)
+    }
+}
+
+impl Podman {
+    /// Logs in at a registry.
+    pub(crate) fn log_in(&self, registry: &str, login: &Login) -> Result<String> {
+        let mut podman = self.podman()?;
+        podman.arg("login").args(["--username", &login.name, "--password", &login.password]);
+        run_for_all_output(podman.arg("--authfile").arg(self.home.join("auth.json")).arg(registry))
     }
 }
 

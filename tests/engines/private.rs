@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use entrepot_testkit::proxy::Signal;
-use entrepot_testkit::{Access as Rules, Proxy, Registry, Role, User};
+use entrepot_testkit::{Access as Rules, Fault, Hangup, On, Proxy, Registry, Role, User};
 use tempfile::TempDir;
 
 use crate::buildah::Buildah;
@@ -115,6 +115,44 @@ fn pulls_go_on_without_the_hub<E: Engine>(
     let gone = second.pull_as("docker.io/library/never-pulled:1", None);
     ensure!(gone.is_err(), "an image that nobody has was pulled");
     Ok(())
+}
+
+/// A login while the token server is away is no login, whatever the password; once it is back, the
+/// right one is.
+fn no_login_succeeds_unseen(
+    log_in: impl Fn(PathBuf, Access, &Login) -> Result<String>,
+) -> Result<()> {
+    let world = World::start()?;
+    let wrong = Login { name: world.alice.name.clone(), password: "wrong".to_owned() };
+    let gone = Fault::NoAnswer(Hangup::Rst);
+    for (name, fault) in [("503", Fault::status(503)), ("gone", gone)] {
+        world.hub.heal();
+        world.hub.fault_always(On::path("/token").at(Role::Auth), fault);
+        for (who, login) in [("wrong", &wrong), ("right", &world.alice)] {
+            let home = world.directory(&format!("{name}-{who}"))?;
+            let told = log_in(home, world.access.clone(), login);
+            ensure!(told.is_err(), "logged in with the {who} password: {told:?}");
+        }
+    }
+    world.hub.heal();
+    ensure!(log_in(world.directory("wrong")?, world.access.clone(), &wrong).is_err());
+    let told = log_in(world.directory("right")?, world.access.clone(), &world.alice)?;
+    ensure!(told.contains("Login Succeeded"), "{told}");
+    Ok(())
+}
+
+#[test]
+fn skopeo_does_not_log_in_without_the_token_server() -> Result<()> {
+    no_login_succeeds_unseen(|home, access, login| {
+        Skopeo::with(home, Way::Proxy(access))?.log_in("docker.io", login)
+    })
+}
+
+#[test]
+fn podman_does_not_log_in_without_the_token_server() -> Result<()> {
+    no_login_succeeds_unseen(|home, access, login| {
+        Podman { home, way: Way::Proxy(access) }.log_in("docker.io", login)
+    })
 }
 
 #[test]

@@ -15,7 +15,10 @@ use crate::images::Image;
 use crate::process::{Daemon, PATIENCE, command, run};
 
 /// The host that engines turn to for an image of Docker Hub.
-const HUB: &str = "registry-1.docker.io";
+pub(crate) const HUB: &str = "registry-1.docker.io";
+
+/// The registry's configuration file.
+const REGISTRY_CONFIG: &str = "registry.json";
 
 /// A registry with a certificate for Docker Hub's name, on a port of this machine.
 pub(crate) struct Registry {
@@ -28,21 +31,33 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn start(home: PathBuf) -> Result<Self> {
+        let tls =
+            serde_json::json!({"certificate": home.join("leaf.pem"), "key": home.join("leaf.key")});
+        Self::speaking(home, &serde_json::json!({"addr": "127.0.0.1:0", "tls": tls}))
+    }
+
+    /// One of plain HTTP.
+    pub(crate) fn plain(home: PathBuf) -> Result<Self> {
+        Self::speaking(home, &serde_json::json!({"addr": "127.0.0.1:0"}))
+    }
+
+    fn speaking(home: PathBuf, http: &serde_json::Value) -> Result<Self> {
         fs::create_dir(&home)?;
         let authority = home.join("authority.pem");
         certify(&home, &authority)?;
-        let config = home.join("registry.json");
+        let config = home.join(REGISTRY_CONFIG);
+        let storage = serde_json::json!({
+            "filesystem": {"rootdirectory": home.join("storage")},
+            "delete": {"enabled": true},
+        });
         // YAML, of which JSON is a part.
         fs::write(
             &config,
             serde_json::json!({
                 "version": "0.1",
                 "log": {"accesslog": {"disabled": false}},
-                "storage": {"filesystem": {"rootdirectory": home.join("storage")}},
-                "http": {
-                    "addr": "127.0.0.1:0",
-                    "tls": {"certificate": home.join("leaf.pem"), "key": home.join("leaf.key")},
-                },
+                "storage": storage,
+                "http": http,
             })
             .to_string(),
         )?;
@@ -51,7 +66,7 @@ impl Registry {
             daemon.line(0, "its address", |line| line.contains("listening on 127.0.0.1:"))?;
         let address = line
             .split_once("listening on ")
-            .and_then(|(_, rest)| rest.split(',').next())
+            .and_then(|(_, rest)| rest.split([',', '"']).next())
             .context("no address")?
             .parse()
             .with_context(|| format!("no address in {line:?}"))?;
@@ -65,6 +80,15 @@ impl Registry {
         run(command("skopeo", &self.home)?
             .args(["copy", "--quiet", "--all", "--preserve-digests"])
             .args(["--dest-tls-verify=false", &source, &target]))?;
+        Ok(())
+    }
+
+    /// Takes a manifest away there, without the proxy, and every blob that nothing refers to then.
+    pub(crate) fn lose(&self, image: &Image) -> Result<()> {
+        let name = format!("docker://{}/{}:{}", self.address, image.repository, image.tag);
+        run(command("skopeo", &self.home)?.args(["delete", "--tls-verify=false", &name]))?;
+        let config = self.home.join(REGISTRY_CONFIG);
+        run(command("docker-registry", &self.home)?.arg("garbage-collect").arg(config))?;
         Ok(())
     }
 
@@ -147,7 +171,8 @@ impl Proxy {
         Self::configured(home, "offline = true\n")
     }
 
-    fn configured(home: &Path, settings: &str) -> Result<Self> {
+    /// One with these lines at the end of its configuration.
+    pub(crate) fn configured(home: &Path, settings: &str) -> Result<Self> {
         fs::create_dir(home)?;
         let [_, admin] = free_addresses()?;
         fs::write(

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::engine::{Engine, Login, second_pulls_come_from_the_cache};
 use crate::images::{self, Image, Variant};
-use crate::process::run;
+use crate::process::{run, run_for_all_output};
 use crate::site::Site;
 use crate::way::Way;
 
@@ -40,7 +40,7 @@ pub(crate) struct Skopeo {
 }
 
 impl Skopeo {
-    fn start(site: &Site) -> Result<Self> {
+    pub(crate) fn start(site: &Site) -> Result<Self> {
         Self::with(site.directory("skopeo")?, Way::Proxy(site.access()))
     }
 
@@ -51,6 +51,31 @@ impl Skopeo {
 
     fn skopeo(&self) -> Result<Command> {
         self.way.command("skopeo", &self.home)
+    }
+
+    /// Puts an image where `name` says.
+    pub(crate) fn push(&self, image: &Image, name: &str) -> Result<()> {
+        self.copy(&in_layout(&image.layout, image), &format!("docker://{name}"))
+    }
+
+    /// Gets an image from where `name` says: its digest there.
+    pub(crate) fn digest(&self, name: &str) -> Result<String> {
+        let mut skopeo = self.skopeo()?;
+        let raw = skopeo.args(["inspect", "--format", "{{.Digest}}"]);
+        Ok(run(raw.arg(format!("docker://{name}")))?.trim().to_owned())
+    }
+
+    /// Pulls an image, so that it is kept, and forgets it.
+    pub(crate) fn copy_away(&self, image: &Image) -> Result<()> {
+        self.pull(image)?;
+        self.forget_everything()
+    }
+
+    /// Logs in at a registry.
+    pub(crate) fn log_in(&self, registry: &str, login: &Login) -> Result<String> {
+        let mut skopeo = self.skopeo()?;
+        skopeo.arg("login").args(["--username", &login.name, "--password", &login.password]);
+        run_for_all_output(skopeo.arg("--authfile").arg(self.home.join("auth.json")).arg(registry))
     }
 
     fn copy(&self, source: &str, target: &str) -> Result<()> {
