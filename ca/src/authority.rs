@@ -133,6 +133,12 @@ impl Authority {
         self.inner.chain.constraints()
     }
 
+    /// What clients refuse that check certificates strictly (Python since 3.13, `openssl verify
+    /// -x509_strict`), each in a sentence; others take all of it.
+    pub fn deficiencies(&self) -> impl Iterator<Item = String> {
+        self.inner.chain.deficiencies()
+    }
+
     /// An error that says why, if clients would refuse a leaf for `name` from this CA.
     pub fn check_name(&self, name: &ServerName<'_>) -> Result<(), LeafError> {
         Ok(self.inner.chain.check_name(&Host::try_from(name)?)?)

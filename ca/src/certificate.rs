@@ -12,6 +12,7 @@ use crate::constraints::Constraints;
 use crate::error::{AuthorityError, OutsideConstraints};
 use crate::fingerprint::Fingerprint;
 use crate::host::Host;
+use crate::strictness::deficiencies;
 use crate::validity::{Moment, Validity, minute};
 
 const PEM_LABEL: &str = "CERTIFICATE";
@@ -32,6 +33,7 @@ pub(crate) struct CaCertificate {
     issued_by: IssuedBy,
     validity: Validity,
     constraints: Option<Constraints>,
+    deficiencies: Vec<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -104,6 +106,13 @@ impl Chain {
         self.iter().filter_map(|certificate| certificate.constraints.as_ref())
     }
 
+    /// What strict clients refuse in it, each in a sentence.
+    pub(crate) fn deficiencies(&self) -> impl Iterator<Item = String> {
+        self.iter().flat_map(|one| {
+            one.deficiencies.iter().map(|deficiency| format!("{}: {deficiency}", one.subject))
+        })
+    }
+
     fn iter(&self) -> impl Iterator<Item = &CaCertificate> {
         std::iter::once(&self.issuer).chain(&self.others)
     }
@@ -118,11 +127,13 @@ impl CaCertificate {
             return Err(AuthorityError::NotAnAuthority { path: path.to_owned(), subject, defect });
         }
         let constraints = x509.name_constraints().map_err(|_| unreadable())?;
+        let issued_by = issued_by(&x509);
         Ok(Self {
+            deficiencies: deficiencies(&x509, issued_by == IssuedBy::Itself),
             subject,
             subject_der: x509.subject().as_raw().to_vec(),
             public_key: x509.public_key().subject_public_key.data.to_vec(),
-            issued_by: issued_by(&x509),
+            issued_by,
             validity: validity(&x509),
             constraints: constraints.map(|found| Constraints::from_extension(found.value)),
             der,

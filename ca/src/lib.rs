@@ -11,6 +11,7 @@
 //! | `root.rs` | the profile of a root that we make |
 //! | `directory.rs`, `pair.rs` | the directory: modes, reading; creating both files at most once |
 //! | `certificate.rs`, `validity.rs` | what `ca.crt` says, and whether it can be used now |
+//! | `strictness.rs` | what strict clients refuse in it |
 //! | `key.rs`, `legacy.rs` | every form of `ca.key`, encrypted ones included |
 //! | `constraints.rs`, `ip_block.rs` | name constraints: written into a root, read from any CA |
 //! | `leaf.rs`, `mint.rs` | the cache of leaves; one leaf |
@@ -38,6 +39,7 @@ mod mint;
 mod options;
 mod pair;
 mod root;
+mod strictness;
 mod validity;
 
 pub use authority::{Authority, Origin};

@@ -285,3 +285,82 @@ fn a_loose_key_is_refused_and_nothing_prints_it() {
     let error = fixture.try_open().unwrap_err();
     assert!(error.to_string().contains("chmod 600"), "{error}");
 }
+
+const P256: &str = "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ca.key";
+const USAGE: &str = "-addext keyUsage=critical,keyCertSign";
+const BASIC: &str = "-addext basicConstraints=critical,CA:TRUE";
+
+/// What is told of a CA is what a strict client refuses in it: no more, and no less.
+#[test]
+fn deficiencies_are_what_strict_clients_refuse() {
+    let table: [(&[&str], &[&str]); 7] = [
+        (&[BASIC, USAGE], &[]),
+        (&[BASIC, USAGE, "-addext subjectKeyIdentifier=none"], &["subject key identifier"]),
+        (&[BASIC], &["no key usage"]),
+        (&["-addext basicConstraints=CA:TRUE", USAGE], &["basic constraints are not critical"]),
+        (&["-addext basicConstraints=CA:TRUE"], &["no key usage", "basic constraints"]),
+        (&[BASIC, USAGE, "-addext authorityKeyIdentifier=none"], &[]),
+        (
+            &[BASIC, USAGE, "-addext subjectKeyIdentifier=critical,hash"],
+            &["subject key identifier is critical"],
+        ),
+    ];
+    for (extensions, expected) in table {
+        let fixture = Fixture::new();
+        fixture.openssl(P256);
+        // Without a configuration of its own openssl adds what is asked for alone.
+        fs::write(fixture.path("empty.cnf"), "[req]\ndistinguished_name = dn\n[dn]\n").unwrap();
+        let subject = "req -x509 -new -config empty.cnf -key ca.key -out ca.crt -days 30 \
+            -subj /CN=Old~CA";
+        fixture.openssl(&format!("{subject} {}", extensions.join(" ")));
+        let ca = fixture.open();
+        let told: Vec<_> = ca.deficiencies().collect();
+        let verified = fixture.openssl_verify(&ca, &leaf(&ca, "ghcr.io"), "");
+        assert_eq!(verified.is_ok(), expected.is_empty(), "{extensions:?}: {verified:?}");
+        assert_eq!(told.len(), expected.len(), "{extensions:?}: {told:?}");
+        for (told, expected) in told.iter().zip(expected) {
+            assert!(told.starts_with("CN=Old CA: "), "{told}");
+            assert!(told.contains(expected), "{told}");
+        }
+    }
+}
+
+/// A link of a chain must lead on to the next one.
+#[test]
+fn a_link_that_does_not_name_its_issuers_key_is_deficient() {
+    for identifier in ["keyid", "none"] {
+        let fixture = Fixture::new();
+        fixture.openssl(&P256.replace("ca.key", "root.key"));
+        fixture.openssl(&format!(
+            "req -x509 -new -key root.key -out root.crt -days 30 -subj /CN=Root {USAGE}"
+        ));
+        fixture.openssl(P256);
+        fixture.openssl("req -new -key ca.key -out ca.csr -subj /CN=Link");
+        fs::write(
+            fixture.path("link.cnf"),
+            format!(
+                "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n\
+                 subjectKeyIdentifier=hash\nauthorityKeyIdentifier={identifier}\n"
+            ),
+        )
+        .unwrap();
+        fixture.openssl(
+            "x509 -req -in ca.csr -CA root.crt -CAkey root.key -days 30 -out ca.crt \
+             -extfile link.cnf",
+        );
+        let root = fs::read_to_string(fixture.path("root.crt")).unwrap();
+        let link = fs::read_to_string(fixture.path("ca.crt")).unwrap();
+        fs::write(fixture.path("ca.crt"), link + &root).unwrap();
+        let ca = fixture.open();
+        let verified = fixture.openssl_verify(&ca, &leaf(&ca, "ghcr.io"), "");
+        let told: Vec<_> = ca.deficiencies().collect();
+        assert_eq!(verified.is_ok(), told.is_empty(), "{told:?} {verified:?}");
+        assert_eq!(told.is_empty(), identifier == "keyid", "{told:?}");
+    }
+}
+
+#[test]
+fn the_own_ca_has_no_deficiency() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.open().deficiencies().collect::<Vec<_>>(), Vec::<String>::new());
+}

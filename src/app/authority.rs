@@ -16,6 +16,9 @@ pub(crate) fn certificates(settings: &Settings) -> Result<Authority, AppError> {
     let authority = Authority::open(&settings.ca_dir, &options)
         .map_err(|source| AppError::Authority { dir: settings.ca_dir.clone(), source })?;
     warn_of_constraints(&authority, settings);
+    for deficiency in authority.deficiencies() {
+        tracing::warn!(deficiency, "strict clients refuse this CA, as Python 3.13 does");
+    }
     Ok(authority)
 }
 

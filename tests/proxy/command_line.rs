@@ -1,11 +1,14 @@
 //! The command line beside `serve`: checks, configuration, the CA, documents.
 
+use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use entrepot_testkit::proxy::{Signal, run};
-use entrepot_testkit::{Image, Proxy, Registry};
+use entrepot_testkit::registry::HUB;
+use entrepot_testkit::{Image, Leaf, Proxy, Registry};
 use serde_json::Value;
 
 use crate::bad_disk::FailingCalls;
@@ -308,4 +311,31 @@ fn shells_and_man_are_told_of_every_subcommand() {
     assert_eq!(manual.output.matches(".SH \"EXIT STATUS\"").count(), pages);
     assert!(manual.output.contains("the registry's quota is used up (429)"));
     assert_eq!(run(BINARY.as_ref(), &["completions", "tcsh"], &[]).code, Some(2));
+}
+
+/// A CA that strict clients refuse is taken, and its operator told, at the start and by a check.
+#[test]
+fn a_ca_that_strict_clients_refuse_is_told_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let lax = Leaf::self_signed(&[], |params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages.clear();
+        params.extended_key_usages.clear();
+    });
+    fs::write(directory.path().join("ca.crt"), lax.certificate_pem()).unwrap();
+    let key = directory.path().join("ca.key");
+    fs::write(&key, lax.key_pem()).unwrap();
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    let registry = Registry::open();
+    let ca_dir = format!("ca-dir = {:?}", directory.path());
+    let proxy = Proxy::builder(BINARY).in_front_of(&registry).config(&ca_dir).start();
+    proxy.wait_for_log(&["strict clients refuse this CA", "it has no key usage"]);
+    assert_eq!(proxy.client().get(&format!("https://{HUB}/v2/")).unwrap().status, 200);
+    let checked = proxy.run(&["check"]);
+    let note = checked.output.lines().find(|line| line.starts_with("note  ca:"));
+    assert!(note.is_some_and(|note| note.contains("it has no key usage")), "{}", checked.output);
+    assert_eq!(checked.code, Some(0), "{}", checked.output);
+    let well = in_front_of(&registry);
+    assert!(!well.run(&["check"]).output.contains("note  "));
+    assert!(!well.log_contains("strict clients"), "{:?}", well.log());
 }

@@ -29,7 +29,7 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         Finding::new("disk", free_space(cache, settings.store.min_free.unwrap_or_default())),
         Finding::new("open files", open_files()),
         Finding::new("clock", clock()),
-        Finding::new("ca", authority(&settings.ca_dir)),
+        authority(&settings.ca_dir),
     ]
 }
 
@@ -86,17 +86,35 @@ fn clock() -> anyhow::Result<String> {
     Ok(format!("{} UTC", now.date()))
 }
 
-fn authority(directory: &Path) -> anyhow::Result<String> {
+fn authority(directory: &Path) -> Finding {
     if !directory.join("ca.crt").exists() && !directory.join("ca.key").exists() {
-        return Ok("will be made at the first start".to_owned());
+        return Finding::new("ca", Ok("will be made at the first start".to_owned()));
     }
-    let authority = Authority::load(directory, &entrepot_ca::Options::default())?;
+    match Authority::load(directory, &entrepot_ca::Options::default()) {
+        Ok(authority) => {
+            Finding { notes: strictness(&authority), ..Finding::new("ca", end_of(&authority)) }
+        }
+        Err(error) => Finding::new("ca", Err(error.into())),
+    }
+}
+
+fn end_of(authority: &Authority) -> anyhow::Result<String> {
     let end = authority.not_after();
     let date = OffsetDateTime::from(end).date();
     if end < SystemTime::now() + SOON {
         bail!("ends on {date}: `entrepot ca renew` makes another, which every client must trust");
     }
     Ok(format!("valid until {date}"))
+}
+
+fn strictness(authority: &Authority) -> Vec<String> {
+    let told = |deficiency| {
+        format!(
+            "{deficiency}; strict clients refuse what it signs (Python 3.13, for one), engines do \
+             not: `entrepot ca renew` makes a CA without fault, which every client must trust"
+        )
+    };
+    authority.deficiencies().map(told).collect()
 }
 
 #[cfg(test)]

@@ -51,11 +51,13 @@ enum Depth<'a> {
 pub(super) struct Finding {
     what: String,
     found: anyhow::Result<String>,
+    /// What is well for most, and may yet be in somebody's way.
+    notes: Vec<String>,
 }
 
 impl Finding {
     fn new(what: impl Into<String>, found: anyhow::Result<String>) -> Self {
-        Self { what: what.into(), found }
+        Self { what: what.into(), found, notes: Vec::new() }
     }
 }
 
@@ -97,17 +99,20 @@ fn findings(settings: &Settings, depth: Depth<'_>) -> anyhow::Result<Vec<Finding
 fn tell(findings: &[Finding], report: Report) -> anyhow::Result<()> {
     let mut output = io::stdout().lock();
     if report == Report::Json {
-        let checks = findings.iter().map(|Finding { what, found }| match found {
-            Ok(words) => json!({ "what": what, "is_ok": true, "words": words }),
-            Err(error) => json!({ "what": what, "is_ok": false, "words": format!("{error:#}") }),
+        let checks = findings.iter().map(|Finding { what, found, notes }| {
+            let words = found.as_ref().map_or_else(|error| format!("{error:#}"), Clone::clone);
+            json!({ "what": what, "is_ok": found.is_ok(), "words": words, "notes": notes })
         });
         writeln!(output, "{}", json!({ "checks": checks.collect::<Vec<_>>() }))?;
         return Ok(());
     }
-    for Finding { what, found } in findings {
+    for Finding { what, found, notes } in findings {
         match found {
             Ok(words) => writeln!(output, "ok    {what}: {words}")?,
             Err(error) => writeln!(output, "WRONG {what}: {error:#}")?,
+        }
+        for note in notes {
+            writeln!(output, "note  {what}: {note}")?;
         }
     }
     Ok(())
