@@ -36,7 +36,9 @@ enum Kind {
     /// What a tag means.
     ManifestHead,
     Blob,
-    /// A listing, a ping, whatever else.
+    Listing,
+    Ping,
+    /// Whatever else: each is a question of its own.
     Other,
 }
 
@@ -55,7 +57,9 @@ impl Topic {
             Route::Manifest { .. } if method == Method::HEAD => Kind::ManifestHead,
             Route::Manifest { .. } => Kind::Manifest,
             Route::Blob { .. } => Kind::Blob,
-            _ => Kind::Other,
+            Route::Tags { .. } | Route::Referrers { .. } => Kind::Listing,
+            Route::Ping => Kind::Ping,
+            Route::Upload { .. } | Route::Api | Route::Other => Kind::Other,
         };
         Self { authority: authority.clone(), kind, repository: route.repository().cloned() }
     }
@@ -195,6 +199,10 @@ impl Pressure {
     }
 
     fn note_error(&self, topic: &Topic, status: StatusCode) {
+        if topic.kind == Kind::Other {
+            // One odd question, asked again and again, tells nothing of the others.
+            return;
+        }
         let errors = self.errors.get(topic).unwrap_or(0).saturating_add(1);
         self.errors.insert(topic.clone(), errors);
         if errors >= UNWELL {
@@ -276,6 +284,13 @@ mod tests {
         for free in [&pull, &other] {
             assert!(pressure.admit(free, &Identity::Shared).is_ok(), "{free:?}");
         }
+        let hub = "registry-1.docker.io:443".parse().unwrap();
+        let odd = Topic::new(&hub, &Method::GET, &Route::parse("/v2/a/manifests/!", None));
+        for _ in 0..=UNWELL {
+            let broken = Some(StatusCode::INTERNAL_SERVER_ERROR);
+            pressure.note(&odd, &Identity::Shared, broken, &HeaderMap::new());
+        }
+        assert!(pressure.admit(&odd, &Identity::Shared).is_ok());
         let told: Vec<_> = pressure.on_us().into_iter().map(|(.., status)| status).collect();
         assert_eq!(told, [StatusCode::BAD_GATEWAY]);
     }
