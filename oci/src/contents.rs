@@ -44,7 +44,7 @@ pub struct ImageBlob {
 }
 
 impl Contents {
-    /// Reads a manifest. Layers that lie elsewhere (`urls`) are left out: no registry has them.
+    /// Reads a manifest. Layers that lie elsewhere are left out: no registry need have them.
     pub fn parse(bytes: &[u8]) -> Result<Self, ContentsError> {
         let document = Document::parse(bytes).ok_or(ContentsError::Form)?;
         match document {
@@ -53,7 +53,7 @@ impl Contents {
             }
             Document { layers: Some(layers), config, .. } => {
                 let config = config.iter().map(|one| part(one, true));
-                let layers = layers.iter().filter(|one| one.urls.is_empty());
+                let layers = layers.iter().filter(|one| !one.is_foreign());
                 Ok(Self::Image(config.chain(layers.map(|one| part(one, false))).collect()))
             }
             Document { fs_layers: Some(_), .. } => Err(ContentsError::Schema1),

@@ -2,7 +2,7 @@
 //! specification, "Image Manifest", "Image Index", "Content Descriptors"; Docker's documents have
 //! the same fields).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -36,6 +36,20 @@ pub struct Descriptor {
     /// What else is said of it, as its name in a layout.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// What the media types of layers say that are not to be distributed (image specification,
+/// "Non-Distributable Layers"; Docker's are called foreign).
+const FOREIGN: [&str; 2] = ["nondistributable", "foreign"];
+
+impl Descriptor {
+    /// Whether its content is to be had elsewhere, so that an image is whole without it: a
+    /// registry need not have it, and tools leave it out. Where it is kept it belongs to the image
+    /// all the same.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        !self.urls.is_empty() || FOREIGN.iter().any(|word| self.media_type.contains(word))
+    }
 }
 
 fn digest_from_text<'de, D: Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
@@ -92,6 +106,18 @@ impl Document {
     #[must_use]
     pub fn layers(&self) -> &[Descriptor] {
         self.layers.as_deref().unwrap_or_default()
+    }
+
+    /// The layers that it can do without.
+    pub fn foreign_layers(&self) -> impl Iterator<Item = Digest> {
+        let needed: HashSet<_> = self
+            .descriptors()
+            .filter(|one| !one.is_foreign())
+            .chain(&self.config)
+            .map(|one| one.digest)
+            .collect();
+        let foreign = self.layers().iter().filter(|layer| layer.is_foreign());
+        foreign.map(|layer| layer.digest).filter(move |digest| !needed.contains(digest))
     }
 
     /// Everything that it describes.
@@ -206,6 +232,29 @@ mod tests {
             let found: Vec<_> = found.iter().map(ToString::to_string).collect();
             assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_layer_that_lies_elsewhere_is_foreign_unless_it_is_needed_too() {
+        let digest = |n: char| format!("sha256:{}", n.to_string().repeat(64));
+        let layer = |n, rest: &str| format!(r#"{{"digest":"{}"{rest}}}"#, digest(n));
+        let urls = r#","urls":["https://elsewhere.example/a"]"#;
+        let oci = r#","mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip""#;
+        let docker = r#","mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip""#;
+        let usual = r#","mediaType":"application/vnd.oci.image.layer.v1.tar+gzip""#;
+        let layers = [
+            layer('a', urls),
+            layer('b', oci),
+            layer('c', docker),
+            layer('d', usual),
+            layer('e', urls),
+            layer('e', usual),
+            layer('f', urls),
+        ];
+        let text = format!(r#"{{"config":{},"layers":[{}]}}"#, layer('f', urls), layers.join(","));
+        let document = Document::parse(text.as_bytes()).unwrap();
+        let found: Vec<_> = document.foreign_layers().map(|one| one.to_string()).collect();
+        assert_eq!(found, [digest('a'), digest('b'), digest('c')]);
     }
 
     proptest! {

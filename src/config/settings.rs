@@ -407,6 +407,14 @@ mod tests {
         assert_eq!(settings.listener.tunnel_silence, TUNNEL_SILENCE);
     }
 
+    /// What goes through a tunnel may be a request whose answer takes as long as it may.
+    #[test]
+    fn tunnels_may_be_silent_as_long_as_a_registry() {
+        let file = "data-dir = \"/d\"\n[upstream]\nheader-timeout = \"20m\"\n";
+        let settings = load(&sources(file, &[], &[])).unwrap();
+        assert_eq!(settings.listener.tunnel_silence, Duration::from_mins(20));
+    }
+
     #[test]
     fn only_what_the_operator_names_may_be_private() {
         use crate::upstream::reach::AddressRule;

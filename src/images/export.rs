@@ -75,7 +75,8 @@ pub(crate) struct Archive {
 }
 
 impl Images {
-    /// An archive of these images, each with all its platforms that are kept whole.
+    /// An archive of these images, each with all its platforms that are kept whole, and of their
+    /// [foreign](Descriptor::is_foreign) layers with those that are kept.
     ///
     /// What a name stands for is in it as it is, so that its digest stays: an index names platforms
     /// too that are not in it, as layouts may.
@@ -89,7 +90,12 @@ impl Images {
                 return Err(incomplete(name, &parts));
             }
             let whole = parts.manifests.iter().filter(|part| part.is_whole());
-            let needed = whole.flat_map(|part| self.closure(part.digest));
+            // What an image can do without, and what is not here, stays out: its manifest says where
+            // that is.
+            let needed = whole.flat_map(|part| {
+                let all = self.closure(part.digest).into_iter();
+                all.filter(|one| !part.absent.contains(one))
+            });
             for digest in std::iter::once(parts.root).chain(needed) {
                 if seen.insert(digest) {
                     let kept = self.store.find(&digest).ok_or(ExportError::Gone(digest))?;

@@ -6,6 +6,8 @@ use entrepot_cache::{Kept, Presence, Store};
 use entrepot_oci::manifest::{Document, platform_of_config};
 use entrepot_oci::{Digest, Platform, UnixSeconds};
 
+use super::Images;
+
 /// What is known of an image's parts. From the index but for the documents themselves, which are
 /// read without counting as used.
 pub(super) struct ImageParts {
@@ -21,7 +23,9 @@ pub(super) struct ImageParts {
 pub(super) struct ManifestPart {
     pub(super) digest: Digest,
     pub(super) platform: Option<Platform>,
-    /// How many objects of it are not kept, and the first of them: itself, if it is not.
+    /// The layers that it can do without, and that are not kept.
+    pub(super) absent: HashSet<Digest>,
+    /// How many other objects of it are not kept, and the first of them: itself, if it is not.
     pub(super) missing: usize,
     pub(super) first_missing: Option<Digest>,
 }
@@ -41,18 +45,21 @@ impl ImageParts {
     pub(super) async fn of(store: &Store, root: Digest) -> Self {
         let document = store.peek(&root).await.and_then(|bytes| Document::parse(&bytes));
         let listed = document.as_ref().map(Document::manifests);
-        let manifests = match (&document, listed) {
+        let mut manifests = Vec::new();
+        match (&document, listed) {
             (_, Some(listed @ [_, ..])) => {
                 let mut seen = HashSet::new();
-                let once = listed.iter().filter(|one| seen.insert(one.digest));
-                once.map(|one| part(store, one.digest, one.platform.clone())).collect()
+                for one in listed.iter().filter(|one| seen.insert(one.digest)) {
+                    manifests.push(part(store, one.digest, one.platform.clone()).await);
+                }
             }
             (Some(Document { config: Some(config), .. }), _) => {
                 let config = store.peek(&config.digest).await;
-                vec![part(store, root, config.and_then(|bytes| platform_of_config(&bytes)))]
+                let platform = config.and_then(|bytes| platform_of_config(&bytes));
+                manifests.push(part(store, root, platform).await);
             }
-            _ => vec![part(store, root, None)],
-        };
+            _ => manifests.push(part(store, root, None).await),
+        }
         let kept = closure(store, root).iter().filter_map(|digest| store.find(digest)).collect();
         Self { root, manifests, kept }
     }
@@ -88,12 +95,44 @@ impl ImageParts {
     }
 }
 
-fn part(store: &Store, digest: Digest, platform: Option<Platform>) -> ManifestPart {
-    let is_missing = |digest: &Digest| store.contains(digest) != Presence::Kept;
-    let mut missing = closure(store, digest).into_iter().filter(is_missing);
+async fn part(store: &Store, digest: Digest, platform: Option<Platform>) -> ManifestPart {
+    let all = closure(store, digest);
+    let missing = all.iter().filter(|one| store.contains(one) != Presence::Kept);
+    let missing: Vec<Digest> = missing.copied().collect();
+    let mut absent = HashSet::new();
+    if !missing.is_empty() {
+        let foreign = foreign_in(store, &all).await;
+        absent.extend(missing.iter().copied().filter(|one| foreign.contains(one)));
+    }
+    let mut missing = missing.into_iter().filter(|one| !absent.contains(one));
     let first_missing = missing.next();
     let missing = usize::from(first_missing.is_some()) + missing.count();
-    ManifestPart { digest, platform, missing, first_missing }
+    ManifestPart { digest, platform, absent, missing, first_missing }
+}
+
+/// The layers that none of these documents needs, as the documents have it.
+async fn foreign_in(store: &Store, all: &[Digest]) -> HashSet<Digest> {
+    let (mut foreign, mut needed) = (HashSet::new(), HashSet::new());
+    for digest in all {
+        let references = store.references_of(digest);
+        if references.is_empty() {
+            continue;
+        }
+        let document = store.peek(digest).await.and_then(|bytes| Document::parse(&bytes));
+        let own: HashSet<_> = document.iter().flat_map(Document::foreign_layers).collect();
+        needed.extend(references.into_iter().filter(|one| !own.contains(one)));
+        foreign.extend(own);
+    }
+    foreign.retain(|one| !needed.contains(one));
+    foreign
+}
+
+impl Images {
+    /// Which of these objects are [foreign](entrepot_oci::manifest::Descriptor::is_foreign) layers,
+    /// as the documents among them have it.
+    pub(crate) async fn foreign_among(&self, all: &[Digest]) -> HashSet<Digest> {
+        foreign_in(&self.store, all).await
+    }
 }
 
 /// A digest and all that it needs as far as that is known, documents before what they need.

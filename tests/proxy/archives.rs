@@ -641,3 +641,59 @@ fn an_import_that_is_interrupted_is_taken_up_again() {
         assert_eq!(imported["objects"], 2, "the second layer and the manifest: {imported}");
     }
 }
+
+/// A layer that its manifest says to get elsewhere is no part of an image unless it is kept, whoever
+/// asks: pull, list, pin, explanation, verification, export, import.
+#[test]
+fn a_foreign_layer_belongs_to_an_image_where_it_is_kept() {
+    let layer = Blob::random(20_000);
+    let url = "https://elsewhere.example/layer";
+    for is_kept in [false, true] {
+        let registry = Registry::open();
+        let image = Image::random(2, 30_000).with_foreign_layer(&layer, url);
+        registry.push(ALPINE, "1", &image);
+        let proxy = in_front_of(&registry);
+        assert_eq!(proxy.run(&["pull", "alpine:1"]).code, Some(0));
+        if is_kept {
+            registry.push_blob(ALPINE, &layer);
+            proxy.puller().blob(ALPINE, &layer.digest).unwrap();
+            proxy.wait_until_kept(&layer.digest);
+        }
+        assert_has_foreign_layer(&proxy, &image, &layer, is_kept);
+
+        let home = tempfile::tempdir().unwrap();
+        let archive = home.path().join("images.tar");
+        let path = archive.to_str().unwrap();
+        told(&proxy, &["export", "-o", path, "alpine:1"]);
+        let files = members(&archive);
+        let member = |digest: &str| format!("blobs/sha256/{}", &digest[7..]);
+        assert_eq!(files.contains_key(&member(&layer.digest)), is_kept);
+        let manifest = &files[&member(&image.manifest.digest)];
+        assert!(String::from_utf8_lossy(manifest).contains(url), "it says where the layer is");
+
+        let inside = air_gapped();
+        told(&inside, &["import", path]);
+        assert_has_foreign_layer(&inside, &image, &layer, is_kept);
+        for blob in image.blobs().chain(is_kept.then_some(&layer)) {
+            let fetched = inside.puller().blob(ALPINE, &blob.digest).unwrap();
+            assert_eq!(fetched.response.body, blob.bytes);
+        }
+    }
+}
+
+#[track_caller]
+fn assert_has_foreign_layer(proxy: &Proxy, image: &Image, layer: &Blob, is_kept: bool) {
+    let listed = told(proxy, &["ls", "alpine:1"]);
+    let one = &listed["images"][0];
+    assert_eq!(one["is_complete"], true, "{listed}");
+    assert_eq!(one["platforms"], json!(["linux/amd64"]));
+    let own: usize = image.blobs().map(|blob| blob.bytes.len()).sum();
+    let foreign = if is_kept { layer.bytes.len() } else { 0 };
+    assert_eq!(one["bytes"], json!(image.manifest.bytes.len() + own + foreign));
+    assert_eq!(told(proxy, &["pin", "alpine:1"])["images"][0]["is_complete"], true);
+    let explained = proxy.admin("/api/v1/explain?image=alpine:1").json();
+    let objects = explained["objects"].as_array().unwrap();
+    assert_eq!(objects.len(), 4 + usize::from(is_kept), "{explained:#}");
+    assert!(objects.iter().all(|one| one["state"] == "kept"), "{explained:#}");
+    assert_eq!(proxy.run(&["verify"]).code, Some(0));
+}

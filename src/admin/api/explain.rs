@@ -20,7 +20,11 @@ pub(super) async fn explain(services: &AdminServices, query: &str) -> Result<Val
         _ => return Err("the query must be image=NAME".to_owned()),
     };
     let is_intercepted = services.facts.policy.intercepts(&image.authority);
-    let known = services.gateway.explain(&image).await;
+    let mut known = services.gateway.explain(&image).await;
+    // What an image can do without is no part of it unless it is here.
+    let all: Vec<_> = known.objects.iter().map(|one| one.digest).collect();
+    let foreign = services.images.foreign_among(&all).await;
+    known.objects.retain(|one| one.presence != Presence::Absent || !foreign.contains(&one.digest));
     Ok(document(&image, is_intercepted, &known))
 }
 

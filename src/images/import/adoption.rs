@@ -140,7 +140,7 @@ impl Images {
             let is_there = |listed: &&Descriptor| contents.sizes.contains_key(&listed.digest);
             let listed = document.manifests().iter().filter(is_there);
             let needed = document.config.iter().chain(document.layers());
-            let needed = needed.filter(|one| is_there(one) || !is_foreign(one));
+            let needed = needed.filter(|one| is_there(one) || !one.is_foreign());
             rest.extend(listed.chain(needed).map(|one| (one.clone(), depth + 1)));
             if document.config.is_none() && !document.manifests().iter().any(|one| is_there(&one)) {
                 let first = document.descriptors().next().map_or(one.digest, |one| one.digest);
@@ -172,12 +172,6 @@ fn named<'a>(
         named.push((name, image));
     }
     Ok(named)
-}
-
-/// A layer that its manifest says to get elsewhere (image specification, "Non-Distributable
-/// Layers"): tools leave it out.
-fn is_foreign(layer: &Descriptor) -> bool {
-    ["foreign", "nondistributable"].iter().any(|word| layer.media_type.contains(word))
 }
 
 /// An image that is here whole.

@@ -11,6 +11,7 @@ pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// The media type of an index, which lists the manifests of several platforms.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const FOREIGN_LAYER: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// The `sha256:…` of these bytes.
@@ -105,6 +106,19 @@ impl Image {
             "layers": layers.iter().map(Blob::descriptor).collect::<Vec<_>>(),
         });
         Self { manifest: Blob::new(MANIFEST, manifest.to_string()), config, layers }
+    }
+
+    /// The same with one layer more, which its manifest says to get from `url`. It is no registry's
+    /// unless it is put there.
+    #[must_use]
+    pub fn with_foreign_layer(mut self, layer: &Blob, url: &str) -> Self {
+        let mut manifest: Value = serde_json::from_slice(&self.manifest.bytes).unwrap();
+        let mut descriptor = layer.descriptor();
+        descriptor["mediaType"] = json!(FOREIGN_LAYER);
+        descriptor["urls"] = json!([url]);
+        manifest["layers"].as_array_mut().unwrap().insert(0, descriptor);
+        self.manifest = Blob::new(MANIFEST, manifest.to_string());
+        self
     }
 
     /// Everything a client fetches as a blob: the configuration and the layers.
