@@ -275,6 +275,7 @@ async fn attempt(address: SocketAddr) -> (SocketAddr, io::Result<TcpStream>) {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test ends with what it spawns")]
 mod tests {
     use super::*;
     use tokio::net::TcpListener;
