@@ -76,7 +76,8 @@ fn is_redirect(status: StatusCode) -> bool {
 }
 
 fn is_registry_path(path: &str) -> bool {
-    path.starts_with("/v2/") && (path.contains("/blobs/") || path.contains("/manifests/"))
+    let kinds = ["/blobs/", "/manifests/", "/tags/list", "/referrers/"];
+    path.starts_with("/v2/") && kinds.iter().any(|kind| path.contains(kind))
 }
 
 /// A URL that `from` names, as something to ask; TLS is not given up on the way.

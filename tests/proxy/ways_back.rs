@@ -260,6 +260,36 @@ fn a_registry_behind_somebody_elses_tls_does_not_lead_out_of_the_tunnel() {
     assert_eq!(moved.headers.get("location"), Some("http://registry.corp/v2/x"));
 }
 
+/// A redirect to another registry's listing is a question to that registry, under what the proxy
+/// is there.
+#[test]
+fn a_listing_that_is_another_registrys_is_asked_for_with_a_token_of_that_one() {
+    let other = Registry::builder()
+        .hosts(OTHER, "auth.other.corp", "cdn.other.corp")
+        .access(Access::bearer([]).anonymous("team/*"))
+        .start();
+    let image = Image::random(1, 1000);
+    other.push("team/app", "1", &image);
+    let registry = Registry::builder().hosts(CORP, "auth.corp", "cdn.corp").ca_of(&other).start();
+    let referrers = format!("referrers/{}", image.manifest.digest);
+    for listing in ["tags/list", &referrers] {
+        let moved = Fault::redirect(307, &format!("https://{OTHER}/v2/team/app/{listing}"));
+        registry.fault_always(On::path(listing), moved);
+    }
+    let proxy = Proxy::builder(BINARY)
+        .in_front_of(&registry)
+        .in_front_of(&other)
+        .config(&format!("intercept-also = [\"{CORP}\", \"{OTHER}\"]"))
+        .start();
+    for door in [Door::Mirror("", "?ns=registry.corp"), Door::Tunnel(CORP)] {
+        for listing in ["tags/list", &referrers] {
+            let url = door.url(&format!("old/app/{listing}"));
+            let answer = send(&proxy, &url, Request::get(""));
+            assert_eq!(answer.status, 200, "{door:?} {listing}: {}", answer.text());
+        }
+    }
+}
+
 #[test]
 fn a_registry_of_plain_http_without_a_port_is_one_at_port_80() {
     let registry = Registry::builder()
