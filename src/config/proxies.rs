@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use entrepot_oci::{Authority, Host};
+use entrepot_oci::{Authority, Host, HostPattern};
 
 use super::error::Position;
 use super::reader::Reader;
@@ -46,11 +46,17 @@ pub(super) fn read(
         }
     }
     Proxies {
-        registries: registries.iter().map(|e| (e.rule.host.clone(), e.proxy.clone())).collect(),
+        registries: registries.iter().flat_map(ways).collect(),
         https,
         http,
         exempt: exempt(reader, sources),
     }
+}
+
+/// An entry's choice for its registry, as it is named and as it is dialled.
+fn ways(entry: &RegistryEntry) -> impl Iterator<Item = (HostPattern, Option<ProxyChoice>)> {
+    let patterns = std::iter::once(entry.rule.host.clone()).chain(entry.at_plain_port());
+    patterns.map(|pattern| (pattern, entry.proxy.clone()))
 }
 
 fn exempt(reader: &mut Reader, sources: &Sources) -> NoProxy {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use entrepot_oci::HostPattern;
+use entrepot_oci::host::{HTTP_PORT, HTTPS_PORT};
 
 use super::error::Position;
 use super::reader::RegistryReader;
@@ -51,6 +52,15 @@ pub(super) struct RegistryEntry {
     pub(super) tag_ttl: TagTtl,
     pub(super) proxy: Option<ProxyChoice>,
     pub(super) proxy_place: Option<Position>,
+}
+
+impl RegistryEntry {
+    /// The registry as it is dialled, if it is one of plain HTTP that is named without a port.
+    pub(super) fn at_plain_port(&self) -> Option<HostPattern> {
+        let RegistryRule { host, scheme, .. } = &self.rule;
+        let is_plain = *scheme == Scheme::Http && host.at_port(HTTPS_PORT) == *host;
+        is_plain.then(|| host.at_port(HTTP_PORT))
+    }
 }
 
 /// Reads an entry.

@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use entrepot_oci::host::{HTTP_PORT, HTTPS_PORT};
 use entrepot_oci::{Host, HostPattern};
 use serde_json::Value as Json;
 
@@ -21,10 +20,10 @@ use crate::admin::guard::Token;
 use crate::admin::setup::ProxyAddress;
 use crate::listener::{self, Policy};
 use crate::log;
+use crate::upstream;
 use crate::upstream::certs::Certificates;
 use crate::upstream::proxy::Proxies;
 use crate::upstream::reach::{Exemptions, OwnListeners};
-use crate::upstream::{self, Scheme};
 use crate::{gateway, listener::policy::Tunnels, registry};
 
 /// The registries that are cached unless `intercept` says otherwise. CDNs are never among them:
@@ -141,7 +140,8 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
     let intercepted = intercepted(reader, &entries);
     let tunnels: Tunnels = reader.get_or_default("tunnel").unwrap_or_default();
     let exemptions = exemptions(&intercepted.named, &entries, tunnels);
-    let plain = plain(&entries).collect();
+    let plain = entries.iter().filter(|entry| entry.at_plain_port().is_some());
+    let plain = plain.map(|entry| entry.rule.host.clone()).collect();
     let external_url: Option<ProxyAddress> = reader.get("external-url");
     let ca_constraints = constraints(reader, &intercepted.all);
     let addresses = listen(reader);
@@ -222,21 +222,12 @@ fn intercepted(reader: &mut Reader, registries: &[RegistryEntry]) -> Intercepted
 
 /// A registry that the operator has named one by one, or in a `[[registry]]` entry, may lie at a
 /// private address.
-/// The registries of plain HTTP that are named without a port.
-fn plain(registries: &[RegistryEntry]) -> impl Iterator<Item = HostPattern> {
-    let rules = registries.iter().map(|entry| &entry.rule);
-    let plain = rules.filter(|rule| rule.scheme == Scheme::Http);
-    plain.map(|rule| rule.host.clone()).filter(|host| host.at_port(HTTPS_PORT) == *host)
-}
-
 fn exemptions(named: &[HostPattern], registries: &[RegistryEntry], tunnels: Tunnels) -> Exemptions {
     let exact = named.iter().filter(|pattern| pattern.is_exact());
     let configured = registries.iter().map(|entry| &entry.rule.host);
-    // They are spoken to on the port of plain HTTP where they have none of their own.
-    let as_spoken_to = plain(registries).map(|host| host.at_port(HTTP_PORT));
     Exemptions {
         registries: exact.chain(configured).cloned().collect(),
-        plain: as_spoken_to.collect(),
+        plain: registries.iter().filter_map(RegistryEntry::at_plain_port).collect(),
         everything: tunnels == Tunnels::Any,
     }
 }

@@ -141,6 +141,12 @@ impl Target {
         }
     }
 
+    /// Where that port is.
+    #[must_use]
+    pub(crate) fn destination(&self) -> Authority {
+        Authority::new(self.authority.host().clone(), self.port())
+    }
+
     /// The ping of the same registry.
     #[must_use]
     pub(crate) fn ping(&self) -> Self {
@@ -150,8 +156,7 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let authority = Authority::new(self.authority.host().clone(), self.port());
-        let host = authority.to_host_field(self.scheme.default_port());
+        let host = self.destination().to_host_field(self.scheme.default_port());
         write!(f, "{}://{host}{}", self.scheme.as_str(), self.path_and_query)
     }
 }
@@ -350,7 +355,8 @@ impl Upstream {
     fn proxy_that_reads(&self, target: &Target) -> Option<&ForwardProxy> {
         match target.scheme {
             Scheme::Https => None,
-            Scheme::Http => self.dialer.proxy_for(Scheme::Http, &target.authority),
+            Scheme::Http if self.dialer.leads_elsewhere(&target.authority) => None,
+            Scheme::Http => self.dialer.proxy_for(Scheme::Http, &target.destination()),
         }
     }
 

@@ -345,3 +345,38 @@ fn proxies_that_lead_to_each_other_say_so_at_once() {
     let tunnels = first.log().iter().filter(|line| line.contains("unknown.example")).count();
     assert!(tunnels <= 2, "{}", first.log().join("\n"));
 }
+
+/// What is said of a registry of plain HTTP holds for port 80, where it is.
+#[test]
+fn a_registry_of_plain_http_has_its_own_way() {
+    let server = Server::http(|_: &Request| {
+        Response::new(200).header("Content-Type", "application/json").body("{}")
+    });
+    let user = User::new("corp-user");
+    let corp = ForwardProxy::builder().leading("plain.corp", server.address()).start();
+    let url = corp.url(Some(&user));
+    let entry =
+        |more: &str| format!("[[registry]]\nhost = \"plain.corp\"\nscheme = \"http\"\n{more}");
+    let ping = |proxy: &Proxy| proxy.client().get("https://plain.corp/v2/").unwrap();
+
+    let through = entry(&format!("proxy = \"{url}\""));
+    let proxy = Proxy::builder(BINARY).tables(&through).start();
+    assert_eq!(ping(&proxy).status, 200);
+    assert_eq!(corp.requests(), ["GET http://plain.corp/v2/"]);
+
+    // `connect-to` says where it is, by either port: then nothing is for the proxy.
+    for port in [80, 443] {
+        let server = Server::http(|request: &Request| {
+            let is_told = request.headers.get("proxy-authorization").is_some();
+            let answer = Response::new(if is_told { 500 } else { 200 });
+            answer.header("Content-Type", "application/json").body("{}")
+        });
+        let proxy = Proxy::builder(BINARY)
+            .upstream(&format!("proxy = \"{url}\""))
+            .connect_to(&format!("plain.corp:{port}:{}", server.address()))
+            .tables(&entry(""))
+            .start();
+        assert_eq!(ping(&proxy).status, 200, "{port}");
+        assert_eq!(corp.requests().len(), 1, "{port}");
+    }
+}
