@@ -1,7 +1,7 @@
 //! What clients that go by the letter refuse in a CA that others take.
 //!
-//! OpenSSL's `X509_V_FLAG_X509_STRICT` (`check_extensions` in its `x509_vfy.c`), which Python sets by
-//! default since 3.13, asks for what RFC 5280 demands of those who issue certificates. A CA that
+//! OpenSSL's `X509_V_FLAG_X509_STRICT` (`check_extensions` in its `x509_vfy.c`), which Python sets
+//! by default since 3.13, asks for what RFC 5280 demands of those who issue certificates. A CA that
 //! fails it works with the engines, so it is taken, and its deficiencies are told.
 
 use x509_parser::certificate::X509Certificate;

@@ -90,8 +90,8 @@ impl Images {
                 return Err(incomplete(name, &parts));
             }
             let whole = parts.manifests.iter().filter(|part| part.is_whole());
-            // What an image can do without, and what is not here, stays out: its manifest says where
-            // that is.
+            // What an image can do without, and what is not here, stays out: its manifest says
+            // where that is.
             let needed = whole.flat_map(|part| {
                 let all = self.closure(part.digest).into_iter();
                 all.filter(|one| !part.absent.contains(one))

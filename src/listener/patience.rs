@@ -1,7 +1,7 @@
 //! How long a client is waited for.
 //!
-//! Never for ever, but where it is the client that waits: while its answer is awaited or goes out, a
-//! client has nothing to say, and how long that may take is the configuration's to say.
+//! Never for ever, but where it is the client that waits: while its answer is awaited or goes out,
+//! a client has nothing to say, and how long that may take is the configuration's to say.
 
 use std::future::Future as _;
 use std::io;

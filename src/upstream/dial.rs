@@ -20,9 +20,9 @@ use super::setbacks::Setbacks;
 /// How long an address may be silent before the next is tried beside it (RFC 8305 §5 recommends
 /// 250 ms as the "Connection Attempt Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// How long an address that was reached may go on without a handshake before the next is tried beside
-/// it: a registry on the other side of the world takes less than a second. A quarter of the whole
-/// time where that is short.
+/// How long an address that was reached may go on without a handshake before the next is tried
+/// beside it: a registry on the other side of the world takes less than a second. A quarter of the
+/// whole time where that is short.
 const OPENING_DELAY: Duration = Duration::from_secs(2);
 /// Addresses tried of one name: a registry has a handful, and a hundred are an attack.
 const MAX_ADDRESSES: usize = 16;
@@ -278,6 +278,7 @@ async fn attempt(address: SocketAddr) -> (SocketAddr, io::Result<TcpStream>) {
 mod tests {
     use super::*;
     use tokio::net::TcpListener;
+    use tokio_util::task::TaskTracker;
 
     fn dialer(table: Vec<(&str, Vec<&str>)>) -> TcpDialer {
         let table = table
@@ -472,8 +473,9 @@ mod tests {
         };
         let port = first.local_addr().unwrap().port();
         let authority = Authority::new("two.test".parse().unwrap(), port);
-        tokio::spawn(host(first, words[0]));
-        tokio::spawn(host(second, words[1]));
+        let tasks = TaskTracker::new();
+        tasks.spawn(host(first, words[0]));
+        tasks.spawn(host(second, words[1]));
         (dialer(vec![("two.test", vec!["127.0.0.2", "127.0.0.1"])]), authority)
     }
 

@@ -1,9 +1,9 @@
 //! A connection to an upstream, as the pooled client wants it.
 //!
 //! An upstream may answer before it has all of a request, and close the connection on the rest:
-//! writing fails then while the answer lies there to be read, and whoever looks at the failure first
-//! never sees it. So a connection that the other side has closed takes what is written on it and
-//! drops it. Reading says how it ends: with the answer, or with the connection's end.
+//! writing fails then while the answer lies there to be read, and whoever looks at the failure
+//! first never sees it. So a connection that the other side has closed takes what is written on it
+//! and drops it. Reading says how it ends: with the answer, or with the connection's end.
 
 use std::io;
 use std::net::SocketAddr;

@@ -642,8 +642,8 @@ fn an_import_that_is_interrupted_is_taken_up_again() {
     }
 }
 
-/// A layer that its manifest says to get elsewhere is no part of an image unless it is kept, whoever
-/// asks: pull, list, pin, explanation, verification, export, import.
+/// A layer that its manifest says to get elsewhere is no part of an image unless it is kept,
+/// whoever asks: pull, list, pin, explanation, verification, export, import.
 #[test]
 fn a_foreign_layer_belongs_to_an_image_where_it_is_kept() {
     let layer = Blob::random(20_000);
