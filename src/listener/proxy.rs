@@ -132,7 +132,8 @@ async fn connect(peer: &Peer, request: Request<Incoming>) -> Answer {
 
 /// "A server MUST reject a CONNECT request that targets an empty or invalid port number" (RFC 9110
 /// §9.3.6); and its target is `host:port`, nothing more, with no body behind it. One that says so
-/// itself, by a length of nothing, is taken at its word.
+/// itself, by a length of nothing, is taken at its word. `Host` ends here, and says nothing that
+/// the target does not: some clients name this proxy in it.
 fn connect_authority(request: &Request<Incoming>) -> Result<Authority, String> {
     let uri = request.uri();
     let target =

@@ -279,6 +279,7 @@ async fn attempt(address: SocketAddr) -> (SocketAddr, io::Result<TcpStream>) {
 mod tests {
     use super::*;
     use tokio::net::TcpListener;
+    use tokio_util::task::TaskTracker;
 
     fn dialer(table: Vec<(&str, Vec<&str>)>) -> TcpDialer {
         let table = table
@@ -473,8 +474,9 @@ mod tests {
         };
         let port = first.local_addr().unwrap().port();
         let authority = Authority::new("two.test".parse().unwrap(), port);
-        tokio::spawn(host(first, words[0]));
-        tokio::spawn(host(second, words[1]));
+        let tasks = TaskTracker::new();
+        tasks.spawn(host(first, words[0]));
+        tasks.spawn(host(second, words[1]));
         (dialer(vec![("two.test", vec!["127.0.0.2", "127.0.0.1"])]), authority)
     }
 

@@ -205,6 +205,7 @@ fn a_connect_that_can_mean_one_thing_alone_is_taken() {
         "CONNECT H:443 HTTP/1.1|Host: H|Content-Length:0||",
         "CONNECT H:443 HTTP/1.0|Content-Length: 0||",
         "CONNECT H:443 HTTP/1.1||",
+        "CONNECT H:443 HTTP/1.1|Host: proxy.example:3128||",
         "CONNECT H:443 HTTP/1.1|Content-Length: 0||",
     ] {
         let mut connection = proxy.client().plain().unwrap();
@@ -508,4 +509,29 @@ fn odd_targets_are_passed_on_untouched_or_refused() {
         );
     }
     assert!(registry.requests().is_empty(), "{}", registry.requests().summary());
+}
+
+/// Whoever is refused while still sending hears why: the rest is taken and thrown away, since a
+/// connection that is closed with bytes unread is reset, and the answer lost.
+#[test]
+fn a_refusal_in_the_middle_of_a_body_is_heard() {
+    let registry = Registry::open();
+    let proxy = Proxy::builder(BINARY).in_front_of(&registry).config("push = \"deny\"").start();
+    let path = "/v2/library/x/blobs/uploads/1";
+    for time in 0..20 {
+        let mut upload = Request::new("PATCH", path);
+        if time % 2 == 0 {
+            upload = upload.header("Transfer-Encoding", "chunked");
+        }
+        let upload = upload.body(vec![7; 4_000_000]);
+        let mirror = proxy.client().plain().unwrap();
+        let inside = proxy.client().open(registry.host()).unwrap();
+        for mut connection in [mirror, inside] {
+            let answer = connection.send(&upload);
+            let answer = answer.unwrap_or_else(|error| panic!("time {time}: {error}"));
+            assert_eq!(answer.status, 405, "time {time}: {}", answer.text());
+            assert!(connection.is_closed());
+        }
+    }
+    assert!(registry.requests().is_empty());
 }
