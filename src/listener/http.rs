@@ -106,7 +106,6 @@ pub(super) fn unwrapped(upgraded: Upgraded) -> Option<Rewound<ClientStream>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test ends with what it spawns")]
 mod tests {
     use super::*;
     use bytes::Bytes;

@@ -1,5 +1,6 @@
 //! What the operator has said of registries.
 
+use entrepot_oci::host::{HTTP_PORT, HTTPS_PORT};
 use entrepot_oci::{Authority, HostPattern};
 
 use super::credentials::Credentials;
@@ -25,7 +26,15 @@ pub(crate) struct Options {
 
 impl Options {
     pub(super) fn rule_for(&self, authority: &Authority) -> Option<&RegistryRule> {
-        self.rules.iter().find(|rule| rule.host.matches(authority))
+        let named = self.rules.iter().find(|rule| rule.host.matches(authority));
+        // One of plain HTTP that is named without a port is found by the port that it has then.
+        let known = Authority::new(authority.host().clone(), HTTPS_PORT);
+        let is_meant = |rule: &&RegistryRule| {
+            authority.port() == HTTP_PORT
+                && rule.scheme == Scheme::Http
+                && rule.host.matches(&known)
+        };
+        named.or_else(|| self.rules.iter().find(is_meant))
     }
 
     /// What the proxy itself is at the registry at `authority`, if it is anybody there.

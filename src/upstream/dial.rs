@@ -275,7 +275,6 @@ async fn attempt(address: SocketAddr) -> (SocketAddr, io::Result<TcpStream>) {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test ends with what it spawns")]
 mod tests {
     use super::*;
     use tokio::net::TcpListener;
