@@ -168,13 +168,13 @@ impl Metrics {
         self.parts.rescued.add_one();
     }
 
-    /// The last requests, from this number on, oldest first; [`MOST_REQUESTS`] at most.
+    /// The last requests, from this number on, oldest first, as many as are kept.
     #[must_use]
     pub fn requests_since(&self, number: u64) -> Vec<Answered> {
         self.parts.recent.since(number)
     }
 
-    /// The last refusals and failures, oldest first; [`MOST_ERRORS`] at most.
+    /// The last refusals and failures, oldest first, as many as are kept.
     #[must_use]
     pub fn last_errors(&self) -> Vec<Answered> {
         self.parts.recent.errors()
