@@ -138,8 +138,6 @@ impl OwnTokens {
                         }
                         None => token(None).await,
                     };
-                } else if got.is_ok() && login.is_some() {
-                    self.note_taken(request.registry);
                 }
                 match got {
                     Ok(token) => Ok(Some(token.authorization.clone())),
@@ -204,7 +202,9 @@ impl OwnTokens {
             }
             let got = realm.token(upstream, Some(&request.scope), login, request.via).await;
             let mut token = got.map_err(Arc::new)?;
-            if login.is_none() && self.refused.contains_key(request.registry) {
+            if login.is_some() {
+                self.note_taken(request.registry);
+            } else if self.refused.contains_key(request.registry) {
                 token.lifetime = token.lifetime.min(SUBSTITUTE);
             }
             let token = Arc::new(token);
