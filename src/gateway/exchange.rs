@@ -207,7 +207,8 @@ impl Exchange {
         headers: &HeaderMap,
         object: Option<&str>,
     ) -> Result<Followed, UpstreamError> {
-        let answer = self.client.inquire(&self.asked.target(), headers, object).await?;
+        let answer =
+            self.client.inquire(Method::HEAD, &self.asked.target(), headers, object).await?;
         self.note(&Method::HEAD, &answer).await;
         Ok(answer)
     }
@@ -251,7 +252,7 @@ impl Exchange {
     pub(super) async fn probe(&self, object: &str) -> Result<Followed, UpstreamError> {
         let mut headers = for_whole_content(&self.asked.headers);
         append(&mut headers, header::RANGE, FIRST_BYTE);
-        self.client.probe(&self.asked.target(), &headers, object).await
+        self.client.inquire(Method::GET, &self.asked.target(), &headers, Some(object)).await
     }
 }
 

@@ -66,13 +66,13 @@ impl Listing {
 #[derive(Clone)]
 pub(super) struct Listings {
     /// By repository and by path and query.
-    kept: Cache<(Place, String), Listing>,
+    kept: Cache<(Place, String), Arc<Listing>>,
     asked: Collapse<(Place, Identity, String, Generation), ()>,
 }
 
 impl Default for Listings {
     fn default() -> Self {
-        let weight = |key: &(Place, String), listing: &Listing| {
+        let weight = |key: &(Place, String), listing: &Arc<Listing>| {
             u32::try_from(key.1.len() + listing.body.len()).unwrap_or(u32::MAX)
         };
         let kept = Cache::builder().weigher(weight).max_capacity(MAX_MEMORY).build();
@@ -181,19 +181,18 @@ impl ListingRequest {
     }
 
     /// What the registry listed last.
-    async fn known(&self) -> Option<Listing> {
-        if let Some(known) = self.listings.kept.get(&self.key()) {
-            return Some(known);
+    async fn known(&self) -> Option<Arc<Listing>> {
+        match self.listings.kept.get(&self.key()) {
+            Some(known) => Some(known),
+            None if self.is_written_down() => self.recorded(&self.target).await,
+            None => None,
         }
-        self.recorded(&self.target)
-            .await
-            .filter(|_| self.is_written_down(self.exchange.asked.query()))
     }
 
     /// All referrers, where only those of some type are asked for: a client filters them itself
     /// where `OCI-Filters-Applied` does not say that it was done ("Listing Referrers" of the
     /// specification).
-    async fn unfiltered(&self) -> Option<Listing> {
+    async fn unfiltered(&self) -> Option<Arc<Listing>> {
         let (path, query) = self.target.split_once('?')?;
         let is_filter = |pair: &str| pair.starts_with("artifactType=");
         let is_of_referrers = matches!(self.exchange.asked.route, Route::Referrers { .. });
@@ -207,19 +206,19 @@ impl ListingRequest {
         }
     }
 
-    async fn recorded(&self, target: &str) -> Option<Listing> {
-        self.exchange.rights.records().fact(Fact::Listing(&name(target))).await
+    async fn recorded(&self, target: &str) -> Option<Arc<Listing>> {
+        self.exchange.rights.records().fact(Fact::Listing(&name(target))).await.map(Arc::new)
     }
 
-    /// Whether a listing with this query is written down: strangers could ask for as many as there
-    /// are queries and digests.
-    fn is_written_down(&self, query: Option<&str>) -> bool {
+    /// Whether the listing is written down: strangers could ask for as many as there are queries
+    /// and digests.
+    fn is_written_down(&self) -> bool {
         let Exchange { common, asked, .. } = &*self.exchange;
         let is_of_something = match &asked.route {
             Route::Referrers { subject, .. } => common.store.contains(subject) == Presence::Kept,
             _ => true,
         };
-        is_of_something && query.is_none()
+        is_of_something && asked.query().is_none()
     }
 
     async fn keep(&self, response: Response<IdleBody>, generation: Generation) -> Served {
@@ -242,7 +241,7 @@ impl ListingRequest {
         let base = head.extensions.get::<AnsweredAt>().map(|AnsweredAt(base)| base.clone());
         let base = base.unwrap_or_else(|| self.exchange.asked.target());
         let (fields, asked) = (fields(&base, &head.headers), UnixSeconds::now());
-        let listing = Listing { fields, body, asked, generation };
+        let listing = Arc::new(Listing { fields, body, asked, generation });
         // It is served to those alone who may pull, and a listing says nothing of that.
         let may_be_used = generation == self.exchange.generation()
             && self.target.len() <= LONGEST_TARGET
@@ -254,13 +253,14 @@ impl ListingRequest {
         shown(&listing, Provenance::Stored)
     }
 
-    async fn remember(&self, listing: &Listing) {
+    async fn remember(&self, listing: &Arc<Listing>) {
         self.listings.kept.insert(self.key(), listing.clone());
-        if listing.body.len() > MAX_RECORD || !self.is_written_down(self.exchange.asked.query()) {
+        if listing.body.len() > MAX_RECORD || !self.is_written_down() {
             return;
         }
         let (records, name) = (self.exchange.rights.records(), name(&self.target));
-        if let Err(error) = records.record_fact(Fact::Listing(&name), listing.clone()).await {
+        if let Err(error) = records.record_fact(Fact::Listing(&name), Listing::clone(listing)).await
+        {
             tracing::warn!(%error, "a listing could not be recorded");
         }
     }

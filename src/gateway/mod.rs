@@ -49,7 +49,7 @@ use entrepot_cache::{Presence, RecordError, Store};
 use entrepot_oci::{
     Authority, Digest, ErrorCode, ErrorDocument, ImageName, Registry, RepositoryName, Route,
 };
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
@@ -169,9 +169,11 @@ impl Gateway {
         // Some tell how to authenticate with another status.
         let is_challenge = served.response.headers().contains_key(header::WWW_AUTHENTICATE);
         if is_challenge || served.response.status() == StatusCode::UNAUTHORIZED {
-            Box::pin(self.know_challenge(&registry, &root(), &through)).await;
-            let (own_realm, known) =
-                (way.url(TOKEN_PATH), registries.last_challenge(&registry).await);
+            let own_realm = way.url(TOKEN_PATH);
+            // A client that is sent to the registry's own realm goes around us, for want of its
+            // challenge; where that is not to be had it follows what it was told.
+            let client = Client::new(registries, &registry, &Route::Ping, &through);
+            let known = client.authentication(&root()).await.ok().flatten();
             let is_ours = served.outcome() == Outcome::Error;
             let headers = served.response.headers_mut();
             if let Some(known) = &known {
@@ -228,16 +230,6 @@ impl Gateway {
         let asked = Asked::new(Scheme::Http, registry.clone(), authority, Route::Other, head, way);
         let answer = relay::unseen(&self.inner.common, asked, body.into()).await;
         answer.unwrap_or_else(|error| upstream_failed(&registry, &error))
-    }
-
-    /// A client that is sent to the registry's own realm goes around us, for want of its challenge.
-    async fn know_challenge(&self, registry: &Registry, ping: &Target, through: &HeaderMap) {
-        let registries = &self.inner.common.registries;
-        if registries.last_challenge(registry).await.is_none() {
-            let client = Client::new(registries, registry, &Route::Ping, through);
-            // Without it the client follows the challenge as it is.
-            let _ = client.ping(ping).await;
-        }
     }
 
     /// Whether the store has an object that a client has just read to its end: the last byte comes

@@ -62,7 +62,7 @@ async fn relayed(
     };
     let registries = &common.registries;
     let client = Client::new(registries, &asked.registry, &asked.route, &asked.headers);
-    let Some(realm) = realm(common, &client, &asked).await? else {
+    let Some(realm) = realm(&client, &asked).await? else {
         return Ok(own(Provenance::Kept(None)));
     };
     let mut answer = ask(common, &asked, &realm, &form).await;
@@ -140,16 +140,9 @@ fn bad_form(reason: &str) -> Served {
 }
 
 /// The registry's token server, asked for if it is not known.
-async fn realm(
-    common: &Common,
-    client: &Client,
-    asked: &Asked,
-) -> Result<Option<Realm>, UpstreamError> {
+async fn realm(client: &Client, asked: &Asked) -> Result<Option<Realm>, UpstreamError> {
     let target = asked.target();
-    let mut known = common.registries.last_challenge(&asked.registry).await;
-    if known.is_none() {
-        known = client.ping(&target.ping()).await?.0;
-    }
+    let known = client.authentication(&target).await?;
     Ok(known.and_then(|known| known.realm(&target)))
 }
 

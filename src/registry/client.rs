@@ -216,26 +216,16 @@ impl Client {
         Box::pin(self.ask(method, target, headers, Redirects::Followed(None))).await
     }
 
-    /// Sends a HEAD to learn whether the registry would serve this, as far as storage that names
-    /// `object`.
+    /// Sends a HEAD, or a GET of little, to learn whether the registry would serve this, as far as
+    /// storage that names `object`.
     pub(crate) async fn inquire(
         &self,
+        method: Method,
         target: &Target,
         headers: &HeaderMap,
         object: Option<&str>,
     ) -> Result<Followed, UpstreamError> {
-        Box::pin(self.ask(Method::HEAD, target, headers, Redirects::Followed(object))).await
-    }
-
-    /// Sends a GET to learn whether the registry would serve this, as far as storage that names
-    /// `object`.
-    pub(crate) async fn probe(
-        &self,
-        target: &Target,
-        headers: &HeaderMap,
-        object: &str,
-    ) -> Result<Followed, UpstreamError> {
-        Box::pin(self.ask(Method::GET, target, headers, Redirects::Followed(Some(object)))).await
+        Box::pin(self.ask(method, target, headers, Redirects::Followed(object))).await
     }
 
     /// Sends a GET or HEAD; redirects are the client's.
@@ -260,11 +250,8 @@ impl Client {
     /// Where the token server is now, where that is somewhere else than `known`; asked once in a
     /// while.
     pub(crate) async fn doubted_realm(&self, target: &Target, known: &Realm) -> Option<Realm> {
-        if !self.registries.inner.challenges.may_doubt(&self.registry) {
-            return None;
-        }
-        let (told, _) = self.ping(&target.ping()).await.ok()?;
-        told?.realm(target).filter(|told| told != known)
+        let told = Box::pin(self.doubted(&self.registry, target)).await?;
+        told.realm(target).filter(|told| told != known)
     }
 
     /// A turn at a ping, which one makes for all who wait.
@@ -347,7 +334,7 @@ impl Client {
         let mut request = TokenRequest {
             registry,
             target,
-            authentication: self.authentication(registry, target).await?,
+            authentication: self.authentication_of(registry, target).await?,
             scope,
             began: Instant::now(),
             rule: options.rule_for(&target.authority),
@@ -355,15 +342,9 @@ impl Client {
         };
         let upstream = self.registries.upstream();
         let mut shown = tokens.authorization(upstream, &request).await;
-        let is_lacking = |request: &TokenRequest<'_>, shown: &Result<Option<_>, _>| {
-            let wants_one = !matches!(request.authentication, None | Some(Authentication::None));
-            wants_one && !matches!(shown, Ok(Some(_)))
-        };
+        let wants_one = !matches!(request.authentication, None | Some(Authentication::None));
         // The token server may have moved, or be wanted no more.
-        if is_lacking(&request, &shown)
-            && let Some(told) = self.doubted(&request).await
-        {
-            request.authentication = Some(told);
+        if wants_one && !matches!(shown, Ok(Some(_))) && self.has_changed(&mut request).await {
             shown = tokens.authorization(upstream, &request).await;
         }
         let shown = shown?;
@@ -380,20 +361,11 @@ impl Client {
         }
         let again = if let Some(shown) = shown.as_ref().filter(|_| is_basic) {
             self.instead_of(shown, status, tokens, &request).await
-        } else if status == StatusCode::UNAUTHORIZED {
-            let told = Authentication::of_challenge(target, answer.response.headers());
-            if told.is_some()
-                && told != request.authentication
-                && let Some(told) = self.doubted(&request).await
-            {
-                request.authentication = Some(told);
-                // A realm that can't be asked leaves the answer as it is.
-                tokens.authorization(upstream, &request).await.ok().flatten().map(Some)
-            } else if is_worth_another_try(tokens, &mut request, shown.as_ref(), &answer) {
-                tokens.authorization(upstream, &request).await.ok().flatten().map(Some)
-            } else {
-                None
-            }
+        } else if status == StatusCode::UNAUTHORIZED
+            && self.may_fare_better(tokens, &mut request, shown.as_ref(), &answer).await
+        {
+            // A realm that can't be asked leaves the answer as it is.
+            tokens.authorization(upstream, &request).await.ok().flatten().map(Some)
         } else {
             None
         };
@@ -441,19 +413,50 @@ impl Client {
         Some(None)
     }
 
-    /// How the registry wants to be authenticated to now, where that is something else than a
-    /// request takes it for; asked once in a while.
-    async fn doubted(&self, request: &TokenRequest<'_>) -> Option<Authentication> {
-        let challenges = &self.registries.inner.challenges;
-        if !challenges.may_doubt(request.registry) {
+    /// Asks the registry at `target` anew how it wants to be authenticated to, since what is known
+    /// leads nowhere; once in a while.
+    async fn doubted(&self, registry: &Registry, target: &Target) -> Option<Authentication> {
+        if !self.registries.inner.challenges.may_doubt(registry) {
             return None;
         }
-        let (told, _) = self.ping_of(request.registry, &request.target.ping()).await.ok()?;
-        told.filter(|told| Some(told) != request.authentication.as_ref())
+        self.ping_of(registry, &target.ping()).await.ok()?.0
     }
 
-    /// How the registry wants to be authenticated to; it is asked where that is not known.
-    async fn authentication(
+    /// Takes what the registry says when it is asked anew into `request`, if that is something
+    /// else.
+    async fn has_changed(&self, request: &mut TokenRequest<'_>) -> bool {
+        let told = self.doubted(request.registry, request.target).await;
+        let is_news = told.is_some() && told != request.authentication;
+        if is_news {
+            request.authentication = told;
+        }
+        is_news
+    }
+
+    /// Whether a request that was refused with this 401 may fare better, and with what in it.
+    async fn may_fare_better(
+        &self,
+        tokens: &OwnTokens,
+        request: &mut TokenRequest<'_>,
+        shown: Option<&HeaderValue>,
+        answer: &Followed,
+    ) -> bool {
+        let told = Authentication::of_challenge(request.target, answer.response.headers());
+        let is_contradicted = told.is_some() && told != request.authentication;
+        (is_contradicted && self.has_changed(request).await)
+            || is_worth_another_try(tokens, request, shown, answer)
+    }
+
+    /// How the registry at `target` wants to be authenticated to; it is asked where that is not
+    /// known.
+    pub(crate) async fn authentication(
+        &self,
+        target: &Target,
+    ) -> Result<Option<Authentication>, UpstreamError> {
+        Box::pin(self.authentication_of(&self.registry, target)).await
+    }
+
+    async fn authentication_of(
         &self,
         registry: &Registry,
         target: &Target,

@@ -107,16 +107,18 @@ pub(crate) fn text(fields: &HeaderMap, name: impl header::AsHeaderName) -> Optio
     fields.get(name).and_then(|value| value.to_str().ok())
 }
 
+/// A test's header fields.
+#[cfg(test)]
+pub(crate) fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    fields.iter().fold(HeaderMap::new(), |mut map, (name, value)| {
+        map.append(*name, HeaderValue::from_static(value));
+        map
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields.iter().fold(HeaderMap::new(), |mut map, (name, value)| {
-            map.append(*name, HeaderValue::from_static(value));
-            map
-        })
-    }
 
     #[test]
     fn hop_by_hop_fields_end_here() {

@@ -164,13 +164,7 @@ fn explain(fields: &mut HeaderMap, reason: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields.iter().fold(HeaderMap::new(), |mut map, (name, value)| {
-            map.append(*name, HeaderValue::from_static(value));
-            map
-        })
-    }
+    use crate::registry::fields::map;
 
     #[test]
     fn a_reason_is_a_quoted_detail() {
