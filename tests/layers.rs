@@ -50,6 +50,7 @@ const HOUSE: [Floors; 12] = [
             "answer",
             "exchange",
             "generations",
+            "accept",
             "access",
             "way",
             "store_health",

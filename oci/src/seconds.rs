@@ -18,6 +18,12 @@ impl UnixSeconds {
         SystemTime::now().into()
     }
 
+    /// So long ago, by the wall clock.
+    #[must_use]
+    pub fn ago(age: Duration) -> Self {
+        Self(Self::now().0.saturating_sub(age.as_secs()))
+    }
+
     /// This time on the system's clock; `None` where that can't count so far.
     #[must_use]
     pub fn time(self) -> Option<SystemTime> {

@@ -32,6 +32,10 @@ const SHARED_GRANT: Duration = Duration::from_hours(1);
 const UNASKED_AWAY: Duration = Duration::from_hours(30 * 24);
 /// As `UNASKED_AWAY`, while a registry answers with errors: an attacker can make it do so.
 const UNASKED_UNWELL: Duration = Duration::from_hours(24);
+/// How old what is on record of an object grows before the registry is asked again whether it has
+/// it here, and how long nobody asks after that.
+const CONFIRMED: Duration = Duration::from_hours(24);
+const ASKED_AGAIN: Duration = Duration::from_hours(1);
 /// Grants of clients kept at a time; one that is dropped costs a question.
 const MOST_GRANTS: u64 = 100_000;
 /// Records of objects kept in memory; one that is dropped costs a small read.
@@ -60,12 +64,15 @@ pub(super) struct Question {
 
 /// What is remembered of who may have what.
 pub(super) struct Access {
-    clients: Cache<(Place, Fingerprint), ()>,
+    /// When the registry was asked that let them in.
+    clients: Cache<(Place, Fingerprint), Instant>,
     /// Until when, and what the shared identity was then.
     shared: Cache<Place, (Instant, String)>,
     /// When the registry last refused somebody.
     revoked: Cache<(Place, Identity), Instant>,
     contents: Cache<(Place, Digest), ContentRecord>,
+    /// What was lately asked about again.
+    confirming: Cache<(Place, Digest), ()>,
 }
 
 impl Default for Access {
@@ -75,6 +82,10 @@ impl Default for Access {
             shared: Cache::new(MOST_GRANTS),
             revoked: Cache::builder().max_capacity(MOST_GRANTS).time_to_live(UNASKED_AWAY).build(),
             contents: Cache::new(MOST_RECORDS),
+            confirming: Cache::builder()
+                .max_capacity(MOST_RECORDS)
+                .time_to_live(ASKED_AGAIN)
+                .build(),
         }
     }
 }
@@ -165,7 +176,17 @@ impl Rights {
         if self.may_pull().await {
             return true;
         }
-        !self.is_refused() && self.last_served().await.is_some_and(|age| age < most)
+        // What others have met, or one odd question, opens nothing that is closed.
+        let tells_of_here = !error.is_of_others() && !error.is_of_question();
+        tells_of_here
+            && !self.is_refused()
+            && self.last_served().await.is_some_and(|age| age < most)
+    }
+
+    /// Whether the registry has to be asked here although it has refused questions about other
+    /// repositories: its own answer might open what was open before.
+    pub(super) async fn is_to_be_asked(&self) -> bool {
+        !self.may_pull().await && self.last_served().await.is_some_and(|age| age < UNASKED_UNWELL)
     }
 
     /// As `may_pull_unasked`, for one object on record here: what an operator has brought is open
@@ -228,7 +249,8 @@ impl Rights {
     pub(super) async fn may_pull(&self) -> bool {
         match self.identity {
             Identity::Client(fingerprint) => {
-                self.access.clients.contains_key(&(self.place.clone(), fingerprint))
+                let asked = self.access.clients.get(&(self.place.clone(), fingerprint));
+                asked.is_some_and(|asked| asked.elapsed() < CLIENT_GRANT)
             }
             Identity::Shared => {
                 self.access.left(&self.place, &self.who).is_some() || self.was_served_lately().await
@@ -248,29 +270,37 @@ impl Rights {
         self.access.shared.insert(self.place.clone(), (Instant::now() + time, self.who.clone()));
     }
 
-    /// The registry has served this identity here, at `then`; what it has said since counts more.
-    pub(super) async fn grant_as_of(&self, then: Instant) {
-        if self.access.revoked.get(&self.subject()).is_none_or(|revoked| revoked < then) {
-            self.grant().await;
+    /// The registry has served this identity here, which asked at `asked`: the grant is as old as
+    /// the question, however long its answer took, and what the registry has said since counts
+    /// more.
+    pub(super) async fn grant(&self, asked: Instant) {
+        if self.access.revoked.get(&self.subject()).is_some_and(|revoked| revoked >= asked) {
+            return;
         }
-    }
-
-    /// The registry has just served this identity here.
-    pub(super) async fn grant(&self) {
         self.access.revoked.invalidate(&self.subject());
         match self.identity {
             Identity::Client(fingerprint) => {
-                self.access.clients.insert((self.place.clone(), fingerprint), ());
-            }
-            Identity::Shared
-                if self.access.left(&self.place, &self.who) > Some(SHARED_GRANT * 9 / 10) => {}
-            Identity::Shared => {
-                self.open_for(SHARED_GRANT);
-                let served = SharedGrant { served: UnixSeconds::now(), who: self.who.clone() };
-                if let Err(error) = self.records.record_fact(Fact::Access, served).await {
-                    tracing::warn!(%error, "a record could not be written");
+                let key = (self.place.clone(), fingerprint);
+                if self.access.clients.get(&key).is_none_or(|before| before < asked) {
+                    self.access.clients.insert(key, asked);
                 }
             }
+            Identity::Shared => self.grant_to_all(asked).await,
+        }
+    }
+
+    async fn grant_to_all(&self, asked: Instant) {
+        let age = asked.elapsed();
+        let left = SHARED_GRANT.saturating_sub(age);
+        // What would last no longer than what there is, or hardly, is not worth a record.
+        let had = self.access.left(&self.place, &self.who);
+        if left.is_zero() || had.is_some_and(|had| had + SHARED_GRANT / 10 > left) {
+            return;
+        }
+        self.open_for(left);
+        let served = SharedGrant { served: UnixSeconds::ago(age), who: self.who.clone() };
+        if let Err(error) = self.records.record_fact(Fact::Access, served).await {
+            tracing::warn!(%error, "a record could not be written");
         }
     }
 
@@ -326,6 +356,35 @@ impl Rights {
         }
     }
 
+    /// Whether the registry is due to be asked again whether the object is still here: it may have
+    /// been deleted, or withdrawn. Told to one who then has to ask. What an operator has brought is
+    /// his to take away.
+    pub(super) fn is_to_be_confirmed(&self, digest: &Digest, record: &ContentRecord) -> bool {
+        if record.imported.is_some() || !is_old(record) {
+            return false;
+        }
+        let key = (self.place.clone(), *digest);
+        let is_due = !self.access.confirming.contains_key(&key);
+        if is_due {
+            self.access.confirming.insert(key, ());
+        }
+        is_due
+    }
+
+    /// The registry has said once more that it has the object here, and what it calls it.
+    pub(super) async fn confirm(&self, digest: &Digest, media_type: Option<&MediaType>) {
+        let known = self.content(digest).await;
+        let is_known = known.as_ref().is_some_and(|record| {
+            !is_old(record)
+                && media_type.is_none_or(|told| record.media_type.as_deref() == Some(told.as_str()))
+        });
+        if !is_known {
+            let before =
+                known.and_then(|record| MediaType::of_manifest(record.media_type.as_deref()?));
+            self.belongs(digest, media_type.or(before.as_ref())).await;
+        }
+    }
+
     /// The registry has the object here no more.
     pub(super) async fn disown(&self, digest: &Digest) {
         self.access.disown(&self.records, &self.place, digest).await;
@@ -339,6 +398,11 @@ impl Rights {
         self.access.contents.insert((self.place.clone(), *digest), record.clone());
         write(&self.records, digest, &record).await;
     }
+}
+
+fn is_old(record: &ContentRecord) -> bool {
+    // A clock that has been set back since makes nothing old.
+    record.recorded.elapsed().is_ok_and(|age| age >= CONFIRMED)
 }
 
 /// For how long what was right before stays so while the registry can't be asked; not at all if it

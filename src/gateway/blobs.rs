@@ -8,21 +8,22 @@ use entrepot_cache::{
     WriteError, Writer,
 };
 use entrepot_oci::Digest;
-use http::{Method, Response, StatusCode};
+use http::{Method, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::access::Question;
 use super::answer::errors::unusable;
-use super::answer::object::{Presentation, part_of, respond};
-use super::answer::passed::{passed_on, passed_part, passed_verified};
+use super::answer::object::{PassedObject, Presentation, passed_object, respond};
+use super::answer::passed::{not_content, passed_on};
 use super::answer::provenance::{Forward, Provenance, Reason};
-use super::answer::ranges::Selected;
 use super::answer::served::Served;
 use super::download::{self, DownloadError, Fetch, Fetching, Opened};
 use super::exchange::{Exchange, Source};
 use crate::collapse::Collapse;
-use crate::registry::answer::{begins, consents, content_length, is_whole, names, refuse_trouble};
+use crate::registry::answer::{
+    begins, consents, content_length, is_gone, is_whole, names, refuse_trouble,
+};
 use crate::registry::fields::{for_content, for_whole_content};
 use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
@@ -39,21 +40,14 @@ const ANOTHERS: Duration = Duration::from_secs(2);
 /// How long an answer waits for the object to be hashed, the first time after a start: nothing is
 /// sent yet, and what is damaged can be fetched in its place.
 const PROVED: Duration = Duration::from_millis(250);
-/// By what a registry says that it has something no more.
-const GONE: [StatusCode; 4] = [
-    StatusCode::NOT_FOUND,
-    StatusCode::GONE,
-    StatusCode::PRECONDITION_FAILED,
-    StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
-];
 /// What registries call every blob.
 const MEDIA_TYPE: &str = "application/octet-stream";
 
 /// What requests for blobs share.
 pub(super) struct Blobs {
     fetching: Fetching,
-    /// Whether a registry would serve somebody an object.
-    consents: Collapse<Question, Result<bool, Arc<UpstreamError>>>,
+    /// Whether a registry would serve somebody an object: when it was asked, if so.
+    consents: Collapse<Question, Result<Option<Instant>, Arc<UpstreamError>>>,
     /// Room for downloads that outlive their clients.
     downloads: Arc<Semaphore>,
 }
@@ -91,10 +85,11 @@ impl BlobRequest {
     async fn head(&self) -> Result<Served, UpstreamError> {
         let Exchange { asked, rights, .. } = &*self.exchange;
         let headers = for_content(&asked.headers);
+        let began = Instant::now();
         let (error, answer) =
             match self.exchange.follow(Method::HEAD, &asked.target(), &headers).await {
                 Ok(answer) => match refuse_trouble(&asked.authority, &answer) {
-                    Ok(()) => return Ok(self.told_of(answer).await),
+                    Ok(()) => return Ok(self.told_of(answer, began).await),
                     Err(error) => (error, Some(answer.response)),
                 },
                 Err(error) => (error, None),
@@ -108,12 +103,11 @@ impl BlobRequest {
     }
 
     /// Passes on what the registry says of the blob, and remembers it.
-    async fn told_of(&self, answer: Followed) -> Served {
+    async fn told_of(&self, answer: Followed, began: Instant) -> Served {
         let rights = &self.exchange.rights;
-        let is_gone = GONE.contains(&answer.response.status()) && answer.is_from_registry();
         if consents(&answer, &self.digest, None) {
-            self.confirmed().await;
-        } else if is_gone && rights.may_pull().await {
+            self.confirmed(began).await;
+        } else if is_gone(&answer) && rights.may_pull().await {
             // To whom it lets in; from others it may hide what it has.
             rights.disown(&self.digest).await;
         }
@@ -135,21 +129,22 @@ impl BlobRequest {
 
     async fn get(self) -> Result<Served, UpstreamError> {
         let Some(found) = self.found().await else {
-            return Box::pin(self.pass_through()).await;
+            return Box::pin(self.pass_through(Prior::UNKEPT)).await;
         };
         let (reader, provenance) = match found {
             Lookup::Absent(_) if self.exchange.common.trouble.is_recent() => {
-                return Box::pin(self.pass_through()).await;
+                return Box::pin(self.pass_through(Prior::UNKEPT)).await;
             }
             Lookup::Absent(reservation) => return Box::pin(self.fetch(reservation)).await,
             Lookup::Kept(reader) => (reader, Provenance::Kept(None)),
             // What another registry is sending is its clients' alone until it is published.
             Lookup::InFlight(reader) if !self.is_ours(&reader) => {
-                return Box::pin(self.pass_through()).await;
+                return Box::pin(self.pass_through(Prior::KEPT)).await;
             }
             Lookup::InFlight(reader) => (reader, Provenance::Joined),
         };
         let belonging = self.belonging(&reader).await;
+        let is_asked = !matches!(belonging, Belonging::Unknown);
         let provenance = match self.may_have(&reader, &belonging).await {
             Ok(true) => provenance,
             Err(error) if self.may_unasked(&belonging, &error).await => match provenance {
@@ -158,8 +153,16 @@ impl BlobRequest {
             },
             // Known without asking: it would be the same again.
             Err(error) if error.is_known() => return Err(error),
-            Ok(false) | Err(_) => return Box::pin(self.pass_through()).await,
+            Ok(false) | Err(_) => {
+                let prior = Prior { is_asked, ..Prior::KEPT };
+                return Box::pin(self.pass_through(prior)).await;
+            }
         };
+        if let Belonging::OnRecord(record) = &belonging
+            && self.exchange.rights.is_to_be_confirmed(&self.digest, record)
+        {
+            self.confirm_behind(reader.size());
+        }
         Ok(self.kept_as(reader, provenance, belonging.since()))
     }
 
@@ -243,15 +246,34 @@ impl BlobRequest {
         let asking = async move { it.is_confirmed(size).await };
         let Exchange { common, asked, .. } = &*self.exchange;
         let mut question = common.ask(&asked.authority, asking);
-        let is_confirmed = match question.in_time().await {
+        let confirmed = match question.in_time().await {
             Ok(told) => told?,
             Err(late) if self.may_unasked(belonging, &late).await => return Err(late),
             Err(_) => question.answer().await?,
         };
-        if is_confirmed {
-            self.confirmed().await;
+        if let Some(began) = confirmed {
+            self.confirmed(began).await;
         }
-        Ok(is_confirmed)
+        Ok(confirmed.is_some())
+    }
+
+    /// Asks the registry once more whether it has the object here, behind the answer: what it has
+    /// withdrawn is not served for ever.
+    fn confirm_behind(&self, size: Option<u64>) {
+        let it = self.clone();
+        self.exchange.common.tasks.spawn(async move {
+            let Exchange { asked, rights, .. } = &*it.exchange;
+            let headers = for_whole_content(&asked.headers);
+            let (began, object) = (Instant::now(), it.digest.hex());
+            let Ok(answer) = it.exchange.inquire(&headers, Some(&object)).await else { return };
+            if consents(&answer, &it.digest, size) {
+                it.confirmed(began).await;
+            } else if is_gone(&answer) && rights.may_pull().await {
+                let registry = &asked.registry;
+                tracing::info!(%registry, digest = %it.digest, "withdrawn by its registry");
+                rights.disown(&it.digest).await;
+            }
+        });
     }
 
     /// Whether the object may be served although the registry can't say so now.
@@ -260,33 +282,37 @@ impl BlobRequest {
         self.exchange.rights.may_have_unasked(record, error).await
     }
 
-    /// Whether the registry would serve this request's credential now; asked once for all who wait.
-    async fn is_confirmed(&self, size: Option<u64>) -> Result<bool, UpstreamError> {
+    /// Whether the registry would serve this request's credential now, and when it was asked; asked
+    /// once for all who wait.
+    async fn is_confirmed(&self, size: Option<u64>) -> Result<Option<Instant>, UpstreamError> {
         let asked = &self.exchange.asked;
         let asking = async {
+            let began = Instant::now();
             let headers = for_whole_content(&asked.headers);
             let object = self.digest.hex();
             let answer = self.exchange.inquire(&headers, Some(&object)).await?;
             refuse_trouble(&asked.authority, &answer)?;
-            if consents(&answer, &self.digest, size) || GONE.contains(&answer.response.status()) {
-                return Ok(consents(&answer, &self.digest, size));
+            let is_yes = consents(&answer, &self.digest, size);
+            if is_yes || is_gone(&answer) {
+                return Ok(is_yes.then_some(began));
             }
             let answer = self.exchange.probe(&object).await?;
             refuse_trouble(&asked.authority, &answer)?;
-            Ok(consents(&answer, &self.digest, size) || begins(&answer, &self.digest, size))
+            let is_yes = consents(&answer, &self.digest, size);
+            Ok((is_yes || begins(&answer, &self.digest, size)).then_some(began))
         };
         let asking = async { asking.await.map_err(Arc::new) };
         let question = self.exchange.rights.question(&self.digest);
         Ok(self.blobs.consents.once(question, RESERVED, asking).await?)
     }
 
-    /// The registry would serve this client the object here.
-    async fn confirmed(&self) {
+    /// The registry would serve this client the object here, as it said when it was asked then.
+    async fn confirmed(&self, began: Instant) {
         let rights = &self.exchange.rights;
-        rights.grant().await;
+        rights.grant(began).await;
         let is_known = rights.content(&self.digest).await.is_some();
-        if !is_known && rights.delivered(&self.digest).await.is_some() {
-            rights.belongs(&self.digest, None).await;
+        if is_known || rights.delivered(&self.digest).await.is_some() {
+            rights.confirm(&self.digest, None).await;
         }
     }
 
@@ -301,8 +327,9 @@ impl BlobRequest {
         let Ok(permit) = self.blobs.downloads.clone().try_acquire_owned() else {
             // As many downloads as the proxy has room for: this one is the client's own.
             drop(reservation);
-            return self.pass_through().await;
+            return self.pass_through(Prior::UNKEPT).await;
         };
+        let began = Instant::now();
         let Exchange { common, client, rights, .. } = &*self.exchange;
         let purpose = (rights.place().clone(), client.identity.clone());
         let fetch = self.blobs.fetching.begin(self.digest, purpose.0, purpose.1);
@@ -314,13 +341,13 @@ impl BlobRequest {
                 let length = content_length(&answer.response);
                 (Start::Fresh, answer, length)
             }
-            Opened::Other(response) => return Ok(passed_on(response, Forward::Miss)),
+            Opened::Other(response) => return Ok(self.other(response, Prior::UNKEPT).await),
         };
         if self.is_certainly_wrong(length) {
             return Ok(self.unusable());
         }
         if consents(&answer, &self.digest, None) {
-            rights.grant().await;
+            rights.grant(began).await;
         }
         let (writer, reader) = match reservation.begin(start, length).await {
             Ok(begun) => begun,
@@ -328,38 +355,46 @@ impl BlobRequest {
                 if matches!(error, BeginError::Store(_)) {
                     common.trouble.note(&error);
                 }
-                return self.pass_through().await;
+                return self.pass_through(Prior::UNKEPT).await;
             }
         };
-        let running = Running { _fetch: fetch, _permit: permit, began: Instant::now() };
+        let running = Running { _fetch: fetch, _permit: permit, began };
         let body = answer.response.into_body();
         common.tasks.spawn(running.run(source, self.digest, body, writer));
         Ok(self.kept_as(reader, Provenance::Stored, None))
     }
 
     /// Passes on what the registry itself answers, past the store: it has not delivered the object
-    /// for this repository yet, or would not serve this client. A part comes out of the whole,
-    /// since nothing less proves it.
-    async fn pass_through(self) -> Result<Served, UpstreamError> {
+    /// for this repository yet, or would not serve this client. The whole is asked for, whatever
+    /// part the client wants: nothing less proves it, and the registry does not see what is kept.
+    async fn pass_through(self, prior: Prior) -> Result<Served, UpstreamError> {
         let asked = &self.exchange.asked;
-        let headers = if asked.wants_part() {
-            for_whole_content(&asked.headers)
-        } else {
-            for_content(&asked.headers)
-        };
+        let (headers, began) = (for_whole_content(&asked.headers), Instant::now());
         let answer = self.exchange.follow(Method::GET, &asked.target(), &headers).await?;
         if answer.response.status().is_success() && names(&answer, &self.digest) {
-            self.exchange.rights.grant().await;
+            self.exchange.rights.grant(began).await;
         }
         let response = answer.response;
         if !is_whole(&response) {
-            return Ok(passed_on(response, Forward::Miss));
+            return Ok(self.other(response, prior).await);
         }
         let length = content_length(&response);
         if self.is_certainly_wrong(length) {
             return Ok(self.unusable());
         }
-        Ok(self.passed_verified(response, length))
+        Ok(self.passed_verified(response, length, began, prior))
+    }
+
+    /// The registry's answer to a GET that is not the blob. How long a refusal takes does not tell
+    /// whether the blob is kept: where it is, a HEAD comes before.
+    async fn other(&self, response: Response<IdleBody>, prior: Prior) -> Served {
+        let Exchange { asked, rights, .. } = &*self.exchange;
+        if !prior.is_asked && response.status().is_client_error() && !rights.may_pull().await {
+            let headers = for_whole_content(&asked.headers);
+            // Whatever it says, the GET has said it.
+            let _ = self.exchange.inquire(&headers, Some(&self.digest.hex())).await;
+        }
+        not_content(&asked.registry, response)
     }
 
     /// Whether an answer is empty and the object is not: nothing of it could be held back.
@@ -372,22 +407,41 @@ impl BlobRequest {
     }
 
     /// Passes an object on, or a part of it, checked; once it has come right, the registry has
-    /// delivered it.
-    fn passed_verified(&self, response: Response<IdleBody>, length: Option<u64>) -> Served {
-        let (exchange, digest, began) = (self.exchange.clone(), self.digest, Instant::now());
+    /// delivered it. It looks as what is fetched into the store does.
+    fn passed_verified(
+        &self,
+        response: Response<IdleBody>,
+        length: Option<u64>,
+        began: Instant,
+        prior: Prior,
+    ) -> Served {
+        let (exchange, digest) = (self.exchange.clone(), self.digest);
         let on_success = Box::new(move || {
             let tasks = exchange.common.tasks.clone();
             tasks.spawn(async move { delivered(&exchange, &digest, began).await });
         });
-        let part =
-            length.map(|length| (part_of(&self.exchange.asked, &self.digest, length), length));
-        match part {
-            Some((Selected::One(span), length)) => {
-                passed_part(response, &self.digest, span, length, on_success)
-            }
-            _ => passed_verified(response, &self.digest, on_success, Provenance::Unkept),
-        }
+        let provenance = if prior.is_kept { Provenance::Stored } else { Provenance::Unkept };
+        passed_object(
+            response,
+            &self.exchange.asked,
+            PassedObject { digest, length, media_type: MEDIA_TYPE, provenance },
+            on_success,
+        )
     }
+}
+
+/// What is known before a registry's answer is passed on.
+#[derive(Clone, Copy)]
+struct Prior {
+    /// Whether the object is here, or on its way, though not for this client.
+    is_kept: bool,
+    /// Whether the registry was asked by HEAD.
+    is_asked: bool,
+}
+
+impl Prior {
+    const KEPT: Self = Self { is_kept: true, is_asked: false };
+    const UNKEPT: Self = Self { is_kept: false, is_asked: false };
 }
 
 /// What is kept is right, whatever the registry can't say now.
@@ -451,9 +505,9 @@ impl Running {
     }
 }
 
-/// Notes that the registry delivered this object, all of it and right, to this client. What it said
-/// of the client since it began counts for more.
+/// Notes that the registry delivered this object, all of it and right, to this client, which it let
+/// in when the transfer began.
 async fn delivered(exchange: &Exchange, digest: &Digest, began: Instant) {
-    exchange.rights.grant_as_of(began).await;
+    exchange.rights.grant(began).await;
     exchange.rights.deliver(digest, None).await;
 }

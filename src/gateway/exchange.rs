@@ -195,7 +195,12 @@ impl Exchange {
         target: &Target,
         headers: &HeaderMap,
     ) -> Result<Followed, UpstreamError> {
-        let answer = self.client.follow(method.clone(), target, headers).await?;
+        let answer = match self.client.follow(method.clone(), target, headers).await {
+            Err(error) if error.is_of_others() && self.rights.is_to_be_asked().await => {
+                self.client.pressing().follow(method.clone(), target, headers).await?
+            }
+            answer => answer?,
+        };
         self.note(&method, &answer).await;
         Ok(answer)
     }
@@ -207,8 +212,13 @@ impl Exchange {
         headers: &HeaderMap,
         object: Option<&str>,
     ) -> Result<Followed, UpstreamError> {
-        let answer =
-            self.client.inquire(Method::HEAD, &self.asked.target(), headers, object).await?;
+        let target = self.asked.target();
+        let answer = match self.client.inquire(Method::HEAD, &target, headers, object).await {
+            Err(error) if error.is_of_others() && self.rights.is_to_be_asked().await => {
+                self.client.pressing().inquire(Method::HEAD, &target, headers, object).await?
+            }
+            answer => answer?,
+        };
         self.note(&Method::HEAD, &answer).await;
         Ok(answer)
     }

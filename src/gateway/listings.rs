@@ -1,7 +1,9 @@
 //! Listings: a repository's tags, and what refers to a manifest.
 //!
 //! They change at any moment, so that they are kept for some seconds only; past that while the
-//! registry can't be asked.
+//! registry can't be asked. A registry may list less to one than to another: what it has listed to a
+//! client is that client's, and what it has listed to everybody stands in for it where there is
+//! nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, header};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 
+use super::accept::Accept;
 use super::access::Place;
 use super::answer::addresses::absolute_links;
 use super::answer::body::ResponseBody;
@@ -62,18 +65,39 @@ impl Listing {
     }
 }
 
+/// Which listing, to whom, and in which form.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct ListingKey {
+    place: Place,
+    identity: Identity,
+    /// Path and query.
+    target: String,
+    accept: Accept,
+}
+
+impl ListingKey {
+    /// Under what it is written down.
+    fn name(&self) -> Digest {
+        let Self { target, accept, .. } = self;
+        let text = match accept.as_str() {
+            "" => target.clone(),
+            accept => format!("{target}\n{accept}"),
+        };
+        Digest::of(Algorithm::Sha256, text.as_bytes())
+    }
+}
+
 /// What requests for listings share; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Listings {
-    /// By repository and by path and query.
-    kept: Cache<(Place, String), Arc<Listing>>,
-    asked: Collapse<(Place, Identity, String, Generation), ()>,
+    kept: Cache<ListingKey, Arc<Listing>>,
+    asked: Collapse<(ListingKey, Generation), ()>,
 }
 
 impl Default for Listings {
     fn default() -> Self {
-        let weight = |key: &(Place, String), listing: &Arc<Listing>| {
-            u32::try_from(key.1.len() + listing.body.len()).unwrap_or(u32::MAX)
+        let weight = |key: &ListingKey, listing: &Arc<Listing>| {
+            u32::try_from(key.target.len() + listing.body.len()).unwrap_or(u32::MAX)
         };
         let kept = Cache::builder().weigher(weight).max_capacity(MAX_MEMORY).build();
         Self { kept, asked: Collapse::default() }
@@ -83,13 +107,18 @@ impl Default for Listings {
 impl Listings {
     /// Answers a GET of a listing.
     pub(super) async fn serve(&self, exchange: Arc<Exchange>) -> Result<Served, UpstreamError> {
-        let target = exchange.asked.target().path_and_query;
-        ListingRequest { listings: self.clone(), exchange, target }.serve().await
+        let key = ListingKey {
+            place: exchange.rights.place().clone(),
+            identity: exchange.client.identity.clone(),
+            target: exchange.asked.target().path_and_query,
+            accept: Accept::of(&exchange.asked.headers),
+        };
+        ListingRequest { listings: self.clone(), exchange, key }.serve().await
     }
 
     /// Something was written to the repository: what was listed of it is not so any more.
     pub(super) async fn forget(&self, records: &Repository, place: &Place) {
-        let of_place = self.kept.iter().filter(|(key, _)| key.0 == *place);
+        let of_place = self.kept.iter().filter(|(key, _)| key.place == *place);
         of_place.for_each(|(key, _)| self.kept.invalidate(&*key));
         if let Err(error) = records.forget_listings().await {
             tracing::warn!(%error, "the records of listings could not be removed");
@@ -101,8 +130,7 @@ impl Listings {
 struct ListingRequest {
     listings: Listings,
     exchange: Arc<Exchange>,
-    /// Path and query.
-    target: String,
+    key: ListingKey,
 }
 
 impl ListingRequest {
@@ -125,10 +153,9 @@ impl ListingRequest {
     }
 
     async fn asking(self) -> Result<Served, UpstreamError> {
-        let Exchange { asked, client, rights, .. } = &*self.exchange;
+        let asked = &self.exchange.asked;
         let generation = self.exchange.generation();
-        let (place, identity) = (rights.place().clone(), client.identity.clone());
-        let question = (place, identity, self.target.clone(), generation);
+        let question = (self.key.clone(), generation);
         let turn = self.listings.asked.turn(question, PATIENCE).await;
         if let Some(served) = self.while_fresh().await {
             return Ok(served);
@@ -159,14 +186,10 @@ impl ListingRequest {
     }
 
     async fn while_fresh(&self) -> Option<Served> {
-        let known = self.listings.kept.get(&self.key())?;
+        let known = self.listings.kept.get(&self.key)?;
         let is_fresh = known.age() < FRESH && known.generation == self.exchange.generation();
         let may = is_fresh && self.exchange.rights.may_pull().await;
         may.then(|| shown(&known, Provenance::Kept(None)))
-    }
-
-    fn key(&self) -> (Place, String) {
-        (self.exchange.rights.place().clone(), self.target.clone())
     }
 
     async fn stale(&self, error: &UpstreamError) -> Option<Served> {
@@ -175,50 +198,66 @@ impl ListingRequest {
         }
         let known = match self.known().await {
             Some(known) => known,
-            None => self.unfiltered().await?,
+            None => self.of_everybody().await?,
         };
         Some(shown(&known, Provenance::Stale(Reason::Unreachable(error.to_string()))))
     }
 
-    /// What the registry listed last.
+    /// What the registry listed last to whom asks.
     async fn known(&self) -> Option<Arc<Listing>> {
-        match self.listings.kept.get(&self.key()) {
+        self.kept_as(&self.key).await
+    }
+
+    async fn kept_as(&self, key: &ListingKey) -> Option<Arc<Listing>> {
+        match self.listings.kept.get(key) {
             Some(known) => Some(known),
-            None if self.is_written_down() => self.recorded(&self.target).await,
+            None if key.identity == Identity::Shared => {
+                self.exchange.rights.records().fact(Fact::Listing(&key.name())).await.map(Arc::new)
+            }
             None => None,
         }
     }
 
-    /// All referrers, where only those of some type are asked for: a client filters them itself
-    /// where `OCI-Filters-Applied` does not say that it was done ("Listing Referrers" of the
-    /// specification).
-    async fn unfiltered(&self) -> Option<Arc<Listing>> {
-        let (path, query) = self.target.split_once('?')?;
-        let is_filter = |pair: &str| pair.starts_with("artifactType=");
-        let is_of_referrers = matches!(self.exchange.asked.route, Route::Referrers { .. });
-        if !is_of_referrers || !query.split('&').all(is_filter) {
-            return None;
+    /// What the registry listed last to everybody, in any form: all of it, where only some is asked
+    /// for.
+    async fn of_everybody(&self) -> Option<Arc<Listing>> {
+        let everybodys = ListingKey { identity: Identity::Shared, ..self.key.clone() };
+        let mut keys = vec![everybodys];
+        keys.extend(self.unfiltered().map(|target| ListingKey {
+            identity: Identity::Shared,
+            target: target.to_owned(),
+            ..self.key.clone()
+        }));
+        let plain = |key: &ListingKey| ListingKey { accept: Accept::default(), ..key.clone() };
+        keys.extend(keys.iter().map(plain).collect::<Vec<_>>());
+        for key in keys {
+            if let Some(known) = self.kept_as(&key).await {
+                return Some(known);
+            }
         }
-        let key = (self.exchange.rights.place().clone(), path.to_owned());
-        match self.listings.kept.get(&key) {
-            Some(known) => Some(known),
-            None => self.recorded(path).await,
-        }
+        None
     }
 
-    async fn recorded(&self, target: &str) -> Option<Arc<Listing>> {
-        self.exchange.rights.records().fact(Fact::Listing(&name(target))).await.map(Arc::new)
+    /// The target of all referrers, where only those of some type are asked for: a client filters
+    /// them itself where `OCI-Filters-Applied` does not say that it was done ("Listing Referrers" of
+    /// the specification).
+    fn unfiltered(&self) -> Option<&str> {
+        let (path, query) = self.key.target.split_once('?')?;
+        let is_filter = |pair: &str| pair.starts_with("artifactType=");
+        let is_of_referrers = matches!(self.exchange.asked.route, Route::Referrers { .. });
+        (is_of_referrers && query.split('&').all(is_filter)).then_some(path)
     }
 
     /// Whether the listing is written down: strangers could ask for as many as there are queries
-    /// and digests.
+    /// and digests, and what one client is told is nobody else's.
     fn is_written_down(&self) -> bool {
         let Exchange { common, asked, .. } = &*self.exchange;
         let is_of_something = match &asked.route {
             Route::Referrers { subject, .. } => common.store.contains(subject) == Presence::Kept,
             _ => true,
         };
-        is_of_something && asked.query().is_none()
+        let is_everybodys = self.key.identity == Identity::Shared;
+        is_everybodys && is_of_something && asked.query().is_none()
     }
 
     async fn keep(&self, response: Response<IdleBody>, generation: Generation) -> Served {
@@ -244,7 +283,7 @@ impl ListingRequest {
         let listing = Arc::new(Listing { fields, body, asked, generation });
         // It is served to those alone who may pull, and a listing says nothing of that.
         let may_be_used = generation == self.exchange.generation()
-            && self.target.len() <= LONGEST_TARGET
+            && self.key.target.len() <= LONGEST_TARGET
             && self.exchange.rights.may_pull().await;
         if !may_be_used {
             return shown(&listing, Provenance::Unkept);
@@ -254,21 +293,16 @@ impl ListingRequest {
     }
 
     async fn remember(&self, listing: &Arc<Listing>) {
-        self.listings.kept.insert(self.key(), listing.clone());
+        self.listings.kept.insert(self.key.clone(), listing.clone());
         if listing.body.len() > MAX_RECORD || !self.is_written_down() {
             return;
         }
-        let (records, name) = (self.exchange.rights.records(), name(&self.target));
+        let (records, name) = (self.exchange.rights.records(), self.key.name());
         if let Err(error) = records.record_fact(Fact::Listing(&name), Listing::clone(listing)).await
         {
             tracing::warn!(%error, "a listing could not be recorded");
         }
     }
-}
-
-/// Under what a listing is written down.
-fn name(target: &str) -> Digest {
-    Digest::of(Algorithm::Sha256, target.as_bytes())
 }
 
 /// Links are kept absolute: who is served from here may come by another door.

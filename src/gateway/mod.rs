@@ -18,10 +18,12 @@
 //! - `exchange`: one request, with who asks and what they may
 //! - `way`: by which door a client came
 //! - `access`: who may have what
+//! - `accept`: what clients take
 //! - `generations`: which knowledge is from before the last write
 //! - `store_health`: a store that can't take downloads for now
 //! - `options`: how requests are decided, as the operator wants it
 
+mod accept;
 mod access;
 mod answer;
 mod blobs;

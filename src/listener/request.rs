@@ -64,11 +64,20 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), Unfit> {
     check_host(request)?;
     check_expectation(request.headers())?;
     check_nominated(request.headers())?;
-    if via::is_own(request.headers()) {
+    if is_loop(request) {
         let reason = "this request has been through this proxy already: a loop";
         return Err(Unfit::new(StatusCode::LOOP_DETECTED, reason));
     }
     Ok(())
+}
+
+/// Whether a request has been sent by this very process to the host that it is for.
+fn is_loop<B>(request: &Request<B>) -> bool {
+    let fields = request.headers();
+    let host = fields.get(header::HOST).and_then(|host| host.to_str().ok());
+    let target = request.uri().authority().map(http::uri::Authority::as_str).or(host);
+    let target = target.and_then(|target| Authority::parse(target, ANY_PORT).ok());
+    target.is_some_and(|target| via::is_own(fields, target.host()))
 }
 
 /// "host:port" for CONNECT, a path or a URL for everything else (RFC 9112 §3.2).

@@ -75,9 +75,29 @@ pub(crate) fn consents(answer: &Followed, digest: &Digest, size: Option<u64>) ->
         return true;
     }
     let named = text(response.headers(), "docker-content-digest");
+    let is_of_size = size.is_some() && content_length(response) == size;
     response.status() == StatusCode::OK
-        && (named == Some(&digest.to_string())
-            || (named.is_none() && size.is_some() && content_length(response) == size))
+        && match named {
+            Some(named) => *named == digest.to_string(),
+            None => is_of_size && !is_page(response.headers()),
+        }
+}
+
+/// Whether the registry itself says that it has something no more, or must not serve it.
+pub(crate) fn is_gone(answer: &Followed) -> bool {
+    const GONE: [StatusCode; 4] = [
+        StatusCode::NOT_FOUND,
+        StatusCode::GONE,
+        StatusCode::PRECONDITION_FAILED,
+        StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
+    ];
+    answer.is_from_registry() && GONE.contains(&answer.response.status())
+}
+
+/// Whether an answer is a page for people, whatever its size.
+fn is_page(headers: &HeaderMap) -> bool {
+    text(headers, header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/"))
 }
 
 /// Whether an answer to a GET of the first byte is the registry's yes to this very object.

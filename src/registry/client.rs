@@ -16,7 +16,7 @@ use super::fields::{for_ourselves, forwarded, without_session};
 use super::identity::{Identifier, Identity};
 use super::options::Options;
 use super::own_tokens::{OwnTokens, TokenRequest, no_credentials};
-use super::pressure::{Pressure, Topic};
+use super::pressure::{Held, Pressure, Sign, Topic};
 use super::quota::{Quota, Quotas};
 use super::refusals::{Refusals, RefusedQuestion};
 use super::token_server::Realm;
@@ -29,6 +29,8 @@ use crate::upstream::{Scheme, Target, Upstream, UpstreamError, via};
 
 /// How a registry says that a token is good, but not for this (RFC 6750 §3.1).
 const LACKING: &str = "insufficient_scope";
+/// The longest `Accept` that an engine may send: containerd's has some 400 bytes.
+const LONGEST_PLAIN: usize = 4096;
 /// How long a ping waits for another's answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -138,24 +140,27 @@ impl Registries {
         authority: &Authority,
         identity: &Identity,
     ) -> Result<(), UpstreamError> {
-        let admitted = self.inner.pressure.admit(topic, identity);
-        admitted.map_err(|(retry_after, status)| {
+        self.held_back(authority, self.inner.pressure.admit(topic, identity))
+    }
+
+    fn held_back(
+        &self,
+        authority: &Authority,
+        admitted: Result<(), Held>,
+    ) -> Result<(), UpstreamError> {
+        admitted.map_err(|held| {
             let registry = Registry::at(authority);
             self.upstream().metrics().held_back(registry.as_str(), HeldBack::Limited);
-            UpstreamError::Limited { authority: authority.clone(), status, retry_after }
+            limited(authority, held)
         })
     }
 
     /// Why the proxy itself would not ask the registry at `authority` now what `route` means.
     pub(crate) fn trouble(&self, authority: &Authority, route: &Route) -> Option<UpstreamError> {
         let topic = Topic::new(authority, &Method::HEAD, route);
-        let refusal = self.inner.pressure.refusal(&topic, &Identity::Shared);
-        let limited = refusal.map(|(retry_after, status)| UpstreamError::Limited {
-            authority: authority.clone(),
-            status,
-            retry_after,
-        });
-        self.inner.upstream.would_refuse(authority).or(limited)
+        let held = self.inner.pressure.held(&topic, &Identity::Shared);
+        let held = held.map(|held| limited(authority, held));
+        self.inner.upstream.would_refuse(authority).or(held)
     }
 }
 
@@ -171,6 +176,8 @@ pub(crate) struct Client {
     route: Route,
     /// What the request has been through on whose behalf this is.
     via: HeaderMap,
+    /// Whether the registry is asked whatever other repositories have met.
+    is_pressing: bool,
 }
 
 /// What is done about redirects.
@@ -198,7 +205,13 @@ impl Client {
             identity: registries.identify(fields),
             route: route.clone(),
             via: via::of(fields),
+            is_pressing: false,
         }
+    }
+
+    /// The same, who asks although the registry has refused questions about other repositories.
+    pub(crate) fn pressing(&self) -> Self {
+        Self { is_pressing: true, ..self.clone() }
     }
 
     /// Pulls that are left to this client, where the registry counts them.
@@ -479,7 +492,8 @@ impl Client {
         let response = upstream.send(Method::GET, target, headers, RequestBody::Empty).await?;
         let status = response.status();
         let trouble = trouble(status, response.headers());
-        pressure.note(&topic, &Identity::Shared, trouble, response.headers());
+        let headers = response.headers();
+        pressure.note(&topic, &Identity::Shared, Sign { status, trouble, is_plain: true, headers });
         let known = match status {
             StatusCode::OK if is_registry(response.headers()) => {
                 challenges.remember(store, registry, Authentication::None).await;
@@ -504,7 +518,13 @@ impl Client {
         let Inner { upstream, pressure, quotas, .. } = &*self.registries.inner;
         let authority = &target.authority;
         let topic = Topic::new(authority, &method, route);
-        self.registries.admit(&topic, authority, &self.identity)?;
+        let is_plain = self.identity != Identity::Shared || is_plainly_said(&headers);
+        let admitted = if self.is_pressing {
+            pressure.admit_here(&topic, &self.identity)
+        } else {
+            pressure.admit(&topic, &self.identity)
+        };
+        self.registries.held_back(authority, admitted)?;
         let answer = match redirects {
             Redirects::Followed(object) => {
                 upstream.walk(method, (*target).clone(), headers, object).await?
@@ -515,12 +535,27 @@ impl Client {
             }
         };
         if answer.is_from_registry() {
-            let fields = answer.response.headers();
-            pressure.note(&topic, &self.identity, trouble_of(&answer), fields);
-            quotas.note(&Registry::at(authority), &self.identity, fields);
+            let (status, headers) = (answer.response.status(), answer.response.headers());
+            let sign = Sign { status, trouble: trouble_of(&answer), is_plain, headers };
+            pressure.note(&topic, &self.identity, sign);
+            quotas.note(&Registry::at(authority), &self.identity, headers);
         }
         Ok(answer)
     }
+}
+
+fn limited(authority: &Authority, held: Held) -> UpstreamError {
+    let Held { wait: retry_after, status, is_own } = held;
+    UpstreamError::Limited { authority: authority.clone(), status, retry_after, is_own }
+}
+
+/// Whether what a client takes is said as engines say it: a firewall may answer other words with
+/// errors, of which nothing follows for those who have not said them.
+fn is_plainly_said(fields: &HeaderMap) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-._/*;=,: \"".contains(byte);
+    let accepted = fields.get_all(header::ACCEPT);
+    let length: usize = accepted.iter().map(HeaderValue::len).sum();
+    length <= LONGEST_PLAIN && accepted.iter().all(|value| value.as_bytes().iter().all(is_plain))
 }
 
 /// One registry, and what is asked of it.

@@ -29,7 +29,6 @@ pub(crate) fn forwarded(from: &HeaderMap) -> HeaderMap {
     for name in [header::HOST, header::CONTENT_LENGTH, header::EXPECT] {
         fields.remove(name);
     }
-    via::sign(&mut fields);
     fields
 }
 
@@ -61,7 +60,7 @@ pub(crate) fn for_whole_content(from: &HeaderMap) -> HeaderMap {
 pub(crate) fn returned(from: &HeaderMap) -> HeaderMap {
     let mut fields = end_to_end(from);
     fields.remove(header::ALT_SVC);
-    via::sign(&mut fields);
+    via::sign_answer(&mut fields);
     fields
 }
 
@@ -136,7 +135,7 @@ mod tests {
         let sent = forwarded(&request);
         let mut names: Vec<_> = sent.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["accept", "authorization", "via"]);
+        assert_eq!(names, ["accept", "authorization"]);
         assert_eq!(sent.get_all("accept").iter().count(), 2);
     }
 

@@ -1,15 +1,18 @@
 //! Registries that have had enough: after a 429, or several errors of their own in a row, they are
 //! asked once a second, or when they said.
 //!
-//! Only what was refused is held back. A 429 is about one kind of question (the Hub counts GETs of
-//! manifests, and neither blobs nor HEADs), and about somebody's quota: who was refused is held
-//! back, not the others. Where two were, and the registry does not say whose quota it is, it is the
-//! address that has had too much (the Hub calls that its abuse limit), and everybody is held back.
-//! Errors are counted for each repository and kind: one broken layer tells nothing of other images.
+//! Only what was refused is held back: nobody brings about that others are. A 429 is about one kind
+//! of question (the Hub counts GETs of manifests, and neither blobs nor HEADs), and about somebody's
+//! quota: who was refused is held back, not the others. One repository's 429 holds the others back
+//! for a second at a time, and longer only where the registry speaks of a quota, or says so of
+//! another repository too. Where two were refused whom the registry has served before, and it does
+//! not say whose quota it is, it is the address that has had too much (the Hub calls that its abuse
+//! limit), and everybody is held back. Errors are counted for each object: one broken layer tells
+//! nothing of other images, and one odd name nothing of other names.
 
 use std::time::Duration;
 
-use entrepot_oci::{Authority, RepositoryName, Route};
+use entrepot_oci::{Authority, Digest, Reference, RepositoryName, Route};
 use http::{HeaderMap, Method, StatusCode, header};
 use moka::sync::Cache;
 use tokio::time::Instant;
@@ -42,12 +45,20 @@ enum Kind {
     Other,
 }
 
+/// What of a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Object {
+    Manifest(Reference),
+    Blob(Digest),
+}
+
 /// What a question is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Topic {
     authority: Authority,
     kind: Kind,
     repository: Option<RepositoryName>,
+    object: Option<Object>,
 }
 
 impl Topic {
@@ -61,12 +72,26 @@ impl Topic {
             Route::Ping => Kind::Ping,
             Route::Upload { .. } | Route::Api | Route::Other => Kind::Other,
         };
-        Self { authority: authority.clone(), kind, repository: route.repository().cloned() }
+        let object = match route {
+            Route::Manifest { reference, .. } => Some(Object::Manifest(reference.clone())),
+            Route::Blob { digest, .. } => Some(Object::Blob(*digest)),
+            _ => None,
+        };
+        let repository = route.repository().cloned();
+        Self { authority: authority.clone(), kind, repository, object }
+    }
+
+    /// Whatever of the kind, in the same repository.
+    fn of_repository(&self) -> Self {
+        Self { object: None, ..self.clone() }
     }
 }
 
 /// At which registry a 429 holds, for what, and for which identity; `None` is all of them.
 type QuotaKey = (Authority, Kind, Option<Identity>);
+
+/// Who is held back at a topic; `None` is everybody.
+type TopicKey = (Topic, Option<Identity>);
 
 /// A refusal: when to ask again, and with what the registry has refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +101,10 @@ struct Refusal {
 }
 
 impl Refusal {
+    fn lasting(wait: Duration, status: StatusCode) -> Self {
+        Self { next: Instant::now() + wait, status }
+    }
+
     /// How long until the next place, and why, if there is none now.
     fn left(&self) -> Option<(Duration, StatusCode)> {
         let wait = self.next.checked_duration_since(Instant::now())?;
@@ -88,23 +117,58 @@ impl Refusal {
     }
 }
 
+/// A refusal by a 429, and about which repository it was given.
+#[derive(Debug, Clone)]
+struct Limit {
+    refusal: Refusal,
+    about: Option<RepositoryName>,
+}
+
+/// Why a question has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// How long yet.
+    pub(crate) wait: Duration,
+    /// With what the registry has refused.
+    pub(crate) status: StatusCode,
+    /// Whether that was about this very repository.
+    pub(crate) is_own: bool,
+}
+
+/// An answer, as far as it tells of a registry's state.
+#[derive(Clone, Copy)]
+pub(crate) struct Sign<'a> {
+    pub(crate) status: StatusCode,
+    /// The status again, where it tells of the registry's own state.
+    pub(crate) trouble: Option<StatusCode>,
+    /// Whether the question had nothing in it that may have brought the answer about.
+    pub(crate) is_plain: bool,
+    pub(crate) headers: &'a HeaderMap,
+}
+
 /// Who has been refused where.
 pub(crate) struct Pressure {
-    /// By 429.
-    limited: Cache<QuotaKey, Refusal>,
+    /// By 429, of the kind.
+    limited: Cache<QuotaKey, Limit>,
+    /// By 429, in the repository.
+    limited_here: Cache<TopicKey, Refusal>,
     /// The last to be refused so, without a word on whose quota it was.
     last: Cache<(Authority, Kind), Identity>,
+    /// Whom a registry has served.
+    served: Cache<(Authority, Identity), ()>,
     /// By errors.
-    unwell: Cache<Topic, Refusal>,
+    unwell: Cache<TopicKey, Refusal>,
     /// Errors in a row.
-    errors: Cache<Topic, u32>,
+    errors: Cache<TopicKey, u32>,
 }
 
 impl Default for Pressure {
     fn default() -> Self {
         Self {
             limited: Cache::builder().max_capacity(MOST).time_to_idle(FORGOTTEN).build(),
+            limited_here: Cache::builder().max_capacity(MOST).time_to_idle(FORGOTTEN).build(),
             last: Cache::builder().max_capacity(MOST).time_to_live(FORGOTTEN).build(),
+            served: Cache::builder().max_capacity(MOST).time_to_live(FORGOTTEN).build(),
             unwell: Cache::builder().max_capacity(MOST).time_to_idle(FORGOTTEN).build(),
             errors: Cache::builder().max_capacity(MOST).time_to_live(FORGOTTEN).build(),
         }
@@ -113,36 +177,53 @@ impl Default for Pressure {
 
 impl Pressure {
     /// A place in the queue, or how long until the next and why.
-    pub(crate) fn admit(
-        &self,
-        topic: &Topic,
-        identity: &Identity,
-    ) -> Result<(), (Duration, StatusCode)> {
-        if let Some(refusal) = self.refusal(topic, identity) {
-            return Err(refusal);
+    pub(crate) fn admit(&self, topic: &Topic, identity: &Identity) -> Result<(), Held> {
+        if let Some(held) = self.held(topic, identity) {
+            return Err(held);
         }
         for key in quota_keys(topic, identity) {
-            if let Some(refusal) = self.limited.get(&key) {
-                self.limited.insert(key, refusal.paced());
+            if let Some(limit) = self.limited.get(&key) {
+                self.limited.insert(key, Limit { refusal: limit.refusal.paced(), ..limit });
             }
         }
-        if let Some(refusal) = self.unwell.get(topic) {
-            self.unwell.insert(topic.clone(), refusal.paced());
-        }
+        self.pace(topic, identity);
         Ok(())
+    }
+
+    /// As `admit`, for who must be asked about whatever other repositories have met.
+    pub(crate) fn admit_here(&self, topic: &Topic, identity: &Identity) -> Result<(), Held> {
+        if let Some(held) = self.held_here(topic, identity) {
+            return Err(held);
+        }
+        self.pace(topic, identity);
+        Ok(())
+    }
+
+    fn pace(&self, topic: &Topic, identity: &Identity) {
+        let here = (topic.of_repository(), Some(identity.clone()));
+        if let Some(refusal) = self.limited_here.get(&here) {
+            self.limited_here.insert(here, refusal.paced());
+        }
+        for key in topic_keys(topic, identity) {
+            if let Some(refusal) = self.unwell.get(&key) {
+                self.unwell.insert(key, refusal.paced());
+            }
+        }
     }
 
     /// The registries that hold the shared identity back now: for how long yet, and with what they
     /// refused it; one line for each registry and status.
     pub(crate) fn on_us(&self) -> Vec<(Authority, Duration, StatusCode)> {
-        let is_ours = |key: &QuotaKey| key.2.as_ref().is_none_or(|who| *who == Identity::Shared);
-        let limited = self.limited.iter().filter(|(key, _)| is_ours(key));
-        let limited = limited.map(|(key, refusal)| (key.0.clone(), refusal));
-        let unwell = self.unwell.iter();
-        let unwell = unwell.map(|(topic, refusal)| (topic.authority.clone(), refusal));
+        let is_ours =
+            |who: &Option<Identity>| who.as_ref().is_none_or(|who| *who == Identity::Shared);
+        let limited = self.limited.iter().filter(|(key, _)| is_ours(&key.2));
+        let limited = limited.map(|(key, limit)| (key.0.clone(), limit.refusal));
+        let here = self.limited_here.iter().chain(self.unwell.iter());
+        let here = here.filter(|(key, _)| is_ours(&key.1));
+        let here = here.map(|(key, refusal)| (key.0.authority.clone(), refusal));
         let now = Instant::now();
         let mut all: Vec<_> = limited
-            .chain(unwell)
+            .chain(here)
             .map(|(authority, refusal)| {
                 (authority, refusal.next.saturating_duration_since(now), refusal.status)
             })
@@ -154,60 +235,81 @@ impl Pressure {
     }
 
     /// How long until the next place, and why, if there is none now; takes none.
-    pub(crate) fn refusal(
-        &self,
-        topic: &Topic,
-        identity: &Identity,
-    ) -> Option<(Duration, StatusCode)> {
-        let limits = quota_keys(topic, identity).into_iter();
-        let mut limits = limits.filter_map(|key| self.limited.get(&key));
-        limits
-            .find_map(|refusal| refusal.left())
-            .or_else(|| self.unwell.get(topic).and_then(|refusal| refusal.left()))
+    pub(crate) fn held(&self, topic: &Topic, identity: &Identity) -> Option<Held> {
+        self.held_here(topic, identity).or_else(|| {
+            let limits = quota_keys(topic, identity).into_iter();
+            let mut limits = limits.filter_map(|key| self.limited.get(&key));
+            let (wait, status) = limits.find_map(|limit| limit.refusal.left())?;
+            Some(Held { wait, status, is_own: false })
+        })
     }
 
-    /// Notes an answer; `trouble` is its status where that tells of the registry's own state.
-    pub(crate) fn note(
-        &self,
-        topic: &Topic,
-        identity: &Identity,
-        trouble: Option<StatusCode>,
-        headers: &HeaderMap,
-    ) {
-        match trouble {
+    /// As `held`, for what was said of this very repository.
+    fn held_here(&self, topic: &Topic, identity: &Identity) -> Option<Held> {
+        let here = (topic.of_repository(), Some(identity.clone()));
+        let limited = self.limited_here.get(&here).and_then(|refusal| refusal.left());
+        let unwell = || {
+            let refusals = topic_keys(topic, identity).into_iter();
+            let mut refusals = refusals.filter_map(|key| self.unwell.get(&key));
+            refusals.find_map(|refusal| refusal.left())
+        };
+        let (wait, status) = limited.or_else(unwell)?;
+        Some(Held { wait, status, is_own: true })
+    }
+
+    /// Notes an answer.
+    pub(crate) fn note(&self, topic: &Topic, identity: &Identity, sign: Sign<'_>) {
+        if sign.status.is_success() && topic.repository.is_some() {
+            self.served.insert((topic.authority.clone(), identity.clone()), ());
+        }
+        match sign.trouble {
             None => self.relax(topic, identity),
-            Some(StatusCode::TOO_MANY_REQUESTS) => self.note_limit(topic, identity, headers),
-            Some(status) => self.note_error(topic, status),
+            // Others have not asked so, and what they ask is not known to be refused.
+            Some(_) if !sign.is_plain => {}
+            Some(StatusCode::TOO_MANY_REQUESTS) => self.note_limit(topic, identity, sign.headers),
+            Some(status) if tells_of_state(status) => self.note_error(topic, identity, status),
+            Some(_) => {}
         }
     }
 
     fn note_limit(&self, topic: &Topic, identity: &Identity, headers: &HeaderMap) {
         let told = text(headers, header::RETRY_AFTER).and_then(|told| told.parse().ok());
         let wait = told.map_or(PACE, Duration::from_secs).clamp(PACE, LONGEST);
-        let refusal =
-            Refusal { next: Instant::now() + wait, status: StatusCode::TOO_MANY_REQUESTS };
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let here = (topic.of_repository(), Some(identity.clone()));
+        self.limited_here.insert(here, Refusal::lasting(wait, status));
         let [own, everybodys] = quota_keys(topic, identity);
-        self.limited.insert(own, refusal);
-        if headers.contains_key("ratelimit-remaining") {
+        let is_of_quota = headers.contains_key("ratelimit-remaining");
+        let before = self.limited.get(&own);
+        let is_told_of_others = before.is_some_and(|before| before.about != topic.repository);
+        let wait = if is_of_quota || is_told_of_others { wait } else { PACE };
+        let limit =
+            Limit { refusal: Refusal::lasting(wait, status), about: topic.repository.clone() };
+        self.limited.insert(own, limit.clone());
+        let who = (topic.authority.clone(), identity.clone());
+        // Anybody can make credentials up, and be refused for them.
+        if is_of_quota || !self.served.contains_key(&who) {
             return;
         }
         let about = (topic.authority.clone(), topic.kind);
         if self.last.get(&about).is_some_and(|last| last != *identity) {
-            self.limited.insert(everybodys, refusal);
+            self.limited.insert(everybodys, limit);
         }
         self.last.insert(about, identity.clone());
     }
 
-    fn note_error(&self, topic: &Topic, status: StatusCode) {
+    fn note_error(&self, topic: &Topic, identity: &Identity, status: StatusCode) {
         if topic.kind == Kind::Other {
             // One odd question, asked again and again, tells nothing of the others.
             return;
         }
-        let errors = self.errors.get(topic).unwrap_or(0).saturating_add(1);
-        self.errors.insert(topic.clone(), errors);
+        // What a client sends beside may have brought it about for him.
+        let who = (*identity != Identity::Shared).then(|| identity.clone());
+        let key = (topic.clone(), who);
+        let errors = self.errors.get(&key).unwrap_or(0).saturating_add(1);
+        self.errors.insert(key.clone(), errors);
         if errors >= UNWELL {
-            let refusal = Refusal { next: Instant::now() + PACE, status };
-            self.unwell.insert(topic.clone(), refusal);
+            self.unwell.insert(key, Refusal::lasting(PACE, status));
         }
     }
 
@@ -216,10 +318,24 @@ impl Pressure {
         for key in quota_keys(topic, identity) {
             forget(&self.limited, &key);
         }
+        forget(&self.limited_here, &(topic.of_repository(), Some(identity.clone())));
         forget(&self.last, &(topic.authority.clone(), topic.kind));
-        forget(&self.unwell, topic);
-        forget(&self.errors, topic);
+        for key in topic_keys(topic, identity) {
+            forget(&self.unwell, &key);
+            forget(&self.errors, &key);
+        }
     }
+}
+
+/// Whether trouble with this status is the registry's, or of what stands before it, for now. Other
+/// errors are of the question: one name may be a 500 for ever (RFC 9110 §15.6).
+fn tells_of_state(trouble: StatusCode) -> bool {
+    let is_of_gateway = matches!(
+        trouble,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    );
+    // A refusal that counts as trouble is a page of bot protection.
+    is_of_gateway || !trouble.is_server_error()
 }
 
 /// Takes an entry away that is seldom there: looking costs less than invalidating.
@@ -238,6 +354,11 @@ fn quota_keys(topic: &Topic, identity: &Identity) -> [QuotaKey; 2] {
     [Some(identity.clone()), None].map(|who| (topic.authority.clone(), topic.kind, who))
 }
 
+/// At which topics somebody may be held back: as himself, or with everybody.
+fn topic_keys(topic: &Topic, identity: &Identity) -> [TopicKey; 2] {
+    [Some(identity.clone()), None].map(|who| (topic.clone(), who))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,6 +370,17 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static(name));
         IDENTIFIER.with(|identifier| identifier.identify(&headers))
+    }
+
+    fn note(
+        pressure: &Pressure,
+        topic: &Topic,
+        who: &Identity,
+        trouble: Option<StatusCode>,
+        headers: &HeaderMap,
+    ) {
+        let status = trouble.unwrap_or(StatusCode::OK);
+        pressure.note(topic, who, Sign { status, trouble, is_plain: true, headers });
     }
 
     fn topic(repository: &str, method: &Method) -> Topic {
@@ -268,17 +400,17 @@ mod tests {
         };
         let other = topic("c/d", &Method::GET);
         let limited = Some(StatusCode::TOO_MANY_REQUESTS);
-        pressure.note(&pull, &Identity::Shared, limited, &HeaderMap::new());
+        note(&pressure, &pull, &Identity::Shared, limited, &HeaderMap::new());
         for held in [&pull, &other] {
             assert!(pressure.admit(held, &Identity::Shared).is_err(), "{held:?}");
         }
         for free in [&blob, &topic("a/b", &Method::HEAD)] {
             assert!(pressure.admit(free, &Identity::Shared).is_ok(), "{free:?}");
         }
-        pressure.note(&pull, &Identity::Shared, None, &HeaderMap::new());
+        note(&pressure, &pull, &Identity::Shared, None, &HeaderMap::new());
         for _ in 0..UNWELL {
             let broken = Some(StatusCode::BAD_GATEWAY);
-            pressure.note(&blob, &Identity::Shared, broken, &HeaderMap::new());
+            note(&pressure, &blob, &Identity::Shared, broken, &HeaderMap::new());
         }
         assert!(pressure.admit(&blob, &Identity::Shared).is_err());
         for free in [&pull, &other] {
@@ -288,7 +420,7 @@ mod tests {
         let odd = Topic::new(&hub, &Method::GET, &Route::parse("/v2/a/manifests/!", None));
         for _ in 0..=UNWELL {
             let broken = Some(StatusCode::INTERNAL_SERVER_ERROR);
-            pressure.note(&odd, &Identity::Shared, broken, &HeaderMap::new());
+            note(&pressure, &odd, &Identity::Shared, broken, &HeaderMap::new());
         }
         assert!(pressure.admit(&odd, &Identity::Shared).is_ok());
         let told: Vec<_> = pressure.on_us().into_iter().map(|(.., status)| status).collect();
@@ -302,7 +434,7 @@ mod tests {
         let (shared, alice) = (Identity::Shared, client("alice"));
         let refuse = |who: &Identity| {
             let limited = Some(StatusCode::TOO_MANY_REQUESTS);
-            pressure.note(&hub, who, limited, &HeaderMap::new());
+            note(&pressure, &hub, who, limited, &HeaderMap::new());
         };
         assert!(pressure.admit(&hub, &shared).is_ok());
         refuse(&shared);
@@ -316,7 +448,7 @@ mod tests {
         tokio::time::advance(PACE).await;
         assert!(pressure.admit(&hub, &client("bob")).is_ok());
         assert!(pressure.admit(&hub, &alice).is_err(), "now it is everybody's");
-        pressure.note(&hub, &alice, None, &HeaderMap::new());
+        note(&pressure, &hub, &alice, None, &HeaderMap::new());
         assert!(pressure.admit(&hub, &alice).is_ok());
     }
 
@@ -324,7 +456,7 @@ mod tests {
     async fn errors_in_a_row_are_the_registrys_state() {
         let pressure = Pressure::default();
         let hub = topic("a/b", &Method::GET);
-        let note = |status| pressure.note(&hub, &Identity::Shared, status, &HeaderMap::new());
+        let note = |status| note(&pressure, &hub, &Identity::Shared, status, &HeaderMap::new());
         for _ in 1..UNWELL {
             note(Some(StatusCode::BAD_GATEWAY));
             assert!(pressure.admit(&hub, &Identity::Shared).is_ok());
@@ -346,11 +478,11 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("ratelimit-remaining", HeaderValue::from_static("0;w=21600"));
         for who in [Identity::Shared, client("alice")] {
-            pressure.note(&hub, &who, Some(StatusCode::TOO_MANY_REQUESTS), &headers);
+            note(&pressure, &hub, &who, Some(StatusCode::TOO_MANY_REQUESTS), &headers);
             assert!(pressure.admit(&hub, &who).is_err());
         }
         assert!(pressure.admit(&hub, &client("bob")).is_ok());
-        pressure.note(&hub, &client("bob"), None, &HeaderMap::new());
+        note(&pressure, &hub, &client("bob"), None, &HeaderMap::new());
         assert!(pressure.admit(&hub, &Identity::Shared).is_err(), "his luck is not theirs");
     }
 
@@ -361,9 +493,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
         let limited = Some(StatusCode::TOO_MANY_REQUESTS);
-        pressure.note(&hub, &Identity::Shared, limited, &headers);
+        note(&pressure, &hub, &Identity::Shared, limited, &headers);
         tokio::time::advance(Duration::from_secs(29)).await;
-        let told = Err((Duration::from_secs(1), StatusCode::TOO_MANY_REQUESTS));
+        let (wait, status) = (Duration::from_secs(1), StatusCode::TOO_MANY_REQUESTS);
+        let told = Err(Held { wait, status, is_own: true });
         assert_eq!(pressure.admit(&hub, &Identity::Shared), told);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(pressure.admit(&hub, &Identity::Shared).is_ok());

@@ -15,7 +15,7 @@ use url::form_urlencoded::Serializer;
 
 use super::credentials::Login;
 use crate::upstream::body::RequestBody;
-use crate::upstream::{Scheme, Target, Upstream, UpstreamError, redirect, via};
+use crate::upstream::{Scheme, Target, Upstream, UpstreamError, redirect};
 
 /// The largest answer of a token server that is read.
 const LONGEST_ANSWER: usize = 1024 * 1024;
@@ -172,7 +172,6 @@ impl Realm {
             service.into_iter().chain(scope.map(|scope| ("scope", scope)))
         };
         let mut headers = through.clone();
-        via::sign(&mut headers);
         let response = if let Some(Login::Refresh(secret)) = login {
             let fields = [
                 ("grant_type", "refresh_token"),

@@ -1,7 +1,9 @@
 //! Hosts that could not be reached: not asked again for some seconds, then by one request at a
 //! time.
 //!
-//! A pull of an image asks dozens of times. Without this each would wait for the same silence.
+//! A pull of an image asks dozens of times. Without this each would wait for the same silence. But a
+//! question that a registry never answers is easily found, and whoever asks it must not keep others
+//! from asking theirs: a host is away when it leaves the easiest one unanswered, too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Questions in a row that a host leaves unanswered before it counts as unreachable: one may be
 /// hard.
 const SILENCES: u32 = 3;
+/// How long one request keeps others from trying a host that was unreachable.
+const TRIAL: Duration = Duration::from_secs(5);
 /// How long a host that is not asked any more counts as unreachable once it might be tried again.
 const STILL: Duration = Duration::from_mins(1);
 /// Hosts remembered at a time. Beyond it the oldest failure is forgotten: it costs one more try.
@@ -41,7 +45,8 @@ struct Broken {
     since: Instant,
     until: Instant,
     failures: u32,
-    is_being_tried: bool,
+    /// Since when a request tries it.
+    tried: Option<Instant>,
     reason: Arc<UpstreamError>,
 }
 
@@ -71,8 +76,11 @@ impl Breakers {
         let mut hosts = self.0.lock();
         let is_trial = match hosts.broken.get_mut(authority) {
             None => false,
-            Some(entry) if entry.until <= Instant::now() && !entry.is_being_tried => {
-                entry.is_being_tried = true;
+            Some(entry)
+                if entry.until <= Instant::now()
+                    && entry.tried.is_none_or(|since| since.elapsed() >= TRIAL) =>
+            {
+                entry.tried = Some(Instant::now());
                 true
             }
             Some(entry) => {
@@ -121,6 +129,13 @@ impl Admission {
         }
     }
 
+    /// Whether one more question that is left unanswered would be one too many.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        let hosts = self.breakers.0.lock();
+        let silences = hosts.silent.get(&self.authority).copied().unwrap_or_default();
+        hosts.broken.contains_key(&self.authority) || silences.saturating_add(1) >= SILENCES
+    }
+
     /// Counts a question that was left unanswered. Whether that is one too many.
     fn note_silence(&self) -> bool {
         let mut hosts = self.breakers.0.lock();
@@ -144,13 +159,7 @@ impl Admission {
         }
         let entry = broken.entry(self.authority.clone()).or_insert_with(|| {
             tracing::warn!(authority = %self.authority, error = %reason, "unreachable");
-            Broken {
-                since: now,
-                until: now,
-                failures: 0,
-                is_being_tried: false,
-                reason: reason.clone(),
-            }
+            Broken { since: now, until: now, failures: 0, tried: None, reason: reason.clone() }
         });
         // Requests that were under way when the first failed say nothing new.
         if self.is_trial || entry.failures == 0 {
@@ -167,7 +176,7 @@ impl Drop for Admission {
         if self.is_trial
             && let Some(entry) = self.breakers.0.lock().broken.get_mut(&self.authority)
         {
-            entry.is_being_tried = false;
+            entry.tried = None;
         }
     }
 }
@@ -221,6 +230,8 @@ mod tests {
         assert!(breakers.outages().is_empty(), "nobody knows any more");
         let trial = admit().unwrap();
         assert!(admit().is_err(), "one at a time");
+        tokio::time::advance(TRIAL).await;
+        drop(admit().unwrap());
         drop(trial);
         let trial = admit().unwrap();
         trial.end(failure()).unwrap_err();

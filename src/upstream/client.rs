@@ -31,6 +31,7 @@ use super::resolve::Resolver;
 use super::setbacks::Setbacks;
 use super::stream::Reached;
 use super::trust::{Trust, TrustError};
+use super::via;
 use crate::metrics::{HeldBack, Metrics};
 
 /// Registries that one request may be sent on to: registry.k8s.io and lscr.io need one hop.
@@ -41,6 +42,8 @@ const MAX_INTERIM: usize = 16;
 const MAX_IDLE_PER_HOST: usize = 32;
 /// How long one is kept: registries and CDNs close theirs after 60 s or more.
 const KEEP_IDLE: Duration = Duration::from_secs(50);
+/// How long a host may take to answer a ping, which costs it nothing.
+const EASY: Duration = Duration::from_secs(5);
 /// How long at least a registry may take to answer a push, once all of it has gone.
 const COMMIT: Duration = Duration::from_mins(4);
 
@@ -173,7 +176,8 @@ pub(crate) struct Followed {
     pub response: Response<IdleBody>,
     /// Where on that other registry the redirect leads, and to what there.
     pub elsewhere: Option<(Target, Route)>,
-    /// The path in storage that the registry sent us on to, if it did; without the signature.
+    /// The path in storage that the registry sent us on to, if it did; without the signature, and
+    /// empty where it repeats what was asked for.
     storage_path: Option<String>,
 }
 
@@ -297,6 +301,7 @@ impl Upstream {
         let progress = SendProgress::new();
         let body = SentBody { body, progress: progress.clone() };
         let proxy = self.proxy_that_reads(target);
+        via::sign(&mut headers, target.authority.host());
         // Whatever stood there was for us.
         headers.remove(header::PROXY_AUTHORIZATION);
         if let Some(value) = proxy.and_then(ForwardProxy::authorization) {
@@ -313,7 +318,14 @@ impl Upstream {
         let answered = self.answered(&target.authority, request, &progress, most).await;
         let status = answered.as_ref().ok().map(Response::status);
         self.metrics.asked(registry.as_str(), &method, status);
+        let is_silent = answered.as_ref().is_err_and(UpstreamError::is_silence);
         let response = match admission {
+            Some(admission)
+                if is_silent && admission.is_in_doubt() && self.says_anything(target).await =>
+            {
+                admission.end(Ok(()))?;
+                answered?
+            }
             Some(admission) => admission.end(answered)?,
             None => answered?,
         };
@@ -326,6 +338,21 @@ impl Upstream {
         let mut response = response;
         response.extensions_mut().insert(AnsweredAt(target.clone()));
         Ok(response.map(|body| IdleBody::new(body, self.idle_timeout, counters)))
+    }
+
+    /// Whether the host that is asked at `target` answers the easiest question that there is.
+    async fn says_anything(&self, target: &Target) -> bool {
+        let ping = target.ping();
+        let mut headers = HeaderMap::new();
+        via::sign(&mut headers, ping.authority.host());
+        if let Some(value) = self.proxy_that_reads(&ping).and_then(ForwardProxy::authorization) {
+            headers.insert(header::PROXY_AUTHORIZATION, value);
+        }
+        let progress = SendProgress::new();
+        let body = SentBody { body: RequestBody::Empty, progress: progress.clone() };
+        let Ok(request) = request(Method::GET, &ping, headers, body) else { return false };
+        let most = EASY.min(self.header_timeout);
+        self.answered(&ping.authority, request, &progress, most).await.is_ok()
     }
 
     fn admitted(&self, registry: &Registry, target: &Target) -> Result<Admission, UpstreamError> {
@@ -428,6 +455,7 @@ impl Upstream {
     ) -> Result<Followed, UpstreamError> {
         let mut storage_path = None;
         let registry = Registry::at(&target.authority);
+        let asked = target.clone();
         for _ in 0..=MAX_HOPS {
             let body = RequestBody::Empty;
             let asking = self.send_about(&registry, method.clone(), &target, headers.clone(), body);
@@ -442,8 +470,11 @@ impl Upstream {
                 }
                 Some(Hop::SameHost(next)) => next,
                 Some(Hop::Storage(next)) => {
-                    let is_named = object.is_some_and(|object| next.path().contains(object));
-                    storage_path = Some(next.path().to_owned());
+                    // A login page is told where to lead back to.
+                    let path =
+                        if redirect::repeats(next.path(), asked.path()) { "" } else { next.path() };
+                    let is_named = object.is_some_and(|object| path.contains(object));
+                    storage_path = Some(path.to_owned());
                     if is_named {
                         return Ok(Followed { response, elsewhere: None, storage_path });
                     }

@@ -333,6 +333,8 @@ pub(crate) enum UpstreamError {
         status: StatusCode,
         /// When it may be asked again.
         retry_after: Duration,
+        /// Whether it has refused so in the very repository that is asked about.
+        is_own: bool,
     },
     /// What happened to a request that several waited for.
     #[error(transparent)]
@@ -456,6 +458,33 @@ impl UpstreamError {
             Self::Limited { retry_after, .. } => Some(*retry_after),
             Self::Shared(shared) => shared.retry_after(),
             _ => None,
+        }
+    }
+
+    /// Whether the registry is left alone for what it has said of other repositories.
+    #[must_use]
+    pub(crate) fn is_of_others(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.is_of_others(),
+            other => matches!(other, Self::Limited { is_own: false, .. }),
+        }
+    }
+
+    /// Whether it is an error of the question rather than of the registry, which answers others.
+    #[must_use]
+    pub(crate) fn is_of_question(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.is_of_question(),
+            Self::Unwell { status, .. } | Self::Limited { status, .. } => {
+                let is_passing = matches!(
+                    *status,
+                    StatusCode::BAD_GATEWAY
+                        | StatusCode::SERVICE_UNAVAILABLE
+                        | StatusCode::GATEWAY_TIMEOUT
+                );
+                status.is_server_error() && !is_passing
+            }
+            _ => false,
         }
     }
 

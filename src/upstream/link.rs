@@ -239,7 +239,7 @@ fn connect_request(
     }
     // Proxies that lead to each other would open tunnels until they have no place left.
     request.headers_mut().extend(via::of(through));
-    via::sign(request.headers_mut());
+    via::sign(request.headers_mut(), authority.host());
     Ok(request)
 }
 

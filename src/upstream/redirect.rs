@@ -1,7 +1,10 @@
 //! Where a redirect leads, and whether it is followed.
 
+use std::borrow::Cow;
+
 use entrepot_oci::{Authority, Route};
 use http::{HeaderMap, StatusCode, header};
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::client::{Scheme, Target};
@@ -80,6 +83,26 @@ fn is_registry_path(path: &str) -> bool {
     path.starts_with("/v2/") && kinds.iter().any(|kind| path.contains(kind))
 }
 
+/// Whether the path that a redirect leads to has the path in it that was asked for, however often
+/// it is escaped: a login page is told so where to lead back to, and storage has no use for it.
+pub(crate) fn repeats(path: &str, asked: &str) -> bool {
+    /// How often something is escaped at most.
+    const ESCAPES: usize = 4;
+    let Some(asked) = asked.strip_prefix("/v2/") else { return false };
+    let is_in = |path: &str| path.to_ascii_lowercase().contains(&asked.to_ascii_lowercase());
+    let mut path = path.to_owned();
+    for _ in 0..ESCAPES {
+        if is_in(&path) {
+            return true;
+        }
+        match percent_decode_str(&path).decode_utf8_lossy() {
+            Cow::Borrowed(_) => return false,
+            Cow::Owned(decoded) => path = decoded,
+        }
+    }
+    is_in(&path)
+}
+
 /// A URL that `from` names, as something to ask; TLS is not given up on the way.
 pub(crate) fn target(from: &Target, url: &Url) -> Result<Target, RedirectError> {
     let scheme = match (from.scheme, url.scheme()) {
@@ -148,6 +171,29 @@ mod tests {
         let hop = from("https://quay.io/v2/a/blobs/x");
         assert!(matches!(hop, Ok(Some(Hop::OtherRegistry(to, _))) if to.path() == "/v2/a/blobs/x"));
         assert!(matches!(from("https://quay.io/v2x/a"), Ok(Some(Hop::Storage(_)))));
+    }
+
+    #[test]
+    fn a_page_that_is_told_where_to_lead_back_to_is_known() {
+        let asked = "/v2/app/blobs/sha256:abc";
+        for page in [
+            "/sso/https%3A/v2/app/blobs/sha256:abc",
+            "/login/app/blobs/sha256%3Aabc",
+            "/login/app%2Fblobs%2Fsha256%3AABC",
+            "/a/app%252Fblobs%252Fsha256%253Aabc/b",
+            "/v2/app/blobs/sha256:abc",
+        ] {
+            assert!(repeats(page, asked), "{page}");
+        }
+        for storage in [
+            "/docker/registry/v2/blobs/sha256/ab/abc/data",
+            "/ghcr1/blobs/sha256:abc",
+            "/uploads/abc%20d",
+            "",
+        ] {
+            assert!(!repeats(storage, asked), "{storage}");
+        }
+        assert!(!repeats("/x", "/"));
     }
 
     #[test]

@@ -3,25 +3,40 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::LazyLock;
 
+use entrepot_oci::Host;
 use http::header::{self, HeaderMap, HeaderValue};
 
-/// The name under which this process signs. Each has its own ("a pseudonym", RFC 9110 §7.6.3), so
-/// that proxies of this kind can be chained.
-static PSEUDONYM: LazyLock<String> =
-    LazyLock::new(|| format!("entrepot-{:016x}", RandomState::new().hash_one("via")));
+/// Makes the names under which this process signs requests.
+static NAMES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// Signs a message that goes on. Every request that leaves is signed, and what a client's request
-/// has been through goes along with whatever is asked on its behalf.
-pub(crate) fn sign(fields: &mut HeaderMap) {
-    if let Ok(value) = HeaderValue::try_from(format!("1.1 {}", *PSEUDONYM)) {
+/// The name under which this process signs requests to `host`. Each process has its own ("a
+/// pseudonym", RFC 9110 §7.6.3), so that proxies of this kind can be chained; and each host sees
+/// another, which no client does: who knew one could have the requests of others refused as loops.
+fn pseudonym(host: &Host) -> String {
+    format!("entrepot-{:016x}", NAMES.hash_one(host))
+}
+
+/// Signs a request that goes to `host`. Every request that leaves is signed, and what a client's
+/// request has been through goes along with whatever is asked on its behalf.
+pub(crate) fn sign(fields: &mut HeaderMap, host: &Host) {
+    if let Ok(value) = HeaderValue::try_from(format!("1.1 {}", pseudonym(host))) {
         fields.append(header::VIA, value);
     }
 }
 
-/// Whether a request has been through this process before: a loop.
+/// Signs an answer that goes back.
+pub(crate) fn sign_answer(fields: &mut HeaderMap) {
+    fields.append(header::VIA, HeaderValue::from_static("1.1 entrepot"));
+}
+
+/// Whether a request for `host` has been through this process before: a loop.
 #[must_use]
-pub(crate) fn is_own(fields: &HeaderMap) -> bool {
-    let is_own = |part: &[u8]| part == PSEUDONYM.as_bytes();
+pub(crate) fn is_own(fields: &HeaderMap, host: &Host) -> bool {
+    if !fields.contains_key(header::VIA) {
+        return false;
+    }
+    let own = pseudonym(host);
+    let is_own = |part: &[u8]| part == own.as_bytes();
     let separates = |byte: &u8| matches!(byte, b' ' | b'\t' | b',');
     fields.get_all(header::VIA).iter().any(|via| via.as_bytes().split(separates).any(is_own))
 }
@@ -44,11 +59,16 @@ mod tests {
     fn a_request_that_comes_back_is_known() {
         let mut sent = via(&["1.0 fred, 1.1 entrepot (x)"]);
         sent.insert(header::ACCEPT, HeaderValue::from_static("a"));
-        sign(&mut sent);
-        assert!(is_own(&sent));
-        assert_eq!((of(&sent).len(), is_own(&of(&sent))), (2, true));
+        let [ghcr, quay]: [Host; 2] = ["ghcr.io", "quay.io"].map(|host| host.parse().unwrap());
+        sign(&mut sent, &ghcr);
+        assert!(is_own(&sent, &ghcr));
+        assert_eq!((of(&sent).len(), is_own(&of(&sent), &ghcr)), (2, true));
         let values: Vec<_> = sent.get_all("via").iter().map(|v| v.to_str().unwrap()).collect();
-        assert!(is_own(&via(&[&values.join(",")])));
-        assert!(!is_own(&via(&["1.1 entrepot, 1.1 entrepot-0123456789abcdef"])));
+        assert!(is_own(&via(&[&values.join(",")]), &ghcr));
+        assert!(!is_own(&via(&["1.1 entrepot, 1.1 entrepot-0123456789abcdef"]), &ghcr));
+        assert!(!is_own(&sent, &quay), "who has seen it there can't use it elsewhere");
+        let mut answer = HeaderMap::new();
+        sign_answer(&mut answer);
+        assert!(!is_own(&answer, &ghcr));
     }
 }

@@ -14,8 +14,10 @@ use super::provenance::Provenance;
 use super::ranges::{ByteRanges, Selected};
 use super::served::Served;
 use super::stored::StoredBody;
+use super::verified::VerifiedBody;
 use crate::gateway::exchange::{Asked, Source};
 use crate::registry::fields::{append, text};
+use crate::upstream::body::IdleBody;
 
 /// About as many fields as an answer has; a map that grows is built anew each time.
 const FIELDS: usize = 12;
@@ -94,6 +96,61 @@ fn fill(
     *response.body_mut() = body;
 }
 
+/// A whole object that comes from its registry, past the store.
+pub(in crate::gateway) struct PassedObject {
+    /// What it must be.
+    pub(in crate::gateway) digest: Digest,
+    /// How long the registry says it is.
+    pub(in crate::gateway) length: Option<u64>,
+    /// `Content-Type`.
+    pub(in crate::gateway) media_type: &'static str,
+    /// Where it came from.
+    pub(in crate::gateway) provenance: Provenance,
+}
+
+/// The answer to a GET by what the registry has answered to one of the whole, in the form of
+/// [`respond`]; completed only if the whole has its digest, and `on_success` runs then.
+pub(in crate::gateway) fn passed_object(
+    from: Response<IdleBody>,
+    asked: &Asked,
+    object: PassedObject,
+    on_success: Box<dyn FnOnce() + Send>,
+) -> Served {
+    let PassedObject { digest, length, media_type, provenance } = object;
+    let tag = format!("\"{digest}\"");
+    let mut response = Response::new(ResponseBody::Empty);
+    describe(response.headers_mut(), media_type, None, Bytes::from(tag.clone()));
+    if matches_any(text(&asked.headers, header::IF_NONE_MATCH), &tag) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Served::new(provenance, response);
+    }
+    let part = length.map(|length| (part(&asked.method, &asked.headers, &tag, length), length));
+    let verified = match part {
+        Some((Selected::One(span), length)) => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let fields = response.headers_mut();
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(span.count()));
+            append(fields, header::CONTENT_RANGE, &span.content_range(length));
+            VerifiedBody::part(from.into_body(), digest, span.first, span.count(), on_success)
+        }
+        Some((Selected::Unsatisfiable, length)) => {
+            *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+            append(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{length}"));
+            return Served::new(provenance, response);
+        }
+        // Several parts would have to wait for each other: the whole is an answer to that too.
+        Some((Selected::Whole | Selected::Several(_), _)) | None => {
+            if let Some(length) = length {
+                response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            VerifiedBody::new(from.into_body(), digest, on_success)
+        }
+    };
+    *response.body_mut() = ResponseBody::Verified(Box::new(verified));
+    Served::new(provenance, response)
+}
+
 fn describe(
     fields: &mut HeaderMap,
     media_type: &'static str,
@@ -115,11 +172,6 @@ fn describe(
     if let Some(age) = since.and_then(|since| since.elapsed().ok()) {
         fields.insert(header::AGE, HeaderValue::from(age.as_secs()));
     }
-}
-
-/// The part that a request for `digest`, which has this length, means.
-pub(in crate::gateway) fn part_of(asked: &Asked, digest: &Digest, length: u64) -> Selected {
-    part(&asked.method, &asked.headers, &format!("\"{digest}\""), length)
 }
 
 /// The part that a request means. "A server MUST ignore a Range header field received with a

@@ -1,15 +1,15 @@
 //! A registry's answer as it came.
 
-use entrepot_oci::Digest;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use entrepot_oci::{Digest, Registry};
+use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body as _;
 
 use super::body::ResponseBody;
+use super::errors::unusable;
 use super::provenance::{Forward, Provenance};
-use super::ranges::ByteSpan;
 use super::served::Served;
 use super::verified::VerifiedBody;
-use crate::registry::fields::{append, returned};
+use crate::registry::fields::returned;
 use crate::upstream::body::IdleBody;
 use crate::upstream::client::AnsweredAt;
 
@@ -29,6 +29,17 @@ pub(in crate::gateway) fn passed_on(response: Response<IdleBody>, why: Forward) 
         *passed.status_mut() = head.status;
     }
     signed_unless_refusal(Provenance::Relayed(why), passed)
+}
+
+/// An answer to a request for what a digest names, or for all of a manifest, which is not that. Only
+/// a plain 200 is checked, and so any other success that has content would pass unchecked: `203`,
+/// or a `206` that nobody has asked for.
+pub(in crate::gateway) fn not_content(registry: &Registry, response: Response<IdleBody>) -> Served {
+    let status = response.status();
+    if status.is_success() {
+        return unusable(registry, &format!("{status} in place of a whole object"));
+    }
+    passed_on(response, Forward::Miss)
 }
 
 /// A registry's answer of which the body is not there any more, or was never.
@@ -77,26 +88,6 @@ pub(in crate::gateway) fn tell_quota(told: &HeaderMap, served: &mut Served) {
     for (name, value) in told.iter().filter(|(name, _)| is_of_quota(name.as_str())) {
         served.response.headers_mut().insert(name, value.clone());
     }
-}
-
-/// A part of a whole object of `length` bytes, completed only if that has this digest.
-pub(in crate::gateway) fn passed_part(
-    response: Response<IdleBody>,
-    digest: &Digest,
-    span: ByteSpan,
-    length: u64,
-    on_success: Box<dyn FnOnce() + Send>,
-) -> Served {
-    let (head, body) = response.into_parts();
-    let verified = VerifiedBody::part(body, *digest, span.first, span.count(), on_success);
-    let mut passed = Response::new(ResponseBody::Verified(Box::new(verified)));
-    *passed.status_mut() = StatusCode::PARTIAL_CONTENT;
-    *passed.headers_mut() = returned(&head.headers);
-    let fields = passed.headers_mut();
-    fields.remove(header::CONTENT_ENCODING);
-    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(span.count()));
-    append(fields, header::CONTENT_RANGE, &span.content_range(length));
-    Served::new(Provenance::Unkept, passed)
 }
 
 /// What of a registry's response fields goes to the client along with `body`. A length beside

@@ -10,6 +10,7 @@ use entrepot_cache::{ContentRecord, Lookup, Presence, Reader};
 use entrepot_oci::manifest::signed_payload;
 use entrepot_oci::{Algorithm, Digest, MediaType};
 use http::{HeaderMap, Method, Response, header};
+use tokio::time::Instant;
 
 use super::tags::Tags;
 use crate::collapse::{Collapse, Turn};
@@ -17,13 +18,14 @@ use crate::gateway::access::Place;
 use crate::gateway::answer::body::ResponseBody;
 use crate::gateway::answer::errors::unusable;
 use crate::gateway::answer::object::{Presentation, respond};
-use crate::gateway::answer::passed::{passed_on, passed_verified, tell_quota};
+use crate::gateway::answer::passed::{not_content, passed_on, passed_verified, tell_quota};
 use crate::gateway::answer::provenance::{Forward, Provenance, Reason};
 use crate::gateway::answer::served::Served;
 use crate::gateway::exchange::{Exchange, Source};
 use crate::gateway::generations::Generation;
 use crate::registry::answer::{
-    consents, content_length, digest_of, is_plain_content, is_whole, named_digest, refuse_trouble,
+    consents, content_length, digest_of, is_gone, is_plain_content, is_whole, named_digest,
+    refuse_trouble,
 };
 use crate::registry::fields::{for_content, for_whole_content, returned, text};
 use crate::registry::identity::Identity;
@@ -53,6 +55,11 @@ pub(super) struct KeptManifest {
     pub(super) belongs: bool,
 }
 
+/// That a registry would serve a manifest, and what it calls it.
+struct Confirmed {
+    media_type: Option<MediaType>,
+}
+
 /// What is being fetched, by one for all who wait.
 pub(super) type Fetches = Collapse<ManifestFetch, Result<Digest, Arc<UpstreamError>>>;
 
@@ -67,13 +74,19 @@ pub(super) struct ManifestFetch {
 
 impl ManifestRequest {
     pub(super) async fn by_digest(self, digest: &Digest) -> Result<Served, UpstreamError> {
-        if let Some(kept) = self.kept(digest).await {
-            if kept.belongs && self.exchange.rights.may_pull().await {
+        let kept = self.kept(digest, None).await;
+        let is_kept = kept.is_some();
+        if let Some(kept) = kept {
+            let rights = &self.exchange.rights;
+            if kept.belongs && rights.may_pull().await {
+                if rights.is_to_be_confirmed(digest, &kept.record) {
+                    self.confirm_behind(*digest, kept.reader.size());
+                }
                 return Ok(self.as_kept(&kept, Provenance::Kept(None)));
             }
-            match Box::pin(self.is_confirmed_in_time(&kept, digest)).await {
-                Ok(true) => return Ok(self.as_kept(&kept, Provenance::Kept(None))),
-                Ok(false) => {}
+            match Box::pin(self.confirmed_in_time(&kept, digest)).await {
+                Ok(Some(kept)) => return Ok(self.as_kept(&kept, Provenance::Kept(None))),
+                Ok(None) => {}
                 Err(error) => match Box::pin(self.without_registry(&kept, &error)).await {
                     Some(served) => return Ok(served),
                     None if error.is_known() => return Err(error),
@@ -84,54 +97,84 @@ impl ManifestRequest {
         if self.exchange.asked.method == Method::HEAD {
             return Box::pin(self.head()).await;
         }
-        let target = self.exchange.asked.target();
-        Box::pin(self.fetch(target, Some(digest))).await
+        let (target, exchange) = (self.exchange.asked.target(), self.exchange.clone());
+        let served = Box::pin(self.fetch(target, Some(digest))).await?;
+        // How long a refusal takes does not tell whether the manifest is kept: where it is, a HEAD
+        // comes before.
+        let is_refused = served.response.status().is_client_error();
+        if is_refused && !is_kept && !exchange.rights.may_pull().await {
+            // Whatever it says, the GET has said it.
+            let headers = for_whole_content(&exchange.asked.headers);
+            let _ = Box::pin(exchange.inquire(&headers, None)).await;
+        }
+        Ok(served)
     }
 
     /// Asks whether the registry would serve this client the manifest here; one that takes long to
-    /// say so counts as away, where what is kept may be served then.
-    async fn is_confirmed_in_time(
+    /// say so counts as away, where what is kept may be served then. The manifest as the registry
+    /// has it here, if it would.
+    async fn confirmed_in_time(
         &self,
         kept: &KeptManifest,
         digest: &Digest,
-    ) -> Result<bool, UpstreamError> {
+    ) -> Result<Option<KeptManifest>, UpstreamError> {
         let Exchange { common, asked, rights, .. } = &*self.exchange;
         let (it, wanted, size) = (self.clone(), *digest, kept.reader.size());
-        let asking = async move { it.is_confirmed(&wanted, size).await };
+        let asking = async move { it.confirmed(&wanted, size).await };
         let mut question = common.ask(&asked.authority, asking);
-        let is_confirmed = match question.in_time().await {
+        let confirmed = match question.in_time().await {
             Ok(told) => told?,
             Err(late) if kept.belongs && rights.may_have_unasked(&kept.record, &late).await => {
                 return Err(late);
             }
             Err(_) => question.answer().await?,
         };
-        if is_confirmed {
+        let Some(Confirmed { media_type }) = confirmed else { return Ok(None) };
+        let kept = self.kept(digest, media_type.as_ref()).await;
+        if let Some(kept) = &kept {
             self.note_belonging(kept, digest).await;
         }
-        Ok(is_confirmed)
+        Ok(kept)
     }
 
-    async fn is_confirmed(
+    async fn confirmed(
         &self,
         digest: &Digest,
         size: Option<u64>,
-    ) -> Result<bool, UpstreamError> {
+    ) -> Result<Option<Confirmed>, UpstreamError> {
         let Exchange { asked, rights, .. } = &*self.exchange;
+        let began = Instant::now();
         let answer = self.exchange.inquire(&for_whole_content(&asked.headers), None).await?;
         refuse_trouble(&asked.authority, &answer)?;
-        let consents = consents(&answer, digest, size);
-        if consents {
-            rights.grant().await;
+        if !consents(&answer, digest, size) {
+            return Ok(None);
         }
-        Ok(consents)
+        rights.grant(began).await;
+        Ok(Some(Confirmed { media_type: media_type_of(answer.response.headers()) }))
     }
 
-    /// The registry has said that the manifest is here.
+    /// Asks the registry once more whether it has the manifest here, behind the answer: what it has
+    /// withdrawn is not served for ever.
+    fn confirm_behind(&self, digest: Digest, size: Option<u64>) {
+        let it = self.clone();
+        self.exchange.common.tasks.spawn(async move {
+            let Exchange { asked, rights, .. } = &*it.exchange;
+            let (began, headers) = (Instant::now(), for_whole_content(&asked.headers));
+            let Ok(answer) = it.exchange.inquire(&headers, None).await else { return };
+            if consents(&answer, &digest, size) {
+                rights.grant(began).await;
+                let told = media_type_of(answer.response.headers());
+                rights.confirm(&digest, told.as_ref()).await;
+            } else if is_gone(&answer) && rights.may_pull().await {
+                tracing::info!(registry = %asked.registry, %digest, "withdrawn by its registry");
+                rights.disown(&digest).await;
+            }
+        });
+    }
+
+    /// The registry has said that the manifest is here, and what it calls it.
     pub(super) async fn note_belonging(&self, kept: &KeptManifest, digest: &Digest) {
-        if !kept.belongs {
-            self.exchange.rights.belongs(digest, Some(&kept.media_type)).await;
-        }
+        self.exchange.rights.confirm(digest, Some(&kept.media_type)).await;
     }
 
     /// What is served while the registry can't say whether it may be.
@@ -144,16 +187,22 @@ impl ManifestRequest {
     /// The registry's own answer to a HEAD.
     async fn head(&self) -> Result<Served, UpstreamError> {
         let Exchange { asked, rights, .. } = &*self.exchange;
-        let headers = for_content(&asked.headers);
+        let (began, headers) = (Instant::now(), for_content(&asked.headers));
         let answer = self.exchange.follow(Method::HEAD, &asked.target(), &headers).await?;
         if named_digest(answer.response.status(), answer.response.headers()).is_some() {
-            rights.grant().await;
+            rights.grant(began).await;
         }
         Ok(passed_on(answer.response, Forward::Request))
     }
 
-    /// The manifest, if it is kept and this registry has delivered it.
-    pub(super) async fn kept(&self, digest: &Digest) -> Option<KeptManifest> {
+    /// The manifest, if it is kept and this registry has delivered it. What it is called is the
+    /// registry's word for it here, now or before; what the same bytes are called elsewhere counts
+    /// only where it has none.
+    pub(super) async fn kept(
+        &self,
+        digest: &Digest,
+        told: Option<&MediaType>,
+    ) -> Option<KeptManifest> {
         let Exchange { common, asked, rights, .. } = &*self.exchange;
         if common.store.contains(digest) != Presence::Kept {
             return None;
@@ -162,7 +211,10 @@ impl ManifestRequest {
             Some(record) => (true, record),
             None => (false, rights.delivered(digest).await?),
         };
-        let media_type = MediaType::of_manifest(record.media_type.as_deref()?)?;
+        let media_type = match told {
+            Some(told) => told.clone(),
+            None => MediaType::of_manifest(record.media_type.as_deref()?)?,
+        };
         match common.store.lookup(digest, asked.registry.as_str()).await {
             Lookup::Kept(reader) => Some(KeptManifest { reader, media_type, record, belongs }),
             Lookup::InFlight(_) | Lookup::Absent(_) => None,
@@ -209,12 +261,13 @@ impl ManifestRequest {
         let fetch = ManifestFetch { place, identity, path, generation };
         let turn = self.fetches.turn(fetch, PATIENCE).await;
         // It may have come since it was looked for, by whomever it was fetched.
+        let began = Instant::now();
         let known = match &turn {
             Turn::Told(fetched) => Some(fetched.clone()?),
             Turn::Lead(_) | Turn::GivenUp | Turn::Late => expected.copied(),
         };
         if let Some(digest) = known
-            && let Some(kept) = self.kept(&digest).await
+            && let Some(kept) = self.kept(&digest, None).await
             && kept.belongs
             && rights.may_pull().await
         {
@@ -225,7 +278,7 @@ impl ManifestRequest {
         }
         let headers = for_whole_content(&asked.headers);
         let fetched = match self.exchange.follow(Method::GET, &target, &headers).await {
-            Ok(answer) => self.keep_answer(answer.response, expected).await,
+            Ok(answer) => self.keep_answer(answer.response, expected, began).await,
             Err(error) => {
                 let error = Arc::new(error);
                 if let Turn::Lead(permit) = turn {
@@ -247,13 +300,13 @@ impl ManifestRequest {
         &self,
         response: Response<IdleBody>,
         expected: Option<&Digest>,
+        began: Instant,
     ) -> Fetched {
-        let media_type =
-            text(response.headers(), header::CONTENT_TYPE).and_then(MediaType::of_manifest);
+        let media_type = media_type_of(response.headers());
         let too_long = content_length(&response).is_some_and(|length| length > MAX_BYTES as u64);
         let media_type = match media_type {
             Some(media_type) if is_plain_content(&response) && !too_long => media_type,
-            _ => return not_a_manifest(response, expected).into(),
+            _ => return self.not_a_manifest(response, expected).into(),
         };
         let Exchange { common, asked, rights, .. } = &*self.exchange;
         let (head, body) = response.into_parts();
@@ -268,14 +321,14 @@ impl ManifestRequest {
             let payload = signed_payload(&bytes);
             if payload.is_some_and(|payload| Digest::of(algorithm, &payload) == expected) {
                 // It has its payload's name: what is kept here has the name of all its bytes.
-                rights.grant().await;
+                rights.grant(began).await;
                 return passed_whole(&head.headers, bytes).into();
             }
             common.metrics().mismatched();
             let reason = "the manifest's bytes do not match its digest";
             return unusable(&asked.registry, reason).into();
         }
-        rights.grant().await;
+        rights.grant(began).await;
         match self.keep(&digest, &bytes, &media_type).await {
             Some(reader) => {
                 let mut served = self.shown(reader, &media_type, None, Provenance::Stored);
@@ -283,6 +336,18 @@ impl ManifestRequest {
                 Fetched { served, kept: Some(digest) }
             }
             None => passed_whole(&head.headers, bytes).into(),
+        }
+    }
+
+    /// Something else than a manifest, as it came; under a digest's name only if it has that digest.
+    fn not_a_manifest(&self, response: Response<IdleBody>, expected: Option<&Digest>) -> Served {
+        if !is_whole(&response) {
+            return not_content(&self.exchange.asked.registry, response);
+        }
+        let relayed = Provenance::Relayed(Forward::Miss);
+        match expected {
+            Some(digest) => passed_verified(response, digest, Box::new(|| {}), relayed),
+            None => passed_on(response, Forward::Miss),
         }
     }
 
@@ -299,6 +364,10 @@ impl ManifestRequest {
     }
 }
 
+fn media_type_of(headers: &HeaderMap) -> Option<MediaType> {
+    text(headers, header::CONTENT_TYPE).and_then(MediaType::of_manifest)
+}
+
 /// What came of a GET.
 struct Fetched {
     served: Served,
@@ -310,14 +379,6 @@ impl From<Served> for Fetched {
     fn from(served: Served) -> Self {
         Self { served, kept: None }
     }
-}
-
-/// Something else than a manifest, as it came; under a digest's name only if it has that digest.
-fn not_a_manifest(response: Response<IdleBody>, expected: Option<&Digest>) -> Served {
-    let Some(digest) = expected.filter(|_| is_whole(&response)) else {
-        return passed_on(response, Forward::Miss);
-    };
-    passed_verified(response, digest, Box::new(|| {}), Provenance::Relayed(Forward::Miss))
 }
 
 /// A manifest that could not be kept, as it came.

@@ -10,10 +10,12 @@ use std::time::{Duration, SystemTime};
 use entrepot_cache::Presence;
 use entrepot_oci::{ErrorCode, ErrorDocument, MediaType, Reference, Registry, Route, Tag};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use tokio::time::Instant;
 
 use super::by_digest::{KeptManifest, ManifestRequest};
-use super::tags::{Accept, KnownResolution, Resolution, TagEntry};
+use super::tags::{KnownResolution, Resolution, TagEntry};
 use crate::collapse::Collapse;
+use crate::gateway::accept::Accept;
 use crate::gateway::access::Place;
 use crate::gateway::answer::body::ResponseBody;
 use crate::gateway::answer::errors::say_api_version;
@@ -180,7 +182,8 @@ impl Tagged {
 
     /// What the tag stood for, if it is kept and belongs here.
     async fn kept(&self, known: &KnownResolution) -> Option<KeptManifest> {
-        let kept = self.request.kept(&known.resolution.digest).await?;
+        let Resolution { digest, media_type, .. } = &known.resolution;
+        let kept = self.request.kept(digest, media_type.as_ref()).await?;
         kept.belongs.then_some(kept)
     }
 
@@ -221,12 +224,12 @@ impl Tagged {
             {
                 return Ok(Arc::new(HeadAnswer::told_before(known.resolution)));
             }
-            let headers = for_whole_content(&asked.headers);
+            let (began, headers) = (Instant::now(), for_whole_content(&asked.headers));
             let answer = self.exchange().inquire(&headers, None).await.map_err(Arc::new)?;
             let answer = HeadAnswer::new(answer);
             // Before anybody can ask again: who comes now finds it.
             if let Some(resolution) = &answer.resolution {
-                rights.grant().await;
+                rights.grant(began).await;
                 let is_current = self.exchange().generation() == generation;
                 if is_current && self.spared(resolution).await.is_none() {
                     let is_kept = common.store.contains(&resolution.digest) == Presence::Kept;
@@ -255,7 +258,7 @@ impl Tagged {
         answer: &HeadAnswer,
     ) -> Result<Served, UpstreamError> {
         let digest = resolution.digest;
-        if let Some(kept) = self.request.kept(&digest).await {
+        if let Some(kept) = self.request.kept(&digest, resolution.media_type.as_ref()).await {
             self.request.note_belonging(&kept, &digest).await;
             let now = SystemTime::now();
             return Ok(self.request.presented(&kept, now, Provenance::Revalidated));
@@ -314,7 +317,7 @@ impl Tagged {
         let Exchange { common, client, .. } = self.exchange();
         let floor = common.options.load().quota_floor;
         let is_low = client.pulls_left().is_some_and(|left| left <= floor);
-        if !is_low || self.request.kept(&now.digest).await.is_some() {
+        if !is_low || self.request.kept(&now.digest, None).await.is_some() {
             return None;
         }
         self.last_kept().await

@@ -4,11 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use entrepot_cache::{Fact, RecordError, Repository};
 use entrepot_oci::{Digest, MediaType, Tag, UnixSeconds};
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::gateway::accept::{Accept, accepts};
 use crate::gateway::access::Place;
 use crate::gateway::generations::Generation;
 
@@ -19,46 +20,6 @@ const MOST_UNWRITTEN: u64 = 10_000;
 const SOON: Duration = Duration::from_mins(10);
 /// Variants of one tag kept on disk: engines send a handful of different `Accept` fields.
 const MOST_VARIANTS: usize = 16;
-/// A longer `Accept` is known by its digest.
-const LONGEST_ACCEPT: usize = 500;
-
-/// The media types that a client takes, as far as they tell variants of a tag apart: sorted, each
-/// once, in lower case.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::gateway) struct Accept(String);
-
-impl Accept {
-    pub(in crate::gateway) fn of(headers: &HeaderMap) -> Self {
-        let fields = headers.get_all(header::ACCEPT).iter().filter_map(|field| field.to_str().ok());
-        let mut types: Vec<_> = fields
-            .flat_map(|field| field.split(','))
-            .map(|one| one.split_ascii_whitespace().collect::<String>().to_ascii_lowercase())
-            .filter(|one| !one.is_empty())
-            .collect();
-        types.sort_unstable();
-        types.dedup();
-        let joined = types.join(",");
-        if joined.len() <= LONGEST_ACCEPT {
-            return Self(joined);
-        }
-        Self(Digest::of(entrepot_oci::Algorithm::Sha256, joined.as_bytes()).to_string())
-    }
-}
-
-/// Whether a client takes this media type (RFC 9110 §12.5.1, without weights: none sends 0).
-fn accepts(headers: &HeaderMap, media_type: &MediaType) -> bool {
-    let fields = headers.get_all(header::ACCEPT).iter().filter_map(|field| field.to_str().ok());
-    let mut ranges = fields.flat_map(|field| field.split(',')).peekable();
-    if ranges.peek().is_none() {
-        return true;
-    }
-    ranges.any(|range| {
-        let range = range.split(';').next().unwrap_or_default().trim();
-        range == "*/*"
-            || range == "application/*"
-            || range.eq_ignore_ascii_case(media_type.as_str())
-    })
-}
 
 /// What a tag stands for, to a client that takes certain media types.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -297,7 +258,8 @@ impl TagEntry<'_> {
     /// now is kept too.
     pub(in crate::gateway) async fn recorded(&self) -> Option<KnownResolution> {
         let record: Record = self.records.fact(Fact::Tag(self.tag)).await?;
-        let variant = record.variants.iter().find(|variant| variant.accept == self.accept.0)?;
+        let variant =
+            record.variants.iter().find(|variant| variant.accept == self.accept.as_str())?;
         variant.known()
     }
 
@@ -325,7 +287,7 @@ impl TagEntry<'_> {
         let record: Record = records.fact(Fact::Tag(tag)).await?;
         let known = record.variants.iter().filter_map(|variant| {
             // The record is written again only once in a while.
-            let key = (place.clone(), tag.clone(), Accept(variant.accept.clone()));
+            let key = (place.clone(), tag.clone(), Accept::recorded(&variant.accept));
             tags.known.get(&key).or_else(|| variant.known())
         });
         known.max_by_key(|known| known.asked)
@@ -359,9 +321,10 @@ impl TagEntry<'_> {
     async fn write(&self, known: &KnownResolution) {
         let fact = Fact::Tag(self.tag);
         let mut record: Record = self.records.fact(fact).await.unwrap_or_default();
-        record.variants.retain(|variant| variant.accept != self.accept.0);
+        record.variants.retain(|variant| variant.accept != self.accept.as_str());
         record.variants.truncate(MOST_VARIANTS - 1);
-        let variant = Variant::of(self.accept.0.clone(), &known.resolution, known.asked.into());
+        let variant =
+            Variant::of(self.accept.as_str().to_owned(), &known.resolution, known.asked.into());
         record.variants.insert(0, variant);
         if let Err(error) = self.records.record_fact(fact, record).await {
             tracing::warn!(tag = %self.tag, %error, "a tag could not be recorded");
@@ -373,7 +336,7 @@ impl TagEntry<'_> {
         self.tags.known.invalidate(&self.key());
         let fact = Fact::Tag(self.tag);
         let Some(mut record) = self.records.fact::<Record>(fact).await else { return };
-        record.variants.retain(|variant| variant.accept != self.accept.0);
+        record.variants.retain(|variant| variant.accept != self.accept.as_str());
         let changed = if record.variants.is_empty() {
             self.records.forget_fact(fact).await
         } else {
@@ -388,43 +351,6 @@ impl TagEntry<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
-
-    fn accept(fields: &[&'static str]) -> Accept {
-        let headers = fields.iter().fold(HeaderMap::new(), |mut headers, field| {
-            headers.append(header::ACCEPT, HeaderValue::from_static(field));
-            headers
-        });
-        Accept::of(&headers)
-    }
-
-    #[test]
-    fn the_order_of_media_types_tells_nothing() {
-        assert_eq!(accept(&["a/b, C/d", "e/f"]), accept(&["e/f,c/d", "A/B", "a/b"]));
-        assert_ne!(accept(&["a/b"]), accept(&["a/b, c/d"]));
-        assert_ne!(accept(&["a/b;q=0.5"]), accept(&["a/b"]));
-        assert_eq!(accept(&[]), accept(&[","]));
-    }
-
-    #[test]
-    fn a_media_type_is_accepted_as_the_client_says() {
-        let index = MediaType::of_manifest("application/vnd.oci.image.index.v1+json").unwrap();
-        let cases = [
-            (vec![], true),
-            (vec!["application/vnd.oci.image.index.v1+json"], true),
-            (vec!["text/html", "a/b, Application/vnd.oci.image.index.v1+json;q=0.5"], true),
-            (vec!["*/*"], true),
-            (vec!["application/*"], true),
-            (vec!["application/vnd.oci.image.manifest.v1+json"], false),
-        ];
-        for (fields, expected) in cases {
-            let headers = fields.iter().fold(HeaderMap::new(), |mut headers, field| {
-                headers.append(header::ACCEPT, HeaderValue::from_static(field));
-                headers
-            });
-            assert_eq!(accepts(&headers, &index), expected, "{fields:?}");
-        }
-    }
 
     #[tokio::test]
     async fn a_tag_is_remembered_for_each_accept_and_over_a_restart() {
@@ -446,22 +372,22 @@ mod tests {
             size: Some(5),
         };
         for accepted in ["a/a", "b/b"] {
-            entry(&tags, Accept(accepted.to_owned()))
+            entry(&tags, Accept::recorded(accepted))
                 .learn(of(accepted.as_bytes()), true, Generation::default())
                 .await;
         }
         let again = Tags::default();
         for accepted in ["a/a", "b/b"] {
-            let known = entry(&again, Accept(accepted.to_owned())).known().await.unwrap();
+            let known = entry(&again, Accept::recorded(accepted)).known().await.unwrap();
             assert_eq!(known.resolution, of(accepted.as_bytes()));
             assert!(known.age() < Duration::from_mins(1));
         }
-        assert!(entry(&again, Accept("c/c".to_owned())).known().await.is_none());
-        entry(&again, Accept("a/a".to_owned())).forget().await;
+        assert!(entry(&again, Accept::recorded("c/c")).known().await.is_none());
+        entry(&again, Accept::recorded("a/a")).forget().await;
         let (third, fourth) = (Tags::default(), Tags::default());
-        assert!(entry(&third, Accept("a/a".to_owned())).known().await.is_none());
-        assert!(entry(&third, Accept("b/b".to_owned())).known().await.is_some());
-        entry(&again, Accept("d/d".to_owned())).learn(of(b"d"), false, Generation::default()).await;
-        assert!(entry(&fourth, Accept("d/d".to_owned())).known().await.is_none());
+        assert!(entry(&third, Accept::recorded("a/a")).known().await.is_none());
+        assert!(entry(&third, Accept::recorded("b/b")).known().await.is_some());
+        entry(&again, Accept::recorded("d/d")).learn(of(b"d"), false, Generation::default()).await;
+        assert!(entry(&fourth, Accept::recorded("d/d")).known().await.is_none());
     }
 }
