@@ -1,13 +1,34 @@
 //! What clients take, and what tells their requests apart by that.
 
 use entrepot_oci::{Algorithm, Digest, MediaType};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
 /// A longer `Accept` is known by its digest.
 const LONGEST_ACCEPT: usize = 500;
 
-/// What a client says that it takes, to the byte: registries differ on what letters, blanks and
-/// order mean in it, and one client's odd spelling must not decide what others are told.
+/// Writes what a client takes as others do who mean the same by RFC 9110 §5.6.1 and §8.3.1: in one
+/// field, media types in lower case, blanks as engines set them. The registry is sent that, so that
+/// nobody's spelling brings about an answer that others would be given. What is no text is left as
+/// it is, and is nobody else's.
+pub(super) fn normalise(headers: &mut HeaderMap) {
+    let fields: Option<Vec<_>> =
+        headers.get_all(header::ACCEPT).iter().map(|field| field.to_str().ok()).collect();
+    let Some(fields) = fields.filter(|fields| !fields.is_empty()) else { return };
+    let ranges = fields.iter().flat_map(|field| field.split(',')).map(str::trim);
+    let ranges: Vec<_> = ranges.filter(|range| !range.is_empty()).map(normalised).collect();
+    if let Ok(value) = HeaderValue::try_from(ranges.join(", ")) {
+        headers.insert(header::ACCEPT, value);
+    }
+}
+
+fn normalised(range: &str) -> String {
+    let mut parts = range.split(';').map(str::trim);
+    let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
+    parts.fold(media_type, |range, parameter| range + ";" + parameter)
+}
+
+/// What a registry is told that a client takes, to the byte: registries differ on what letters,
+/// blanks and order mean in it, and one client's odd spelling must not decide what others are told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Accept(String);
 
@@ -58,7 +79,6 @@ pub(super) fn accepts(headers: &HeaderMap, media_type: &MediaType) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn accept(fields: &[&str]) -> Accept {
         let headers = fields.iter().fold(HeaderMap::new(), |mut headers, field| {
@@ -92,6 +112,36 @@ mod tests {
         assert_eq!(different.len(), spellings.len(), "{different:?}");
         let long = "a/b,".repeat(LONGEST_ACCEPT);
         assert!(accept(&[&long]).0.len() < 100);
+    }
+
+    #[test]
+    fn what_means_the_same_is_written_alike() {
+        let cases: [(&[&str], &str); 6] = [
+            (&["a/b, c/d"], "a/b, c/d"),
+            (&["A/b,C/D"], "a/b, c/d"),
+            (&["a/b", " c/d\t,"], "a/b, c/d"),
+            (&["c/d ; Q=0.5;x=Y, a/b"], "c/d;Q=0.5;x=Y, a/b"),
+            (&["a /b"], "a /b"),
+            (&[","], ""),
+        ];
+        for (fields, expected) in cases {
+            let mut headers = fields.iter().fold(HeaderMap::new(), |mut headers, field| {
+                headers.append(header::ACCEPT, HeaderValue::from_str(field).unwrap());
+                headers
+            });
+            normalise(&mut headers);
+            let written: Vec<_> = headers.get_all(header::ACCEPT).iter().collect();
+            assert_eq!(written, [expected], "{fields:?}");
+        }
+        let mut none = HeaderMap::new();
+        normalise(&mut none);
+        assert!(none.is_empty());
+        let mut odd = HeaderMap::new();
+        odd.append(header::ACCEPT, HeaderValue::from_static("A/B"));
+        odd.append(header::ACCEPT, HeaderValue::from_bytes(b"x/\xff").unwrap());
+        let before = odd.clone();
+        normalise(&mut odd);
+        assert_eq!(odd, before);
     }
 
     #[test]

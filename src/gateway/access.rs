@@ -424,3 +424,98 @@ async fn write(records: &Repository, digest: &Digest, record: &ContentRecord) {
         tracing::warn!(%digest, %error, "a record could not be written");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::identity::Identifier;
+    use entrepot_oci::Algorithm;
+    use http::{HeaderMap, HeaderValue, header};
+
+    struct World {
+        store: Store,
+        access: Arc<Access>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let options = entrepot_cache::Options::new(dir.path());
+            let store = Store::open(options).await.unwrap();
+            Self { store, access: Arc::default(), _dir: dir }
+        }
+
+        fn rights(&self, identity: Identity) -> Rights {
+            let registry = Registry::at(&"ghcr.io:443".parse().unwrap());
+            let place = Place::new(&registry, &"a/b".parse().unwrap());
+            Rights::new(&self.store, self.access.clone(), place, identity, String::new())
+        }
+    }
+
+    fn client() -> Identity {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer x"));
+        Identifier::new().identify(&headers)
+    }
+
+    async fn advance(time: Duration) {
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
+    }
+
+    #[tokio::test]
+    async fn a_grant_is_as_old_as_its_question() {
+        let world = World::new().await;
+        let left = Duration::from_secs(10);
+        let (theirs, everybodys) = (world.rights(client()), world.rights(Identity::Shared));
+        let asked = Instant::now();
+        advance(CLIENT_GRANT.checked_sub(left).unwrap()).await;
+        // A download that took as long ends now.
+        theirs.grant(asked).await;
+        assert!(theirs.may_pull().await);
+        advance(left).await;
+        assert!(!theirs.may_pull().await);
+        theirs.grant(asked).await;
+        assert!(!theirs.may_pull().await, "what is over is over");
+
+        let asked = Instant::now();
+        advance(SHARED_GRANT.checked_sub(left).unwrap()).await;
+        everybodys.grant(asked).await;
+        assert!(everybodys.shared_left().is_some_and(|lasting| lasting <= left));
+        assert!(everybodys.last_served().await.is_some_and(|age| age >= SHARED_GRANT - left));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_counts_more_than_what_was_asked_before_it() {
+        let world = World::new().await;
+        for identity in [client(), Identity::Shared] {
+            let rights = world.rights(identity);
+            let asked = Instant::now();
+            rights.revoke().await;
+            rights.grant(asked).await;
+            assert!(!rights.may_pull().await);
+            rights.grant(Instant::now() + Duration::from_millis(1)).await;
+            assert!(rights.may_pull().await, "asked again, and let in");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_on_record_for_a_day_is_confirmed_once() {
+        let world = World::new().await;
+        let rights = world.rights(Identity::Shared);
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        let aged = |age: Duration| {
+            let mut record = ContentRecord::now(None);
+            record.recorded -= age;
+            record
+        };
+        assert!(!rights.is_to_be_confirmed(&digest, &aged(CONFIRMED / 2)));
+        let mut brought = aged(CONFIRMED * 2);
+        brought.imported = Some(brought.recorded);
+        assert!(!rights.is_to_be_confirmed(&digest, &brought), "an operator's");
+        assert!(rights.is_to_be_confirmed(&digest, &aged(CONFIRMED * 2)));
+        assert!(!rights.is_to_be_confirmed(&digest, &aged(CONFIRMED * 2)), "it is being asked");
+    }
+}

@@ -386,13 +386,12 @@ impl BlobRequest {
     }
 
     /// The registry's answer to a GET that is not the blob. How long a refusal takes does not tell
-    /// whether the blob is kept: where it is, a HEAD comes before.
+    /// whether the blob is kept: where it is, the same is asked before.
     async fn other(&self, response: Response<IdleBody>, prior: Prior) -> Served {
         let Exchange { asked, rights, .. } = &*self.exchange;
         if !prior.is_asked && response.status().is_client_error() && !rights.may_pull().await {
-            let headers = for_whole_content(&asked.headers);
             // Whatever it says, the GET has said it.
-            let _ = self.exchange.inquire(&headers, Some(&self.digest.hex())).await;
+            let _ = self.is_confirmed(None).await;
         }
         not_content(&asked.registry, response)
     }

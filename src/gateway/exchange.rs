@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, header, request};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+use super::accept;
 use super::access::{Access, Place, Rights};
 use super::generations::{Generation, Generations};
 use super::options::Options;
@@ -172,9 +173,10 @@ impl Exchange {
     /// The exchange about `repository` that `asked` begins.
     pub(super) fn new(
         common: &Arc<Common>,
-        asked: Asked,
+        mut asked: Asked,
         repository: &RepositoryName,
     ) -> Arc<Self> {
+        accept::normalise(&mut asked.headers);
         let client = Client::new(&common.registries, &asked.registry, &asked.route, &asked.headers);
         let place = Place::new(&asked.registry, repository);
         let who = common.registries.own_label(&asked.authority).unwrap_or_default();

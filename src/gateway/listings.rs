@@ -1,8 +1,8 @@
 //! Listings: a repository's tags, and what refers to a manifest.
 //!
 //! They change at any moment, so that they are kept for some seconds only; past that while the
-//! registry can't be asked. A registry may list less to one than to another: what it has listed to a
-//! client is that client's, and what it has listed to everybody stands in for it where there is
+//! registry can't be asked. A registry may list less to one than to another: what it has listed to
+//! a client is that client's, and what it has listed to everybody stands in for it where there is
 //! nothing else.
 
 use std::sync::Arc;
@@ -239,8 +239,8 @@ impl ListingRequest {
     }
 
     /// The target of all referrers, where only those of some type are asked for: a client filters
-    /// them itself where `OCI-Filters-Applied` does not say that it was done ("Listing Referrers" of
-    /// the specification).
+    /// them itself where `OCI-Filters-Applied` does not say that it was done ("Listing Referrers"
+    /// of the specification).
     fn unfiltered(&self) -> Option<&str> {
         let (path, query) = self.key.target.split_once('?')?;
         let is_filter = |pair: &str| pair.starts_with("artifactType=");

@@ -2,13 +2,13 @@
 //! asked once a second, or when they said.
 //!
 //! Only what was refused is held back: nobody brings about that others are. A 429 is about one kind
-//! of question (the Hub counts GETs of manifests, and neither blobs nor HEADs), and about somebody's
-//! quota: who was refused is held back, not the others. One repository's 429 holds the others back
-//! for a second at a time, and longer only where the registry speaks of a quota, or says so of
-//! another repository too. Where two were refused whom the registry has served before, and it does
-//! not say whose quota it is, it is the address that has had too much (the Hub calls that its abuse
-//! limit), and everybody is held back. Errors are counted for each object: one broken layer tells
-//! nothing of other images, and one odd name nothing of other names.
+//! of question (the Hub counts GETs of manifests, and neither blobs nor HEADs), and about
+//! somebody's quota: who was refused is held back, not the others. One repository's 429 holds the
+//! others back for a second at a time, and longer only where the registry speaks of a quota, or
+//! says so of another repository too. Where two were refused whom the registry has served before,
+//! and it does not say whose quota it is, it is the address that has had too much (the Hub calls
+//! that its abuse limit), and everybody is held back. Errors are counted for each object: one
+//! broken layer tells nothing of other images, and one odd name nothing of other names.
 
 use std::time::Duration;
 
@@ -437,7 +437,11 @@ mod tests {
             note(&pressure, &hub, who, limited, &HeaderMap::new());
         };
         assert!(pressure.admit(&hub, &shared).is_ok());
+        for known in [&shared, &alice] {
+            note(&pressure, &hub, known, None, &HeaderMap::new());
+        }
         refuse(&shared);
+        refuse(&client("made up"));
         assert!(pressure.admit(&hub, &shared).is_err());
         assert!(pressure.admit(&hub, &alice).is_ok(), "she has a quota of her own");
         tokio::time::advance(PACE).await;
@@ -484,6 +488,55 @@ mod tests {
         assert!(pressure.admit(&hub, &client("bob")).is_ok());
         note(&pressure, &hub, &client("bob"), None, &HeaderMap::new());
         assert!(pressure.admit(&hub, &Identity::Shared).is_err(), "his luck is not theirs");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_tells_of_the_registry_holds_others_back() {
+        let pressure = Pressure::default();
+        let [hub, other] = ["a/b", "c/d"].map(|name| topic(name, &Method::GET));
+        let headers = HeaderMap::new();
+        let told = |status: StatusCode, is_plain| {
+            for _ in 0..=UNWELL {
+                let trouble = Some(status);
+                let sign = Sign { status, trouble, is_plain, headers: &headers };
+                pressure.note(&hub, &Identity::Shared, sign);
+            }
+        };
+        for of_question in [500, 501, 505, 508] {
+            told(StatusCode::from_u16(of_question).unwrap(), true);
+        }
+        for oddly_asked in [429, 503] {
+            told(StatusCode::from_u16(oddly_asked).unwrap(), false);
+        }
+        assert!(pressure.admit(&hub, &Identity::Shared).is_ok());
+        for _ in 0..=UNWELL {
+            note(&pressure, &hub, &client("x"), Some(StatusCode::BAD_GATEWAY), &headers);
+        }
+        assert!(pressure.admit(&hub, &client("x")).is_err(), "what he has met himself");
+        assert!(pressure.admit(&hub, &Identity::Shared).is_ok());
+        told(StatusCode::BAD_GATEWAY, true);
+        let held = pressure.admit(&hub, &Identity::Shared).unwrap_err();
+        assert!(held.is_own);
+        assert!(pressure.admit(&other, &Identity::Shared).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_pause_is_one_repositorys_until_another_is_told_so() {
+        let pressure = Pressure::default();
+        let [hub, other, third] = ["a/b", "c/d", "e/f"].map(|name| topic(name, &Method::GET));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("300"));
+        let limited = Some(StatusCode::TOO_MANY_REQUESTS);
+        note(&pressure, &hub, &Identity::Shared, limited, &headers);
+        let held = pressure.admit(&other, &Identity::Shared).unwrap_err();
+        assert_eq!((held.wait, held.is_own), (PACE, false));
+        assert!(pressure.admit_here(&other, &Identity::Shared).is_ok(), "it has not been refused");
+        tokio::time::advance(PACE).await;
+        assert!(pressure.admit(&other, &Identity::Shared).is_ok());
+        assert!(pressure.admit_here(&hub, &Identity::Shared).is_err());
+        note(&pressure, &other, &Identity::Shared, limited, &headers);
+        let held = pressure.admit(&third, &Identity::Shared).unwrap_err();
+        assert_eq!((held.wait.as_secs(), held.is_own), (300, false));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,9 +1,9 @@
 //! Hosts that could not be reached: not asked again for some seconds, then by one request at a
 //! time.
 //!
-//! A pull of an image asks dozens of times. Without this each would wait for the same silence. But a
-//! question that a registry never answers is easily found, and whoever asks it must not keep others
-//! from asking theirs: a host is away when it leaves the easiest one unanswered, too.
+//! A pull of an image asks dozens of times. Without this each would wait for the same silence. But
+//! a question that a registry never answers is easily found, and whoever asks it must not keep
+//! others from asking theirs: a host is away when it leaves the easiest one unanswered, too.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -51,6 +51,7 @@ mod resume;
 mod secrets;
 mod shutdown;
 mod stale;
+mod strangers;
 mod tags;
 mod tokens;
 mod tunnels;

@@ -31,9 +31,9 @@ pub(in crate::gateway) fn passed_on(response: Response<IdleBody>, why: Forward) 
     signed_unless_refusal(Provenance::Relayed(why), passed)
 }
 
-/// An answer to a request for what a digest names, or for all of a manifest, which is not that. Only
-/// a plain 200 is checked, and so any other success that has content would pass unchecked: `203`,
-/// or a `206` that nobody has asked for.
+/// An answer to a request for what a digest names, or for all of a manifest, which is not that.
+/// Only a plain 200 is checked, and so any other success that has content would pass unchecked:
+/// `203`, or a `206` that nobody has asked for.
 pub(in crate::gateway) fn not_content(registry: &Registry, response: Response<IdleBody>) -> Served {
     let status = response.status();
     if status.is_success() {

@@ -339,7 +339,8 @@ impl ManifestRequest {
         }
     }
 
-    /// Something else than a manifest, as it came; under a digest's name only if it has that digest.
+    /// Something else than a manifest, as it came; under a digest's name only if it has that
+    /// digest.
     fn not_a_manifest(&self, response: Response<IdleBody>, expected: Option<&Digest>) -> Served {
         if !is_whole(&response) {
             return not_content(&self.exchange.asked.registry, response);
