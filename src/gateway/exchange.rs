@@ -22,7 +22,7 @@ use crate::registry::fields::{append, for_content, for_whole_content};
 use crate::registry::identity::Identity;
 use crate::registry::{Client, Registries};
 use crate::upstream::client::Followed;
-use crate::upstream::{Scheme, Target, UpstreamError};
+use crate::upstream::{OwnConnections, Target, UpstreamError};
 
 /// Any manifest, in the order in which engines ask.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
@@ -96,35 +96,37 @@ pub(super) struct Asked {
     pub(super) method: Method,
     pub(super) route: Route,
     pub(super) registry: Registry,
-    /// How the registry is spoken to.
-    scheme: Scheme,
     /// Whom to ask.
     pub(super) authority: Authority,
+    /// Where, and how.
+    root: Target,
     pub(super) way: Way,
     as_it_came: PathAndQuery,
+    /// The connections that its client has for itself, if it has any.
+    pub(super) own: Option<OwnConnections>,
     pub(super) headers: HeaderMap,
 }
 
 impl Asked {
-    /// A request that is sent to the registry at `authority`.
+    /// A request that is sent to where `root` is.
     pub(super) fn new(
-        scheme: Scheme,
+        root: Target,
         registry: Registry,
-        authority: Authority,
         route: Route,
         head: request::Parts,
         way: Way,
     ) -> Self {
-        let root = || PathAndQuery::from_static("/");
+        let none = || PathAndQuery::from_static("/");
         Self {
             registry,
-            as_it_came: head.uri.path_and_query().cloned().unwrap_or_else(root),
+            as_it_came: head.uri.path_and_query().cloned().unwrap_or_else(none),
             method: head.method,
             headers: head.headers,
             route,
-            scheme,
-            authority,
+            authority: root.authority.clone(),
+            root,
             way,
+            own: head.extensions.get().cloned(),
         }
     }
 
@@ -140,7 +142,7 @@ impl Asked {
     }
 
     fn at(&self, path_and_query: String) -> Target {
-        Target { scheme: self.scheme, authority: self.authority.clone(), path_and_query }
+        self.root.at(path_and_query)
     }
 
     /// The path as it came.

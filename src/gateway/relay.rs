@@ -12,7 +12,7 @@ use crate::registry::Client;
 use crate::registry::fields::forwarded;
 use crate::registry::identity::{Identity, has_own_token};
 use crate::upstream::body::{IdleBody, RequestBody};
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::{Errand, Upstream, UpstreamError};
 
 /// Sends the request to the registry and its answer to the client. Redirects are the client's.
 ///
@@ -61,6 +61,6 @@ async fn send(
         // Some registries answer 411 to an upload's empty requests without it.
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
     }
-    let target = asked.target();
-    upstream.send(asked.method, &target, headers, body).await
+    let (target, errand) = (asked.target(), Errand::of(&asked.method, &asked.route));
+    upstream.send(errand, asked.own.as_ref(), asked.method, &target, headers, body).await
 }

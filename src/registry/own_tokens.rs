@@ -18,7 +18,7 @@ use super::credentials::{Credentials, Login};
 use super::options::RegistryRule;
 use super::token_server::{Realm, Token, TokenError};
 use crate::collapse::Collapse;
-use crate::upstream::{Target, Upstream, UpstreamError};
+use crate::upstream::{Errand, Target, Upstream, UpstreamError};
 
 /// Tokens kept at a time: one a repository.
 const MOST: u64 = 10_000;
@@ -200,7 +200,11 @@ impl OwnTokens {
             if let Some(token) = self.tokens.get(&key) {
                 return Ok(token);
             }
-            let got = realm.token(upstream, Some(&request.scope), login, request.via).await;
+            // The registry's own token server may want to know us by the registry's certificate.
+            let is_its_own = realm.target.is_beside(request.target);
+            let errand = if is_its_own { Errand::Pull } else { Errand::Other };
+            let scope = Some(request.scope.as_str());
+            let got = realm.token(upstream, errand, scope, login, request.via).await;
             let mut token = got.map_err(Arc::new)?;
             if login.is_some() {
                 self.note_taken(request.registry);
