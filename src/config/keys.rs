@@ -143,6 +143,7 @@ pub(crate) const REGISTRY_KEYS: &[&str] = &[
     "password",
     "password-file",
     "credential-helper",
+    "password-for-every-host",
     "proxy",
     "tag-ttl",
 ];

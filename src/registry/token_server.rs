@@ -90,12 +90,6 @@ impl Realm {
         let (own, asked) = (registry.host(), self.target.authority.host());
         own == asked || (is_same_site(own, asked) && self.target.scheme == Scheme::Https)
     }
-
-    /// The token server's host.
-    #[must_use]
-    pub(crate) fn host(&self) -> &Host {
-        self.target.authority.host()
-    }
 }
 
 /// Whether two hosts are under the same registrable domain (public suffix list).
