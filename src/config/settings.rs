@@ -531,6 +531,50 @@ credential-helper = "../evil"
     }
 
     #[test]
+    fn credentials_are_for_somebody_in_particular() {
+        let password = "username = \"me\"\npassword = \"s3cret\"";
+        let file = "username = \"me\"\npassword-file = \"pw\"";
+        let helper = "credential-helper = \"ecr-login\"";
+        let twice = "password-for-every-host = true";
+        let load = |host: &str, keys: &[&str]| {
+            let keys = keys.join("\n");
+            let text = format!("data-dir = \"/d\"\n[[registry]]\nhost = \"{host}\"\n{keys}\n");
+            load(&sources(&text, &[], &[]))
+        };
+        for host in ["*", "*:5000", "*.*", "harbor.*", "*.com", "*.co.uk", "*:80"] {
+            for keys in [&[password][..], &[file], &[helper], &[password, twice], &[helper, twice]]
+            {
+                let error = load(host, keys).unwrap_err();
+                assert!(error.contains("entrepot.toml:4: credentials for"), "{host}: {error}");
+                assert!(!error.contains("s3cret"), "{error}");
+            }
+            assert!(load(host, &["scheme = \"http\""]).is_ok(), "{host}");
+        }
+        for host in ["*.corp.example", "*.corp", "*.azurecr.io", "*.dkr.ecr.*.amazonaws.com"] {
+            for keys in [&[password][..], &[file]] {
+                let error = load(host, keys).unwrap_err();
+                assert!(error.contains("entrepot.toml:4: a password for"), "{host}: {error}");
+                assert!(error.contains(twice), "{error}");
+                assert!(load(host, &[keys[0], twice]).is_ok(), "{host}");
+                let once = "password-for-every-host = false";
+                assert!(load(host, &[keys[0], once]).is_err(), "{host}");
+            }
+            assert!(load(host, &[helper]).is_ok(), "{host}");
+        }
+        for host in ["docker.io", "r.corp:5000", "10.0.0.1"] {
+            assert!(load(host, &[password]).is_ok() && load(host, &[helper]).is_ok(), "{host}");
+        }
+        // As that of the program before this one.
+        let environment = [("AUTH_REGISTRIES", "*:me:s3cret")];
+        let error = super::tests::load(&sources("data-dir = \"/d\"\n", &environment, &[]));
+        let error = error.unwrap_err();
+        assert!(
+            error.contains("AUTH_REGISTRIES") && error.contains("credentials for *"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn a_constrained_ca_needs_named_hosts() {
         let file = "data-dir = \"/d\"\nca-constrain = true\n";
         let settings = load(&sources(file, &[], &[])).unwrap();

@@ -320,3 +320,48 @@ fn refused(request: &TokenRequest<'_>, error: &TokenError) -> Result<(), Upstrea
 pub(crate) fn no_credentials(registry: &Registry, error: &dyn Display) {
     tracing::warn!(%registry, %error, "the configured credentials can't be used");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::credentials::{CredentialSource, Secret};
+
+    fn place(url: &str) -> Target {
+        let (scheme, rest) = match url.strip_prefix("http://") {
+            Some(rest) => (Scheme::Http, rest),
+            None => (Scheme::Https, url.trim_start_matches("https://")),
+        };
+        let authority = Authority::parse(rest, scheme.default_port()).unwrap();
+        Target::as_named(scheme, authority, "/")
+    }
+
+    #[test]
+    fn credentials_are_shown_in_clear_where_that_is_wanted_alone() {
+        let password =
+            CredentialSource::Password { username: "me".to_owned(), password: Secret::new("x") };
+        let helper = CredentialSource::Helper("x".to_owned());
+        let shown = |source: &CredentialSource, host: &str, scheme, url: &str| {
+            let host: entrepot_oci::HostPattern = host.parse().unwrap();
+            let credentials = Credentials::new(source.clone());
+            let rule = RegistryRule { host, scheme, credentials: None };
+            may_be_shown(&rule, &credentials, &"r.corp".parse().unwrap(), &place(url))
+        };
+        let (http, https) = (Scheme::Http, Scheme::Https);
+        for (host, scheme, url, by_password, by_helper) in [
+            ("r.corp", https, "https://r.corp", true, true),
+            ("r.corp", https, "https://auth.corp", true, true),
+            ("r.corp", https, "http://r.corp", false, false),
+            ("r.corp", https, "http://auth.corp", false, false),
+            ("r.corp", http, "http://r.corp", true, true),
+            ("r.corp", http, "http://r.corp:5001", true, true),
+            ("r.corp", http, "http://auth.corp", false, false),
+            ("r.corp", http, "https://auth.corp", true, true),
+            ("*.corp", https, "https://r.corp", true, true),
+            ("*.corp", https, "https://auth.corp", true, false),
+            ("*.corp", http, "http://auth.corp", false, false),
+        ] {
+            assert_eq!(shown(&password, host, scheme, url), by_password, "{host} {url}");
+            assert_eq!(shown(&helper, host, scheme, url), by_helper, "{host} {url}");
+        }
+    }
+}

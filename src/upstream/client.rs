@@ -19,7 +19,9 @@ use super::ConnectTo;
 use super::body::{IdleBody, RequestBody, SendProgress, SentBody};
 use super::breaker::{Admission, Breakers, Outage};
 use super::certs::Certificates;
-use super::connections::{Connections, Lane, OwnConnections, Pool, offers_to_log_a_connection_in};
+use super::connections::{
+    Connections, Lane, OwnConnections, Pool, Use, offers_to_log_a_connection_in,
+};
 use super::dial::TcpDialer;
 use super::error::{DialError, UpstreamError};
 use super::fields::{beside_certificate, for_strangers};
@@ -385,13 +387,11 @@ impl Upstream {
         let least = if is_clients && !is_reading { COMMIT } else { Duration::ZERO };
         let most = self.header_timeout.max(least);
         let pool = self.connections.of(lane, target, own);
-        let answered = self.answered(&pool, &target.authority, request, &progress, most).await;
-        let answered =
-            if lane == Lane::Identified || self.certificate_label(&target.authority).is_none() {
-                answered
-            } else {
-                answered.map_err(UpstreamError::withheld)
-            };
+        let by = (&pool, lane);
+        let answered = self.answered(by, &target.authority, request, &progress, most).await;
+        let has_certificate = self.certificate_label(&target.authority).is_some();
+        let is_withheld = has_certificate && lane != Lane::Identified;
+        let answered = answered.map_err(|error| if is_withheld { error.withheld() } else { error });
         let status = answered.as_ref().ok().map(Response::status);
         self.metrics.asked(registry.as_str(), &method, status);
         let response = match admission {
@@ -436,7 +436,7 @@ impl Upstream {
     /// one has limits of its own), and anew with every piece of the request that is sent.
     async fn answered(
         &self,
-        pool: &Pool,
+        by: (&Pool, Lane),
         authority: &Authority,
         mut request: Request<SentBody>,
         progress: &SendProgress,
@@ -444,7 +444,7 @@ impl Upstream {
     ) -> Result<Response<Incoming>, UpstreamError> {
         let interim = bound_interim(&mut request);
         let answer = tokio::select! {
-            answer = self.answered_at_all(pool, authority, request, progress, most) => answer,
+            answer = self.answered_at_all(by, authority, request, progress, most) => answer,
             () = interim.cancelled() => Err(too_many_interim(authority)),
         };
         if interim.is_cancelled() { Err(too_many_interim(authority)) } else { answer }
@@ -452,7 +452,7 @@ impl Upstream {
 
     async fn answered_at_all(
         &self,
-        pool: &Pool,
+        (pool, lane): (&Pool, Lane),
         authority: &Authority,
         mut request: Request<SentBody>,
         progress: &SendProgress,
@@ -469,7 +469,8 @@ impl Upstream {
             UpstreamError::from_client(authority, &error)
         };
         let exchange = pool.request(request).inspect_ok(|response| {
-            if offers_to_log_a_connection_in(response.headers()) {
+            // The connection of a login goes on with it.
+            if lane != Lane::Own(Use::Login) && offers_to_log_a_connection_in(response.headers()) {
                 set_apart(&told);
             }
         });
