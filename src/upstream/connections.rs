@@ -170,7 +170,7 @@ fn has_scheme(value: &HeaderValue, schemes: &[&str]) -> bool {
 
 /// Whether the first word is one of these.
 fn begins_with(text: &[u8], words: &[&str]) -> bool {
-    let first = text.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
+    let first = text.split(u8::is_ascii_whitespace).next().unwrap_or_default();
     words.iter().any(|word| first.eq_ignore_ascii_case(word.as_bytes()))
 }
 
@@ -178,7 +178,7 @@ fn begins_with(text: &[u8], words: &[&str]) -> bool {
 mod tests {
     use super::*;
 
-    fn with(name: header::HeaderName, values: &[&str]) -> HeaderMap {
+    fn with(name: &header::HeaderName, values: &[&str]) -> HeaderMap {
         values.iter().fold(HeaderMap::new(), |mut map, value| {
             map.append(name.clone(), HeaderValue::from_str(value).unwrap());
             map
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_login_of_a_connection_is_whatever_is_not_known_to_be_one_of_a_request() {
         let is_one =
-            |values: &[&str]| may_log_a_connection_in(&with(header::AUTHORIZATION, values));
+            |values: &[&str]| may_log_a_connection_in(&with(&header::AUTHORIZATION, values));
         for harmless in [&[][..], &["Basic eA=="], &["bearer x"], &["BASIC x", "Bearer y"]] {
             assert!(!is_one(harmless), "{harmless:?}");
         }
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn an_offer_of_such_a_login_is_known_among_others() {
         let offers = |values: &[&str]| {
-            offers_to_log_a_connection_in(&with(header::WWW_AUTHENTICATE, values))
+            offers_to_log_a_connection_in(&with(&header::WWW_AUTHENTICATE, values))
         };
         assert!(offers(&["NTLM"]));
         assert!(offers(&["Basic realm=\"x\", Negotiate"]));

@@ -388,9 +388,9 @@ impl UpstreamError {
                 error,
                 DialError::NotPublic { .. } | DialError::Own { .. } | DialError::Offline { .. }
             ),
-            // A pull would be heard.
-            Self::Tls(TlsError::CertificateWithheld { .. }) => false,
-            Self::Tls(_) | Self::HeaderTimeout { .. } => true,
+            // Where a certificate was withheld a pull would be heard.
+            Self::Tls(error) => !matches!(error, TlsError::CertificateWithheld { .. }),
+            Self::HeaderTimeout { .. } => true,
             Self::Unreachable { .. }
             | Self::Unwell { .. }
             | Self::Credentials { .. }

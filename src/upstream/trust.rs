@@ -132,6 +132,9 @@ impl Trust {
 
     fn host(&self, authority: &Authority) -> Option<&HostTrust> {
         let TrustInner { certificates, hosts, .. } = &*self.inner;
+        if hosts.is_empty() {
+            return None;
+        }
         certificates.directory_for(authority).and_then(|name| hosts.get(name))
     }
 }

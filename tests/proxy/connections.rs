@@ -43,17 +43,17 @@ fn connections(seen: &Seen, part: &str) -> HashSet<u64> {
 fn a_connection_that_has_carried_a_body_is_never_used_for_others() {
     let (_server, seen, proxy) = world(|_| Response::new(404));
     let client = proxy.client();
-    let bodied = |target: String, method: &str| Request::new(method, target).body("GET /hidden");
+    let loaded = |target: String, method: &str| Request::new(method, target).body("GET /hidden");
     let form = format!("{URL}/entrepot/token");
     for round in 0..3 {
         for method in ["POST", "PUT", "PATCH", "DELETE", "PROPFIND"] {
             let target = format!("/v2/app/blobs/uploads/body-{round}");
-            client.send(&bodied(format!("{URL}{target}"), method)).unwrap();
-            client.send(&bodied(format!("http://{HOST}:443{target}"), method)).unwrap();
-            let chunked = bodied(format!("{URL}{target}"), method);
+            client.send(&loaded(format!("{URL}{target}"), method)).unwrap();
+            client.send(&loaded(format!("http://{HOST}:443{target}"), method)).unwrap();
+            let chunked = loaded(format!("{URL}{target}"), method);
             client.send(&chunked.header("Transfer-Encoding", "chunked")).unwrap();
         }
-        client.send(&bodied(form.clone(), "POST")).unwrap();
+        client.send(&loaded(form.clone(), "POST")).unwrap();
         for target in ["/v2/app/manifests/plain", "/v2/app/tags/list?plain", "/plain"] {
             client.get(&format!("{URL}{target}")).unwrap();
             client.send(&Request::new("POST", format!("{URL}{target}"))).unwrap();
