@@ -3,8 +3,8 @@
 use crate::config::Settings;
 use crate::upstream::Scheme;
 
-/// What a registry's credentials may pull, a password as well as a certificate, is open to everybody who reaches the proxy: on purpose,
-/// but not behind an operator's back.
+/// What a registry's credentials may pull, a password as well as a certificate, is open to
+/// everybody who reaches the proxy: on purpose, but not behind an operator's back.
 pub(super) fn warn_of_credentials(settings: &Settings) {
     let rules = settings.gateway.registry.rules.iter().filter(|rule| rule.credentials.is_some());
     let hosts = rules.clone().map(|rule| rule.host.to_string());

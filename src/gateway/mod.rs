@@ -193,7 +193,8 @@ impl Gateway {
     /// from the store should not carry its size.
     async fn dispatch(&self, asked: Asked, body: RequestBody) -> Result<Served, UpstreamError> {
         let GatewayInner { common, blobs, manifests, listings } = &*self.inner;
-        // What a server makes of such a request may be another's by the next: nothing is learnt of it.
+        // What a server makes of such a request may be another's by the next: nothing is learnt of
+        // it.
         let is_relayed = asked.path() != TOKEN_PATH && !is_write(&asked);
         if is_relayed && may_log_a_connection_in(&asked.headers) {
             return Box::pin(relay::serve(common, asked, body)).await;

@@ -55,10 +55,10 @@ pub(super) async fn unseen(
 
 /// The answer to a request that is to go no further; else it has one more hop behind it.
 ///
-/// "Each intermediary that receives a TRACE or OPTIONS request containing a Max-Forwards header field
-/// MUST check and update its value prior to forwarding the request. If the received value is zero (0),
-/// the intermediary MUST NOT forward the request; instead, the intermediary MUST respond as the final
-/// recipient" (RFC 9110 §7.6.2).
+/// "Each intermediary that receives a TRACE or OPTIONS request containing a Max-Forwards header
+/// field MUST check and update its value prior to forwarding the request. If the received value is
+/// zero (0), the intermediary MUST NOT forward the request; instead, the intermediary MUST respond
+/// as the final recipient" (RFC 9110 §7.6.2).
 fn last_stop(asked: &mut Asked) -> Option<Served> {
     if asked.method != Method::OPTIONS {
         return None;

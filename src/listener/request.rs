@@ -45,7 +45,8 @@ impl Unfit {
         Self::new(StatusCode::BAD_REQUEST, reason)
     }
 
-    /// "The origin server MUST generate an Allow header field in a 405 response" (RFC 9110 §15.5.6).
+    /// "The origin server MUST generate an Allow header field in a 405 response" (RFC 9110
+    /// §15.5.6).
     #[must_use]
     pub(crate) fn allowed(&self) -> Option<HeaderValue> {
         const ALLOWED: HeaderValue =
@@ -80,14 +81,15 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// TRACE sends a request back as the last who saw it has got it, with whatever the proxies on the way
-/// have put into it (RFC 9110 §9.3.8); TRACK is its other name, and some servers heed no case.
+/// TRACE sends a request back as the last who saw it has got it, with whatever the proxies on the
+/// way have put into it (RFC 9110 §9.3.8); TRACK is its other name, and some servers heed no case.
 ///
 /// "A client SHOULD NOT generate content in a GET request […] An origin server SHOULD NOT rely on
-/// private agreements to receive content, since participants in HTTP communication are often unaware
-/// of intermediaries" (RFC 9110 §9.3.1, and §9.3.2 for HEAD; §9.3.7 has no use for OPTIONS' either). A
-/// server that does not look for it takes it for the next request. Programs are known that say with
-/// DELETE what is to go: theirs is passed on, on a connection that has no next request.
+/// private agreements to receive content, since participants in HTTP communication are often
+/// unaware of intermediaries" (RFC 9110 §9.3.1, and §9.3.2 for HEAD; §9.3.7 has no use for OPTIONS'
+/// either). A server that does not look for it takes it for the next request. Programs are known
+/// that say with DELETE what is to go: theirs is passed on, on a connection that has no next
+/// request.
 fn check_method(method: &Method, fields: &HeaderMap) -> Result<(), Unfit> {
     const ECHOES: [&str; 2] = ["TRACE", "TRACK"];
     const WITHOUT_CONTENT: [Method; 3] = [Method::GET, Method::HEAD, Method::OPTIONS];

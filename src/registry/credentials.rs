@@ -331,7 +331,8 @@ impl Credentials {
         self.login(server).await.ok().filter(|login| login != refused)
     }
 
-    /// What was last read for `server` may not be good any more. What was read a moment ago is kept.
+    /// What was last read for `server` may not be good any more. What was read a moment ago is
+    /// kept.
     pub(crate) fn forget(&self, server: &str) {
         let reading = self.reading(server);
         let mut known = reading.known.lock();

@@ -40,8 +40,8 @@ impl Identifier {
 
     /// Who asks with these fields.
     ///
-    /// Beside `Authorization` whatever goes to the registry with it counts that is not known to open
-    /// nothing there: who has the one and not the other is somebody else.
+    /// Beside `Authorization` whatever goes to the registry with it counts that is not known to
+    /// open nothing there: who has the one and not the other is somebody else.
     pub(crate) fn identify(&self, headers: &HeaderMap) -> Identity {
         match headers.get(header::AUTHORIZATION) {
             None => return Identity::Shared,

@@ -152,8 +152,8 @@ impl From<UpstreamError> for TokenError {
 }
 
 impl Realm {
-    /// Gets a token for `scope` on this `errand`, as `login` or anonymously, on behalf of a request that has been
-    /// [`through`](via) these proxies.
+    /// Gets a token for `scope` on this `errand`, as `login` or anonymously, on behalf of a request
+    /// that has been [`through`](via) these proxies.
     pub(crate) async fn token(
         &self,
         upstream: &Upstream,

@@ -493,9 +493,9 @@ impl Upstream {
         }
     }
 
-    /// Sends a GET or HEAD for `errand` and follows its redirects, hop by hop, until an answer, or until storage
-    /// under a path that names `object`: that need not be asked where only the registry's yes is
-    /// wanted (some refuses HEAD).
+    /// Sends a GET or HEAD for `errand` and follows its redirects, hop by hop, until an answer, or
+    /// until storage under a path that names `object`: that need not be asked where only the
+    /// registry's yes is wanted (some refuses HEAD).
     ///
     /// "Clients MUST NOT forward an Authorization header across host boundaries" (OCI distribution
     /// specification): once a redirect has left the host, no credential goes along any more.

@@ -3,8 +3,8 @@
 //! Most requests share a pool: what comes on a connection before or after another makes no
 //! difference. Where it may make one they are kept apart:
 //!
-//! - what shows the operator's certificate goes by connections of its own kind, and nothing else does
-//!   (a certificate is shown once for all requests of a connection);
+//! - what shows the operator's certificate goes by connections of its own kind, and nothing else
+//!   does (a certificate is shown once for all requests of a connection);
 //! - a request with a body, which its server may not have read to the end that we see, and one by
 //!   which a server may take the whole connection for somebody (NTLM, Negotiate), goes by a
 //!   connection that nobody else ever uses. One tunnel's client may use it again: a push sends a
@@ -145,9 +145,9 @@ fn pool(connector: Connector, most_idle: usize) -> Pool {
         .build(connector)
 }
 
-/// Whether a server may take the connection of a request with these fields for somebody from then on:
-/// `Authorization` has a scheme of which the contrary is not known (RFC 4559 §5: "the proxy MUST
-/// NOT share an authenticated connection").
+/// Whether a server may take the connection of a request with these fields for somebody from then
+/// on: `Authorization` has a scheme of which the contrary is not known. NTLM does so, and Negotiate
+/// (RFC 4559) where a server likes; what comes by such a connection has to be one client's.
 #[must_use]
 pub(crate) fn may_log_a_connection_in(headers: &HeaderMap) -> bool {
     headers.get_all(header::AUTHORIZATION).iter().any(|value| !has_scheme(value, &OF_REQUESTS))

@@ -22,8 +22,8 @@ pub(crate) fn for_strangers(headers: &HeaderMap) -> HeaderMap {
         .collect()
 }
 
-/// What goes along with the operator's certificate: no field by which a registry would take a request
-/// for another than it is (`X-HTTP-Method-Override`, `X-Original-URL`).
+/// What goes along with the operator's certificate: no field by which a registry would take a
+/// request for another than it is (`X-HTTP-Method-Override`, `X-Original-URL`).
 #[must_use]
 pub(crate) fn beside_certificate(headers: &HeaderMap) -> HeaderMap {
     let mut fields = for_strangers(headers);

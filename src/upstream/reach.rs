@@ -17,8 +17,8 @@ use ipnet::IpNet;
 pub(crate) enum AddressRule {
     /// Addresses of the public internet alone.
     Public,
-    /// The same, for a name that somebody else than the operator has chosen: a client, a redirect, a
-    /// challenge. Whether it is unknown here or leads to a private address is the network's own
+    /// The same, for a name that somebody else than the operator has chosen: a client, a redirect,
+    /// a challenge. Whether it is unknown here or leads to a private address is the network's own
     /// affair, and is told to the log alone.
     Stranger,
     /// Any address: the operator has named this destination.
@@ -129,8 +129,8 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// RFC 6890 and its successors: IANA's "IPv4 Special-Purpose Address Registry", and what a cloud has
-/// inside each machine's own network.
+/// RFC 6890 and its successors: IANA's "IPv4 Special-Purpose Address Registry", and what a cloud
+/// has inside each machine's own network.
 fn is_public_v4(ip: Ipv4Addr) -> bool {
     let special = match ip.octets() {
         [0 | 10 | 127 | 224..=255, ..]
@@ -165,7 +165,8 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
         return is_public_v4(inner);
     }
     match ip.segments() {
-        // Teredo, benchmarking, ORCHID and the like; documentation; 6to4; AS112; documentation again.
+        // Teredo, benchmarking, ORCHID and the like; documentation; 6to4; AS112; documentation
+        // again.
         [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x2002, ..] | [0x2620, 0x4f, 0x8000, ..] => false,
         [0x3fff, second, ..] => second > 0x0fff,
         [first, ..] => (0x2000..=0x3fff).contains(&first),

@@ -146,8 +146,8 @@ mod tests {
         assert!(matches!(from("https://ghcr.io:444/z"), Ok(Some(Hop::Storage(_)))));
     }
 
-    /// A registry of plain HTTP that has no port in its name is asked at 80, and what it says of 443
-    /// is about another place.
+    /// A registry of plain HTTP that has no port in its name is asked at 80, and what it says of
+    /// 443 is about another place.
     #[test]
     fn another_port_of_a_plain_registry_is_another_host() {
         let authority = "registry.corp:443".parse().unwrap();

@@ -1,5 +1,5 @@
-//! The operator's client certificates serve pulls of the registry that they are for: whoever reaches
-//! the proxy may pull by them, and nothing else goes out under them.
+//! The operator's client certificates serve pulls of the registry that they are for: whoever
+//! reaches the proxy may pull by them, and nothing else goes out under them.
 
 use std::fs;
 use std::path::Path;

@@ -38,7 +38,8 @@ fn connections(seen: &Seen, part: &str) -> HashSet<u64> {
     seen.iter().filter(|one| one.target.contains(part)).map(|one| one.connection).collect()
 }
 
-/// A server that reads no body takes it for the next request, and the one after that gets its answer.
+/// A server that reads no body takes it for the next request, and the one after that gets its
+/// answer.
 #[test]
 fn a_connection_that_has_carried_a_body_is_never_used_for_others() {
     let (_server, seen, proxy) = world(|_| Response::new(404));

@@ -301,7 +301,8 @@ fn a_request_hidden_in_a_body_is_never_executed() {
     assert!(registry.requests().path("hidden").is_empty());
 }
 
-/// What is kept needs nothing of a body, and is not given to who brings one, in one piece or in two.
+/// What is kept needs nothing of a body, and is not given to who brings one, in one piece or in
+/// two.
 #[test]
 fn a_body_that_a_hit_would_leave_unread_is_no_request() {
     let (registry, proxy, layer) = one_layer(10_000);

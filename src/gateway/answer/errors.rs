@@ -62,8 +62,8 @@ pub(in crate::gateway) fn upstream_failed(registry: &Registry, error: &UpstreamE
     Served::new(provenance, response)
 }
 
-/// As [`upstream_failed`], for a host that is no registry: a name that leads nowhere is refused as a
-/// tunnel to it would be.
+/// As [`upstream_failed`], for a host that is no registry: a name that leads nowhere is refused as
+/// a tunnel to it would be.
 pub(in crate::gateway) fn stranger_failed(host: &Registry, error: &UpstreamError) -> Served {
     if !error.is_not_found() {
         return upstream_failed(host, error);
