@@ -91,7 +91,11 @@ impl Visitor {
             Ok(request) => request,
             Err(unserved) => {
                 let (_, unfit) = *unserved;
-                return closing(refused(unfit.status, &unfit.reason)).map(Into::into);
+                let mut response = closing(refused(unfit.status, &unfit.reason));
+                if let Some(allowed) = unfit.allowed() {
+                    response.headers_mut().insert(header::ALLOW, allowed);
+                }
+                return response.map(Into::into);
             }
         };
         if self.services.shutdown.is_cancelled() {

@@ -124,6 +124,11 @@ pub(crate) const KEYS: &[Key] = &[
         "The proxy to reach upstreams through, or direct",
     ),
     many("upstream.no-proxy", Words("NO_PROXY"), "Hosts to reach without it"),
+    many(
+        "upstream.private-networks",
+        Nothing,
+        "Networks that count as private beside those that do everywhere",
+    ),
     one("upstream.ipv6", Value("true"), "Whether IPv6 addresses of upstreams are used"),
     one("upstream.connect-timeout", Value("10s"), "For reaching an upstream"),
     one("upstream.header-timeout", Value("30s"), "For an upstream's answer to begin"),
@@ -138,6 +143,7 @@ pub(crate) const REGISTRY_KEYS: &[&str] = &[
     "password",
     "password-file",
     "credential-helper",
+    "password-for-every-host",
     "proxy",
     "tag-ttl",
 ];

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use entrepot_oci::HostPattern;
 use entrepot_oci::host::{HTTP_PORT, HTTPS_PORT};
+use entrepot_oci::{Host, HostPattern};
 
 use super::error::Position;
 use super::reader::RegistryReader;
@@ -13,6 +13,11 @@ use crate::registry::RegistryRule;
 use crate::registry::credentials::{CredentialSource, Credentials, Secret};
 use crate::upstream::Scheme;
 use crate::upstream::proxy::ProxyChoice;
+
+/// The keys that give credentials.
+const CREDENTIALS: [&str; 4] = ["username", "password", "password-file", "credential-helper"];
+/// Says that a password is for each host that a pattern fits.
+const EVERY_HOST: &str = "password-for-every-host";
 
 impl FromValue for Secret {
     const EXPECTED: &'static str = "a text";
@@ -66,20 +71,57 @@ impl RegistryEntry {
 /// Reads an entry.
 pub(super) fn entry(entry: &mut RegistryReader<'_>) -> Option<RegistryEntry> {
     let scheme = entry.get("scheme").unwrap_or(Scheme::Https);
-    let credentials = credentials(entry).map(Credentials::new).map(|credentials| {
-        match entry.get("token-server") {
+    let source = credentials(entry);
+    let credentials =
+        source.clone().map(Credentials::new).map(|credentials| match entry.get("token-server") {
             Some(host) => credentials.for_token_server(host),
             None => credentials,
-        }
-    });
+        });
     let proxy: Option<ProxyChoice> = entry.get("proxy");
     let tag_ttl = entry.get("tag-ttl").unwrap_or_default();
+    let is_for_every_host = entry.get(EVERY_HOST).unwrap_or_default();
     let host: HostPattern = entry.get("host")?;
+    if let Some(source) = &source {
+        check_reach(entry, source, &host, is_for_every_host);
+    }
     Some(RegistryEntry {
         proxy: proxy.map(|choice| choice.named_by(format!("proxy of [[registry]] {host}"))),
         proxy_place: entry.place("proxy"),
         rule: RegistryRule { host, scheme, credentials },
         tag_ttl,
+    })
+}
+
+/// Credentials serve the registry that they are for. Of a pattern's hosts anybody may run one: a
+/// helper is asked for each by its name, and a password is for all of them only by a second word.
+fn check_reach(
+    entry: &mut RegistryReader<'_>,
+    source: &CredentialSource,
+    host: &HostPattern,
+    is_for_every_host: bool,
+) {
+    let place = CREDENTIALS.iter().find_map(|key| entry.place(key));
+    if is_anybodys(host) {
+        let problem = format!(
+            "credentials for {host}: any registry whatever would be shown them; expected the host that they are for"
+        );
+        entry.problem(place, problem);
+    } else if !host.is_exact() && !is_for_every_host && !source.is_by_server() {
+        let problem = format!(
+            "a password for {host}: every host that this fits would be shown it; expected the one host that it is for, a credential-helper, or {EVERY_HOST} = true in a [[registry]] entry"
+        );
+        entry.problem(place, problem);
+    }
+}
+
+/// Whether a pattern ends in nothing that somebody in particular has: `*`, `harbor.*`, `*.com`.
+fn is_anybodys(host: &HostPattern) -> bool {
+    if host.is_exact() {
+        return false;
+    }
+    let Some(Host::Name(end)) = host.constraint() else { return true };
+    psl::suffix(end.as_bytes()).is_some_and(|suffix| {
+        suffix.typ() == Some(psl::Type::Icann) && suffix.as_bytes() == end.as_bytes()
     })
 }
 
@@ -100,8 +142,7 @@ fn credentials(entry: &mut RegistryReader<'_>) -> Option<CredentialSource> {
             Some(CredentialSource::File { username, path })
         }
         _ => {
-            let keys = ["username", "password", "password-file", "credential-helper"];
-            let place = keys.iter().find_map(|key| entry.place(key));
+            let place = CREDENTIALS.iter().find_map(|key| entry.place(key));
             entry.problem(
                 place,
                 "credentials are username with password, username with password-file, or credential-helper alone",

@@ -23,7 +23,7 @@ use crate::log;
 use crate::upstream;
 use crate::upstream::certs::Certificates;
 use crate::upstream::proxy::Proxies;
-use crate::upstream::reach::{Exemptions, OwnListeners};
+use crate::upstream::reach::{Exemptions, OwnListeners, PrivateNetworks};
 use crate::{gateway, listener::policy::Tunnels, registry};
 
 /// The registries that are cached unless `intercept` says otherwise. CDNs are never among them:
@@ -139,7 +139,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
     let entries = registries(reader);
     let intercepted = intercepted(reader, &entries);
     let tunnels: Tunnels = reader.get_or_default("tunnel").unwrap_or_default();
-    let exemptions = exemptions(&intercepted.named, &entries, tunnels);
+    let exemptions = exemptions(&intercepted, &entries, tunnels);
     let plain = entries.iter().filter(|entry| entry.at_plain_port().is_some());
     let plain = plain.map(|entry| entry.rule.host.clone()).collect();
     let external_url: Option<ProxyAddress> = reader.get("external-url");
@@ -204,6 +204,8 @@ struct Intercepted {
     all: Vec<HostPattern>,
     /// Those that the operator has named, rather than this program.
     named: Vec<HostPattern>,
+    /// Those that this program names.
+    built_in: Vec<HostPattern>,
 }
 
 /// The built-in list or `intercept` in its place, with `intercept-also` and the registries that
@@ -217,17 +219,22 @@ fn intercepted(reader: &mut Reader, registries: &[RegistryEntry]) -> Intercepted
     };
     let configured = registries.iter().map(|entry| entry.rule.host.clone());
     let named: Vec<_> = instead.into_iter().flatten().chain(also).chain(configured).collect();
-    Intercepted { all: [built_in, named.clone()].concat(), named }
+    Intercepted { all: [built_in.clone(), named.clone()].concat(), named, built_in }
 }
 
 /// A registry that the operator has named one by one, or in a `[[registry]]` entry, may lie at a
 /// private address.
-fn exemptions(named: &[HostPattern], registries: &[RegistryEntry], tunnels: Tunnels) -> Exemptions {
-    let exact = named.iter().filter(|pattern| pattern.is_exact());
+fn exemptions(
+    intercepted: &Intercepted,
+    registries: &[RegistryEntry],
+    tunnels: Tunnels,
+) -> Exemptions {
+    let exact = intercepted.named.iter().filter(|pattern| pattern.is_exact());
     let configured = registries.iter().map(|entry| &entry.rule.host);
     Exemptions {
         registries: exact.chain(configured).cloned().collect(),
         plain: registries.iter().filter_map(RegistryEntry::at_plain_port).collect(),
+        built_in: intercepted.built_in.clone(),
         everything: tunnels == Tunnels::Any,
     }
 }
@@ -262,6 +269,7 @@ fn upstream_options(
         header_timeout: timeout(reader, "upstream.header-timeout"),
         idle_timeout: timeout(reader, "upstream.idle-timeout"),
         exemptions,
+        private: PrivateNetworks(reader.get("upstream.private-networks").unwrap_or_default()),
         own: OwnListeners::default(),
         offline: reader.get_or_default("offline").unwrap_or_default(),
     }
@@ -417,7 +425,7 @@ mod tests {
         };
         assert_eq!(rule("harbor.corp"), AddressRule::Any);
         assert_eq!(rule("x.lab"), AddressRule::Any);
-        assert_eq!(rule("other.corp"), AddressRule::Public);
+        assert_eq!(rule("other.corp"), AddressRule::Stranger);
         assert_eq!(rule("registry-1.docker.io"), AddressRule::Public, "built in, not named");
     }
 
@@ -519,6 +527,50 @@ credential-helper = "../evil"
                     username = \"me\"\npassword-file = \"pw\"\n";
         assert!(
             load(&sources(file, &[], &[])).unwrap().gateway.registry.rules[0].credentials.is_some()
+        );
+    }
+
+    #[test]
+    fn credentials_are_for_somebody_in_particular() {
+        let password = "username = \"me\"\npassword = \"s3cret\"";
+        let file = "username = \"me\"\npassword-file = \"pw\"";
+        let helper = "credential-helper = \"ecr-login\"";
+        let twice = "password-for-every-host = true";
+        let load = |host: &str, keys: &[&str]| {
+            let keys = keys.join("\n");
+            let text = format!("data-dir = \"/d\"\n[[registry]]\nhost = \"{host}\"\n{keys}\n");
+            load(&sources(&text, &[], &[]))
+        };
+        for host in ["*", "*:5000", "*.*", "harbor.*", "*.com", "*.co.uk", "*:80"] {
+            for keys in [&[password][..], &[file], &[helper], &[password, twice], &[helper, twice]]
+            {
+                let error = load(host, keys).unwrap_err();
+                assert!(error.contains("entrepot.toml:4: credentials for"), "{host}: {error}");
+                assert!(!error.contains("s3cret"), "{error}");
+            }
+            assert!(load(host, &["scheme = \"http\""]).is_ok(), "{host}");
+        }
+        for host in ["*.corp.example", "*.corp", "*.azurecr.io", "*.dkr.ecr.*.amazonaws.com"] {
+            for keys in [&[password][..], &[file]] {
+                let error = load(host, keys).unwrap_err();
+                assert!(error.contains("entrepot.toml:4: a password for"), "{host}: {error}");
+                assert!(error.contains(twice), "{error}");
+                assert!(load(host, &[keys[0], twice]).is_ok(), "{host}");
+                let once = "password-for-every-host = false";
+                assert!(load(host, &[keys[0], once]).is_err(), "{host}");
+            }
+            assert!(load(host, &[helper]).is_ok(), "{host}");
+        }
+        for host in ["docker.io", "r.corp:5000", "10.0.0.1"] {
+            assert!(load(host, &[password]).is_ok() && load(host, &[helper]).is_ok(), "{host}");
+        }
+        // As that of the program before this one.
+        let environment = [("AUTH_REGISTRIES", "*:me:s3cret")];
+        let error = super::tests::load(&sources("data-dir = \"/d\"\n", &environment, &[]));
+        let error = error.unwrap_err();
+        assert!(
+            error.contains("AUTH_REGISTRIES") && error.contains("credentials for *"),
+            "{error}"
         );
     }
 

@@ -104,10 +104,10 @@ impl BlobRequest {
 
     /// Passes on what the registry says of the blob, and remembers it.
     async fn told_of(&self, answer: Followed, began: Instant) -> Served {
-        let rights = &self.exchange.rights;
+        let Exchange { rights, is_peculiar, .. } = &*self.exchange;
         if consents(&answer, &self.digest, None) {
             self.confirmed(began).await;
-        } else if is_gone(&answer) && rights.may_pull().await {
+        } else if is_gone(&answer) && !is_peculiar && rights.may_pull().await {
             // To whom it lets in; from others it may hide what it has.
             rights.disown(&self.digest).await;
         }
@@ -262,13 +262,13 @@ impl BlobRequest {
     fn confirm_behind(&self, size: Option<u64>) {
         let it = self.clone();
         self.exchange.common.tasks.spawn(async move {
-            let Exchange { asked, rights, .. } = &*it.exchange;
+            let Exchange { asked, rights, is_peculiar, .. } = &*it.exchange;
             let headers = for_whole_content(&asked.headers);
             let (began, object) = (Instant::now(), it.digest.hex());
             let Ok(answer) = it.exchange.inquire(&headers, Some(&object)).await else { return };
             if consents(&answer, &it.digest, size) {
                 it.confirmed(began).await;
-            } else if is_gone(&answer) && rights.may_pull().await {
+            } else if is_gone(&answer) && !is_peculiar && rights.may_pull().await {
                 let registry = &asked.registry;
                 tracing::info!(%registry, digest = %it.digest, "withdrawn by its registry");
                 rights.disown(&it.digest).await;

@@ -20,10 +20,10 @@ use super::way::Way;
 use crate::metrics::Metrics;
 use crate::registry::answer::is_refusal;
 use crate::registry::fields::{append, for_content, for_whole_content};
-use crate::registry::identity::Identity;
+use crate::registry::identity::{Identity, is_peculiar};
 use crate::registry::{Client, Registries};
 use crate::upstream::client::Followed;
-use crate::upstream::{Scheme, Target, UpstreamError};
+use crate::upstream::{OwnConnections, Target, UpstreamError};
 
 /// Any manifest, in the order in which engines ask.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
@@ -97,35 +97,37 @@ pub(super) struct Asked {
     pub(super) method: Method,
     pub(super) route: Route,
     pub(super) registry: Registry,
-    /// How the registry is spoken to.
-    scheme: Scheme,
     /// Whom to ask.
     pub(super) authority: Authority,
+    /// Where, and how.
+    root: Target,
     pub(super) way: Way,
     as_it_came: PathAndQuery,
+    /// The connections that its client has for itself, if it has any.
+    pub(super) own: Option<OwnConnections>,
     pub(super) headers: HeaderMap,
 }
 
 impl Asked {
-    /// A request that is sent to the registry at `authority`.
+    /// A request that is sent to where `root` is.
     pub(super) fn new(
-        scheme: Scheme,
+        root: Target,
         registry: Registry,
-        authority: Authority,
         route: Route,
         head: request::Parts,
         way: Way,
     ) -> Self {
-        let root = || PathAndQuery::from_static("/");
+        let none = || PathAndQuery::from_static("/");
         Self {
             registry,
-            as_it_came: head.uri.path_and_query().cloned().unwrap_or_else(root),
+            as_it_came: head.uri.path_and_query().cloned().unwrap_or_else(none),
             method: head.method,
             headers: head.headers,
             route,
-            scheme,
-            authority,
+            authority: root.authority.clone(),
+            root,
             way,
+            own: head.extensions.get().cloned(),
         }
     }
 
@@ -141,7 +143,7 @@ impl Asked {
     }
 
     fn at(&self, path_and_query: String) -> Target {
-        Target { scheme: self.scheme, authority: self.authority.clone(), path_and_query }
+        self.root.at(path_and_query)
     }
 
     /// The path as it came.
@@ -167,6 +169,8 @@ pub(super) struct Exchange {
     pub(super) asked: Asked,
     pub(super) client: Client,
     pub(super) rights: Rights,
+    /// Whether the client says more than others do, so that what it is told is for it alone.
+    pub(super) is_peculiar: bool,
 }
 
 impl Exchange {
@@ -182,7 +186,9 @@ impl Exchange {
         let who = common.registries.own_label(&asked.authority).unwrap_or_default();
         let identity = client.identity.clone();
         let rights = Rights::new(&common.store, common.access.clone(), place, identity, who);
-        Arc::new(Self { common: common.clone(), asked, client, rights })
+        // What the shared identity asks has nothing in it of a client's.
+        let is_peculiar = client.identity != Identity::Shared && is_peculiar(&asked.headers);
+        Arc::new(Self { common: common.clone(), asked, client, rights, is_peculiar })
     }
 
     /// The generation of what is learnt of the repository now.

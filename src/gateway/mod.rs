@@ -60,7 +60,7 @@ use answer::addresses;
 pub(crate) use answer::body::ResponseBody;
 pub(crate) use answer::broken::ResponseError;
 pub(crate) use answer::errors::error_response;
-use answer::errors::{denied, upstream_failed};
+use answer::errors::{denied, stranger_failed, upstream_failed};
 pub(crate) use answer::provenance::{Provenance, Reason};
 pub use answer::ranges::ByteRanges;
 pub(crate) use answer::served::Served;
@@ -85,6 +85,7 @@ use crate::registry::identity::Identity;
 use crate::registry::{Client, Quota, Registries};
 use crate::upstream::body::RequestBody;
 use crate::upstream::client::AnsweredAt;
+use crate::upstream::connections::may_log_a_connection_in;
 use crate::upstream::{Outage, Scheme, Target, Upstream, UpstreamError, via};
 
 /// How long an object that has come may take to be written to its end.
@@ -151,22 +152,20 @@ impl Gateway {
         // Only the API is another host's: what else is at that name is its own.
         let is_api = route != Route::Other || head.uri.path() == TOKEN_PATH;
         let upstream = if is_api { registry.authority(authority) } else { authority.clone() };
-        let asked =
-            Asked::new(scheme, registry.clone(), upstream, route.clone(), head, way.clone());
+        let root = Target::of_registry(scheme, upstream, "/v2/");
+        let asked = Asked::new(root.clone(), registry.clone(), route.clone(), head, way.clone());
         let subject = Subject::of(registry.clone(), route.clone(), asked.path());
         if has_dot_segment(asked.path()) {
             return (odd_path(&registry), subject);
         }
-        let (authority, through) = (asked.authority.clone(), via::of(&asked.headers));
+        let through = via::of(&asked.headers);
         let answer = self.dispatch(asked, body).await;
         let mut served = answer.unwrap_or_else(|error| upstream_failed(&registry, &error));
-        let root =
-            || Target { scheme, authority: authority.clone(), path_and_query: "/v2/".into() };
         let base = served.response.extensions_mut().remove::<AnsweredAt>();
         if addresses::are_in(served.response.headers()) {
-            let base = base.map_or_else(root, |AnsweredAt(base)| base);
+            let base = base.map_or_else(|| root.clone(), |AnsweredAt(base)| base);
             let status = served.response.status();
-            addresses::lead_back(&way, &root(), &base, status, served.response.headers_mut());
+            addresses::lead_back(&way, &root, &base, status, served.response.headers_mut());
         }
         // Some tell how to authenticate with another status.
         let is_challenge = served.response.headers().contains_key(header::WWW_AUTHENTICATE);
@@ -175,11 +174,11 @@ impl Gateway {
             // A client that is sent to the registry's own realm goes around us, for want of its
             // challenge; where that is not to be had it follows what it was told.
             let client = Client::new(registries, &registry, &Route::Ping, &through);
-            let known = client.authentication(&root()).await.ok().flatten();
+            let known = client.authentication(&root).await.ok().flatten();
             let is_ours = served.outcome() == Outcome::Error;
             let headers = served.response.headers_mut();
             if let Some(known) = &known {
-                known.lead_to(&root(), &own_realm, headers);
+                known.lead_to(&root, &own_realm, headers);
             }
             // An answer of our own has none yet: a 401 must have one (RFC 9110 §11.6.1).
             if is_ours
@@ -196,6 +195,12 @@ impl Gateway {
     /// from the store should not carry its size.
     async fn dispatch(&self, asked: Asked, body: RequestBody) -> Result<Served, UpstreamError> {
         let GatewayInner { common, blobs, manifests, listings } = &*self.inner;
+        // What a server makes of such a request may be another's by the next: nothing is learnt of
+        // it.
+        let is_relayed = asked.path() != TOKEN_PATH && !is_write(&asked);
+        if is_relayed && may_log_a_connection_in(&asked.headers) {
+            return Box::pin(relay::serve(common, asked, body)).await;
+        }
         let is_nobody = || common.registries.identify(&asked.headers) == Identity::Shared;
         match (asked.route.clone(), &asked.method) {
             (Route::Ping, &Method::GET | &Method::HEAD) if is_nobody() => {
@@ -229,9 +234,10 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let way = Way::new(&authority, Scheme::Http);
         let registry = Registry::at(&authority);
-        let asked = Asked::new(Scheme::Http, registry.clone(), authority, Route::Other, head, way);
+        let root = Target::as_named(Scheme::Http, authority, "/");
+        let asked = Asked::new(root, registry.clone(), Route::Other, head, way);
         let answer = relay::unseen(&self.inner.common, asked, body.into()).await;
-        answer.unwrap_or_else(|error| upstream_failed(&registry, &error))
+        answer.unwrap_or_else(|error| stranger_failed(&registry, &error))
     }
 
     /// Whether the store has an object that a client has just read to its end: the last byte comes

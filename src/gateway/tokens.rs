@@ -22,8 +22,8 @@ use crate::registry::Client;
 use crate::registry::fields::forwarded;
 use crate::registry::identity::{has_own_token, own_token};
 use crate::registry::token_server::Realm;
-use crate::upstream::UpstreamError;
 use crate::upstream::body::{IdleBody, RequestBody};
+use crate::upstream::{Errand, UpstreamError};
 
 /// Where clients get their tokens, on the registry's own host.
 pub(super) const TOKEN_PATH: &str = "/entrepot/token";
@@ -101,7 +101,9 @@ async fn ask(
         _ => RequestBody::Empty,
     };
     let upstream = common.registries.upstream();
-    upstream.send(asked.method.clone(), &target, forwarded(&asked.headers), body).await
+    let (own, method) = (asked.own.as_ref(), asked.method.clone());
+    // A certificate of the operator's is not for what a client wants of a token server.
+    upstream.send(Errand::Other, own, method, &target, forwarded(&asked.headers), body).await
 }
 
 fn is_failure(answer: &Result<Response<IdleBody>, UpstreamError>) -> bool {

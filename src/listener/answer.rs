@@ -170,7 +170,11 @@ pub(super) fn bad_request(reason: &str) -> Response<ResponseBody> {
 
 /// A request that is not served, whoever it is for.
 pub(super) fn refused(unfit: &Unfit) -> Response<ResponseBody> {
-    last(unfit.status, &unfit.reason)
+    let mut response = last(unfit.status, &unfit.reason);
+    if let Some(allowed) = unfit.allowed() {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
 }
 
 /// The last answer on its connection.

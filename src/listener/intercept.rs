@@ -17,7 +17,7 @@ use super::tls::HANDSHAKE_TIMEOUT;
 use super::{Peer, http as connection, is_same, tunnel};
 use crate::gateway::{ResponseBody, Way};
 use crate::log::{Outcome, RequestLine, Subject};
-use crate::upstream::Scheme;
+use crate::upstream::{OwnConnections, Scheme};
 
 /// The client's connection under the intercepted TLS.
 type Inner = Rewound<ClientStream>;
@@ -82,7 +82,8 @@ async fn serve(peer: Peer, authority: Authority, tls: Box<TlsStream<Inner>>) {
     let named = tls.get_ref().1.server_name().map(str::to_owned);
     let misdirected = named.filter(|name| !is_for(authority.host(), name));
     let shutdown = peer.shared.services.shutdown.clone();
-    let context = Arc::new(Context { peer, authority, misdirected });
+    let own = OwnConnections::default();
+    let context = Arc::new(Context { peer, authority, misdirected, own });
     let client = context.peer.client.ip();
     connection::serve(tls, client, connection::SILENCE, &shutdown, |request| {
         let context = context.clone();
@@ -99,12 +100,14 @@ struct Context {
     peer: Peer,
     authority: Authority,
     misdirected: Option<String>,
+    /// Connections to the registry that nobody else uses.
+    own: OwnConnections,
 }
 
 impl Context {
     async fn answer(&self, received: Received) -> Response<LoggedBody> {
         let began = Instant::now();
-        let request = match received {
+        let mut request = match received {
             Ok(request) => request,
             Err(unserved) => {
                 let (request, unfit) = *unserved;
@@ -116,6 +119,7 @@ impl Context {
             return Answer::new(response, self.denied(request.method()))
                 .logged(began, self.peer.metrics());
         }
+        request.extensions_mut().insert(self.own.clone());
         let method = request.method().clone();
         let route = Route::parse(request.uri().path(), request.uri().query());
         let way = Way::new(&self.authority, Scheme::Https);

@@ -99,7 +99,7 @@ impl Policy {
             Tunnels::Any => Verdict::Tunnel(AddressRule::Any),
             Tunnels::None => Verdict::Deny(TunnelRefusal::NoTunnels),
             Tunnels::Public if authority.port() == usual_port => {
-                Verdict::Tunnel(AddressRule::Public)
+                Verdict::Tunnel(AddressRule::Stranger)
             }
             Tunnels::Public => Verdict::Deny(TunnelRefusal::Port(authority.port())),
         }
@@ -119,7 +119,7 @@ mod tests {
             policy.verdict(&Authority::parse_with_port(text).unwrap(), 443)
         };
         assert_eq!(verdict(&policy, "registry-1.docker.io:443"), Verdict::Intercept);
-        let public = Verdict::Tunnel(AddressRule::Public);
+        let public = Verdict::Tunnel(AddressRule::Stranger);
         assert_eq!(verdict(&policy, "auth.docker.io:443"), public);
         assert_eq!(verdict(&policy, "mail.example:25"), Verdict::Deny(TunnelRefusal::Port(25)));
         policy.tunnels = Tunnels::None;

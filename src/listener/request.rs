@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use entrepot_oci::Authority;
-use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 
 use super::framing::FramingFault;
 use super::watched::Uncounted;
@@ -44,6 +44,15 @@ impl Unfit {
     fn bad(reason: &'static str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, reason)
     }
+
+    /// "The origin server MUST generate an Allow header field in a 405 response" (RFC 9110
+    /// §15.5.6).
+    #[must_use]
+    pub(crate) fn allowed(&self) -> Option<HeaderValue> {
+        const ALLOWED: HeaderValue =
+            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT");
+        (self.status == StatusCode::METHOD_NOT_ALLOWED).then_some(ALLOWED)
+    }
 }
 
 impl From<Uncounted> for Unfit {
@@ -60,6 +69,7 @@ impl From<Uncounted> for Unfit {
 
 /// Whether a request may be served at all.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), Unfit> {
+    check_method(request.method(), request.headers())?;
     check_target(request.method(), request.uri())?;
     check_host(request)?;
     check_expectation(request.headers())?;
@@ -78,6 +88,33 @@ fn is_loop<B>(request: &Request<B>) -> bool {
     let target = request.uri().authority().map(http::uri::Authority::as_str).or(host);
     let target = target.and_then(|target| Authority::parse(target, ANY_PORT).ok());
     target.is_some_and(|target| via::is_own(fields, target.host()))
+}
+
+/// TRACE sends a request back as the last who saw it has got it, with whatever the proxies on the
+/// way have put into it (RFC 9110 §9.3.8); TRACK is its other name, and some servers heed no case.
+///
+/// "A client SHOULD NOT generate content in a GET request […] An origin server SHOULD NOT rely on
+/// private agreements to receive content, since participants in HTTP communication are often
+/// unaware of intermediaries" (RFC 9110 §9.3.1, and §9.3.2 for HEAD; §9.3.7 has no use for OPTIONS'
+/// either). A server that does not look for it takes it for the next request. Programs are known
+/// that say with DELETE what is to go: theirs is passed on, on a connection that has no next
+/// request.
+fn check_method(method: &Method, fields: &HeaderMap) -> Result<(), Unfit> {
+    const ECHOES: [&str; 2] = ["TRACE", "TRACK"];
+    const WITHOUT_CONTENT: [Method; 3] = [Method::GET, Method::HEAD, Method::OPTIONS];
+    if ECHOES.iter().any(|echo| method.as_str().eq_ignore_ascii_case(echo)) {
+        let reason = "nothing is sent back as it came (TRACE)";
+        return Err(Unfit::new(StatusCode::METHOD_NOT_ALLOWED, reason));
+    }
+    // What a length is has been found out before this is asked.
+    let has_content = fields.contains_key(header::TRANSFER_ENCODING)
+        || fields.get_all(header::CONTENT_LENGTH).iter().any(|length| {
+            !length.as_bytes().iter().all(|digit| *digit == b'0') || length.is_empty()
+        });
+    if has_content && WITHOUT_CONTENT.contains(method) {
+        return Err(Unfit::bad("GET, HEAD and OPTIONS have no body"));
+    }
+    Ok(())
 }
 
 /// "host:port" for CONNECT, a path or a URL for everything else (RFC 9112 §3.2).
@@ -180,6 +217,32 @@ mod tests {
         for (method, target, expected) in cases {
             let shown = target.get(..20).unwrap_or(target);
             assert_eq!(status(method, target, &host), expected, "{method} {shown}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_back_as_it_came() {
+        for method in ["TRACE", "TRACK", "trace", "Track"] {
+            for target in ["/", "http://a/", "a:443"] {
+                assert_eq!(status(method, target, &[("host", "a")]), 405, "{method} {target}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_needs_no_body_has_none() {
+        for method in ["GET", "HEAD", "OPTIONS", "DELETE", "POST", "PUT", "PATCH", "PROPFIND"] {
+            let may_have_one = !["GET", "HEAD", "OPTIONS"].contains(&method);
+            let expected = if may_have_one { 200 } else { 400 };
+            for field in
+                [("content-length", "1"), ("content-length", ""), ("transfer-encoding", "chunked")]
+            {
+                assert_eq!(status(method, "/", &[("host", "a"), field]), expected, "{field:?}");
+            }
+            for none in ["0", "00"] {
+                let fields = [("host", "a"), ("content-length", none)];
+                assert_eq!(status(method, "/", &fields), 200, "{method} {none}");
+            }
         }
     }
 

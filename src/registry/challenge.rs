@@ -213,8 +213,7 @@ mod tests {
     fn hub() -> (Registry, Target) {
         let authority = "registry-1.docker.io:443".parse().unwrap();
         let registry = Registry::at(&authority);
-        let path_and_query = "/v2/".to_owned();
-        (registry, Target { scheme: Scheme::Https, authority, path_and_query })
+        (registry, Target::of_registry(Scheme::Https, authority, "/v2/"))
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::metrics::HeldBack;
 use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::client::{Followed, MAX_REGISTRIES};
 use crate::upstream::redirect::RedirectError;
-use crate::upstream::{Scheme, Target, Upstream, UpstreamError, via};
+use crate::upstream::{Errand, Scheme, Target, Upstream, UpstreamError, via};
 
 /// How a registry says that a token is good, but not for this (RFC 6750 §3.1).
 const LACKING: &str = "insufficient_scope";
@@ -102,7 +102,12 @@ impl Registries {
     /// has there, never a secret; `None` where it is anonymous.
     pub(crate) fn own_label(&self, authority: &Authority) -> Option<String> {
         let in_force = self.inner.in_force.load();
-        in_force.options.credentials_for(authority).map(Credentials::label)
+        let credentials = in_force.options.credentials_for(authority).map(Credentials::label);
+        let certificate = self.inner.upstream.certificate_label(authority).map(str::to_owned);
+        match (credentials, certificate) {
+            (Some(credentials), Some(certificate)) => Some(format!("{credentials}, {certificate}")),
+            (one, other) => one.or(other),
+        }
     }
 
     /// Whether the proxy is somebody at the registry at `authority`.
@@ -323,7 +328,8 @@ impl Client {
             registry = Registry::at(&next.authority);
             route = its_route.clone();
             let scheme = self.registries.scheme_for(&next.authority);
-            target = Target { scheme, ..next.clone() };
+            let (authority, path) = (next.authority.clone(), next.path_and_query.clone());
+            target = Target::of_registry(scheme, authority, path);
         }
         Err(UpstreamError::Redirect { authority: target.authority, source: RedirectError::TooMany })
     }
@@ -489,7 +495,8 @@ impl Client {
         let topic = Topic::new(&target.authority, &Method::GET, &Route::Ping);
         self.registries.admit(&topic, &target.authority, &Identity::Shared)?;
         let headers = for_ourselves(&forwarded(&self.via));
-        let response = upstream.send(Method::GET, target, headers, RequestBody::Empty).await?;
+        let (errand, body) = (Errand::Pull, RequestBody::Empty);
+        let response = upstream.send(errand, None, Method::GET, target, headers, body).await?;
         let status = response.status();
         let trouble = trouble(status, response.headers());
         let headers = response.headers();
@@ -525,12 +532,14 @@ impl Client {
             pressure.admit(&topic, &self.identity)
         };
         self.registries.held_back(authority, admitted)?;
+        let errand = Errand::of(&method, route);
         let answer = match redirects {
             Redirects::Followed(object) => {
-                upstream.walk(method, (*target).clone(), headers, object).await?
+                upstream.walk(errand, method, (*target).clone(), headers, object).await?
             }
             Redirects::Returned => {
-                let sent = upstream.send(method, target, headers, RequestBody::Empty);
+                let body = RequestBody::Empty;
+                let sent = upstream.send(errand, None, method, target, headers, body);
                 sent.await.map(Followed::at_once)?
             }
         };

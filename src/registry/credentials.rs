@@ -10,10 +10,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use entrepot_oci::Host;
 use http::HeaderValue;
+use moka::sync::Cache;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// How long a helper may take: some ask a cloud's metadata service first.
@@ -26,6 +28,12 @@ const HELPER_FRESH: Duration = Duration::from_mins(15);
 const FILE_FRESH: Duration = Duration::from_mins(1);
 /// And at most so often, whatever registries say of what was read.
 const REREAD: Duration = Duration::from_secs(5);
+/// How long a failure is not tried again: strangers can ask for that all day.
+const FAILED: Duration = Duration::from_secs(5);
+/// Servers whose credentials are remembered at a time: names that fit a pattern can be made up.
+const MOST_SERVERS: u64 = 1000;
+/// Helpers that run at a time, each for another server.
+const MOST_HELPERS: usize = 64;
 /// A helper says by this name that its secret is a refresh token.
 const REFRESH_TOKEN_NAME: &str = "<token>";
 
@@ -81,6 +89,12 @@ impl CredentialSource {
 }
 
 impl CredentialSource {
+    /// Whether they differ from server to server, so that one's are nothing to another.
+    #[must_use]
+    pub(crate) fn is_by_server(&self) -> bool {
+        matches!(self, Self::Helper(_))
+    }
+
     /// Whose they are, for people who use the proxy.
     fn whose(&self) -> String {
         match self {
@@ -141,6 +155,9 @@ pub(crate) enum CredentialError {
     /// The helper took too long.
     #[error("docker-credential-{0} did not answer within 30 s")]
     Timeout(String),
+    /// Too many are being run, for other servers.
+    #[error("docker-credential-{0} is being asked for too many registries at once")]
+    Busy(String),
     /// The helper said no.
     #[error("docker-credential-{0} has no credentials for {1}")]
     Refused(String, String),
@@ -149,15 +166,49 @@ pub(crate) enum CredentialError {
     Answer(String),
 }
 
-/// One registry's credentials, with what was last read of them; cheap to clone.
-#[derive(Clone, Debug)]
+/// Why there are none now.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{error}")]
+pub(crate) struct Failure {
+    /// What went wrong.
+    pub(crate) error: Arc<CredentialError>,
+    /// Whether it went wrong just now, rather than a moment ago.
+    pub(crate) is_news: bool,
+}
+
+/// One entry's credentials, with what was last read of them; cheap to clone.
+///
+/// A helper's answer is for the server that it was asked about: an entry's pattern may fit many, of
+/// many masters.
+#[derive(Clone)]
 pub(crate) struct Credentials {
     origin: CredentialSource,
     /// The only host that they go to, if it is not the registry's matter.
     token_server: Option<Host>,
-    last: Arc<Mutex<Option<Fresh>>>,
+    /// By server, as far as that makes a difference.
+    readings: Cache<String, Arc<Reading>>,
+    helpers: Arc<Semaphore>,
+}
+
+/// Which kind they are, never what.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials({:?})", self.origin)
+    }
+}
+
+/// What is known of the credentials for one server.
+#[derive(Default)]
+struct Reading {
+    known: Mutex<Known>,
     /// Held while the file or the helper is asked.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    last: Option<Fresh>,
+    failed: Option<(Arc<CredentialError>, Instant)>,
 }
 
 struct Fresh {
@@ -166,9 +217,34 @@ struct Fresh {
     until: Instant,
 }
 
-impl fmt::Debug for Fresh {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fresh").field("until", &self.until).finish_non_exhaustive()
+impl Reading {
+    /// The login, or why there is none, if that was found out lately.
+    fn known(&self) -> Option<Result<Login, Failure>> {
+        let known = self.known.lock();
+        let now = Instant::now();
+        if let Some(fresh) = known.last.as_ref().filter(|fresh| fresh.until > now) {
+            return Some(Ok(fresh.login.clone()));
+        }
+        let failed = known.failed.as_ref().filter(|(_, at)| *at + FAILED > now);
+        failed.map(|(error, _)| Err(Failure { error: error.clone(), is_news: false }))
+    }
+
+    /// Notes what came of asking.
+    fn learn(&self, read: Result<(Login, Duration), CredentialError>) -> Result<Login, Failure> {
+        let mut known = self.known.lock();
+        let now = Instant::now();
+        match read {
+            Ok((login, fresh)) => {
+                let last = Fresh { login: login.clone(), read: now, until: now + fresh };
+                *known = Known { last: Some(last), failed: None };
+                Ok(login)
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                known.failed = Some((error.clone(), now));
+                Err(Failure { error, is_news: true })
+            }
+        }
     }
 }
 
@@ -176,7 +252,9 @@ impl Credentials {
     /// Credentials from there.
     #[must_use]
     pub(crate) fn new(origin: CredentialSource) -> Self {
-        Self { origin, token_server: None, last: Arc::default(), turn: Arc::default() }
+        let readings = Cache::new(MOST_SERVERS);
+        let helpers = Arc::new(Semaphore::new(MOST_HELPERS));
+        Self { origin, token_server: None, readings, helpers }
     }
 
     /// What tells this identity from another.
@@ -203,49 +281,63 @@ impl Credentials {
         self.token_server.as_ref().is_none_or(|only| only == host)
     }
 
+    /// Whether they differ from server to server, so that one's are nothing to another.
+    #[must_use]
+    pub(crate) fn are_by_server(&self) -> bool {
+        self.origin.is_by_server()
+    }
+
     /// What to log in to `server` with, as helpers know it. A file or helper is asked anew every
     /// few minutes, and after [`forget`](Self::forget).
-    pub(crate) async fn login(&self, server: &str) -> Result<Login, CredentialError> {
-        if let Some(login) = self.fresh() {
-            return Ok(login);
+    pub(crate) async fn login(&self, server: &str) -> Result<Login, Failure> {
+        let reading = self.reading(server);
+        if let Some(known) = reading.known() {
+            return known;
         }
-        let _turn = self.turn.lock().await;
-        if let Some(login) = self.fresh() {
-            return Ok(login);
+        let _turn = reading.turn.lock().await;
+        if let Some(known) = reading.known() {
+            return known;
         }
-        let (login, fresh) = match &self.origin {
+        reading.learn(self.read(server).await)
+    }
+
+    async fn read(&self, server: &str) -> Result<(Login, Duration), CredentialError> {
+        match &self.origin {
             CredentialSource::Password { username, password } => {
                 let (username, password) = (username.clone(), password.clone());
-                return Ok(Login::Password { username, password });
+                Ok((Login::Password { username, password }, FILE_FRESH))
             }
             CredentialSource::File { username, path } => {
-                (from_file(username, path).await?, FILE_FRESH)
+                Ok((from_file(username, path).await?, FILE_FRESH))
             }
-            CredentialSource::Helper(name) => (from_helper(name, server).await?, HELPER_FRESH),
-        };
-        let read = Instant::now();
-        *self.last.lock() = Some(Fresh { login: login.clone(), read, until: read + fresh });
-        Ok(login)
+            CredentialSource::Helper(name) => {
+                let place = tokio::time::timeout(HELPER_TIMEOUT, self.helpers.acquire()).await;
+                let Ok(Ok(_place)) = place else { return Err(CredentialError::Busy(name.clone())) };
+                Ok((from_helper(name, server).await?, HELPER_FRESH))
+            }
+        }
+    }
+
+    fn reading(&self, server: &str) -> Arc<Reading> {
+        let server = if self.are_by_server() { server } else { "" };
+        self.readings.get_with_by_ref(server, Arc::default)
     }
 
     /// What to log in with after a registry has refused `refused`: what the file or the helper says
     /// now, where that is something else. Asks at most once in some seconds, since a registry also
     /// refuses what credentials do not open, and strangers can ask for that all day.
     pub(crate) async fn renewed(&self, server: &str, refused: &Login) -> Option<Login> {
-        self.forget();
+        self.forget(server);
         self.login(server).await.ok().filter(|login| login != refused)
     }
 
-    fn fresh(&self) -> Option<Login> {
-        let last = self.last.lock();
-        last.as_ref().filter(|fresh| fresh.until > Instant::now()).map(|fresh| fresh.login.clone())
-    }
-
-    /// What was last read may not be good any more. What was read a moment ago is kept.
-    pub(crate) fn forget(&self) {
-        let mut last = self.last.lock();
-        if last.as_ref().is_some_and(|last| last.read.elapsed() >= REREAD) {
-            *last = None;
+    /// What was last read for `server` may not be good any more. What was read a moment ago is
+    /// kept.
+    pub(crate) fn forget(&self, server: &str) {
+        let reading = self.reading(server);
+        let mut known = reading.known.lock();
+        if known.last.as_ref().is_some_and(|last| last.read.elapsed() >= REREAD) {
+            known.last = None;
         }
     }
 }
@@ -337,15 +429,20 @@ mod tests {
         tokio::time::advance(FILE_FRESH).await;
         assert!(credentials.login("ghcr.io").await.unwrap() == password("two"));
         std::fs::write(&file, "three").unwrap();
-        credentials.forget();
+        credentials.forget("ghcr.io");
         assert!(credentials.login("ghcr.io").await.unwrap() == password("two"), "just read");
         tokio::time::advance(REREAD).await;
-        credentials.forget();
+        credentials.forget("ghcr.io");
         assert!(credentials.login("ghcr.io").await.unwrap() == password("three"));
         file.close().unwrap();
         tokio::time::advance(REREAD).await;
-        credentials.forget();
-        assert!(matches!(credentials.login("ghcr.io").await, Err(CredentialError::File(..))));
+        credentials.forget("ghcr.io");
+        let failed = credentials.login("ghcr.io").await.err().unwrap();
+        assert!(matches!(*failed.error, CredentialError::File(..)) && failed.is_news);
+        let again = credentials.login("ghcr.io").await.err().unwrap();
+        assert!(!again.is_news, "it was tried a moment ago");
+        tokio::time::advance(FAILED).await;
+        assert!(credentials.login("ghcr.io").await.err().unwrap().is_news);
     }
 
     #[tokio::test]

@@ -40,15 +40,15 @@ impl Identifier {
 
     /// Who asks with these fields.
     ///
-    /// Beside `Authorization` whatever goes to the registry with it and may open something there
-    /// counts: who has the one and not the other is somebody else.
+    /// Beside `Authorization` whatever goes to the registry with it counts that is not known to
+    /// open nothing there: who has the one and not the other is somebody else.
     pub(crate) fn identify(&self, headers: &HeaderMap) -> Identity {
         match headers.get(header::AUTHORIZATION) {
             None => return Identity::Shared,
             Some(first) if is_own_token(first) => return Identity::Shared,
             Some(_) => {}
         }
-        let mut names: Vec<_> = headers.keys().filter(|name| may_open_something(name)).collect();
+        let mut names: Vec<_> = headers.keys().filter(|name| !is_harmless(name)).collect();
         names.sort_unstable_by_key(|name| name.as_str());
         let mut context = hmac::Context::with_key(&self.key);
         let mut update = |part: &[u8]| {
@@ -66,13 +66,54 @@ impl Identifier {
     }
 }
 
-/// Whether a field is a credential by its name; registries have many (`X-JFrog-Art-Api-Key`,
-/// `PRIVATE-TOKEN`). One of the proxy's own is for the proxy alone.
-fn may_open_something(name: &HeaderName) -> bool {
-    const PARTS: [&str; 7] = ["auth", "cookie", "token", "key", "secret", "session", "jfrog"];
-    !is_no_credential(name)
-        && *name != header::PROXY_AUTHORIZATION
-        && PARTS.iter().any(|part| name.as_str().contains(part))
+/// Whether a request with a credential says more by which a registry might answer it otherwise than
+/// others: nothing follows from the answer for anybody else.
+pub(crate) fn is_peculiar(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| *name != header::AUTHORIZATION && !is_harmless(name))
+}
+
+/// Whether a field is known to make nobody of a client that it is not without: what describes a
+/// message, what ends here, and the marks by which requests are traced, which are others each time.
+/// Nothing can be said of a field's name that is not known: gateways before registries have given
+/// users many (`X-Remote-User`, `X-JFrog-Art-Api`, `X-Forwarded-For`).
+fn is_harmless(name: &HeaderName) -> bool {
+    const HARMLESS: [&str; 31] = [
+        "accept-charset",
+        "accept-language",
+        "b3",
+        "cache-control",
+        "connection",
+        "content-encoding",
+        "content-language",
+        "content-length",
+        "content-range",
+        "content-type",
+        "date",
+        "expect",
+        "host",
+        "keep-alive",
+        "max-forwards",
+        "pragma",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "traceparent",
+        "tracestate",
+        "trailer",
+        "transfer-encoding",
+        "uber-trace-id",
+        "upgrade",
+        "upgrade-insecure-requests",
+        "x-amzn-trace-id",
+        "x-cloud-trace-context",
+        "x-correlation-id",
+        // containerd's and Docker's, and what engines are asked to say of themselves.
+        "x-meta-source-client",
+        "x-request-id",
+    ];
+    is_no_credential(name)
+        || HARMLESS.contains(&name.as_str())
+        || name.as_str().starts_with("x-b3-")
 }
 
 /// Whether a request has a token that this proxy gave out.
@@ -131,12 +172,29 @@ mod tests {
             identifier.identify(&headers)
         };
         let nobody = of(&[]);
-        for name in ["cookie", "x-jfrog-art-api", "private-token", "x-api-key", "x-auth-user"] {
+        for name in [
+            "cookie",
+            "x-jfrog-art-api",
+            "private-token",
+            "x-api-key",
+            "x-auth-user",
+            "x-remote-user",
+            "remote-user",
+            "x-forwarded-for",
+            "x-real-ip",
+            "forwarded",
+            "x-user",
+            "from",
+            "referer",
+            "x-original-url",
+        ] {
             assert_ne!(of(&[(name, "a")]), nobody, "{name}");
             assert_ne!(of(&[(name, "a")]), of(&[(name, "b")]), "{name}");
         }
         let harmless = [("accept", "a"), ("traceparent", "b"), ("proxy-authorization", "c")];
         assert_eq!(of(&harmless), nobody);
+        let engines = [("user-agent", "a"), ("host", "b"), ("x-request-id", "c"), ("x-b3-id", "d")];
+        assert_eq!(of(&engines), nobody);
         let (one, other) = (("cookie", "a"), ("x-token", "b"));
         assert_eq!(of(&[one, other]), of(&[other, one]));
     }

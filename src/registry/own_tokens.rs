@@ -18,7 +18,7 @@ use super::credentials::{Credentials, Login};
 use super::options::RegistryRule;
 use super::token_server::{Realm, Token, TokenError};
 use crate::collapse::Collapse;
-use crate::upstream::{Target, Upstream, UpstreamError};
+use crate::upstream::{Errand, Scheme, Target, Upstream, UpstreamError};
 
 /// Tokens kept at a time: one a repository.
 const MOST: u64 = 10_000;
@@ -111,8 +111,7 @@ impl OwnTokens {
         match &request.authentication {
             None | Some(Authentication::None) => Ok(None),
             Some(Authentication::Basic { .. }) => {
-                let registry = request.target.authority.host();
-                let login = self.untried(request, request.login(registry).await).await;
+                let login = self.untried(request, request.shown_login().await).await;
                 Ok(login.as_ref().and_then(Login::basic))
             }
             Some(bearer @ Authentication::Bearer { .. }) => {
@@ -120,7 +119,7 @@ impl OwnTokens {
                 let Some(key) = request.key() else { return Ok(None) };
                 let authority = &request.target.authority;
                 let login = if realm.is_trusted_by(authority) {
-                    request.login(realm.host()).await
+                    request.login(&realm.target).await
                 } else {
                     None
                 };
@@ -200,7 +199,11 @@ impl OwnTokens {
             if let Some(token) = self.tokens.get(&key) {
                 return Ok(token);
             }
-            let got = realm.token(upstream, Some(&request.scope), login, request.via).await;
+            // The registry's own token server may want to know us by the registry's certificate.
+            let is_its_own = realm.target.is_beside(request.target);
+            let errand = if is_its_own { Errand::Pull } else { Errand::Other };
+            let scope = Some(request.scope.as_str());
+            let got = realm.token(upstream, errand, scope, login, request.via).await;
             let mut token = got.map_err(Arc::new)?;
             if login.is_some() {
                 self.note_taken(request.registry);
@@ -217,7 +220,7 @@ impl OwnTokens {
     /// The registry does not take `authorization` any more.
     pub(crate) fn forget(&self, request: &TokenRequest<'_>, authorization: &HeaderValue) {
         if let Some(credentials) = request.rule.and_then(|rule| rule.credentials.as_ref()) {
-            credentials.forget();
+            credentials.forget(&helper_name(request.registry, &request.target.authority));
         }
         let Some(key) = request.key() else { return };
         let is_same = |token: &Arc<Token>| token.authorization == *authorization;
@@ -234,19 +237,26 @@ impl TokenRequest<'_> {
         Some(TokenKey { registry: self.registry.clone(), realm, scope: self.scope.clone() })
     }
 
-    /// The operator's credentials, if they may be shown to `host`.
-    async fn login(&self, host: &Host) -> Option<Login> {
-        let credentials = self.rule?.credentials.as_ref()?;
-        if !credentials.may_go_to(host) {
+    /// The operator's credentials, if they may be shown at `place`: the registry, or a token server
+    /// that it [may name](Realm::is_trusted_by).
+    async fn login(&self, place: &Target) -> Option<Login> {
+        let rule = self.rule?;
+        let credentials = rule.credentials.as_ref()?;
+        if !may_be_shown(rule, credentials, self.target.authority.host(), place) {
             return None;
         }
         let login = credentials.login(&helper_name(self.registry, &self.target.authority)).await;
-        login.inspect_err(|error| no_credentials(self.registry, error)).ok()
+        let told = login.inspect_err(|failure| {
+            if failure.is_news {
+                no_credentials(self.registry, failure);
+            }
+        });
+        told.ok()
     }
 
     /// The operator's credentials, as they are shown to the registry itself.
     pub(crate) async fn shown_login(&self) -> Option<Login> {
-        self.login(self.target.authority.host()).await
+        self.login(self.target).await
     }
 
     /// The operator's credentials, read anew after `refused` was not taken; `None` where they are
@@ -260,13 +270,29 @@ impl TokenRequest<'_> {
     /// `Authorization` with the operator's credentials, read anew after `refused` was not taken by
     /// a registry that wants them itself; `None` where they are still the same.
     pub(crate) async fn renewed_basic(&self, refused: &HeaderValue) -> Option<HeaderValue> {
-        let host = self.target.authority.host();
-        let login = self.login(host).await?;
+        let login = self.shown_login().await?;
         if login.basic().as_ref() != Some(refused) {
             return login.basic();
         }
         self.renewed(&login).await?.basic()
     }
+}
+
+/// Whether what the operator has configured by `rule` for the registry at `host` may be shown at
+/// `place`: by TLS, or where the operator has said that this registry is spoken to without.
+///
+/// What a helper says of one of the many hosts of a pattern is that host's alone.
+fn may_be_shown(
+    rule: &RegistryRule,
+    credentials: &Credentials,
+    host: &Host,
+    place: &Target,
+) -> bool {
+    let is_its_own = place.authority.host() == host;
+    let is_wanted_in_clear = rule.scheme == Scheme::Http && is_its_own;
+    credentials.may_go_to(place.authority.host())
+        && (place.scheme == Scheme::Https || is_wanted_in_clear)
+        && (is_its_own || rule.host.is_exact() || !credentials.are_by_server())
 }
 
 /// Under which name credential helpers know a registry; the Hub's is a URL of old.
@@ -293,4 +319,49 @@ fn refused(request: &TokenRequest<'_>, error: &TokenError) -> Result<(), Upstrea
 
 pub(crate) fn no_credentials(registry: &Registry, error: &dyn Display) {
     tracing::warn!(%registry, %error, "the configured credentials can't be used");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::credentials::{CredentialSource, Secret};
+
+    fn place(url: &str) -> Target {
+        let (scheme, rest) = match url.strip_prefix("http://") {
+            Some(rest) => (Scheme::Http, rest),
+            None => (Scheme::Https, url.trim_start_matches("https://")),
+        };
+        let authority = Authority::parse(rest, scheme.default_port()).unwrap();
+        Target::as_named(scheme, authority, "/")
+    }
+
+    #[test]
+    fn credentials_are_shown_in_clear_where_that_is_wanted_alone() {
+        let password =
+            CredentialSource::Password { username: "me".to_owned(), password: Secret::new("x") };
+        let helper = CredentialSource::Helper("x".to_owned());
+        let shown = |source: &CredentialSource, host: &str, scheme, url: &str| {
+            let host: entrepot_oci::HostPattern = host.parse().unwrap();
+            let credentials = Credentials::new(source.clone());
+            let rule = RegistryRule { host, scheme, credentials: None };
+            may_be_shown(&rule, &credentials, &"r.corp".parse().unwrap(), &place(url))
+        };
+        let (http, https) = (Scheme::Http, Scheme::Https);
+        for (host, scheme, url, by_password, by_helper) in [
+            ("r.corp", https, "https://r.corp", true, true),
+            ("r.corp", https, "https://auth.corp", true, true),
+            ("r.corp", https, "http://r.corp", false, false),
+            ("r.corp", https, "http://auth.corp", false, false),
+            ("r.corp", http, "http://r.corp", true, true),
+            ("r.corp", http, "http://r.corp:5001", true, true),
+            ("r.corp", http, "http://auth.corp", false, false),
+            ("r.corp", http, "https://auth.corp", true, true),
+            ("*.corp", https, "https://r.corp", true, true),
+            ("*.corp", https, "https://auth.corp", true, false),
+            ("*.corp", http, "http://auth.corp", false, false),
+        ] {
+            assert_eq!(shown(&password, host, scheme, url), by_password, "{host} {url}");
+            assert_eq!(shown(&helper, host, scheme, url), by_helper, "{host} {url}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ use url::form_urlencoded::Serializer;
 
 use super::credentials::Login;
 use crate::upstream::body::RequestBody;
-use crate::upstream::{Scheme, Target, Upstream, UpstreamError, redirect};
+use crate::upstream::{Errand, Scheme, Target, Upstream, UpstreamError, redirect};
 
 /// The largest answer of a token server that is read.
 const LONGEST_ANSWER: usize = 1024 * 1024;
@@ -90,12 +90,6 @@ impl Realm {
         let (own, asked) = (registry.host(), self.target.authority.host());
         own == asked || (is_same_site(own, asked) && self.target.scheme == Scheme::Https)
     }
-
-    /// The token server's host.
-    #[must_use]
-    pub(crate) fn host(&self) -> &Host {
-        self.target.authority.host()
-    }
 }
 
 /// Whether two hosts are under the same registrable domain (public suffix list).
@@ -158,11 +152,12 @@ impl From<UpstreamError> for TokenError {
 }
 
 impl Realm {
-    /// Gets a token for `scope`, as `login` or anonymously, on behalf of a request that has been
-    /// [`through`](via) these proxies.
+    /// Gets a token for `scope` on this `errand`, as `login` or anonymously, on behalf of a request
+    /// that has been [`through`](via) these proxies.
     pub(crate) async fn token(
         &self,
         upstream: &Upstream,
+        errand: Errand,
         scope: Option<&str>,
         login: Option<&Login>,
         through: &HeaderMap,
@@ -184,15 +179,14 @@ impl Realm {
             let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
             headers.insert(header::CONTENT_TYPE, form_type);
             let body = RequestBody::Whole(Some(form.into()));
-            upstream.send(Method::POST, &self.target, headers, body).await?
+            upstream.send(errand, None, Method::POST, &self.target, headers, body).await?
         } else {
             let query = Serializer::new(String::new()).extend_pairs(parameters()).finish();
             if let Some(basic) = login.and_then(Login::basic) {
                 headers.insert(header::AUTHORIZATION, basic);
             }
-            upstream
-                .send(Method::GET, &self.with_query(&query), headers, RequestBody::Empty)
-                .await?
+            let (target, body) = (self.with_query(&query), RequestBody::Empty);
+            upstream.send(errand, None, Method::GET, &target, headers, body).await?
         };
         let server = || self.target.authority.clone();
         if response.status() != StatusCode::OK {
@@ -222,7 +216,7 @@ mod tests {
 
     fn at(authority: &str) -> Target {
         let authority = authority.parse().unwrap();
-        Target { scheme: Scheme::Https, authority, path_and_query: "/v2/".to_owned() }
+        Target::of_registry(Scheme::Https, authority, "/v2/")
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use entrepot_oci::host::{HTTPS_PORT, is_hub_name};
 use entrepot_oci::{Authority, Host};
 use rustls::RootCertStore;
@@ -54,6 +55,21 @@ pub(super) struct HostCertificates {
     pub(super) roots: Vec<CertificateDer<'static>>,
     /// In the order of their names.
     pub(super) identities: Vec<ClientCertificate>,
+}
+
+impl HostCertificates {
+    /// What tells these client certificates from others: a hash of them, if there are any.
+    pub(super) fn label(&self) -> Option<String> {
+        const SHOWN: usize = 16;
+        let mut context = digest::Context::new(&digest::SHA256);
+        for certificate in self.identities.iter().flat_map(|identity| &identity.key.cert) {
+            context.update(&(certificate.len() as u64).to_be_bytes());
+            context.update(certificate);
+        }
+        let hash = context.finish();
+        let shown = hash.as_ref().iter().take(SHOWN).map(|byte| format!("{byte:02x}"));
+        (!self.identities.is_empty()).then(|| format!("certificate {}", shown.collect::<String>()))
+    }
 }
 
 /// Everything that was read.
@@ -101,6 +117,12 @@ impl Certificates {
             self.hosts.insert(name.to_ascii_lowercase(), host);
         }
         errors
+    }
+
+    /// The hosts for which there are client certificates, by the names of their directories.
+    pub(crate) fn identified(&self) -> impl Iterator<Item = &str> {
+        let has_one = |(_, host): &(&String, &HostCertificates)| !host.identities.is_empty();
+        self.hosts.iter().filter(has_one).map(|(name, _)| name.as_str())
     }
 
     /// Things that an operator should know, and that are no errors.
@@ -288,6 +310,35 @@ mod tests {
         assert_eq!(directory_for("harbor.corp:443"), Some("harbor.corp"));
         assert_eq!(directory_for("harbor.corp:8443"), None, "a port that was not named");
         assert_eq!(directory_for("registry-1.docker.io:443"), Some("docker.io"));
+    }
+
+    #[test]
+    fn another_certificate_is_another_identity() {
+        let label = |pairs: &[&Pair]| {
+            let names = ["a.corp/1", "a.corp/2"]
+                .map(|name| (format!("{name}.cert"), format!("{name}.key")));
+            let files: Vec<_> = pairs
+                .iter()
+                .zip(&names)
+                .flat_map(|(pair, (certificate, key))| {
+                    [(certificate.as_str(), &*pair.certificate), (key.as_str(), &*pair.key)]
+                })
+                .chain([("a.corp/x.txt", "")])
+                .collect();
+            let directory = written(&files);
+            let mut certificates = Certificates::default();
+            assert_eq!(certificates.add_directory(directory.path()), []);
+            let has_one = certificates.identified().count() == 1;
+            let label = certificates.hosts["a.corp"].label();
+            assert_eq!(label.is_some(), has_one);
+            label
+        };
+        let (one, other) = (pair(), pair());
+        assert_eq!(label(&[]), None);
+        assert!(label(&[&one]).is_some());
+        assert_eq!(label(&[&one]), label(&[&one]));
+        assert_ne!(label(&[&one]), label(&[&other]));
+        assert_ne!(label(&[&one]), label(&[&one, &other]));
     }
 
     #[test]

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use entrepot_oci::host::HTTPS_PORT;
 use entrepot_oci::{Authority, Registry, Route};
+use futures_util::TryFutureExt as _;
 use http::{HeaderMap, Method, Request, Response, Uri, header, request};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::{self, connect::CaptureConnection, connect::capture_connection};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,13 +19,15 @@ use super::ConnectTo;
 use super::body::{IdleBody, RequestBody, SendProgress, SentBody};
 use super::breaker::{Admission, Breakers, Outage};
 use super::certs::Certificates;
-use super::connector::Connector;
+use super::connections::{
+    Connections, Lane, OwnConnections, Pool, Use, offers_to_log_a_connection_in,
+};
 use super::dial::TcpDialer;
 use super::error::{DialError, UpstreamError};
-use super::fields::for_strangers;
+use super::fields::{beside_certificate, for_strangers};
 use super::link::{Dialer, proxy_refusal};
 use super::proxy::{ForwardProxy, Proxies};
-use super::reach::{Exemptions, OwnListeners};
+use super::reach::{Exemptions, OwnListeners, PrivateNetworks};
 use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
 use super::resolve::Resolver;
 use super::setbacks::Setbacks;
@@ -38,10 +40,6 @@ use crate::metrics::{HeldBack, Metrics};
 pub(crate) const MAX_REGISTRIES: usize = 3;
 /// Interim responses (1xx) taken before an answer.
 const MAX_INTERIM: usize = 16;
-/// Idle connections kept to one host: a pull opens a handful at a time.
-const MAX_IDLE_PER_HOST: usize = 32;
-/// How long one is kept: registries and CDNs close theirs after 60 s or more.
-const KEEP_IDLE: Duration = Duration::from_secs(50);
 /// How long a host may take to answer a ping, which costs it nothing.
 const EASY: Duration = Duration::from_secs(5);
 /// How long at least a registry may take to answer a push, once all of it has gone.
@@ -67,6 +65,8 @@ pub(crate) struct Options {
     pub idle_timeout: Duration,
     /// Who may have a private address.
     pub exemptions: Exemptions,
+    /// `private-networks`.
+    pub private: PrivateNetworks,
     /// Where this process listens.
     pub own: OwnListeners,
     /// `offline`: nothing is sent.
@@ -80,6 +80,7 @@ impl Options {
             ipv6: self.ipv6,
             timeout: self.connect_timeout,
             resolver: Resolver::default(),
+            private: self.private.clone(),
             own: self.own.clone(),
             offline: self.offline,
             setbacks: Setbacks::default(),
@@ -123,25 +124,61 @@ pub(crate) struct Target {
     pub scheme: Scheme,
     /// Whom.
     pub authority: Authority,
+    /// The port that is spoken to, whatever the name says.
+    port: u16,
     /// For what: the path with its query, as it goes over the wire. May hold a signature.
     pub path_and_query: String,
 }
 
 impl Target {
+    /// What the registry at `authority` is asked. One of plain HTTP that is named without a port is
+    /// spoken to at that of plain HTTP: nobody speaks it on 443.
+    #[must_use]
+    pub(crate) fn of_registry(
+        scheme: Scheme,
+        authority: Authority,
+        path_and_query: impl Into<String>,
+    ) -> Self {
+        let port = match (scheme, authority.port()) {
+            (Scheme::Http, HTTPS_PORT) => scheme.default_port(),
+            (_, port) => port,
+        };
+        Self { scheme, authority, port, path_and_query: path_and_query.into() }
+    }
+
+    /// What anybody else is asked, at the very port that stands in the URL.
+    #[must_use]
+    pub(crate) fn as_named(
+        scheme: Scheme,
+        authority: Authority,
+        path_and_query: impl Into<String>,
+    ) -> Self {
+        let port = authority.port();
+        Self { scheme, authority, port, path_and_query: path_and_query.into() }
+    }
+
+    /// Something else at the same place.
+    #[must_use]
+    pub(crate) fn at(&self, path_and_query: impl Into<String>) -> Self {
+        Self { path_and_query: path_and_query.into(), ..self.clone() }
+    }
+
+    /// Whether both are asked at one place, in one way.
+    #[must_use]
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        self.scheme == other.scheme && self.authority == other.authority && self.port == other.port
+    }
+
     /// The path, without the query, which may hold a signature.
     #[must_use]
     pub(crate) fn path(&self) -> &str {
         self.path_and_query.split('?').next().unwrap_or_default()
     }
 
-    /// The port that is spoken to. A registry of plain HTTP that is named without a port has that
-    /// of plain HTTP: nobody speaks it on 443.
+    /// The port that is spoken to.
     #[must_use]
     pub(crate) fn port(&self) -> u16 {
-        match (self.scheme, self.authority.port()) {
-            (Scheme::Http, HTTPS_PORT) => self.scheme.default_port(),
-            (_, port) => port,
-        }
+        self.port
     }
 
     /// Where that port is.
@@ -153,7 +190,7 @@ impl Target {
     /// The ping of the same registry.
     #[must_use]
     pub(crate) fn ping(&self) -> Self {
-        Self { path_and_query: "/v2/".to_owned(), ..self.clone() }
+        self.at("/v2/")
     }
 }
 
@@ -168,6 +205,35 @@ impl fmt::Display for Target {
 /// that.
 #[derive(Debug, Clone)]
 pub(crate) struct AnsweredAt(pub(crate) Target);
+
+/// What a request is about, as far as the operator's certificates are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// A pull, which they are for.
+    Pull,
+    /// Anything else, which they are not for.
+    Other,
+}
+
+impl Errand {
+    /// What a request for `route` of a registry is about.
+    #[must_use]
+    pub(crate) fn of(method: &Method, route: &Route) -> Self {
+        let is_reading = matches!(*method, Method::GET | Method::HEAD);
+        match route {
+            Route::Ping
+            | Route::Blob { .. }
+            | Route::Manifest { .. }
+            | Route::Tags { .. }
+            | Route::Referrers { .. }
+                if is_reading =>
+            {
+                Self::Pull
+            }
+            _ => Self::Other,
+        }
+    }
+}
 
 /// The answer to a request whose redirects were followed.
 pub(crate) struct Followed {
@@ -205,7 +271,7 @@ impl Followed {
 /// The pooled client; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Upstream {
-    pool: legacy::Client<Connector, SentBody>,
+    connections: Connections,
     dialer: Dialer,
     /// The client for hosts that are no registries; `None` in itself.
     strangers: Option<Arc<Upstream>>,
@@ -235,17 +301,12 @@ impl Upstream {
         strangers: Option<Arc<Self>>,
     ) -> Self {
         let dialer = Dialer::new(options.tcp_dialer(), options.proxies.clone(), trust);
-        let connector = Connector::new(dialer.clone(), options.exemptions.clone());
-        let pool = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(KEEP_IDLE)
-            .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-            .build(connector);
+        let connections = Connections::new(&dialer, &options.exemptions);
         let Options { header_timeout, idle_timeout, .. } = *options;
         let breakers = Breakers::default();
         let is_offline = options.offline;
         Self {
-            pool,
+            connections,
             dialer,
             strangers,
             breakers,
@@ -275,32 +336,47 @@ impl Upstream {
         &self.metrics
     }
 
-    /// Sends one request to one host and waits for the answer's header.
+    /// What tells the operator's certificate for the registry at `authority` from others, if there
+    /// is one; never a secret.
+    #[must_use]
+    pub(crate) fn certificate_label(&self, authority: &Authority) -> Option<&str> {
+        self.dialer.certificate_label(authority)
+    }
+
+    /// Sends one request to one host and waits for the answer's header. A body, and a login of a
+    /// connection, goes by `own` connections of its client's, or by one that is used once.
     ///
     /// Cancel safe: dropping the future closes the connection or gives it back.
     pub(crate) async fn send(
         &self,
+        errand: Errand,
+        own: Option<&OwnConnections>,
         method: Method,
         target: &Target,
         headers: HeaderMap,
         body: RequestBody,
     ) -> Result<Response<IdleBody>, UpstreamError> {
         let registry = Registry::at(&target.authority);
-        self.send_about(&registry, method, target, headers, body).await
+        let way = Way { registry: &registry, errand, own };
+        self.send_about(way, method, target, headers, body).await
     }
 
-    /// [`Upstream::send`] on behalf of `registry`, whose storage or token server may be asked.
+    /// [`Upstream::send`] on behalf of a registry, whose storage or token server may be asked.
     async fn send_about(
         &self,
-        registry: &Registry,
+        Way { registry, errand, own }: Way<'_>,
         method: Method,
         target: &Target,
         mut headers: HeaderMap,
         body: RequestBody,
     ) -> Result<Response<IdleBody>, UpstreamError> {
         let progress = SendProgress::new();
+        let lane = self.connections.lane(errand, target, &headers, !body.is_end_stream());
+        if lane == Lane::Identified {
+            headers = beside_certificate(&headers);
+        }
         let body = SentBody { body, progress: progress.clone() };
-        let proxy = self.proxy_that_reads(target);
+        let proxy = self.connections.connector().proxy_that_reads(target);
         via::sign(&mut headers, target.authority.host());
         // Whatever stood there was for us.
         headers.remove(header::PROXY_AUTHORIZATION);
@@ -315,13 +391,18 @@ impl Upstream {
         let is_reading = matches!(method, Method::GET | Method::HEAD);
         let least = if is_clients && !is_reading { COMMIT } else { Duration::ZERO };
         let most = self.header_timeout.max(least);
-        let answered = self.answered(&target.authority, request, &progress, most).await;
+        let pool = self.connections.of(lane, target, own);
+        let by = (&pool, lane);
+        let answered = self.answered(by, &target.authority, request, &progress, most).await;
+        let has_certificate = self.certificate_label(&target.authority).is_some();
+        let is_withheld = has_certificate && lane != Lane::Identified;
+        let answered = answered.map_err(|error| if is_withheld { error.withheld() } else { error });
         let status = answered.as_ref().ok().map(Response::status);
         self.metrics.asked(registry.as_str(), &method, status);
         let is_silent = answered.as_ref().is_err_and(UpstreamError::is_silence);
         let response = match admission {
             Some(admission)
-                if is_silent && admission.is_in_doubt() && self.says_anything(target).await =>
+                if is_silent && admission.is_in_doubt() && self.says_anything(by, target).await =>
             {
                 admission.end(Ok(()))?;
                 answered?
@@ -341,18 +422,19 @@ impl Upstream {
     }
 
     /// Whether the host that is asked at `target` answers the easiest question that there is.
-    async fn says_anything(&self, target: &Target) -> bool {
+    async fn says_anything(&self, by: (&Pool, Lane), target: &Target) -> bool {
         let ping = target.ping();
         let mut headers = HeaderMap::new();
         via::sign(&mut headers, ping.authority.host());
-        if let Some(value) = self.proxy_that_reads(&ping).and_then(ForwardProxy::authorization) {
+        let proxy = self.connections.connector().proxy_that_reads(&ping);
+        if let Some(value) = proxy.and_then(ForwardProxy::authorization) {
             headers.insert(header::PROXY_AUTHORIZATION, value);
         }
         let progress = SendProgress::new();
         let body = SentBody { body: RequestBody::Empty, progress: progress.clone() };
         let Ok(request) = request(Method::GET, &ping, headers, body) else { return false };
         let most = EASY.min(self.header_timeout);
-        self.answered(&ping.authority, request, &progress, most).await.is_ok()
+        self.answered(by, &ping.authority, request, &progress, most).await.is_ok()
     }
 
     fn admitted(&self, registry: &Registry, target: &Target) -> Result<Admission, UpstreamError> {
@@ -378,19 +460,11 @@ impl Upstream {
         self.breakers.outages()
     }
 
-    /// The proxy that sees a request to `target` as it is, rather than a tunnel.
-    fn proxy_that_reads(&self, target: &Target) -> Option<&ForwardProxy> {
-        match target.scheme {
-            Scheme::Https => None,
-            Scheme::Http if self.dialer.leads_elsewhere(&target.authority) => None,
-            Scheme::Http => self.dialer.proxy_for(Scheme::Http, &target.destination()),
-        }
-    }
-
     /// Waits for the header, `most` at a time. The clock starts when there is a connection (making
     /// one has limits of its own), and anew with every piece of the request that is sent.
     async fn answered(
         &self,
+        by: (&Pool, Lane),
         authority: &Authority,
         mut request: Request<SentBody>,
         progress: &SendProgress,
@@ -398,7 +472,7 @@ impl Upstream {
     ) -> Result<Response<Incoming>, UpstreamError> {
         let interim = bound_interim(&mut request);
         let answer = tokio::select! {
-            answer = self.answered_at_all(authority, request, progress, most) => answer,
+            answer = self.answered_at_all(by, authority, request, progress, most) => answer,
             () = interim.cancelled() => Err(too_many_interim(authority)),
         };
         if interim.is_cancelled() { Err(too_many_interim(authority)) } else { answer }
@@ -406,6 +480,7 @@ impl Upstream {
 
     async fn answered_at_all(
         &self,
+        (pool, lane): (&Pool, Lane),
         authority: &Authority,
         mut request: Request<SentBody>,
         progress: &SendProgress,
@@ -421,7 +496,13 @@ impl Upstream {
             }
             UpstreamError::from_client(authority, &error)
         };
-        let mut exchange = std::pin::pin!(self.pool.request(request));
+        let exchange = pool.request(request).inspect_ok(|response| {
+            // The connection of a login goes on with it.
+            if lane != Lane::Own(Use::Login) && offers_to_log_a_connection_in(response.headers()) {
+                set_apart(&told);
+            }
+        });
+        let mut exchange = std::pin::pin!(exchange);
         tokio::select! {
             biased;
             done = &mut exchange => return done.map_err(failed),
@@ -440,14 +521,15 @@ impl Upstream {
         }
     }
 
-    /// Sends a GET or HEAD and follows its redirects, hop by hop, until an answer, or until storage
-    /// under a path that names `object`: that need not be asked where only the registry's yes is
-    /// wanted (some refuses HEAD).
+    /// Sends a GET or HEAD for `errand` and follows its redirects, hop by hop, until an answer, or
+    /// until storage under a path that names `object`: that need not be asked where only the
+    /// registry's yes is wanted (some refuses HEAD).
     ///
     /// "Clients MUST NOT forward an Authorization header across host boundaries" (OCI distribution
     /// specification): once a redirect has left the host, no credential goes along any more.
     pub(crate) async fn walk(
         &self,
+        mut errand: Errand,
         method: Method,
         mut target: Target,
         mut headers: HeaderMap,
@@ -458,7 +540,8 @@ impl Upstream {
         let asked = target.clone();
         for _ in 0..=MAX_HOPS {
             let body = RequestBody::Empty;
-            let asking = self.send_about(&registry, method.clone(), &target, headers.clone(), body);
+            let way = Way { registry: &registry, errand, own: None };
+            let asking = self.send_about(way, method.clone(), &target, headers.clone(), body);
             let response = asking.await?;
             let hop = redirect::hop(&target, response.status(), response.headers())
                 .map_err(|source| redirected(&target, source))?;
@@ -479,11 +562,27 @@ impl Upstream {
                         return Ok(Followed { response, elsewhere: None, storage_path });
                     }
                     headers = for_strangers(&headers);
+                    errand = Errand::Other;
                     next
                 }
             };
         }
         Err(redirected(&target, RedirectError::TooMany))
+    }
+}
+
+/// On whose behalf a request is sent, and for what.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    registry: &'a Registry,
+    errand: Errand,
+    own: Option<&'a OwnConnections>,
+}
+
+/// Keeps a connection from being used by anybody else.
+fn set_apart(connection: &CaptureConnection) {
+    if let Some(connected) = connection.connection_metadata().as_ref() {
+        connected.poison();
     }
 }
 

@@ -12,10 +12,13 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::either::Either;
 
+use super::client::{Scheme, Target};
 use super::error::{TlsError, UpstreamError, is_hangup};
 use super::link::Dialer;
+use super::proxy::ForwardProxy;
 use super::reach::{AddressRule, Exemptions};
 use super::stream::UpstreamStream;
+use super::trust::Certificate;
 
 /// How long a server that did not take a TLS hello may take to answer plain HTTP.
 const PLAIN_PROBE: Duration = Duration::from_secs(2);
@@ -29,29 +32,51 @@ pub(super) struct Connector {
 struct ConnectorInner {
     dialer: Dialer,
     exemptions: Exemptions,
+    certificate: Certificate,
 }
 
 impl Connector {
-    pub(super) fn new(dialer: Dialer, exemptions: Exemptions) -> Self {
-        Self { inner: Arc::new(ConnectorInner { dialer, exemptions }) }
+    pub(super) fn new(dialer: Dialer, exemptions: Exemptions, certificate: Certificate) -> Self {
+        Self { inner: Arc::new(ConnectorInner { dialer, exemptions, certificate }) }
+    }
+
+    /// Whether there is a certificate to be shown to `target`.
+    pub(super) fn has_certificate_for(&self, target: &Target) -> bool {
+        target.scheme == Scheme::Https
+            && self.inner.dialer.certificate_label(&target.authority).is_some()
+    }
+
+    /// The proxy that sees a request to `target` as it is, rather than a tunnel.
+    pub(super) fn proxy_that_reads(&self, target: &Target) -> Option<&ForwardProxy> {
+        match target.scheme {
+            Scheme::Https => None,
+            Scheme::Http => {
+                let place = self.inner.plain_place(&target.destination());
+                self.inner.dialer.proxy_for(Scheme::Http, &place)
+            }
+        }
     }
 }
 
 impl ConnectorInner {
+    /// What is dialled for plain HTTP to `authority`: `connect-to` may name it as the rest of the
+    /// configuration does.
+    fn plain_place(&self, authority: &Authority) -> Authority {
+        let known = self.exemptions.known_as(authority);
+        let known = known.filter(|known| self.dialer.leads_elsewhere(known));
+        let named = if self.dialer.leads_elsewhere(authority) { None } else { known };
+        named.unwrap_or_else(|| authority.clone())
+    }
+
     async fn connect(&self, uri: Uri) -> Result<UpstreamStream, UpstreamError> {
         let secure = uri.scheme() != Some(&http::uri::Scheme::HTTP);
         let authority = authority_of(&uri, secure)?;
         let rule = self.exemptions.rule_for(&authority);
         if !secure {
-            // `connect-to` may name it as the rest of the configuration does.
-            let known = self.exemptions.known_as(&authority);
-            let known = known.filter(|known| self.dialer.leads_elsewhere(known));
-            let named = if self.dialer.leads_elsewhere(&authority) { None } else { known };
-            let stream =
-                self.dialer.connect_plain(named.as_ref().unwrap_or(&authority), rule).await?;
+            let stream = self.dialer.connect_plain(&self.plain_place(&authority), rule).await?;
             return Ok(UpstreamStream::new(Either::Left(stream)));
         }
-        match self.dialer.connect_tls(&authority, rule).await {
+        match self.dialer.connect_tls(&authority, rule, self.certificate).await {
             Ok(tls) => Ok(UpstreamStream::new(Either::Right(Box::new(tls)))),
             Err(UpstreamError::Tls(error)) => Err(self.diagnosed(error, rule).await.into()),
             Err(error) => Err(error),

@@ -6,14 +6,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use entrepot_oci::Authority;
+use entrepot_oci::{Authority, Host};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::connect_to::ConnectTo;
 use super::error::DialError;
-use super::reach::{AddressRule, OwnListeners};
+use super::reach::{AddressRule, OwnListeners, PrivateNetworks, is_loopback_name};
 use super::resolve::Resolver;
 use super::setbacks::Setbacks;
 
@@ -38,6 +38,8 @@ pub(crate) struct TcpDialer {
     pub timeout: Duration,
     /// Who turns names into addresses.
     pub resolver: Resolver,
+    /// What counts as private here.
+    pub private: PrivateNetworks,
     /// Where no connection may go.
     pub own: OwnListeners,
     /// Whether nothing is sent at all, not even to a name server.
@@ -154,6 +156,36 @@ impl TcpDialer {
         if self.offline {
             return Err(DialError::Offline { authority: authority.clone() });
         }
+        let usable = self.usable(authority, destination, rule).await.map_err(|error| {
+            let host = destination.host();
+            let is_secret = rule == AddressRule::Stranger
+                && matches!(host, Host::Name(_))
+                && !is_loopback_name(host);
+            if is_secret {
+                tracing::info!(%authority, reason = %error, "a name is of no use to a stranger");
+                DialError::NotFound { authority: authority.clone() }
+            } else {
+                error
+            }
+        })?;
+        if usable.iter().any(|address| self.own.contain(*address)) {
+            return Err(DialError::Own { authority: authority.clone() });
+        }
+        let (failed, well): (Vec<_>, Vec<_>) =
+            usable.into_iter().partition(|address| self.setbacks.has(*address));
+        let mut places = interleaved(well);
+        places.extend(interleaved(failed));
+        places.truncate(MAX_ADDRESSES);
+        Ok(places)
+    }
+
+    /// The addresses of `destination`, if all of them may be dialled.
+    async fn usable(
+        &self,
+        authority: &Authority,
+        destination: &Authority,
+        rule: AddressRule,
+    ) -> Result<Vec<SocketAddr>, DialError> {
         let host = || destination.host().to_string();
         let found = self
             .resolver
@@ -165,19 +197,12 @@ impl TcpDialer {
             return Err(DialError::NoAddress { host: host() });
         }
         // One private address among public ones is as suspect as all of them being private.
-        if let Some(private) = usable.iter().find(|a| !rule.allows(a.ip())) {
+        if let Some(private) = usable.iter().find(|a| !self.private.allow(rule, a.ip())) {
             let address = private.ip();
-            return Err(DialError::NotPublic { authority: authority.clone(), address });
+            tracing::info!(%authority, %address, "an address that is not public is not dialled");
+            return Err(DialError::NotPublic { authority: authority.clone() });
         }
-        if let Some(own) = usable.iter().find(|address| self.own.contain(**address)) {
-            return Err(DialError::Own { authority: authority.clone(), address: *own });
-        }
-        let (failed, well): (Vec<_>, Vec<_>) =
-            usable.into_iter().partition(|address| self.setbacks.has(*address));
-        let mut places = interleaved(well);
-        places.extend(interleaved(failed));
-        places.truncate(MAX_ADDRESSES);
-        Ok(places)
+        Ok(usable)
     }
 
     /// One address after another: the next begins when the one before fails or is silent too long.
@@ -292,6 +317,7 @@ mod tests {
             ipv6: true,
             timeout: Duration::from_secs(5),
             resolver: Resolver::Table(table),
+            private: PrivateNetworks::default(),
             own: OwnListeners::default(),
             offline: false,
             setbacks: Setbacks::default(),
@@ -320,6 +346,41 @@ mod tests {
         assert!(matches!(refused, Err(DialError::NotPublic { .. })));
         let none = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
         assert!(none.is_err(), "nothing may have connected");
+    }
+
+    /// What the network has of names, and where they lead, is not told to who only asks.
+    #[tokio::test]
+    async fn a_strangers_name_is_unknown_or_private_in_the_same_words() {
+        let table = vec![("private.test", vec!["10.9.8.7"]), ("v6.test", vec!["2600::1"])];
+        let dialer = TcpDialer { ipv6: false, ..dialer(table) };
+        let told = |name: &str| {
+            let (dialer, name) = (dialer.clone(), name.to_owned());
+            async move {
+                let authority = Authority::new(name.parse().unwrap(), 443);
+                let refused = dialer.connect(&authority, AddressRule::Stranger).await.unwrap_err();
+                (refused.to_string().replace(&name, "NAME"), refused.is_timeout())
+            }
+        };
+        let unknown = told("unknown.test").await;
+        assert_eq!(told("private.test").await, unknown);
+        assert_eq!(told("v6.test").await, unknown);
+        assert!(!unknown.0.contains("10.9"), "{}", unknown.0);
+        // Who has an address already is told nothing new.
+        assert_ne!(told("10.9.8.7").await, unknown);
+        let private = Authority::new("private.test".parse().unwrap(), 443);
+        for rule in [AddressRule::Public, AddressRule::Stranger] {
+            let refused = dialer.connect(&private, rule).await.unwrap_err();
+            assert!(!refused.to_string().contains("10.9.8.7"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_operators_own_networks_are_not_dialled_either() {
+        let mut dialer = dialer(vec![("own.test", vec!["8.8.8.8"])]);
+        dialer.private = PrivateNetworks(vec!["8.8.8.0/24".parse().unwrap()]);
+        let authority = "own.test:443".parse().unwrap();
+        let refused = dialer.connect(&authority, AddressRule::Public).await;
+        assert!(matches!(refused, Err(DialError::NotPublic { .. })));
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 //! none contains a path's query, a header or a credential.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use entrepot_oci::Authority;
 use http::StatusCode;
 
 use super::connector::ConnectFailed;
+use super::reach::is_public;
 use super::redirect::RedirectError;
 use super::tls::told;
 use super::trust::RefusedCertificate;
@@ -39,26 +40,31 @@ pub(crate) enum DialError {
         /// What was looked up.
         host: String,
     },
-    /// The name leads to an address that only named destinations may have.
+    /// Where this is only named destinations may be. The address itself is the log's.
     #[error(
-        "{authority} leads to {address}, which is not a public address: name it in connect-to or a [[registry]] entry, or set tunnel = \"any\""
+        "{authority} has an address which is not a public address: name it in connect-to or a [[registry]] entry, or set tunnel = \"any\""
     )]
     NotPublic {
         /// What was asked for.
         authority: Authority,
-        /// Where that leads.
-        address: IpAddr,
+    },
+    /// Nothing is known of a name that somebody else has chosen, or what is known is nobody's
+    /// business: one answer for both, so that nobody asks here what names the network has.
+    #[error(
+        "{authority} does not resolve here, or has an address which is not a public address (the proxy's log says which): check the name; what is private has to be named in connect-to or a [[registry]] entry"
+    )]
+    NotFound {
+        /// What was asked for.
+        authority: Authority,
     },
     /// The name leads back to this proxy.
-    #[error("{authority} leads to {address}, where this proxy itself listens")]
+    #[error("{authority} leads to where this proxy itself listens")]
     Own {
         /// What was asked for.
         authority: Authority,
-        /// Where that leads.
-        address: SocketAddr,
     },
     /// Every address failed; this is the last failure.
-    #[error("no connection to {authority} (tried {address}): {source}")]
+    #[error("no connection to {authority}{}: {source}", tried(*address))]
     Connect {
         /// What was asked for.
         authority: Authority,
@@ -78,6 +84,11 @@ pub(crate) enum DialError {
     /// The proxy on the way did not let us through.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+}
+
+/// Which address was tried, for people; a private one is nobody's business but the operator's.
+fn tried(address: SocketAddr) -> String {
+    if is_public(address.ip()) { format!(" (tried {address})") } else { String::new() }
 }
 
 /// A forward proxy between us and the destinations did not let us through.
@@ -153,6 +164,7 @@ impl DialError {
             Self::Resolve { .. }
             | Self::NoAddress { .. }
             | Self::NotPublic { .. }
+            | Self::NotFound { .. }
             | Self::Own { .. }
             | Self::Offline { .. }
             | Self::Connect { .. } => false,
@@ -195,6 +207,14 @@ pub(crate) enum TlsError {
         /// What it said.
         alert: String,
     },
+    /// The other side wants our certificate, which is not for this request.
+    #[error(
+        "{authority} wants a client certificate, and the one in certs-dir serves pulls alone: whatever else there is to do at this registry has to go around this proxy (NO_PROXY)"
+    )]
+    CertificateWithheld {
+        /// Who was asked.
+        authority: Authority,
+    },
     /// No version or cipher suite that both sides know.
     #[error(
         "{authority} and this proxy have no safe way of speaking TLS in common ({reason}): it must offer TLS 1.2 or newer"
@@ -234,6 +254,7 @@ impl TlsError {
             Self::PlainHttp { .. }
             | Self::Certificate { .. }
             | Self::ClientCertificate { .. }
+            | Self::CertificateWithheld { .. }
             | Self::NothingInCommon { .. } => false,
         }
     }
@@ -369,7 +390,9 @@ impl UpstreamError {
                 error,
                 DialError::NotPublic { .. } | DialError::Own { .. } | DialError::Offline { .. }
             ),
-            Self::Tls(_) | Self::HeaderTimeout { .. } => true,
+            // Where a certificate was withheld a pull would be heard.
+            Self::Tls(error) => !matches!(error, TlsError::CertificateWithheld { .. }),
+            Self::HeaderTimeout { .. } => true,
             Self::Unreachable { .. }
             | Self::Unwell { .. }
             | Self::Credentials { .. }
@@ -504,6 +527,25 @@ impl UpstreamError {
         match self {
             Self::Shared(shared) => shared.is_refused_here(),
             _ => matches!(self, Self::Dial(DialError::NotPublic { .. } | DialError::Own { .. })),
+        }
+    }
+
+    /// A wish for a certificate that was withheld, in place of one for another.
+    pub(super) fn withheld(self) -> Self {
+        match self {
+            Self::Tls(TlsError::ClientCertificate { authority, .. }) => {
+                TlsError::CertificateWithheld { authority }.into()
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a name that somebody else has chosen leads nowhere that may be told.
+    #[must_use]
+    pub(crate) fn is_not_found(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.is_not_found(),
+            other => matches!(other, Self::Dial(DialError::NotFound { .. })),
         }
     }
 

@@ -22,6 +22,17 @@ pub(crate) fn for_strangers(headers: &HeaderMap) -> HeaderMap {
         .collect()
 }
 
+/// What goes along with the operator's certificate: no field by which a registry would take a
+/// request for another than it is (`X-HTTP-Method-Override`, `X-Original-URL`).
+#[must_use]
+pub(crate) fn beside_certificate(headers: &HeaderMap) -> HeaderMap {
+    let mut fields = for_strangers(headers);
+    for value in headers.get_all(header::AUTHORIZATION) {
+        fields.append(header::AUTHORIZATION, value.clone());
+    }
+    fields
+}
+
 /// Whether a request's field is known to open nothing.
 #[must_use]
 pub(crate) fn is_no_credential(name: &HeaderName) -> bool {

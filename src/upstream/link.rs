@@ -25,9 +25,9 @@ use super::client::Scheme;
 use super::dial::{Deadline, NoConnection, TcpDialer, Unopened};
 use super::error::{DialError, ProxyError, ProxyFailure, TlsError, UpstreamError};
 use super::proxy::{ForwardProxy, Proxies};
-use super::reach::AddressRule;
+use super::reach::{AddressRule, is_loopback_name};
 use super::tls::handshake;
-use super::trust::Trust;
+use super::trust::{Certificate, Trust};
 use super::via;
 
 /// The bytes of a destination itself, directly or through a tunnel.
@@ -82,7 +82,7 @@ impl Dialer {
         let Some(proxy) = self.proxy_for(Scheme::Https, authority) else {
             return self.inner.tcp.connect(authority, rule).await.map(Either::Left);
         };
-        judge_unresolved(authority, rule)?;
+        self.judge_unresolved(authority, rule)?;
         let stream = self.reach(proxy).await?;
         let tunnel =
             tokio::time::timeout(self.timeout(), tunnel(stream, proxy, authority, through));
@@ -91,6 +91,11 @@ impl Dialer {
             Err(_) => Err(ProxyFailure::Silent { after: self.timeout() }),
         }
         .map_err(|failure| failed(proxy, failure))
+    }
+
+    /// What tells the operator's certificate for `authority` from others, if there is one.
+    pub(super) fn certificate_label(&self, authority: &Authority) -> Option<&str> {
+        self.inner.trust.label_for(authority)
     }
 
     /// Whether `connect-to` leads connections for `authority` elsewhere.
@@ -103,8 +108,9 @@ impl Dialer {
         &self,
         authority: &Authority,
         rule: AddressRule,
+        certificate: Certificate,
     ) -> Result<TlsStream<Link>, UpstreamError> {
-        let config = self.inner.trust.config_for(authority);
+        let config = self.inner.trust.config_for(authority, certificate);
         if self.proxy_for(Scheme::Https, authority).is_some() {
             let link = self.connect(authority, rule, &HeaderMap::new()).await?;
             let deadline = Deadline::after(self.timeout());
@@ -134,13 +140,27 @@ impl Dialer {
         let Some(proxy) = self.proxy_for(Scheme::Http, authority) else {
             return self.inner.tcp.connect(authority, rule).await.map(Either::Left);
         };
-        judge_unresolved(authority, rule)?;
+        self.judge_unresolved(authority, rule)?;
         self.reach(proxy).await.map(Either::Right)
+    }
+
+    /// The rule on addresses, as far as it can be told without looking the name up.
+    fn judge_unresolved(&self, authority: &Authority, rule: AddressRule) -> Result<(), DialError> {
+        let address = match authority.host() {
+            Host::Ip(ip) => *ip,
+            host if is_loopback_name(host) => std::net::Ipv4Addr::LOCALHOST.into(),
+            Host::Name(_) => return Ok(()),
+        };
+        if self.inner.tcp.private.allow(rule, address) {
+            return Ok(());
+        }
+        Err(DialError::NotPublic { authority: authority.clone() })
     }
 
     async fn reach(&self, proxy: &ForwardProxy) -> Result<ProxyStream, DialError> {
         let DialerInner { tcp, trust, .. } = &*self.inner;
-        let config = trust.config_for(proxy.authority());
+        // One for a proxy is the operator's word to that proxy, whatever goes through it.
+        let config = trust.config_for(proxy.authority(), Certificate::Shown);
         let opening = |stream, deadline| {
             let config = config.clone();
             async move {
@@ -178,21 +198,6 @@ fn unopened(error: TlsError) -> Unopened<TlsError> {
 
 fn failed(proxy: &ForwardProxy, failure: ProxyFailure) -> DialError {
     DialError::Proxy(ProxyError { proxy: proxy.to_string(), failure })
-}
-
-/// The rule on addresses, as far as it can be told without looking the name up: `localhost` is
-/// loopback wherever it is looked up (RFC 6761 §6.3).
-fn judge_unresolved(authority: &Authority, rule: AddressRule) -> Result<(), DialError> {
-    let loopback = std::net::Ipv4Addr::LOCALHOST.into();
-    let address = match authority.host() {
-        Host::Ip(ip) => *ip,
-        Host::Name(name) if &**name == "localhost" || name.ends_with(".localhost") => loopback,
-        Host::Name(_) => return Ok(()),
-    };
-    if rule.allows(address) {
-        return Ok(());
-    }
-    Err(DialError::NotPublic { authority: authority.clone(), address })
 }
 
 /// CONNECT (RFC 9110 §9.3.6): "any 2xx (Successful) response indicates that the sender (and all
@@ -257,7 +262,7 @@ pub(super) fn proxy_refusal(
 mod tests {
     use super::*;
     use crate::upstream::certs::Certificates;
-    use crate::upstream::reach::OwnListeners;
+    use crate::upstream::reach::{OwnListeners, PrivateNetworks};
     use crate::upstream::resolve::Resolver;
     use crate::upstream::setbacks::Setbacks;
     use entrepot_testkit::{Response, Server, TestCa};
@@ -278,6 +283,7 @@ mod tests {
                 ipv6: true,
                 timeout: Duration::from_secs(10),
                 resolver: Resolver::Table([("two.test".to_owned(), addresses)].into()),
+                private: PrivateNetworks::default(),
                 own: OwnListeners::default(),
                 offline: false,
                 setbacks: Setbacks::default(),
@@ -308,7 +314,8 @@ mod tests {
         for bad in [closes, resets, is_silent] {
             let (server, dialer, authority) = beside(&ca, bad);
             for _ in 0..2 {
-                let connected = dialer.connect_tls(&authority, AddressRule::Any).await;
+                let connected =
+                    dialer.connect_tls(&authority, AddressRule::Any, Certificate::Shown).await;
                 let far = far_address(connected.unwrap().get_ref().0);
                 assert_eq!(far, Some(server.address()));
             }

@@ -16,6 +16,7 @@
 //! - `tls`: a handshake, and why it failed
 //! - `stream`: such a connection, whose answer is read even where writing fails
 //! - `connector`: TCP or TLS towards one authority, for the pooled client
+//! - `connections`: which requests share a connection
 //! - `client`: requests, redirects, timeouts
 //! - `via`: how a proxy that meets itself knows it
 //! - `fields`: which header fields are known to open nothing
@@ -28,6 +29,7 @@ mod breaker;
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod connect_to;
+pub(crate) mod connections;
 pub(crate) mod connector;
 pub(crate) mod dial;
 pub(crate) mod error;
@@ -45,7 +47,8 @@ pub(crate) mod trust;
 pub(crate) mod via;
 
 pub(crate) use breaker::Outage;
-pub(crate) use client::{Options, Scheme, Target, Upstream};
+pub(crate) use client::{Errand, Options, Scheme, Target, Upstream};
 pub(crate) use connect_to::ConnectTo;
+pub(crate) use connections::OwnConnections;
 pub(crate) use error::{DialError, UpstreamError};
 pub(crate) use link::{Dialer, Link, far_address};

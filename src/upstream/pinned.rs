@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::certificate::X509Certificate;
 
 /// Roots that the operator has given, not the system's.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Pinned(pub(super) Vec<CertificateDer<'static>>);
 
 impl Pinned {

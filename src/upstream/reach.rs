@@ -9,23 +9,44 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 
 use entrepot_oci::host::HTTPS_PORT;
-use entrepot_oci::{Authority, HostPattern};
+use entrepot_oci::{Authority, Host, HostPattern};
+use ipnet::IpNet;
 
 /// What may be dialled for one authority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AddressRule {
     /// Addresses of the public internet alone.
     Public,
+    /// The same, for a name that somebody else than the operator has chosen: a client, a redirect,
+    /// a challenge. Whether it is unknown here or leads to a private address is the network's own
+    /// affair, and is told to the log alone.
+    Stranger,
     /// Any address: the operator has named this destination.
     Any,
 }
 
-impl AddressRule {
-    /// Whether `address` may be dialled.
+/// `private-networks`: what counts as private beside what does everywhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PrivateNetworks(pub(crate) Vec<IpNet>);
+
+impl PrivateNetworks {
+    /// Whether `address` may be dialled under `rule`.
     #[must_use]
-    pub(crate) fn allows(self, address: IpAddr) -> bool {
-        self == Self::Any || is_public(address)
+    pub(super) fn allow(&self, rule: AddressRule, address: IpAddr) -> bool {
+        let contains = |ip: IpAddr| self.0.iter().any(|network| network.contains(&ip));
+        rule == AddressRule::Any
+            || (is_public(address)
+                && !contains(address)
+                && !translated(address).is_some_and(|inner| contains(inner.into())))
     }
+}
+
+/// Whether every machine has this name for itself: `localhost` is loopback wherever it is looked up
+/// (RFC 6761 §6.3).
+#[must_use]
+pub(super) fn is_loopback_name(host: &Host) -> bool {
+    let Host::Name(name) = host else { return false };
+    &**name == "localhost" || name.ends_with(".localhost")
 }
 
 /// The destinations that an operator has named, and which may therefore be private.
@@ -35,6 +56,8 @@ pub(crate) struct Exemptions {
     pub registries: Vec<HostPattern>,
     /// Registries of plain HTTP that are named without a port, on the port that they have then.
     pub plain: Vec<HostPattern>,
+    /// Registries that this program names: there is nothing secret about where they are.
+    pub built_in: Vec<HostPattern>,
     /// `tunnel = "any"`.
     pub everything: bool,
 }
@@ -51,8 +74,13 @@ impl Exemptions {
     #[must_use]
     pub(crate) fn rule_for(&self, authority: &Authority) -> AddressRule {
         let mut named = self.registries.iter().chain(&self.plain);
-        let named = named.any(|pattern| pattern.matches(authority));
-        if self.everything || named { AddressRule::Any } else { AddressRule::Public }
+        if self.everything || named.any(|pattern| pattern.matches(authority)) {
+            AddressRule::Any
+        } else if self.built_in.iter().any(|pattern| pattern.matches(authority)) {
+            AddressRule::Public
+        } else {
+            AddressRule::Stranger
+        }
     }
 }
 
@@ -101,17 +129,27 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// RFC 6890 and its successors.
+/// RFC 6890 and its successors: IANA's "IPv4 Special-Purpose Address Registry", and what a cloud
+/// has inside each machine's own network.
 fn is_public_v4(ip: Ipv4Addr) -> bool {
     let special = match ip.octets() {
         [0 | 10 | 127 | 224..=255, ..]
+        // Metadata of AWS, Azure, Google, Oracle, OpenStack, Hetzner and others.
         | [169, 254, ..]
         | [192, 168, ..]
+        // Oracle's older metadata service is at 192.0.0.192.
         | [192, 0, 0 | 2, _]
+        // Anycast: AS112's name servers, relays of AMT and of 6to4.
+        | [192, 31, 196, _]
+        | [192, 52, 193, _]
         | [192, 88, 99, _]
+        | [192, 175, 48, _]
         | [198, 18 | 19, ..]
         | [198, 51, 100, _]
-        | [203, 0, 113, _] => true,
+        | [203, 0, 113, _]
+        // Azure's WireServer: public by its number, and every machine's own.
+        | [168, 63, 129, 16] => true,
+        // Carriers' networks (RFC 6598), where Alibaba's metadata service is.
         [100, second, ..] => (64..=127).contains(&second),
         [172, second, ..] => (16..=31).contains(&second),
         _ => false,
@@ -119,20 +157,28 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
     !special
 }
 
-/// Global unicast (`2000::/3`) without its special parts; an embedded IPv4 address that the network
-/// would translate to (RFC 6052's well-known prefix) is judged as that address.
+/// Global unicast (`2000::/3`) without the special parts of IANA's "IPv6 Special-Purpose Address
+/// Registry"; an embedded IPv4 address that the network would translate to is judged as that
+/// address. Clouds' metadata services are at unique local and link-local addresses.
 fn is_public_v6(ip: Ipv6Addr) -> bool {
+    if let Some(inner) = translated(ip.into()) {
+        return is_public_v4(inner);
+    }
     match ip.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            let [a, b] = high.to_be_bytes();
-            let [c, d] = low.to_be_bytes();
-            is_public_v4(Ipv4Addr::new(a, b, c, d))
-        }
-        // Teredo, benchmarking, ORCHID and the like; documentation; 6to4; documentation again.
-        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x2002, ..] => false,
+        // Teredo, benchmarking, ORCHID and the like; documentation; 6to4; AS112; documentation
+        // again.
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x2002, ..] | [0x2620, 0x4f, 0x8000, ..] => false,
         [0x3fff, second, ..] => second > 0x0fff,
         [first, ..] => (0x2000..=0x3fff).contains(&first),
     }
+}
+
+/// What the network would translate an address to: RFC 6052's well-known prefix.
+fn translated(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(ip) = address else { return None };
+    let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = ip.segments() else { return None };
+    let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+    Some(Ipv4Addr::new(a, b, c, d))
 }
 
 #[cfg(test)]
@@ -150,6 +196,21 @@ mod tests {
             "127.0.0.1",
             "127.255.255.254",
             "169.254.169.254",
+            "169.254.170.2",
+            "169.254.42.42",
+            "168.63.129.16",
+            "64:ff9b::a83f:8110",
+            "100.100.100.200",
+            "192.0.0.192",
+            "192.31.196.1",
+            "192.52.193.1",
+            "192.175.48.1",
+            "2620:4f:8000::1",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "fd00:42::42",
+            "fd00:a9fe:a9fe::1",
+            "fe80::a9fe:a9fe",
             "172.16.0.1",
             "172.31.255.255",
             "192.0.0.1",
@@ -196,6 +257,11 @@ mod tests {
         let public = [
             "1.1.1.1",
             "8.8.8.8",
+            "168.63.129.15",
+            "168.63.129.17",
+            "192.31.195.1",
+            "192.175.49.1",
+            "2620:4f:8001::1",
             "100.63.255.255",
             "100.128.0.1",
             "172.15.0.1",
@@ -239,10 +305,28 @@ mod tests {
             registries: vec!["registry.corp:5000".parse().unwrap()],
             ..Exemptions::default()
         };
+        let exemptions =
+            Exemptions { built_in: vec!["*.azurecr.io".parse().unwrap()], ..exemptions };
         let rule = |text| exemptions.rule_for(&Authority::parse_with_port(text).unwrap());
         assert_eq!(rule("registry.corp:5000"), AddressRule::Any);
-        assert_eq!(rule("registry.corp:443"), AddressRule::Public);
-        assert!(!AddressRule::Public.allows("10.0.0.1".parse().unwrap()));
-        assert!(AddressRule::Any.allows("10.0.0.1".parse().unwrap()));
+        assert_eq!(rule("registry.corp:443"), AddressRule::Stranger);
+        assert_eq!(rule("acme.azurecr.io:443"), AddressRule::Public);
+        let usual = PrivateNetworks::default();
+        let private = "10.0.0.1".parse().unwrap();
+        assert!(!usual.allow(AddressRule::Public, private));
+        assert!(!usual.allow(AddressRule::Stranger, private));
+        assert!(usual.allow(AddressRule::Any, private));
+    }
+
+    #[test]
+    fn an_operators_networks_are_private_too() {
+        let own = PrivateNetworks(vec!["8.8.0.0/16".parse().unwrap()]);
+        for address in ["8.8.8.8", "64:ff9b::808:808"] {
+            let address = address.parse().unwrap();
+            assert!(!own.allow(AddressRule::Public, address), "{address}");
+            assert!(own.allow(AddressRule::Any, address), "{address}");
+            assert!(PrivateNetworks::default().allow(AddressRule::Public, address), "{address}");
+        }
+        assert!(own.allow(AddressRule::Public, "8.9.0.1".parse().unwrap()));
     }
 }

@@ -63,7 +63,7 @@ pub(crate) fn hop(
     let base = Url::parse(&from.to_string()).map_err(|_| RedirectError::Location)?;
     let url = base.join(location).map_err(|_| RedirectError::Location)?;
     let to = target(from, &url)?;
-    Ok(Some(if to.authority == from.authority {
+    Ok(Some(if to.is_beside(from) {
         Hop::SameHost(to)
     } else if is_registry_path(url.path()) {
         let route = Route::parse(url.path(), url.query());
@@ -123,12 +123,15 @@ pub(crate) fn target(from: &Target, url: &Url) -> Result<Target, RedirectError> 
     let is_own = scheme == from.scheme
         && authority.host() == from.authority.host()
         && authority.port() == from.port();
-    let authority = if is_own { from.authority.clone() } else { authority };
     let path_and_query = match url.query() {
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
     };
-    Ok(Target { scheme, authority, path_and_query })
+    Ok(if is_own {
+        from.at(path_and_query)
+    } else {
+        Target::as_named(scheme, authority, path_and_query)
+    })
 }
 
 #[cfg(test)]
@@ -136,12 +139,12 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
+    fn ghcr(path: &str) -> Target {
+        Target::of_registry(Scheme::Https, "ghcr.io:443".parse().unwrap(), path)
+    }
+
     fn from(location: &str) -> Result<Option<Hop>, RedirectError> {
-        let from = Target {
-            scheme: Scheme::Https,
-            authority: "ghcr.io:443".parse().unwrap(),
-            path_and_query: "/v2/a/blobs/x".to_owned(),
-        };
+        let from = ghcr("/v2/a/blobs/x");
         let mut headers = HeaderMap::new();
         headers.insert(header::LOCATION, HeaderValue::from_str(location).unwrap());
         hop(&from, StatusCode::TEMPORARY_REDIRECT, &headers)
@@ -164,6 +167,33 @@ mod tests {
         assert_eq!(to.to_string(), "https://ghcr.io/artifacts-downloads/x?y");
         assert!(matches!(from("https://GHCR.io:443/z"), Ok(Some(Hop::SameHost(_)))));
         assert!(matches!(from("https://ghcr.io:444/z"), Ok(Some(Hop::Storage(_)))));
+    }
+
+    /// A registry of plain HTTP that has no port in its name is asked at 80, and what it says of
+    /// 443 is about another place.
+    #[test]
+    fn another_port_of_a_plain_registry_is_another_host() {
+        let authority = "registry.corp:443".parse().unwrap();
+        let from = Target::of_registry(Scheme::Http, authority, "/v2/a/blobs/x");
+        assert_eq!(from.to_string(), "http://registry.corp/v2/a/blobs/x");
+        let hop = |location: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::LOCATION, HeaderValue::from_str(location).unwrap());
+            hop(&from, StatusCode::TEMPORARY_REDIRECT, &headers).unwrap().unwrap()
+        };
+        for same in ["/y", "http://registry.corp/y", "http://registry.corp:80/y"] {
+            let expected = from.at("/y");
+            assert_eq!(hop(same), Hop::SameHost(expected), "{same}");
+        }
+        for (other, place) in [
+            ("http://registry.corp:443/y", "http://registry.corp:443/y"),
+            ("https://registry.corp/y", "https://registry.corp/y"),
+        ] {
+            match hop(other) {
+                Hop::Storage(to) => assert_eq!(to.to_string(), place),
+                wrong => panic!("{wrong:?}"),
+            }
+        }
     }
 
     #[test]
@@ -211,11 +241,7 @@ mod tests {
 
     #[test]
     fn other_statuses_are_no_redirects() {
-        let target = Target {
-            scheme: Scheme::Https,
-            authority: "ghcr.io:443".parse().unwrap(),
-            path_and_query: "/".to_owned(),
-        };
+        let target = ghcr("/");
         for status in [StatusCode::OK, StatusCode::NOT_MODIFIED, StatusCode::MULTIPLE_CHOICES] {
             assert_eq!(hop(&target, status, &HeaderMap::new()), Ok(None));
         }

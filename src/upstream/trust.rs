@@ -61,9 +61,26 @@ pub(crate) struct Trust {
 struct TrustInner {
     certificates: Certificates,
     usual: Arc<ClientConfig>,
-    /// By the name of their directory. Each has sessions of its own, so that none is resumed under
-    /// another's roots.
-    hosts: BTreeMap<String, Arc<ClientConfig>>,
+    /// By the name of their directory.
+    hosts: BTreeMap<String, HostTrust>,
+}
+
+/// The settings for one host. Each has sessions of its own, so that none is resumed under another's
+/// roots, or as somebody else.
+struct HostTrust {
+    /// Without a certificate of ours.
+    plain: Arc<ClientConfig>,
+    /// With one, where there is one, and what tells it from others.
+    identified: Option<(Arc<ClientConfig>, String)>,
+}
+
+/// Whether the operator's certificate for a host is shown to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Certificate {
+    /// It is, where there is one.
+    Shown,
+    /// It is not.
+    Withheld,
 }
 
 impl Trust {
@@ -80,7 +97,15 @@ impl Trust {
             let mut roots = roots.clone();
             roots.add_parsable_certificates(host.roots.iter().cloned());
             let pinned = Pinned([certificates.roots.as_slice(), &host.roots].concat());
-            hosts.insert(name.clone(), client_config(roots, pinned, host.identities.clone())?);
+            let plain = client_config(roots.clone(), pinned.clone(), Vec::new())?;
+            let identified = match host.label() {
+                Some(label) => {
+                    let config = client_config(roots, pinned, host.identities.clone())?;
+                    Some((config, label))
+                }
+                None => None,
+            };
+            hosts.insert(name.clone(), HostTrust { plain, identified });
         }
         let usual = client_config(roots, Pinned(certificates.roots.clone()), Vec::new())?;
         Ok(Self { inner: Arc::new(TrustInner { certificates, usual, hosts }) })
@@ -88,10 +113,29 @@ impl Trust {
 
     /// The settings for connections to `authority`.
     #[must_use]
-    pub(crate) fn config_for(&self, authority: &Authority) -> Arc<ClientConfig> {
-        let TrustInner { certificates, usual, hosts } = &*self.inner;
-        let own = certificates.directory_for(authority).and_then(|name| hosts.get(name));
-        own.unwrap_or(usual).clone()
+    pub(crate) fn config_for(
+        &self,
+        authority: &Authority,
+        certificate: Certificate,
+    ) -> Arc<ClientConfig> {
+        let Some(host) = self.host(authority) else { return self.inner.usual.clone() };
+        let identified = host.identified.as_ref().filter(|_| certificate == Certificate::Shown);
+        identified.map_or(&host.plain, |(config, _)| config).clone()
+    }
+
+    /// What tells the operator's certificate for `authority` from others, if there is one; never a
+    /// secret.
+    #[must_use]
+    pub(crate) fn label_for(&self, authority: &Authority) -> Option<&str> {
+        self.host(authority)?.identified.as_ref().map(|(_, label)| label.as_str())
+    }
+
+    fn host(&self, authority: &Authority) -> Option<&HostTrust> {
+        let TrustInner { certificates, hosts, .. } = &*self.inner;
+        if hosts.is_empty() {
+            return None;
+        }
+        certificates.directory_for(authority).and_then(|name| hosts.get(name))
     }
 }
 

@@ -70,6 +70,14 @@ const SPELLINGS: &[&str] = &[
     "0xffffffff",
     // Link-local: the clouds' metadata.
     "169.254.169.254",
+    "169.254.170.2",
+    "192.0.0.192",
+    "100.100.100.200",
+    "[fd20:ce::254]",
+    // Azure's, behind a number that looks public.
+    "168.63.129.16",
+    "[64:ff9b::a83f:8110]",
+    "[::ffff:168.63.129.16]",
     "169.254.43518",
     "169.16689662",
     "2852039166",
@@ -185,6 +193,43 @@ fn no_spelling_gets_through_by_a_redirect() {
         }
     }
     assert_eq!(canary.connections(), 0);
+}
+
+#[test]
+fn an_operators_own_networks_are_as_private_as_any() {
+    let proxy = Proxy::builder(BINARY)
+        .upstream("private-networks = [\"198.41.0.4\", \"2001:500::/32\"]")
+        .start();
+    for host in ["198.41.0.4", "[2001:500:1::53]", "[64:ff9b::198.41.0.4]"] {
+        let (refused, _) = proxy.client().connect(&format!("{host}:443")).unwrap();
+        assert_eq!(refused.status, 403, "{host}");
+        assert!(refused.reason.contains("not a public address"), "{}", refused.reason);
+        let by_url = proxy.client().get(&format!("http://{host}/")).unwrap();
+        assert_eq!(by_url.status, 403, "{host}: {}", by_url.text());
+    }
+}
+
+/// Names of the network that the proxy stands in are nobody's business: what is private is told of
+/// as what is unknown, and no address is told at all.
+#[test]
+fn a_name_that_leads_nowhere_is_told_of_without_its_address() {
+    let proxy = Proxy::builder(BINARY).start();
+    for name in ["no-such-host.invalid", "another-one.invalid"] {
+        let (by_connect, _) = proxy.client().connect(&format!("{name}:443")).unwrap();
+        let by_url = proxy.client().get(&format!("http://{name}/")).unwrap();
+        for (status, words) in
+            [(by_connect.status, by_connect.reason), (by_url.status, by_url.oci_error())]
+        {
+            assert_eq!(status, 403, "{words}");
+            assert!(words.contains("does not resolve here, or has an address"), "{words}");
+        }
+        proxy.wait_for_log(&[name, "does not resolve ("]);
+    }
+    for host in ["localhost", "127.0.0.1"] {
+        let (refused, _) = proxy.client().connect(&format!("{host}:443")).unwrap();
+        let told = refused.reason.replace(&format!("{host}:443"), "");
+        assert!(!told.contains("127.0.0.1") && !told.contains("::1"), "{told}");
+    }
 }
 
 #[test]

@@ -396,6 +396,34 @@ fn how_one_client_spells_what_it_takes_decides_nothing_for_others() {
 }
 
 #[test]
+fn what_a_client_says_beside_its_credential_decides_nothing_for_others() {
+    let registry = Registry::open();
+    let (old, new) = (Image::random(1, 1000), Image::random(1, 1000));
+    registry.push(ALPINE, "1", &old);
+    registry.push(ALPINE, "2", &new);
+    let proxy = Proxy::builder(BINARY).in_front_of(&registry).config("tag-ttl = \"1h\"\n").start();
+    let (one, other) = (old.manifest.digest.clone(), new.manifest.digest.clone());
+    let heeding = move |request: &entrepot_testkit::Request| {
+        let digest = if request.headers.get("x-version").is_some() { &other } else { &one };
+        Response::new(200)
+            .header("Content-Type", image::MANIFEST)
+            .header("Docker-Content-Digest", digest)
+    };
+    registry.fault_always(On::head("/manifests/1"), Fault::answer_with(heeding));
+    let told = |version: Option<&str>| {
+        let url = format!("https://{}/v2/{ALPINE}/manifests/1", registry.host());
+        let request = Request::head(url).header("Authorization", "Bearer x");
+        let request = version.into_iter().fold(request, |r, v| r.header("X-Version", v));
+        let answer = proxy.client().send(&request).unwrap();
+        answer.headers.get("docker-content-digest").map(str::to_owned)
+    };
+    for _ in 0..2 {
+        assert_eq!(told(Some("2")), Some(new.manifest.digest.clone()));
+        assert_eq!(told(None), Some(old.manifest.digest.clone()));
+    }
+}
+
+#[test]
 fn how_an_answer_looks_does_not_tell_whether_others_have_the_object() {
     let registry = Registry::open();
     let evil = Registry::builder()

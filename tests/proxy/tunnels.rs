@@ -81,6 +81,20 @@ fn plain_http_is_forwarded_under_the_same_rules() {
     assert_eq!((response.status, response.text().as_str()), (200, "/page?x=1"));
 }
 
+/// Only a registry that is named without a port has another one by plain HTTP.
+#[test]
+fn a_url_is_asked_for_at_the_port_that_stands_in_it() {
+    let web = Server::http(|request: &Request| {
+        Response::new(200).body(request.headers.get("host").unwrap_or_default().to_owned())
+    });
+    let proxy = Proxy::builder(BINARY)
+        .config("tunnel = \"any\"")
+        .connect_to(&format!("web.example:443:{}", web.address()))
+        .start();
+    let response = proxy.client().get("http://web.example:443/page").unwrap();
+    assert_eq!((response.status, response.text().as_str()), (200, "web.example:443"));
+}
+
 /// What goes through a tunnel is no request of the proxy's, even where it looks like one.
 #[test]
 fn nothing_in_a_tunnel_is_judged() {

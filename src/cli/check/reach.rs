@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::proxy::{ForwardProxy, NoProxy, Proxies};
-use crate::upstream::{ConnectTo, Options, Scheme, Target, Upstream, UpstreamError};
+use crate::upstream::{ConnectTo, Errand, Options, Scheme, Target, Upstream, UpstreamError};
 
 /// More than this, and certificates and tokens are taken for expired, or not valid yet.
 const SKEW: Duration = Duration::from_mins(5);
@@ -94,9 +94,10 @@ fn ask_all(
 async fn ask(settings: &Settings, upstream: &Upstream, authority: &Authority) -> Finding {
     let rule = settings.gateway.registry.rules.iter().find(|rule| rule.host.matches(authority));
     let scheme = rule.map_or(Scheme::Https, |rule| rule.scheme);
-    let target = Target { scheme, authority: authority.clone(), path_and_query: "/v2/".to_owned() };
+    let target = Target::of_registry(scheme, authority.clone(), "/v2/");
     let began = Instant::now();
-    let answer = upstream.send(Method::GET, &target, HeaderMap::new(), RequestBody::Empty).await;
+    let (fields, body) = (HeaderMap::new(), RequestBody::Empty);
+    let answer = upstream.send(Errand::Pull, None, Method::GET, &target, fields, body).await;
     let found = match answer {
         Ok(answer) => judged(&answer, began.elapsed()),
         Err(error) => Err(error.into()),

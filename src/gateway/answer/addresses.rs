@@ -116,7 +116,7 @@ mod tests {
         let authority =
             entrepot_oci::Authority::new(url.host_str().unwrap().parse().unwrap(), port);
         let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
-        Target { scheme, authority, path_and_query: format!("{}{query}", url.path()) }
+        Target::as_named(scheme, authority, format!("{}{query}", url.path()))
     }
 
     fn led(way: &Way, base: &str, name: &HeaderName, value: &str) -> String {

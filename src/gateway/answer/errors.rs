@@ -62,6 +62,16 @@ pub(in crate::gateway) fn upstream_failed(registry: &Registry, error: &UpstreamE
     Served::new(provenance, response)
 }
 
+/// As [`upstream_failed`], for a host that is no registry: a name that leads nowhere is refused as
+/// a tunnel to it would be.
+pub(in crate::gateway) fn stranger_failed(host: &Registry, error: &UpstreamError) -> Served {
+    if !error.is_not_found() {
+        return upstream_failed(host, error);
+    }
+    let (status, code) = (StatusCode::FORBIDDEN, ErrorCode::Denied);
+    denied(&ErrorDocument::new(status, code, format!("{host}: {error}")))
+}
+
 /// An upstream answered, but with something that can't be what was asked for.
 pub(in crate::gateway) fn unusable(registry: &Registry, reason: &str) -> Served {
     let message = format!("{registry}: an unusable answer: {reason}");

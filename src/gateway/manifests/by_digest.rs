@@ -158,14 +158,14 @@ impl ManifestRequest {
     fn confirm_behind(&self, digest: Digest, size: Option<u64>) {
         let it = self.clone();
         self.exchange.common.tasks.spawn(async move {
-            let Exchange { asked, rights, .. } = &*it.exchange;
+            let Exchange { asked, rights, is_peculiar, .. } = &*it.exchange;
             let (began, headers) = (Instant::now(), for_whole_content(&asked.headers));
             let Ok(answer) = it.exchange.inquire(&headers, None).await else { return };
             if consents(&answer, &digest, size) {
                 rights.grant(began).await;
                 let told = media_type_of(answer.response.headers());
                 rights.confirm(&digest, told.as_ref()).await;
-            } else if is_gone(&answer) && rights.may_pull().await {
+            } else if is_gone(&answer) && !is_peculiar && rights.may_pull().await {
                 tracing::info!(registry = %asked.registry, %digest, "withdrawn by its registry");
                 rights.disown(&digest).await;
             }

@@ -158,9 +158,10 @@ impl Tagged {
 
     /// Whether the registry need not be asked again so soon, for somebody whom it has let in.
     async fn is_fresh_for_client(&self, known: &KnownResolution) -> bool {
-        let Exchange { common, asked, rights, .. } = self.exchange();
+        let Exchange { common, asked, rights, is_peculiar, .. } = self.exchange();
         let ttl = common.options.load().tag_ttl(&asked.authority, &self.tag);
-        known.age() < ttl
+        !is_peculiar
+            && known.age() < ttl
             && known.generation == self.exchange().generation()
             && rights.may_pull().await
     }
@@ -208,7 +209,7 @@ impl Tagged {
 
     /// Asks the registry, once for all who ask at this moment.
     async fn ask(&self) -> Result<Arc<HeadAnswer>, UpstreamError> {
-        let Exchange { common, asked, client, rights } = self.exchange();
+        let Exchange { common, asked, client, rights, is_peculiar } = self.exchange();
         let generation = self.exchange().generation();
         let question = HeadQuestion {
             place: rights.place().clone(),
@@ -231,7 +232,7 @@ impl Tagged {
             if let Some(resolution) = &answer.resolution {
                 rights.grant(began).await;
                 let is_current = self.exchange().generation() == generation;
-                if is_current && self.spared(resolution).await.is_none() {
+                if is_current && !is_peculiar && self.spared(resolution).await.is_none() {
                     let is_kept = common.store.contains(&resolution.digest) == Presence::Kept;
                     self.entry().learn(resolution.clone(), is_kept, generation).await;
                 }
@@ -361,6 +362,7 @@ impl Tagged {
         let told = resolution(served.response.status(), served.response.headers());
         if let Some(resolution) = told.filter(|_| served.outcome() == Outcome::Miss)
             && self.exchange().generation() == generation
+            && !self.exchange().is_peculiar
         {
             let store = &self.exchange().common.store;
             let is_kept = store.contains(&resolution.digest) == Presence::Kept;
@@ -372,11 +374,11 @@ impl Tagged {
     /// The registry has not got the tag for this client, which it lets in: the tag is gone, unless
     /// the operator wants it all the same. (To others a registry may say so of what it hides.)
     async fn deleted(&self, unwell: &UpstreamError) -> Option<Served> {
-        let Exchange { common, rights, .. } = self.exchange();
+        let Exchange { common, rights, is_peculiar, .. } = self.exchange();
         if common.options.load().keep_deleted {
             return self.stale(unwell, Reason::Deleted).await;
         }
-        if rights.may_pull().await {
+        if !is_peculiar && rights.may_pull().await {
             self.entry().forget().await;
         }
         None

@@ -65,6 +65,10 @@ pub struct Request {
     pub headers: Headers,
     /// The body.
     pub body: Bytes,
+    /// By which of its server's connections it came; a number for each.
+    pub connection: u64,
+    /// Whether that connection's client has shown a certificate.
+    pub is_certified: bool,
 }
 
 impl Request {

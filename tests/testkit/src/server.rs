@@ -89,6 +89,16 @@ impl Server {
         Self::start(Some(tls::demanding_config(leaf, clients, versions)), handler)
     }
 
+    /// A server that speaks TLS, and takes a certificate of `clients` of whoever has one.
+    #[must_use]
+    pub fn asking<R: Into<Reply>>(
+        leaf: Leaf,
+        clients: &TestCa,
+        handler: impl Fn(&Request) -> R + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(Some(tls::asking_config(leaf, clients)), handler)
+    }
+
     /// A server that speaks plain HTTP.
     #[must_use]
     pub fn http<R: Into<Reply>>(handler: impl Fn(&Request) -> R + Send + Sync + 'static) -> Self {
@@ -188,7 +198,7 @@ fn converse(shared: &Shared, id: u64, stream: TcpStream) {
     };
     let mut reader = BufReader::new(stream);
     let hangup = loop {
-        match exchange(shared, &mut reader) {
+        match exchange(shared, id, &mut reader) {
             Ok(Next::KeepAlive) => {}
             Ok(Next::Hangup(hangup)) => break hangup,
             Err(_) => break Hangup::Fin,
@@ -219,12 +229,16 @@ enum Next {
 
 type Connection = BufReader<Box<dyn Stream>>;
 
-fn exchange(shared: &Shared, reader: &mut Connection) -> io::Result<Next> {
+fn exchange(shared: &Shared, id: u64, reader: &mut Connection) -> io::Result<Next> {
     let Some(request) = read_request(reader, shared.refusal.as_ref())? else {
         return Ok(Next::Hangup(Hangup::CloseNotify));
     };
     let request = match request {
-        Received::Whole(request) => request,
+        Received::Whole(mut request) => {
+            request.connection = id;
+            request.is_certified = reader.get_ref().is_certified();
+            request
+        }
         Received::Refused => return Ok(Next::Hangup(Hangup::Rst)),
     };
     let Reply { response, delivery } = (shared.handler)(&request);

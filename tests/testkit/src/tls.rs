@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientCertVerifierBuilder, WebPkiClientVerifier};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, ProtocolVersion, RootCertStore,
     ServerConfig, ServerConnection, SignatureScheme, StreamOwned, SupportedProtocolVersion,
@@ -21,6 +21,11 @@ use crate::ca::{Leaf, TestCa};
 pub trait Stream: Read + Write + Send {
     /// Says that nothing more will be sent, where there is a way to say so.
     fn close_notify(&mut self) {}
+
+    /// Whether the other side has shown a certificate, as clients may.
+    fn is_certified(&self) -> bool {
+        false
+    }
 }
 
 impl Stream for TcpStream {}
@@ -29,6 +34,10 @@ impl Stream for Box<dyn Stream> {
     fn close_notify(&mut self) {
         self.as_mut().close_notify();
     }
+
+    fn is_certified(&self) -> bool {
+        self.as_ref().is_certified()
+    }
 }
 
 impl<S: Stream> Stream for StreamOwned<ServerConnection, S> {
@@ -36,6 +45,10 @@ impl<S: Stream> Stream for StreamOwned<ServerConnection, S> {
         self.conn.send_close_notify();
         // The other side may be gone already, which is as good.
         drop(self.flush());
+    }
+
+    fn is_certified(&self) -> bool {
+        self.conn.peer_certificates().is_some_and(|shown| !shown.is_empty())
     }
 }
 
@@ -62,9 +75,26 @@ pub fn server_config(leaf: Leaf) -> Arc<ServerConfig> {
 /// As [`server_config`], for clients alone that show a certificate of `clients`.
 #[must_use]
 pub fn demanding_config(leaf: Leaf, clients: &TestCa, versions: Versions) -> Arc<ServerConfig> {
+    config_with(leaf, verifier(clients), versions)
+}
+
+/// As [`server_config`], for clients that may show a certificate of `clients`.
+#[must_use]
+pub fn asking_config(leaf: Leaf, clients: &TestCa) -> Arc<ServerConfig> {
+    config_with(leaf, verifier(clients).allow_unauthenticated(), Versions::Both)
+}
+
+fn verifier(clients: &TestCa) -> ClientCertVerifierBuilder {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(clients.pem().as_bytes()).unwrap()).unwrap();
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+}
+
+fn config_with(
+    leaf: Leaf,
+    verifier: ClientCertVerifierBuilder,
+    versions: Versions,
+) -> Arc<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions.offered())
         .unwrap()
