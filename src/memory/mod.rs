@@ -1,0 +1,286 @@
+//! One bound for everything that grows with what strangers ask for and send.
+//!
+//! The budget (`memory-budget`) is divided once. What is *kept* (what documents need, listings,
+//! answers, tokens, who may have what) gets shares for good, each table weighing what it holds.
+//! What is *under way* (whole bodies, pieces for readers, bodies that are passed on) draws from
+//! what is left for as long as it lasts, and no client gets more of that than a quarter of what
+//! others leave.
+//!
+//! - `machine`: how much this process may use at all
+
+mod machine;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+pub(crate) use machine::available;
+
+/// No budget is smaller: the largest manifest must find room in a client's part of it.
+pub(crate) const LEAST: u64 = 128 << 20;
+/// Of what this process may use, one part in so many is the default.
+const DEFAULT_PART: u64 = 4;
+/// How long who finds no room waits.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How often who waits looks again. Being told of each piece that comes back would cost more than
+/// the pieces are worth: they come back by the thousand.
+const LOOK: Duration = Duration::from_millis(20);
+/// One client gets one part in so many of what others leave.
+const CLIENT_PART: u64 = 4;
+/// What a client's connection takes at its worst beside what draws from the budget: its part of a
+/// head, a record of TLS, the state of both.
+const CONNECTION: u64 = 32 << 10;
+/// What an object takes in the index and while it is decided which goes.
+const OBJECT: u64 = 512;
+
+/// How the budget is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shares {
+    /// All of it.
+    pub(crate) whole: u64,
+}
+
+impl Shares {
+    /// The shares of a budget; where none is configured, of the default on this machine. Reads
+    /// what the system says of it: blocking.
+    pub(crate) fn new(configured: Option<u64>) -> Self {
+        let default = || available().map_or(LEAST, |available| available / DEFAULT_PART);
+        Self { whole: configured.unwrap_or_else(default).max(LEAST) }
+    }
+
+    /// For what documents need of each other.
+    pub(crate) const fn references(self) -> u64 {
+        at_most(self.whole / 8, 64 << 20)
+    }
+
+    /// How many objects may be kept.
+    pub(crate) const fn objects(self) -> u64 {
+        self.whole / 8 / OBJECT
+    }
+
+    /// For what waits between upstreams and the disk.
+    pub(crate) fn queued(self) -> usize {
+        usize::try_from(at_most(self.whole / 8, 256 << 20)).unwrap_or(usize::MAX)
+    }
+
+    /// For listings.
+    pub(crate) const fn listings(self) -> u64 {
+        at_most(self.whole / 16, 64 << 20)
+    }
+
+    /// For one of the tables of small things; there are some twenty.
+    pub(crate) const fn table(self) -> u64 {
+        at_most(self.whole / 128, 32 << 20)
+    }
+
+    /// How many connections clients may have.
+    pub(crate) fn connections(self) -> usize {
+        usize::try_from(self.whole / CONNECTION).unwrap_or(usize::MAX)
+    }
+
+    /// For everything under way.
+    const fn under_way(self) -> u64 {
+        self.whole / 2
+    }
+}
+
+const fn at_most(bytes: u64, most: u64) -> u64 {
+    if bytes < most { bytes } else { most }
+}
+
+/// What everything under way draws from; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget(Arc<Mutex<State>>);
+
+/// Invariant: `free` and what everybody has are the whole together.
+#[derive(Debug)]
+struct State {
+    free: u64,
+    taken: HashMap<Option<IpAddr>, u64>,
+}
+
+/// There was no room within [`PATIENCE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too much is under way for the memory that may be used (memory-budget); try again")]
+pub(crate) struct NoRoom;
+
+impl Budget {
+    /// All of what is under way may take so much of `shares`.
+    pub(crate) fn new(shares: Shares) -> Self {
+        Self::of(shares.under_way())
+    }
+
+    fn of(bytes: u64) -> Self {
+        Self(Arc::new(Mutex::new(State { free: bytes, taken: HashMap::new() })))
+    }
+
+    /// What `client` takes, nothing yet; an address stands for all that count as one client.
+    /// `None`: the proxy itself, on nobody's behalf.
+    pub(crate) fn account(&self, client: Option<IpAddr>) -> Account {
+        Account { budget: self.clone(), client }
+    }
+}
+
+impl State {
+    fn take(&mut self, client: Option<IpAddr>, bytes: u64) -> bool {
+        let own = self.taken.get(&client).copied().unwrap_or_default();
+        let part = self.free.saturating_add(own) / CLIENT_PART;
+        if bytes > self.free || own.saturating_add(bytes) > part {
+            return false;
+        }
+        self.free -= bytes;
+        self.taken.insert(client, own + bytes);
+        true
+    }
+
+    fn give_back(&mut self, client: Option<IpAddr>, bytes: u64) {
+        self.free = self.free.saturating_add(bytes);
+        if let Some(own) = self.taken.get_mut(&client) {
+            *own = own.saturating_sub(bytes);
+            if *own == 0 {
+                self.taken.remove(&client);
+            }
+        }
+    }
+}
+
+/// Whom what is drawn counts for; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    budget: Budget,
+    client: Option<IpAddr>,
+}
+
+impl Account {
+    /// Room for so many bytes, if there is some now.
+    pub(crate) fn try_take(&self, bytes: usize) -> Option<Room> {
+        let bytes = bytes as u64;
+        let is_taken = self.budget.0.lock().take(self.client, bytes);
+        is_taken.then(|| Room { account: self.clone(), bytes })
+    }
+
+    /// Room for so many bytes, for which is waited a while. Cancel safe.
+    pub(crate) async fn take(&self, bytes: usize) -> Result<Room, NoRoom> {
+        let mut room = Room { account: self.clone(), bytes: 0 };
+        room.grow(bytes).await?;
+        Ok(room)
+    }
+}
+
+/// Bytes of the budget, for as long as this is kept.
+#[derive(Debug)]
+pub(crate) struct Room {
+    account: Account,
+    bytes: u64,
+}
+
+impl Room {
+    /// Makes it room for `bytes` in all, if it is less; waits a while for that. Cancel safe.
+    pub(crate) async fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let more = (bytes as u64).saturating_sub(self.bytes);
+        if more == 0 {
+            return Ok(());
+        }
+        let Account { budget: Budget(state), client } = &self.account;
+        let deadline = Instant::now() + PATIENCE;
+        while !state.lock().take(*client, more) {
+            if Instant::now() >= deadline {
+                return Err(NoRoom);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        self.bytes += more;
+        Ok(())
+    }
+
+    /// `bytes`, which take this room until the last of their handles is dropped.
+    pub(crate) fn hold(self, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Held { bytes, _room: self })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.account.budget.0.lock().give_back(self.account.client, self.bytes);
+        }
+    }
+}
+
+struct Held {
+    bytes: Vec<u8>,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(number: u8) -> Option<IpAddr> {
+        Some([10, 0, 0, number].into())
+    }
+
+    #[test]
+    fn no_client_gets_more_than_a_quarter_of_what_others_leave() {
+        let budget = Budget::of(1_000);
+        let first = budget.account(client(1));
+        let held = [first.try_take(200).unwrap(), first.try_take(50).unwrap()];
+        assert!(first.try_take(1).is_none());
+        let second = budget.account(client(2));
+        assert!(second.try_take(188).is_none());
+        let other = second.try_take(187).unwrap();
+        drop(held);
+        assert!(first.try_take(203).is_some());
+        drop(other);
+        assert!(first.try_take(250).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_no_room_waits_and_not_for_ever() {
+        let account = Budget::of(1_000).account(None);
+        let mut room = account.take(100).await.unwrap();
+        room.grow(250).await.unwrap();
+        let began = Instant::now();
+        assert_eq!(account.take(1).await.unwrap_err(), NoRoom);
+        assert!(began.elapsed() >= PATIENCE && began.elapsed() < 2 * PATIENCE);
+        let (bytes, waiting) = (room.hold(vec![7; 250]), account.take(250));
+        let part = bytes.slice(200..);
+        let freed = async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            drop(bytes);
+            tokio::time::sleep(PATIENCE / 4).await;
+            assert_eq!(part[..], [7; 50]);
+            drop(part);
+        };
+        let began = Instant::now();
+        let (taken, ()) = tokio::join!(waiting, freed);
+        assert!(taken.is_ok() && began.elapsed() >= PATIENCE * 3 / 4);
+    }
+
+    #[test]
+    fn the_shares_leave_room_for_what_is_under_way() {
+        for whole in [0, 128 << 20, 1 << 30, 1 << 36] {
+            let shares = Shares::new(Some(whole));
+            let Shares { whole } = shares;
+            let kept = shares.references()
+                + shares.objects() * OBJECT
+                + shares.queued() as u64
+                + shares.listings()
+                + 20 * shares.table();
+            assert!(kept + shares.under_way() <= whole + whole / 8, "{whole}");
+            // The largest manifest, for one of several clients.
+            assert!(shares.under_way() / 8 >= 8 << 20);
+        }
+    }
+}
