@@ -82,6 +82,9 @@ impl Options {
         let Self { max_objects, max_size, min_free, max_idle, .. } = self;
         Bounds {
             max_objects: *max_objects,
-            max_size: *max_size, min_free: *min_free, max_idle: *max_idle }
+            max_size: *max_size,
+            min_free: *min_free,
+            max_idle: *max_idle,
+        }
     }
 }

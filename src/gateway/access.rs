@@ -20,6 +20,7 @@ use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::memory::{Shares, table};
 use crate::registry::identity::{Fingerprint, Identity};
 use crate::upstream::UpstreamError;
 
@@ -32,10 +33,6 @@ const SHARED_GRANT: Duration = Duration::from_hours(1);
 const UNASKED_AWAY: Duration = Duration::from_hours(30 * 24);
 /// As `UNASKED_AWAY`, while a registry answers with errors: an attacker can make it do so.
 const UNASKED_UNWELL: Duration = Duration::from_hours(24);
-/// Grants of clients kept at a time; one that is dropped costs a question.
-const MOST_GRANTS: u64 = 100_000;
-/// Records of objects kept in memory; one that is dropped costs a small read.
-const MOST_RECORDS: u64 = 100_000;
 
 /// A repository of a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,6 +44,11 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn new(registry: &Registry, repository: &RepositoryName) -> Self {
         Self { registry: registry.clone(), repository: repository.clone() }
+    }
+
+    /// What it has on the heap.
+    pub(super) fn weight(&self) -> usize {
+        self.registry.as_str().len() + self.repository.as_str().len()
     }
 }
 
@@ -68,18 +70,24 @@ pub(super) struct Access {
     contents: Cache<(Place, Digest), ContentRecord>,
 }
 
-impl Default for Access {
-    fn default() -> Self {
+impl Access {
+    /// Nothing is known yet. A grant that is dropped costs a question, a record a small read.
+    pub(super) fn new(shares: Shares) -> Self {
+        let bytes = shares.large_table();
+        let shared = |place: &Place, (_, who): &(Instant, String)| place.weight() + who.len();
+        let revoked = |key: &(Place, Identity), _: &Instant| key.0.weight();
+        let contents = |key: &(Place, Digest), record: &ContentRecord| {
+            key.0.weight() + record.media_type.as_ref().map_or(0, |media_type| media_type.len())
+        };
+        let clients = |key: &(Place, Fingerprint), (): &()| key.0.weight();
         Self {
-            clients: Cache::builder().max_capacity(MOST_GRANTS).time_to_live(CLIENT_GRANT).build(),
-            shared: Cache::new(MOST_GRANTS),
-            revoked: Cache::builder().max_capacity(MOST_GRANTS).time_to_live(UNASKED_AWAY).build(),
-            contents: Cache::new(MOST_RECORDS),
+            clients: table(bytes, clients).time_to_live(CLIENT_GRANT).build(),
+            shared: table(bytes, shared).build(),
+            revoked: table(shares.small_table(), revoked).time_to_live(UNASKED_AWAY).build(),
+            contents: table(bytes, contents).build(),
         }
     }
-}
 
-impl Access {
     /// How long the grant of the shared identity, as which it is `who`, still lasts.
     fn left(&self, place: &Place, who: &str) -> Option<Duration> {
         let (until, whose) = self.shared.get(place)?;

@@ -16,6 +16,7 @@ use super::generations::{Generation, Generations};
 use super::options::Options;
 use super::store_health::Trouble;
 use super::way::Way;
+use crate::memory::{Account, Memory};
 use crate::metrics::Metrics;
 use crate::registry::answer::is_refusal;
 use crate::registry::fields::{append, for_content, for_whole_content};
@@ -40,6 +41,7 @@ pub(super) struct Common {
     pub(super) access: Arc<Access>,
     pub(super) trouble: Trouble,
     pub(super) generations: Generations,
+    pub(super) memory: Memory,
     /// Where tasks run that outlive their request, so that a shutdown can wait for them.
     pub(super) tasks: TaskTracker,
 }
@@ -103,6 +105,8 @@ pub(super) struct Asked {
     pub(super) way: Way,
     as_it_came: PathAndQuery,
     pub(super) headers: HeaderMap,
+    /// Who takes the memory that the request needs.
+    pub(super) account: Account,
 }
 
 impl Asked {
@@ -114,6 +118,7 @@ impl Asked {
         route: Route,
         head: request::Parts,
         way: Way,
+        account: Account,
     ) -> Self {
         let root = || PathAndQuery::from_static("/");
         Self {
@@ -125,7 +130,13 @@ impl Asked {
             scheme,
             authority,
             way,
+            account,
         }
+    }
+
+    /// Who asks the registry.
+    pub(super) fn client(&self, registries: &Registries) -> Client {
+        Client::new(registries, &self.registry, &self.route, &self.headers, &self.account)
     }
 
     /// What the registry is asked for: content by its route, all else as it came. (All that stands
@@ -175,7 +186,7 @@ impl Exchange {
         asked: Asked,
         repository: &RepositoryName,
     ) -> Arc<Self> {
-        let client = Client::new(&common.registries, &asked.registry, &asked.route, &asked.headers);
+        let client = asked.client(&common.registries);
         let place = Place::new(&asked.registry, repository);
         let who = common.registries.own_label(&asked.authority).unwrap_or_default();
         let identity = client.identity.clone();

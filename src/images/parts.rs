@@ -79,9 +79,7 @@ impl ImageParts {
 
     /// When something was last asked for that says which image was: layers may be others' too.
     pub(super) fn last_use(&self, store: &Store) -> UnixSeconds {
-        let tells = |kept: &&Kept| {
-            kept.digest == self.root || store.is_document(&kept.digest)
-        };
+        let tells = |kept: &&Kept| kept.digest == self.root || store.is_document(&kept.digest);
         let uses = self.kept.iter().filter(tells).map(|kept| UnixSeconds::from(kept.last_use));
         uses.max().unwrap_or_default()
     }

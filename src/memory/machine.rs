@@ -110,7 +110,10 @@ mod tests {
         let second = "0::/system.slice/entrepot.service\n";
         let root = "/sys/fs/cgroup";
         let slice = format!("{root}/system.slice");
-        assert_eq!(paths(second, V2), [format!("{slice}/entrepot.service"), slice, root.to_owned()]);
+        assert_eq!(
+            paths(second, V2),
+            [format!("{slice}/entrepot.service"), slice, root.to_owned()]
+        );
     }
 
     #[test]

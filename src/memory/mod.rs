@@ -6,9 +6,13 @@
 //! what is left for as long as it lasts, and no client gets more of that than a quarter of what
 //! others leave.
 //!
+//! - `gather`: a document that is wanted whole
 //! - `machine`: how much this process may use at all
+//! - `table`: small things that are kept, by what they weigh
 
+mod gather;
 mod machine;
+mod table;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,7 +23,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+pub(crate) use gather::Gathered;
 pub(crate) use machine::available;
+pub(crate) use table::{NAME, table};
 
 /// No budget is smaller: the largest manifest must find room in a client's part of it.
 pub(crate) const LEAST: u64 = 128 << 20;
@@ -35,6 +41,9 @@ const CLIENT_PART: u64 = 4;
 /// What a client's connection takes at its worst beside what draws from the budget: its part of a
 /// head, a record of TLS, the state of both.
 const CONNECTION: u64 = 32 << 10;
+/// How many bytes the kernel takes for a socket beyond what the network carries now: enough that
+/// the next are there when those are gone.
+pub(crate) const UNSENT: u32 = 128 << 10;
 /// What an object takes in the index and while it is decided which goes.
 const OBJECT: u64 = 512;
 
@@ -65,7 +74,7 @@ impl Shares {
 
     /// For what waits between upstreams and the disk.
     pub(crate) fn queued(self) -> usize {
-        usize::try_from(at_most(self.whole / 8, 256 << 20)).unwrap_or(usize::MAX)
+        usize::try_from(at_most(self.whole / 16, 256 << 20)).unwrap_or(usize::MAX)
     }
 
     /// For listings.
@@ -73,9 +82,19 @@ impl Shares {
         at_most(self.whole / 16, 64 << 20)
     }
 
-    /// For one of the tables of small things; there are some twenty.
-    pub(crate) const fn table(self) -> u64 {
-        at_most(self.whole / 128, 32 << 20)
+    /// For answers that refuse.
+    pub(crate) const fn refusals(self) -> u64 {
+        at_most(self.whole / 64, 4 << 20)
+    }
+
+    /// For one of the tables of small things that grow with the registries; there are a dozen.
+    pub(crate) const fn small_table(self) -> u64 {
+        at_most(self.whole / 512, 8 << 20)
+    }
+
+    /// For one of those that grow with repositories, tags, and objects; there are six.
+    pub(crate) const fn large_table(self) -> u64 {
+        at_most(self.whole / 64, 64 << 20)
     }
 
     /// How many connections clients may have.
@@ -85,12 +104,28 @@ impl Shares {
 
     /// For everything under way.
     const fn under_way(self) -> u64 {
-        self.whole / 2
+        self.whole / 8 * 3
     }
 }
 
 const fn at_most(bytes: u64, most: u64) -> u64 {
     if bytes < most { bytes } else { most }
+}
+
+/// What there is for what is kept, and for what is under way; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Memory {
+    /// For what is kept.
+    pub(crate) shares: Shares,
+    /// For what is under way.
+    pub(crate) budget: Budget,
+}
+
+impl Memory {
+    /// The memory that is divided so.
+    pub(crate) fn new(shares: Shares) -> Self {
+        Self { shares, budget: Budget::new(shares) }
+    }
 }
 
 /// What everything under way draws from; cheap to clone.
@@ -107,7 +142,7 @@ struct State {
 /// There was no room within [`PATIENCE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too much is under way for the memory that may be used (memory-budget); try again")]
-pub(crate) struct NoRoom;
+pub struct NoRoom;
 
 impl Budget {
     /// All of what is under way may take so much of `shares`.
@@ -164,9 +199,14 @@ impl Account {
         is_taken.then(|| Room { account: self.clone(), bytes })
     }
 
+    /// Room for nothing, which can grow.
+    pub(crate) fn nothing(&self) -> Room {
+        Room { account: self.clone(), bytes: 0 }
+    }
+
     /// Room for so many bytes, for which is waited a while. Cancel safe.
     pub(crate) async fn take(&self, bytes: usize) -> Result<Room, NoRoom> {
-        let mut room = Room { account: self.clone(), bytes: 0 };
+        let mut room = self.nothing();
         room.grow(bytes).await?;
         Ok(room)
     }
@@ -277,10 +317,12 @@ mod tests {
                 + shares.objects() * OBJECT
                 + shares.queued() as u64
                 + shares.listings()
-                + 20 * shares.table();
-            assert!(kept + shares.under_way() <= whole + whole / 8, "{whole}");
-            // The largest manifest, for one of several clients.
-            assert!(shares.under_way() / 8 >= 8 << 20);
+                + shares.refusals()
+                + 12 * shares.small_table()
+                + 6 * shares.large_table();
+            assert!(kept + shares.under_way() <= whole, "{whole}");
+            // The largest manifest, for the second of two clients.
+            assert!(shares.under_way() * 3 / 16 >= 8 << 20);
         }
     }
 }

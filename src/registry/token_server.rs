@@ -14,6 +14,7 @@ use url::Url;
 use url::form_urlencoded::Serializer;
 
 use super::credentials::Login;
+use crate::memory::Account;
 use crate::upstream::body::RequestBody;
 use crate::upstream::{Scheme, Target, Upstream, UpstreamError, redirect, via};
 
@@ -159,13 +160,14 @@ impl From<UpstreamError> for TokenError {
 
 impl Realm {
     /// Gets a token for `scope`, as `login` or anonymously, on behalf of a request that has been
-    /// [`through`](via) these proxies.
+    /// [`through`](via) these proxies and takes memory of `account`.
     pub(crate) async fn token(
         &self,
         upstream: &Upstream,
         scope: Option<&str>,
         login: Option<&Login>,
         through: &HeaderMap,
+        account: &Account,
     ) -> Result<Token, TokenError> {
         let parameters = || {
             let service = self.service.as_deref().map(|service| ("service", service));
@@ -199,7 +201,7 @@ impl Realm {
         if response.status() != StatusCode::OK {
             return Err(TokenError::Refused(server(), response.status()));
         }
-        let bytes = response.into_body().whole(LONGEST_ANSWER).await;
+        let bytes = response.into_body().whole(LONGEST_ANSWER, account).await;
         bytes.ok().and_then(|bytes| parse(&bytes)).ok_or_else(|| TokenError::Answer(server()))
     }
 }

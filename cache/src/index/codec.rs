@@ -77,12 +77,8 @@ mod tests {
         let two =
             [Digest::of(Algorithm::Sha256, b"x"), Digest::of(Algorithm::Sha512, b"y")].to_vec();
         let known = |needed: Vec<Digest>| References::Known(needed.into_iter().collect());
-        [References::Unknown, References::InFile, known(Vec::new()), known(two)].map(|references| Hint {
-            size: 7,
-            last_use: UnixSeconds(8),
-            hits: 9,
-            references,
-        })
+        [References::Unknown, References::InFile, known(Vec::new()), known(two)]
+            .map(|references| Hint { size: 7, last_use: UnixSeconds(8), hits: 9, references })
     }
 
     #[test]
