@@ -30,7 +30,7 @@ const NO_HTTP_2: &[u8] = b"HTTP/1.1 505 HTTP/2 is not spoken here\r\n\
 
 /// Answered to a client whose head is long, where there is no room for it.
 const NO_ROOM: &[u8] = b"HTTP/1.1 503 No room for so long a head\r\n\
-    Content-Type: application/json\r\nRetry-After: 1\r\nContent-Length: 125\r\n\
+    Content-Type: application/json\r\nRetry-After: 1\r\nContent-Length: 133\r\n\
     Connection: close\r\n\r\n\
     {\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"too much is under way \
     for the memory that may be used (memory-budget); try again\"}]}\n";

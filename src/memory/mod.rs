@@ -14,7 +14,7 @@ mod gather;
 mod machine;
 mod table;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 /// One client gets one part in so many of what others leave.
 const CLIENT_PART: u64 = 4;
+/// Of a client's part, documents that don't lead leave all but one part in so many to the one that
+/// does.
+const LEADERS_PART: u64 = 4;
 /// What a client's connection takes at its worst beside what draws from the budget: its part of a
 /// head, a record of TLS, the state of both.
 const CONNECTION: u64 = 32 << 10;
@@ -137,6 +140,8 @@ pub(crate) struct Budget(Arc<Mutex<State>>);
 struct State {
     free: u64,
     taken: HashMap<Option<IpAddr>, u64>,
+    /// Who has a document under way that goes before their others.
+    leading: HashSet<Option<IpAddr>>,
 }
 
 /// There was no room within [`PATIENCE`].
@@ -151,7 +156,8 @@ impl Budget {
     }
 
     fn of(bytes: u64) -> Self {
-        Self(Arc::new(Mutex::new(State { free: bytes, taken: HashMap::new() })))
+        let (taken, leading) = Default::default();
+        Self(Arc::new(Mutex::new(State { free: bytes, taken, leading })))
     }
 
     /// What `client` takes, nothing yet; an address stands for all that count as one client.
@@ -162,15 +168,31 @@ impl Budget {
 }
 
 impl State {
-    fn take(&mut self, client: Option<IpAddr>, bytes: u64) -> bool {
+    /// What a client has, and the most that it may have now.
+    fn part(&self, client: Option<IpAddr>) -> (u64, u64) {
         let own = self.taken.get(&client).copied().unwrap_or_default();
-        let part = self.free.saturating_add(own) / CLIENT_PART;
+        (own, self.free.saturating_add(own) / CLIENT_PART)
+    }
+
+    fn take(&mut self, client: Option<IpAddr>, bytes: u64) -> bool {
+        let (own, part) = self.part(client);
         if bytes > self.free || own.saturating_add(bytes) > part {
             return false;
         }
         self.free -= bytes;
         self.taken.insert(client, own + bytes);
         true
+    }
+
+    /// [`take`](Self::take) for a document that grows. Many of one client's that all wait for the
+    /// rest of their room would wait for each other: so one leads, and the others leave it room.
+    fn take_more(&mut self, client: Option<IpAddr>, bytes: u64, leads: &mut bool) -> bool {
+        let (own, part) = self.part(client);
+        let is_much = own.saturating_add(bytes) > part / LEADERS_PART;
+        if is_much && !*leads {
+            *leads = self.leading.insert(client);
+        }
+        (*leads || !is_much) && self.take(client, bytes)
     }
 
     fn give_back(&mut self, client: Option<IpAddr>, bytes: u64) {
@@ -196,18 +218,23 @@ impl Account {
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Room> {
         let bytes = bytes as u64;
         let is_taken = self.budget.0.lock().take(self.client, bytes);
-        is_taken.then(|| Room { account: self.clone(), bytes })
+        is_taken.then(|| {
+            let mut room = self.nothing();
+            room.bytes = bytes;
+            room
+        })
     }
 
     /// Room for nothing, which can grow.
     pub(crate) fn nothing(&self) -> Room {
-        Room { account: self.clone(), bytes: 0 }
+        let (bytes, waited, leads) = Default::default();
+        Room { account: self.clone(), bytes, waited, leads }
     }
 
     /// Room for so many bytes, for which is waited a while. Cancel safe.
     pub(crate) async fn take(&self, bytes: usize) -> Result<Room, NoRoom> {
         let mut room = self.nothing();
-        room.grow(bytes).await?;
+        room.wait(bytes as u64, |state, client, _| state.take(client, bytes as u64)).await?;
         Ok(room)
     }
 }
@@ -217,35 +244,58 @@ impl Account {
 pub(crate) struct Room {
     account: Account,
     bytes: u64,
+    /// For how long it was waited for.
+    waited: Duration,
+    /// Whether it is for the document that goes before its client's others.
+    leads: bool,
 }
 
 impl Room {
-    /// Makes it room for `bytes` in all, if it is less; waits a while for that. Cancel safe.
+    /// Makes it room for `bytes` of a document in all, if it is less; waits a while for that, all
+    /// waits for one room together. Cancel safe.
     pub(crate) async fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let more = (bytes as u64).saturating_sub(self.bytes);
         if more == 0 {
             return Ok(());
         }
+        self.wait(more, |state, client, leads| state.take_more(client, more, leads)).await
+    }
+
+    async fn wait(
+        &mut self,
+        more: u64,
+        mut take: impl FnMut(&mut State, Option<IpAddr>, &mut bool) -> bool,
+    ) -> Result<(), NoRoom> {
         let Account { budget: Budget(state), client } = &self.account;
-        let deadline = Instant::now() + PATIENCE;
-        while !state.lock().take(*client, more) {
-            if Instant::now() >= deadline {
+        while !take(&mut state.lock(), *client, &mut self.leads) {
+            if self.waited >= PATIENCE {
                 return Err(NoRoom);
             }
+            let began = Instant::now();
             tokio::time::sleep(LOOK).await;
+            self.waited += began.elapsed();
         }
         self.bytes += more;
         Ok(())
     }
 
+    /// The document is whole: the next may lead.
+    fn stop_leading(&mut self) {
+        if std::mem::take(&mut self.leads) {
+            self.account.budget.0.lock().leading.remove(&self.account.client);
+        }
+    }
+
     /// `bytes`, which take this room until the last of their handles is dropped.
-    pub(crate) fn hold(self, bytes: Vec<u8>) -> Bytes {
+    pub(crate) fn hold(mut self, bytes: Vec<u8>) -> Bytes {
+        self.stop_leading();
         Bytes::from_owner(Held { bytes, _room: self })
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
+        self.stop_leading();
         if self.bytes > 0 {
             self.account.budget.0.lock().give_back(self.account.client, self.bytes);
         }
@@ -306,6 +356,29 @@ mod tests {
         let began = Instant::now();
         let (taken, ()) = tokio::join!(waiting, freed);
         assert!(taken.is_ok() && began.elapsed() >= PATIENCE * 3 / 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn documents_of_one_client_do_not_wait_for_each_other() {
+        let account = Budget::of(4_000).account(client(1));
+        let whole = async |number: u64| {
+            let mut room = account.nothing();
+            for step in 1..=8 {
+                room.grow(step * 100).await?;
+                tokio::time::sleep(Duration::from_millis(10 + number)).await;
+            }
+            Ok::<_, NoRoom>(())
+        };
+        let all = futures_util::future::join_all((0..20).map(whole)).await;
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+        // One that never ends ends nobody else's.
+        let mut endless = account.nothing();
+        endless.grow(400).await.unwrap();
+        let other = Budget(account.budget.0.clone()).account(client(2));
+        other.nothing().grow(800).await.unwrap();
+        account.nothing().grow(150).await.unwrap_err();
+        drop(endless);
+        account.nothing().grow(800).await.unwrap();
     }
 
     #[test]

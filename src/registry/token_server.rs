@@ -19,7 +19,7 @@ use crate::upstream::body::RequestBody;
 use crate::upstream::{Scheme, Target, Upstream, UpstreamError, redirect, via};
 
 /// The largest answer of a token server that is read.
-const LONGEST_ANSWER: usize = 1024 * 1024;
+const LONGEST_ANSWER: usize = 64 * 1024;
 /// No server takes a longer header field, and thousands of tokens are kept.
 const LONGEST_TOKEN: usize = 16 * 1024;
 /// A token without `expires_in`, or with less: "should be at least 60 seconds" by the

@@ -30,6 +30,7 @@ mod integrity;
 mod interception;
 mod listings;
 mod logging;
+mod memory;
 mod metrics;
 mod mirror;
 mod monitoring;
