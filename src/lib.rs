@@ -29,8 +29,10 @@ mod gateway;
 mod images;
 mod listener;
 mod log;
+mod memory;
 mod metrics;
 mod registry;
+mod trickle;
 mod upstream;
 
 // The binary.

@@ -27,7 +27,7 @@ const HOUSE: [Floors; 12] = [
         root: "src",
         rooms: &[
             "main", "mod", "cli", "app", "config", "admin", "images", "listener", "gateway",
-            "registry", "upstream", "metrics", "log", "collapse",
+            "registry", "upstream", "metrics", "log", "collapse", "memory", "trickle",
         ],
         exceptions: &[],
     },
@@ -71,6 +71,7 @@ const HOUSE: [Floors; 12] = [
             "body",
             "multipart",
             "stored",
+            "piece",
             "rescue",
             "verified",
             "broken",

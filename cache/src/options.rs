@@ -6,6 +6,11 @@ use std::time::Duration;
 use crate::disk::Disk;
 use crate::index::references::ReadReferences;
 
+/// For what documents need, where nobody says otherwise.
+const REFERENCE_BYTES: u64 = 64 * 1024 * 1024;
+/// For what waits for the disk, where nobody says otherwise.
+const QUEUED_BYTES: usize = 64 * 1024 * 1024;
+
 /// What [`Store::open`](crate::Store::open) needs to know.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -29,11 +34,20 @@ pub struct Options {
     ///
     /// With it a document and what it needs are evicted together, and a pin holds all of them.
     pub references: Option<ReadReferences>,
+    /// How many objects are kept at most: each takes some hundred bytes of memory for good. Above
+    /// it, objects are evicted down to 95 % of it.
+    pub max_objects: Option<u64>,
+    /// How many bytes of memory what documents need may take. What does not fit is read from their
+    /// files where it matters: for pins, and for [`Store::withdraw`](crate::Store::withdraw).
+    pub max_reference_bytes: u64,
+    /// How many bytes may wait between all upstreams and the disk.
+    pub max_queued_bytes: usize,
 }
 
 /// The bounds among the options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bounds {
+    pub(crate) max_objects: Option<u64>,
     pub(crate) max_size: Option<u64>,
     pub(crate) min_free: Option<u64>,
     pub(crate) max_idle: Option<Duration>,
@@ -50,6 +64,9 @@ impl Options {
             min_free: None,
             max_idle: None,
             references: None,
+            max_objects: None,
+            max_reference_bytes: REFERENCE_BYTES,
+            max_queued_bytes: QUEUED_BYTES,
         }
     }
 
@@ -62,7 +79,12 @@ impl Options {
 
     /// What is to be held.
     pub(crate) const fn bounds(&self) -> Bounds {
-        let Self { max_size, min_free, max_idle, .. } = self;
-        Bounds { max_size: *max_size, min_free: *min_free, max_idle: *max_idle }
+        let Self { max_objects, max_size, min_free, max_idle, .. } = self;
+        Bounds {
+            max_objects: *max_objects,
+            max_size: *max_size,
+            min_free: *min_free,
+            max_idle: *max_idle,
+        }
     }
 }

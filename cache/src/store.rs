@@ -29,9 +29,9 @@ use crate::eviction::Eviction;
 use crate::eviction::pins::Pins;
 use crate::eviction::stock::Stock;
 use crate::eviction::withdrawal::{Reach, Withdrawn, withdraw};
-use crate::index::Index;
 use crate::index::references::Interpreter;
 use crate::index::state::{IndexState, Kept, Totals};
+use crate::index::{Documents, Index};
 use crate::inner::{Inner, Presence};
 use crate::options::Options;
 use crate::records::listing::{self, RepositoryPath};
@@ -308,11 +308,27 @@ impl Store {
         permits.run(&name, move || change(inner.eviction.pins(), inner.tree(), &digest)).await?
     }
 
-    /// What `digest` needs, if it is a kept document: see [`Options::references`]. From memory, and
-    /// only a hint: empty also while the index is being read.
+    /// What `digest` needs, if it is a kept document: see [`Options::references`]. From memory
+    /// where it is remembered, else from its file. Only a hint: empty also while the index is being
+    /// read.
+    pub async fn references_of(&self, digest: &Digest) -> Vec<Digest> {
+        let references = self.inner.kept.index.references(digest);
+        if references.is_remembered() {
+            return references.remembered().collect();
+        }
+        let work = |inner: &Inner, digest: &Digest| inner.eviction.stock().read(digest);
+        self.off_thread(digest, work).await.ok().flatten().unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn remembered_reference_bytes(&self) -> u64 {
+        self.inner.kept.index.reference_bytes()
+    }
+
+    /// Whether `digest` is a kept document that needs other objects. From memory, and only a hint.
     #[must_use]
-    pub fn references_of(&self, digest: &Digest) -> Vec<Digest> {
-        self.inner.kept.index.references(digest).as_slice().to_vec()
+    pub fn is_document(&self, digest: &Digest) -> bool {
+        self.inner.kept.index.references(digest).are_of_document()
     }
 
     /// Whether `digest` itself is pinned, from memory.
@@ -379,11 +395,12 @@ impl Store {
 }
 
 /// How the index of an opened tree is started.
-type StartIndex = fn(Tree, Interpreter, Arc<Lock>) -> Index;
+type StartIndex = fn(Tree, Documents, Arc<Lock>) -> Index;
 
 fn open(options: Options, start: StartIndex) -> Result<Inner, OpenError> {
     let bounds = options.bounds();
     let documents = Interpreter::new(options.references);
+    let (room, queued) = (options.max_reference_bytes, options.max_queued_bytes);
     let tree = Tree::new(options.dir, options.disk);
     tree.claim()?;
     let lock = Arc::new(Lock::take(&tree)?);
@@ -391,13 +408,14 @@ fn open(options: Options, start: StartIndex) -> Result<Inner, OpenError> {
     let pins = prepared.and_then(|()| Pins::load(&tree));
     let pins = pins.map_err(|error| tree.failed(error))?;
     let walked = Tree::new(tree.dir().to_owned(), Disk::real());
-    let index = start(walked, documents, Arc::clone(&lock));
+    let described = Documents { interpreter: documents, room };
+    let index = start(walked, described, Arc::clone(&lock));
     let kept = Arc::new(KeptObjects::new(tree, index, lock));
     let in_flight = Arc::<InFlight>::default();
     let (stocked, joined) = (Arc::clone(&kept), Arc::clone(&in_flight));
     let stock = Stock { kept: stocked, in_flight: joined, pins, documents };
     let eviction = Arc::new(Eviction::start(bounds, stock));
-    let publisher = Publisher::new(Arc::clone(&kept), Arc::clone(&eviction), documents);
+    let publisher = Publisher::new(Arc::clone(&kept), Arc::clone(&eviction), documents, queued);
     let (permits, publisher) = (Arc::default(), Arc::new(publisher));
     Ok(Inner { kept, in_flight, permits, eviction, publisher })
 }

@@ -3,9 +3,12 @@
 //! the same fields).
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::marker::PhantomData;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Digest, Platform};
@@ -138,7 +141,87 @@ impl Document {
 /// A manifest's word says what belongs together, never who may have it.
 #[must_use]
 pub fn references(bytes: &[u8]) -> Vec<Digest> {
-    Document::parse(bytes).map(|document| document.digests().collect()).unwrap_or_default()
+    let Ok(named) = serde_json::from_slice::<NamedObjects>(bytes) else { return Vec::new() };
+    let NamedObjects { manifests, config, layers, blobs, fs_layers } = named;
+    let config = config.map(|one| one.digest);
+    let named = manifests.0.into_iter().chain(config).chain(layers.0).chain(blobs.0);
+    let named: Vec<_> = named.chain(fs_layers.0).collect();
+    if named.len() > MOST { Vec::new() } else { named }
+}
+
+/// The names in a document, and nothing of what else it says: documents come from strangers, and
+/// all of one takes many times its size in memory.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NamedObjects {
+    #[serde(default)]
+    manifests: Names<Named>,
+    config: Option<Named>,
+    #[serde(default)]
+    layers: Names<Named>,
+    #[serde(default)]
+    blobs: Names<Named>,
+    #[serde(default)]
+    fs_layers: Names<FsLayer>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    #[serde(deserialize_with = "digest_from_text")]
+    digest: Digest,
+}
+
+impl From<Named> for Digest {
+    fn from(named: Named) -> Self {
+        named.digest
+    }
+}
+
+impl From<FsLayer> for Digest {
+    fn from(layer: FsLayer) -> Self {
+        layer.blob_sum
+    }
+}
+
+/// The digests in a list of `T`; a list of too many fails.
+struct Names<T>(Vec<Digest>, PhantomData<T>);
+
+impl<T> Default for Names<T> {
+    fn default() -> Self {
+        Self(Vec::new(), PhantomData)
+    }
+}
+
+impl<'de, T: Deserialize<'de> + Into<Digest>> Deserialize<'de> for Names<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_option(Self::default())
+    }
+}
+
+impl<'de, T: Deserialize<'de> + Into<Digest>> Visitor<'de> for Names<T> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {MOST} descriptors")
+    }
+
+    fn visit_none<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self, A::Error> {
+        while let Some(one) = list.next_element::<T>()? {
+            if self.0.len() == MOST {
+                return Err(A::Error::invalid_length(MOST + 1, &self));
+            }
+            self.0.push(one.into());
+        }
+        Ok(self)
+    }
 }
 
 /// What an image runs on, by its configuration.

@@ -40,6 +40,7 @@ use tokio_util::task::TaskTracker;
 use crate::gateway::Gateway;
 use crate::images::Images;
 use crate::listener::policy::Policy;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use guard::Guard;
 
@@ -55,6 +56,8 @@ pub(crate) struct AdminServices {
     pub history: History,
     /// What serves clients.
     pub gateway: Gateway,
+    /// What the requests of operators take.
+    pub memory: Memory,
     /// What is counted.
     pub metrics: Metrics,
     /// What was configured and is in force, without secrets.

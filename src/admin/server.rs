@@ -82,8 +82,9 @@ impl Visitor {
         shutdown: CancellationToken,
     ) {
         let client = self.ends.client.ip();
+        let account = self.services.memory.budget.account(Some(client));
         let service = |received| self.answer(received);
-        connection::serve(stream, client, SILENCE, &shutdown, service).await;
+        connection::serve(stream, client, account, SILENCE, &shutdown, service).await;
     }
 
     async fn answer(&self, received: Received) -> Response<AdminBody> {

@@ -36,6 +36,7 @@ use crate::config::Settings;
 use crate::gateway::Gateway;
 use crate::images::Images;
 use crate::listener::{AccessRules, BindError, Listener, ListenerServices};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::upstream::{Dialer, Upstream};
 
@@ -53,6 +54,7 @@ struct Core {
     certificates: Authority,
     store: Store,
     metrics: Metrics,
+    memory: Memory,
     gateway: Gateway,
     dialer: Dialer,
     /// Every connection and download, for the drain.
@@ -121,8 +123,9 @@ impl Core {
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let dialer = upstream.for_strangers().dialer();
         let options = settings.gateway.clone();
-        let gateway = Gateway::new(store.clone(), upstream, options, tasks.clone());
-        Ok(Self { certificates, store, metrics, gateway, dialer, tasks, shutdown })
+        let memory = Memory::new(settings.shares);
+        let gateway = Gateway::new(store.clone(), upstream, options, memory.clone(), tasks.clone());
+        Ok(Self { certificates, store, metrics, memory, gateway, dialer, tasks, shutdown })
     }
 
     /// What the listener serves clients with.
@@ -138,6 +141,7 @@ impl Core {
             pages: Arc::new(pages),
             certificates: self.certificates.clone(),
             metrics: self.metrics.clone(),
+            memory: self.memory.clone(),
             tasks: self.tasks.clone(),
             shutdown: self.shutdown.clone(),
         }
@@ -151,6 +155,7 @@ impl Core {
             free_space: FreeSpace::default(),
             history: History::new(self.metrics.clone()),
             gateway: self.gateway.clone(),
+            memory: self.memory.clone(),
             metrics: self.metrics.clone(),
             config: ArcSwap::from_pointee(waiting_for(settings.shown.clone(), &[])),
             guard: Guard::new(settings.admin_token.clone()),

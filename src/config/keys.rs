@@ -80,6 +80,11 @@ pub(crate) const KEYS: &[Key] = &[
     one("min-free", Value("1GiB"), "How many bytes of the file system stay free"),
     one("max-idle", Value("60d"), "After how long without use something goes"),
     one(
+        "memory-budget",
+        Words("a quarter of what the machine, or its control group, has; at least 128MiB"),
+        "How much memory goes to what clients and registries make the proxy hold",
+    ),
+    one(
         "ca-constrain",
         Value("false"),
         "Make a new CA that can only vouch for the intercepted hosts",

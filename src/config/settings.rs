@@ -20,6 +20,7 @@ use crate::admin::guard::Token;
 use crate::admin::setup::ProxyAddress;
 use crate::listener::{self, Policy};
 use crate::log;
+use crate::memory::{self, Shares};
 use crate::upstream;
 use crate::upstream::certs::Certificates;
 use crate::upstream::proxy::Proxies;
@@ -83,6 +84,8 @@ pub(crate) struct Settings {
     pub ca_constraints: Option<Vec<Host>>,
     /// The store: `cache-dir`, `max-size`, `min-free`, `max-idle`.
     pub store: entrepot_cache::Options,
+    /// `memory-budget`: how it is divided.
+    pub shares: Shares,
     /// How registry requests are decided.
     pub gateway: gateway::Options,
     /// How upstreams are reached.
@@ -116,6 +119,8 @@ impl Settings {
         for (key, dir) in directories {
             fill_in(&mut shown, key, &dir.as_deref().map_or(Json::Null, path), DEFAULT);
         }
+        let budget = Json::from(format!("{}B", self.shares.whole));
+        fill_in(&mut shown, "memory-budget", &budget, DEFAULT);
         fill_in(&mut shown, "intercept", &Json::from(BUILT_IN_REGISTRIES), DEFAULT);
         let proxies = &self.upstream.proxies;
         let (proxy, from) = match proxies.https.as_ref().or(proxies.http.as_ref()) {
@@ -150,6 +155,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
     let (ca_dir, cache_dir) = directories(reader, sources);
     let (admin_token_file, admin_token) = admin::token(reader);
     let upstream = upstream_options(reader, exemptions, proxies);
+    let shares = shares(reader);
     Settings {
         listener: listener::ListenerOptions {
             addresses,
@@ -166,7 +172,8 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         external_url,
         ca_dir,
         ca_constraints,
-        store: store(reader, cache_dir),
+        store: store(reader, cache_dir, shares),
+        shares,
         gateway: gateway_options(reader, entries),
         upstream,
         log: log::LogOptions {
@@ -337,12 +344,27 @@ fn directories(reader: &mut Reader, sources: &Sources) -> (PathBuf, PathBuf) {
     (below("ca-dir", "ca"), below("cache-dir", "cache"))
 }
 
-fn store(reader: &mut Reader, dir: PathBuf) -> entrepot_cache::Options {
+/// What little is asked for is too little to serve anybody.
+fn shares(reader: &mut Reader) -> Shares {
+    let configured = reader.get("memory-budget").map(|ByteSize(bytes)| bytes);
+    if configured.is_some_and(|bytes| bytes < memory::LEAST) {
+        let place = reader.place("memory-budget");
+        let (found, least) = (configured.unwrap_or_default(), memory::LEAST >> 20);
+        let problem = format!("memory-budget: found {found} bytes; expected at least {least}MiB");
+        reader.problem(place, problem);
+    }
+    Shares::new(configured)
+}
+
+fn store(reader: &mut Reader, dir: PathBuf, shares: Shares) -> entrepot_cache::Options {
     let mut options = entrepot_cache::Options::new(dir);
     let mut size = |key: &str| reader.get_or_default(key).map(|ByteSize(bytes)| bytes);
     options.max_size = size("max-size");
     options.min_free = size("min-free");
     options.references = Some(entrepot_oci::manifest::references);
+    options.max_objects = Some(shares.objects());
+    options.max_reference_bytes = shares.references();
+    options.max_queued_bytes = shares.queued();
     options.max_idle = reader.get_or_default("max-idle");
     options
 }

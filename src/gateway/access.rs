@@ -20,6 +20,7 @@ use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::memory::{Shares, table};
 use crate::registry::identity::{Fingerprint, Identity};
 use crate::upstream::UpstreamError;
 
@@ -36,10 +37,6 @@ const UNASKED_UNWELL: Duration = Duration::from_hours(24);
 /// it here, and how long nobody asks after that.
 const CONFIRMED: Duration = Duration::from_hours(24);
 const ASKED_AGAIN: Duration = Duration::from_hours(1);
-/// Grants of clients kept at a time; one that is dropped costs a question.
-const MOST_GRANTS: u64 = 100_000;
-/// Records of objects kept in memory; one that is dropped costs a small read.
-const MOST_RECORDS: u64 = 100_000;
 
 /// A repository of a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,6 +48,11 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn new(registry: &Registry, repository: &RepositoryName) -> Self {
         Self { registry: registry.clone(), repository: repository.clone() }
+    }
+
+    /// What it has on the heap.
+    pub(super) fn weight(&self) -> usize {
+        self.registry.as_str().len() + self.repository.as_str().len()
     }
 }
 
@@ -75,22 +77,27 @@ pub(super) struct Access {
     confirming: Cache<(Place, Digest), ()>,
 }
 
-impl Default for Access {
-    fn default() -> Self {
+impl Access {
+    /// Nothing is known yet. A grant that is dropped costs a question, a record a small read.
+    pub(super) fn new(shares: Shares) -> Self {
+        let bytes = shares.large_table();
+        let shared = |place: &Place, (_, who): &(Instant, String)| place.weight() + who.len();
+        let revoked = |key: &(Place, Identity), _: &Instant| key.0.weight();
+        let contents = |key: &(Place, Digest), record: &ContentRecord| {
+            key.0.weight() + record.media_type.as_ref().map_or(0, |media_type| media_type.len())
+        };
+        let clients = |key: &(Place, Fingerprint), _: &Instant| key.0.weight();
         Self {
-            clients: Cache::builder().max_capacity(MOST_GRANTS).time_to_live(CLIENT_GRANT).build(),
-            shared: Cache::new(MOST_GRANTS),
-            revoked: Cache::builder().max_capacity(MOST_GRANTS).time_to_live(UNASKED_AWAY).build(),
-            contents: Cache::new(MOST_RECORDS),
-            confirming: Cache::builder()
-                .max_capacity(MOST_RECORDS)
+            clients: table(bytes, clients).time_to_live(CLIENT_GRANT).build(),
+            shared: table(bytes, shared).build(),
+            revoked: table(shares.small_table(), revoked).time_to_live(UNASKED_AWAY).build(),
+            contents: table(bytes, contents).build(),
+            confirming: table(shares.small_table(), |key: &(Place, Digest), (): &()| key.0.weight())
                 .time_to_live(ASKED_AGAIN)
                 .build(),
         }
     }
-}
 
-impl Access {
     /// How long the grant of the shared identity, as which it is `who`, still lasts.
     fn left(&self, place: &Place, who: &str) -> Option<Duration> {
         let (until, whose) = self.shared.get(place)?;
@@ -443,7 +450,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let options = entrepot_cache::Options::new(dir.path());
             let store = Store::open(options).await.unwrap();
-            Self { store, access: Arc::default(), _dir: dir }
+            Self { store, access: Arc::new(Access::new(Shares::new(Some(0)))), _dir: dir }
         }
 
         fn rights(&self, identity: Identity) -> Rights {

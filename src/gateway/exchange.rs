@@ -17,6 +17,7 @@ use super::generations::{Generation, Generations};
 use super::options::Options;
 use super::store_health::Trouble;
 use super::way::Way;
+use crate::memory::{Account, Memory};
 use crate::metrics::Metrics;
 use crate::registry::answer::is_refusal;
 use crate::registry::fields::{append, for_content, for_whole_content};
@@ -41,6 +42,7 @@ pub(super) struct Common {
     pub(super) access: Arc<Access>,
     pub(super) trouble: Trouble,
     pub(super) generations: Generations,
+    pub(super) memory: Memory,
     /// Where tasks run that outlive their request, so that a shutdown can wait for them.
     pub(super) tasks: TaskTracker,
 }
@@ -106,6 +108,8 @@ pub(super) struct Asked {
     /// The connections that its client has for itself, if it has any.
     pub(super) own: Option<OwnConnections>,
     pub(super) headers: HeaderMap,
+    /// Who takes the memory that the request needs.
+    pub(super) account: Account,
 }
 
 impl Asked {
@@ -116,6 +120,7 @@ impl Asked {
         route: Route,
         head: request::Parts,
         way: Way,
+        account: Account,
     ) -> Self {
         let none = || PathAndQuery::from_static("/");
         Self {
@@ -128,7 +133,13 @@ impl Asked {
             root,
             way,
             own: head.extensions.get().cloned(),
+            account,
         }
+    }
+
+    /// Who asks the registry.
+    pub(super) fn client(&self, registries: &Registries) -> Client {
+        Client::new(registries, &self.registry, &self.route, &self.headers, &self.account)
     }
 
     /// What the registry is asked for: content by its route, all else as it came. (All that stands
@@ -181,7 +192,7 @@ impl Exchange {
         repository: &RepositoryName,
     ) -> Arc<Self> {
         accept::normalise(&mut asked.headers);
-        let client = Client::new(&common.registries, &asked.registry, &asked.route, &asked.headers);
+        let client = asked.client(&common.registries);
         let place = Place::new(&asked.registry, repository);
         let who = common.registries.own_label(&asked.authority).unwrap_or_default();
         let identity = client.identity.clone();

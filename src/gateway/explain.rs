@@ -153,7 +153,7 @@ async fn object_states(store: &Store, rights: &Rights, root: Option<Digest>) -> 
         if states.len() == MOST || !seen.insert(digest) {
             continue;
         }
-        waiting.extend(store.references_of(&digest).into_iter().rev());
+        waiting.extend(store.references_of(&digest).await.into_iter().rev());
         let presence = store.contains(&digest);
         let belongs = rights.content(&digest).await.is_some();
         states.push(ObjectState { digest, presence, belongs });

@@ -8,10 +8,7 @@ use entrepot_oci::Registry;
 use moka::sync::Cache;
 
 use super::access::Place;
-
-/// Repositories and registries whose generation is kept. One that is dropped begins anew, which
-/// makes what is known of it old.
-const MOST: u64 = 100_000;
+use crate::memory::{Shares, table};
 
 /// How many writes were seen in a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -27,13 +24,16 @@ pub(super) struct Generations {
     registries: Cache<Registry, u64>,
 }
 
-impl Default for Generations {
-    fn default() -> Self {
-        Self { places: Cache::new(MOST), registries: Cache::new(MOST) }
-    }
-}
-
 impl Generations {
+    /// Nothing was written yet. A generation that is dropped begins anew, which makes what is known
+    /// old.
+    pub(super) fn new(shares: Shares) -> Self {
+        let places = table(shares.large_table(), |place: &Place, _| place.weight());
+        let registries =
+            table(shares.small_table(), |registry: &Registry, _| registry.as_str().len());
+        Self { places: places.build(), registries: registries.build() }
+    }
+
     /// The generation of what is learnt by a question that is asked now.
     pub(super) fn now(&self, place: &Place) -> Generation {
         Generation {
@@ -71,7 +71,7 @@ mod tests {
             let registry = Registry::at(&"ghcr.io:443".parse().unwrap());
             Place::new(&registry, &repository.parse().unwrap())
         };
-        let generations = Generations::default();
+        let generations = Generations::new(Shares::new(Some(0)));
         let (one, other) = (place("a/b"), place("c/d"));
         let before = (generations.now(&one), generations.now(&other));
         generations.written(&one);

@@ -19,13 +19,14 @@ use super::accept::Accept;
 use super::access::Place;
 use super::answer::addresses::absolute_links;
 use super::answer::body::ResponseBody;
-use super::answer::errors::{say_api_version, unusable};
+use super::answer::errors::{broken, say_api_version, unusable};
 use super::answer::passed::passed_on;
 use super::answer::provenance::{Forward, Provenance, Reason};
 use super::answer::served::Served;
 use super::exchange::Exchange;
 use super::generations::Generation;
 use crate::collapse::{Collapse, Turn};
+use crate::memory::{Shares, table};
 use crate::registry::answer::{content_length, is_plain_content, refuse_trouble};
 use crate::registry::fields::{for_content, text};
 use crate::registry::identity::Identity;
@@ -37,8 +38,10 @@ use crate::upstream::{Target, UpstreamError};
 const FRESH: Duration = Duration::from_secs(30);
 /// Longer listings are passed on.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
-/// Bytes of all listings in memory.
-const MAX_MEMORY: u64 = 64 * 1024 * 1024;
+/// How long a listing stays in memory; past that what is written down stands in for it.
+const LASTING: Duration = Duration::from_hours(24);
+/// Of longer fields nothing is kept: a `Link` is a URL.
+const LONGEST_FIELD: usize = 16 * 1024;
 /// Longer ones are not written down.
 const MAX_RECORD: usize = 40 * 1024;
 /// Longest path and query whose listing is kept; no client's own is near it.
@@ -52,7 +55,8 @@ const FIELDS: [&str; 3] = ["content-type", "link", "oci-filters-applied"];
 #[derive(Clone, Serialize, Deserialize)]
 struct Listing {
     fields: Vec<(String, String)>,
-    body: String,
+    #[serde(with = "as_text")]
+    body: Bytes,
     asked: UnixSeconds,
     /// Of the question that it answers.
     #[serde(skip)]
@@ -62,6 +66,28 @@ struct Listing {
 impl Listing {
     fn age(&self) -> Duration {
         self.asked.age().unwrap_or(Duration::MAX)
+    }
+
+    /// What it has on the heap.
+    fn weight(&self) -> usize {
+        let field = |(name, value): &(String, String)| {
+            size_of::<(String, String)>() + name.len() + value.len()
+        };
+        size_of::<Self>() + self.body.len() + self.fields.iter().map(field).sum::<usize>()
+    }
+}
+
+/// A body on record: text, as it came.
+mod as_text {
+    use bytes::Bytes;
+    use serde::{Deserialize as _, Deserializer, Serializer, ser::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(body: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(std::str::from_utf8(body).map_err(S::Error::custom)?)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        String::deserialize(from).map(Bytes::from)
     }
 }
 
@@ -94,17 +120,16 @@ pub(super) struct Listings {
     asked: Collapse<(ListingKey, Generation), ()>,
 }
 
-impl Default for Listings {
-    fn default() -> Self {
+impl Listings {
+    /// Nothing was listed yet.
+    pub(super) fn new(shares: Shares) -> Self {
         let weight = |key: &ListingKey, listing: &Arc<Listing>| {
-            u32::try_from(key.target.len() + listing.body.len()).unwrap_or(u32::MAX)
+            key.place.weight() + key.target.len() + key.accept.as_str().len() + listing.weight()
         };
-        let kept = Cache::builder().weigher(weight).max_capacity(MAX_MEMORY).build();
+        let kept = table(shares.listings(), weight).time_to_live(LASTING).build();
         Self { kept, asked: Collapse::default() }
     }
-}
 
-impl Listings {
     /// Answers a GET of a listing.
     pub(super) async fn serve(&self, exchange: Arc<Exchange>) -> Result<Served, UpstreamError> {
         let key = ListingKey {
@@ -269,25 +294,30 @@ impl ListingRequest {
             return passed_on(response, Forward::Miss);
         }
         let (head, body) = response.into_parts();
-        let bytes = match body.whole_or_rest(MAX_BYTES).await {
+        let bytes = match body.whole_or_rest(MAX_BYTES, &self.exchange.asked.account).await {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(longer)) => return passed_on(Response::from_parts(head, longer), Forward::Miss),
-            Err(error) => return unusable(registry, &error.to_string()),
+            Err(error) => return broken(registry, &error),
         };
-        let Ok(body) = String::from_utf8(bytes.into()) else {
+        if std::str::from_utf8(&bytes).is_err() {
             return unusable(registry, "a listing that is not text");
-        };
+        }
         let base = head.extensions.get::<AnsweredAt>().map(|AnsweredAt(base)| base.clone());
         let base = base.unwrap_or_else(|| self.exchange.asked.target());
         let (fields, asked) = (fields(&base, &head.headers), UnixSeconds::now());
-        let listing = Arc::new(Listing { fields, body, asked, generation });
+        let is_usual = fields.iter().all(|(_, value)| value.len() <= LONGEST_FIELD);
+        let listing = Arc::new(Listing { fields, body: bytes, asked, generation });
         // It is served to those alone who may pull, and a listing says nothing of that.
         let may_be_used = generation == self.exchange.generation()
+            && is_usual
             && self.key.target.len() <= LONGEST_TARGET
             && self.exchange.rights.may_pull().await;
         if !may_be_used {
             return shown(&listing, Provenance::Unkept);
         }
+        // What is kept takes its share, and nothing of what is under way.
+        let body = Bytes::copy_from_slice(&listing.body);
+        let listing = Arc::new(Listing { body, ..Listing::clone(&listing) });
         self.remember(&listing).await;
         shown(&listing, Provenance::Stored)
     }
@@ -319,7 +349,7 @@ fn fields(base: &Target, headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 fn shown(listing: &Listing, provenance: Provenance) -> Served {
-    let mut response = Response::new(ResponseBody::full(Bytes::from(listing.body.clone())));
+    let mut response = Response::new(ResponseBody::full(listing.body.clone()));
     let headers = response.headers_mut();
     for (name, value) in &listing.fields {
         let name = header::HeaderName::try_from(name.as_str());

@@ -51,7 +51,7 @@ use entrepot_cache::{Presence, RecordError, Store};
 use entrepot_oci::{
     Authority, Digest, ErrorCode, ErrorDocument, ImageName, Registry, RepositoryName, Route,
 };
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header, request};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
@@ -60,7 +60,7 @@ use answer::addresses;
 pub(crate) use answer::body::ResponseBody;
 pub(crate) use answer::broken::ResponseError;
 pub(crate) use answer::errors::error_response;
-use answer::errors::{denied, stranger_failed, upstream_failed};
+use answer::errors::{denied, no_room, stranger_failed, upstream_failed};
 pub(crate) use answer::provenance::{Provenance, Reason};
 pub use answer::ranges::ByteRanges;
 pub(crate) use answer::served::Served;
@@ -80,6 +80,7 @@ pub(crate) use way::Way;
 use writes::Knowledge;
 
 use crate::log::{Outcome, Subject};
+use crate::memory::{Account, Memory, NoRoom, Room};
 use crate::registry::fields::append;
 use crate::registry::identity::Identity;
 use crate::registry::{Client, Quota, Registries};
@@ -105,26 +106,31 @@ struct GatewayInner {
 }
 
 impl Gateway {
-    /// A gateway that keeps in `store` what `upstream` delivers; downloads run on `tasks`, so that
+    /// A gateway within `memory` that keeps in `store` what `upstream` delivers; downloads run on `tasks`, so that
     /// they outlive their first client and a shutdown can wait for them.
     #[must_use]
     pub(crate) fn new(
         store: Store,
         upstream: Upstream,
         options: Options,
+        memory: Memory,
         tasks: TaskTracker,
     ) -> Self {
-        let registries = Registries::new(store.clone(), upstream, options.registry.clone());
+        let shares = memory.shares;
+        let known = options.registry.clone();
+        let registries = Registries::new(store.clone(), upstream, known, shares);
         let common = Common {
             store,
             registries,
             options: ArcSwap::from_pointee(options),
-            access: Arc::new(Access::default()),
+            access: Arc::new(Access::new(shares)),
             trouble: Trouble::default(),
-            generations: Generations::default(),
+            generations: Generations::new(shares),
+            memory,
             tasks,
         };
-        let (blobs, manifests, listings) = Default::default();
+        let (blobs, manifests) = (Blobs::default().into(), Manifests::new(shares));
+        let listings = Listings::new(shares);
         let inner = GatewayInner { common: Arc::new(common), blobs, manifests, listings };
         Self { inner: Arc::new(inner) }
     }
@@ -147,20 +153,33 @@ impl Gateway {
     ) -> (Served, Subject) {
         let registries = &self.inner.common.registries;
         let (head, body) = request.map(Into::into).into_parts();
+        let account = self.account(&head);
         let scheme = registries.scheme_for(authority);
         let registry = Registry::at(authority);
         // Only the API is another host's: what else is at that name is its own.
         let is_api = route != Route::Other || head.uri.path() == TOKEN_PATH;
         let upstream = if is_api { registry.authority(authority) } else { authority.clone() };
         let root = Target::of_registry(scheme, upstream, "/v2/");
-        let asked = Asked::new(root.clone(), registry.clone(), route.clone(), head, way.clone());
+        let asked = Asked::new(
+            root.clone(),
+            registry.clone(),
+            route.clone(),
+            head,
+            way.clone(),
+            account.clone(),
+        );
         let subject = Subject::of(registry.clone(), route.clone(), asked.path());
         if has_dot_segment(asked.path()) {
             return (odd_path(&registry), subject);
         }
         let through = via::of(&asked.headers);
+        // What comes is passed on as it comes, through buffers on both sides.
+        let Ok(_passed) = room_to_pass(&account, body.most().unwrap_or(u64::MAX)).await else {
+            return (no_room(&registry), subject);
+        };
         let answer = self.dispatch(asked, body).await;
         let mut served = answer.unwrap_or_else(|error| upstream_failed(&registry, &error));
+        hold_room(&account, &registry, &mut served).await;
         let base = served.response.extensions_mut().remove::<AnsweredAt>();
         if addresses::are_in(served.response.headers()) {
             let base = base.map_or_else(|| root.clone(), |AnsweredAt(base)| base);
@@ -173,7 +192,7 @@ impl Gateway {
             let own_realm = way.url(TOKEN_PATH);
             // A client that is sent to the registry's own realm goes around us, for want of its
             // challenge; where that is not to be had it follows what it was told.
-            let client = Client::new(registries, &registry, &Route::Ping, &through);
+            let client = Client::new(registries, &registry, &Route::Ping, &through, &account);
             let known = client.authentication(&root).await.ok().flatten();
             let is_ours = served.outcome() == Outcome::Error;
             let headers = served.response.headers_mut();
@@ -235,9 +254,21 @@ impl Gateway {
         let way = Way::new(&authority, Scheme::Http);
         let registry = Registry::at(&authority);
         let root = Target::as_named(Scheme::Http, authority, "/");
-        let asked = Asked::new(root, registry.clone(), Route::Other, head, way);
-        let answer = relay::unseen(&self.inner.common, asked, body.into()).await;
-        answer.unwrap_or_else(|error| stranger_failed(&registry, &error))
+        let (account, body) = (self.account(&head), RequestBody::from(body));
+        let asked = Asked::new(root, registry.clone(), Route::Other, head, way, account.clone());
+        let Ok(_passed) = room_to_pass(&account, body.most().unwrap_or(u64::MAX)).await else {
+            return no_room(&registry);
+        };
+        let answer = relay::unseen(&self.inner.common, asked, body).await;
+        let mut served = answer.unwrap_or_else(|error| stranger_failed(&registry, &error));
+        hold_room(&account, &registry, &mut served).await;
+        served
+    }
+
+    /// Who takes the memory that a request needs.
+    fn account(&self, head: &request::Parts) -> Account {
+        let clients = head.extensions.get::<Account>();
+        clients.cloned().unwrap_or_else(|| self.inner.common.memory.budget.account(None))
     }
 
     /// Whether the store has an object that a client has just read to its end: the last byte comes
@@ -301,6 +332,31 @@ impl Gateway {
     /// Never ends.
     pub(crate) async fn keep_pruning(&self) {
         pruning::keep_pruning(&self.inner.common.store).await;
+    }
+}
+
+/// What a body takes that is passed on as it comes, beside what sockets hold: a buffer of the one
+/// connection, a piece on its way, a buffer of the other.
+const PASSING: u64 = 128 * 1024;
+/// One that is no longer than this is no more than a connection costs anyway.
+const SHORT: u64 = 16 * 1024;
+
+/// Room for a body of at most so many bytes that is passed on.
+async fn room_to_pass(account: &Account, most: u64) -> Result<Option<Room>, NoRoom> {
+    if most <= SHORT {
+        return Ok(None);
+    }
+    let bytes = usize::try_from(most.min(PASSING)).unwrap_or_default();
+    account.take(bytes).await.map(Some)
+}
+
+/// An answer that is passed on as it comes takes room, or there is none and it is not.
+async fn hold_room(account: &Account, registry: &Registry, served: &mut Served) {
+    let Some(length) = served.response.body().passed_on() else { return };
+    match room_to_pass(account, length).await {
+        Ok(Some(room)) => served.response.body_mut().hold(room),
+        Ok(None) => {}
+        Err(NoRoom) => *served = no_room(registry),
     }
 }
 

@@ -11,10 +11,10 @@ use super::answer::served::Served;
 use super::exchange::{Asked, Common};
 use super::tokens::TOKEN_PATH;
 use crate::collapse::Turn;
+use crate::registry::Authentication;
 use crate::registry::answer::trouble;
 use crate::registry::fields::append;
 use crate::registry::identity::has_own_token;
-use crate::registry::{Authentication, Client};
 use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
 
@@ -34,7 +34,7 @@ pub(super) async fn serve(common: &Common, asked: &Asked) -> Result<Served, Upst
     if let Some(known) = registries.fresh_challenge(&asked.registry) {
         return Ok(answer(&known, Provenance::Kept(None)));
     }
-    let client = Client::new(registries, &asked.registry, &asked.route, &asked.headers);
+    let client = asked.client(registries);
     let last = registries.last_challenge(&asked.registry).await;
     let (registry, target) = (asked.registry.clone(), asked.target());
     let all = registries.clone();

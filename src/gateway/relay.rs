@@ -10,7 +10,6 @@ use super::answer::passed::passed_on;
 use super::answer::provenance::{Forward, Provenance};
 use super::answer::served::Served;
 use super::exchange::{Asked, Common};
-use crate::registry::Client;
 use crate::registry::fields::forwarded;
 use crate::registry::identity::{Identity, has_own_token};
 use crate::upstream::body::{IdleBody, RequestBody};
@@ -30,7 +29,7 @@ pub(super) async fn serve(
     }
     let is_reading = matches!(asked.method, Method::GET | Method::HEAD);
     let is_api = !matches!(asked.route, Route::Other);
-    let client = Client::new(&common.registries, &asked.registry, &asked.route, &asked.headers);
+    let client = asked.client(&common.registries);
     if client.identity == Identity::Shared && is_reading && is_api {
         let (target, headers) = (asked.target(), forwarded(&asked.headers));
         let answer = client.once(asked.method, &target, &headers).await?;

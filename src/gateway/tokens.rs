@@ -61,7 +61,7 @@ async fn relayed(
         Err(reason) => return Ok(bad_form(&reason)),
     };
     let registries = &common.registries;
-    let client = Client::new(registries, &asked.registry, &asked.route, &asked.headers);
+    let client = asked.client(registries);
     let Some(realm) = realm(&client, &asked).await? else {
         return Ok(own(Provenance::Kept(None)));
     };

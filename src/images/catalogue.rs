@@ -125,17 +125,16 @@ impl Images {
             let name = repository.with(Reference::Tag(tag.clone()));
             entries.extend(self.tagged(&name, &tag).await);
         }
-        let mut covered: HashSet<Digest> = entries
-            .iter()
-            .flat_map(CatalogueEntry::digests)
-            .flat_map(|root| self.closure(root))
-            .collect();
+        let mut covered: HashSet<Digest> = HashSet::new();
+        for root in entries.iter().flat_map(CatalogueEntry::digests) {
+            covered.extend(self.closure(root).await);
+        }
         let contents = records.contents().await.map_err(ImageError::Store)?;
         let documents: Vec<_> =
             contents.into_iter().filter(|digest| self.is_document(digest)).collect();
         // What another document here needs is a part of that.
         for digest in &documents {
-            covered.extend(self.store.references_of(digest));
+            covered.extend(self.store.references_of(digest).await);
         }
         for digest in documents.into_iter().filter(|digest| !covered.contains(digest)) {
             let name = repository.with(Reference::Digest(digest));
@@ -171,11 +170,11 @@ impl Images {
     }
 
     fn is_document(&self, digest: &Digest) -> bool {
-        self.is_kept(digest) && !self.store.references_of(digest).is_empty()
+        self.is_kept(digest) && self.store.is_document(digest)
     }
 
-    pub(super) fn closure(&self, root: Digest) -> Vec<Digest> {
-        closure(&self.store, root)
+    pub(super) async fn closure(&self, root: Digest) -> Vec<Digest> {
+        closure(&self.store, root).await
     }
 
     async fn described(&self, entry: &CatalogueEntry) -> Image {

@@ -32,7 +32,7 @@ impl Images {
         let others: Vec<CatalogueEntry> =
             self.all().await?.into_iter().filter(|other| other.name != *name).collect();
         if let Reference::Digest(digest) = &name.reference {
-            self.check_is_no_part(name, digest, &others)?;
+            self.check_is_no_part(name, digest, &others).await?;
         }
         let records = self.store.repository(&name.registry, &name.repository);
         // First: what is not here any more must not be led to.
@@ -40,15 +40,11 @@ impl Images {
             records.forget_fact(Fact::Tag(tag)).await?;
         }
         let roots: HashSet<Digest> = entry.digests().collect();
-        let own: Vec<Digest> = roots.iter().flat_map(|root| self.closure(*root)).collect();
-        let beside: HashSet<Digest> = others
-            .iter()
-            .filter(|other| is_beside(other, name))
-            .flat_map(|other| self.all_of(other))
-            .collect();
-        let pinned = own.iter().filter(|digest| self.store.is_pinned(digest));
-        let beside: HashSet<Digest> =
-            beside.into_iter().chain(pinned.flat_map(|part| self.closure(*part))).collect();
+        let own: Vec<Digest> = self.closures(roots.iter().copied()).await;
+        let beside = others.iter().filter(|other| is_beside(other, name));
+        let pinned = own.iter().copied().filter(|digest| self.store.is_pinned(digest));
+        let staying = beside.flat_map(CatalogueEntry::digests).chain(pinned);
+        let beside: HashSet<Digest> = self.closures(staying).await.into_iter().collect();
         let needed = others.iter().flat_map(CatalogueEntry::digests).collect();
         let withdrawn = self.store.withdraw(roots, needed, Reach::All).await;
         let withdrawn = withdrawn.map_err(ImageError::Store)?;
@@ -76,25 +72,29 @@ impl Images {
         Ok(())
     }
 
-    fn all_of(&self, entry: &CatalogueEntry) -> Vec<Digest> {
-        entry.digests().flat_map(|root| self.closure(root)).collect()
+    /// Whatever any of `roots` is or needs.
+    async fn closures(&self, roots: impl Iterator<Item = Digest>) -> Vec<Digest> {
+        let mut all = Vec::new();
+        for root in roots {
+            all.extend(self.closure(root).await);
+        }
+        all
     }
 
     /// Removing what another name stands for, or needs, would change nothing.
-    fn check_is_no_part(
+    async fn check_is_no_part(
         &self,
         part: &ImageName,
         digest: &Digest,
         others: &[CatalogueEntry],
     ) -> Result<(), ImageError> {
-        let has_it =
-            |other: &&CatalogueEntry| is_beside(other, part) && self.all_of(other).contains(digest);
-        match others.iter().find(has_it) {
-            Some(whole) => {
-                Err(ImageError::Part { part: part.to_string(), whole: whole.name.to_string() })
+        for whole in others.iter().filter(|other| is_beside(other, part)) {
+            if self.closures(whole.digests()).await.contains(digest) {
+                let (part, whole) = (part.to_string(), whole.name.to_string());
+                return Err(ImageError::Part { part, whole });
             }
-            None => Ok(()),
         }
+        Ok(())
     }
 }
 

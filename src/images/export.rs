@@ -92,10 +92,11 @@ impl Images {
             let whole = parts.manifests.iter().filter(|part| part.is_whole());
             // What an image can do without, and what is not here, stays out: its manifest says
             // where that is.
-            let needed = whole.flat_map(|part| {
-                let all = self.closure(part.digest).into_iter();
-                all.filter(|one| !part.absent.contains(one))
-            });
+            let mut needed = Vec::new();
+            for part in whole {
+                let all = self.closure(part.digest).await.into_iter();
+                needed.extend(all.filter(|one| !part.absent.contains(one)));
+            }
             for digest in std::iter::once(parts.root).chain(needed) {
                 if seen.insert(digest) {
                     let kept = self.store.find(&digest).ok_or(ExportError::Gone(digest))?;

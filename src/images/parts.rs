@@ -60,7 +60,8 @@ impl ImageParts {
             }
             _ => manifests.push(part(store, root, None).await),
         }
-        let kept = closure(store, root).iter().filter_map(|digest| store.find(digest)).collect();
+        let kept = closure(store, root).await;
+        let kept = kept.iter().filter_map(|digest| store.find(digest)).collect();
         Self { root, manifests, kept }
     }
 
@@ -78,9 +79,7 @@ impl ImageParts {
 
     /// When something was last asked for that says which image was: layers may be others' too.
     pub(super) fn last_use(&self, store: &Store) -> UnixSeconds {
-        let tells = |kept: &&Kept| {
-            kept.digest == self.root || !store.references_of(&kept.digest).is_empty()
-        };
+        let tells = |kept: &&Kept| kept.digest == self.root || store.is_document(&kept.digest);
         let uses = self.kept.iter().filter(tells).map(|kept| UnixSeconds::from(kept.last_use));
         uses.max().unwrap_or_default()
     }
@@ -96,7 +95,7 @@ impl ImageParts {
 }
 
 async fn part(store: &Store, digest: Digest, platform: Option<Platform>) -> ManifestPart {
-    let all = closure(store, digest);
+    let all = closure(store, digest).await;
     let missing = all.iter().filter(|one| store.contains(one) != Presence::Kept);
     let missing: Vec<Digest> = missing.copied().collect();
     let mut absent = HashSet::new();
@@ -114,7 +113,7 @@ async fn part(store: &Store, digest: Digest, platform: Option<Platform>) -> Mani
 async fn foreign_in(store: &Store, all: &[Digest]) -> HashSet<Digest> {
     let (mut foreign, mut needed) = (HashSet::new(), HashSet::new());
     for digest in all {
-        let references = store.references_of(digest);
+        let references = store.references_of(digest).await;
         if references.is_empty() {
             continue;
         }
@@ -136,12 +135,13 @@ impl Images {
 }
 
 /// A digest and all that it needs as far as that is known, documents before what they need.
-pub(super) fn closure(store: &Store, root: Digest) -> Vec<Digest> {
+pub(super) async fn closure(store: &Store, root: Digest) -> Vec<Digest> {
     let (mut found, mut seen) = (vec![root], HashSet::from([root]));
     let mut next = 0;
     while let Some(digest) = found.get(next).copied() {
         next += 1;
-        found.extend(store.references_of(&digest).into_iter().filter(|one| seen.insert(*one)));
+        let needed = store.references_of(&digest).await;
+        found.extend(needed.into_iter().filter(|one| seen.insert(*one)));
     }
     found
 }

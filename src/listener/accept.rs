@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use entrepot_oci::Host;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -17,6 +17,7 @@ use super::access::{self, AccessCheck, ConnectionLimits, ConnectionPermit};
 use super::stream::{ClientStream, Opening, Rewound, TcpClient};
 use super::tls::{HANDSHAKE_TIMEOUT, TlsSettings};
 use super::{ListenerOptions, ListenerServices, Peer, Shared, http, proxy};
+use crate::memory::UNSENT;
 
 /// Connections at once: each may hold a file of the store and an upstream connection open beside
 /// its own, and the usual limit on open files in production is a multiple of this.
@@ -112,8 +113,10 @@ impl Listener {
 
     /// Accepts clients until the shutdown begins. Connections run on, as tasks of the tracker.
     pub(crate) async fn run(self) {
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let connection_limits = ConnectionLimits::new(MAX_PER_CLIENT);
+        // Each takes memory, too, beside what draws from the budget.
+        let most = MAX_CONNECTIONS.min(self.shared.services.memory.shares.connections());
+        let permits = Arc::new(Semaphore::new(most));
+        let connection_limits = ConnectionLimits::new(MAX_PER_CLIENT.min(most / 2));
         let mut loops = tokio::task::JoinSet::new();
         for socket in self.sockets {
             loops.spawn(accept_all(
@@ -230,8 +233,9 @@ async fn serve(
         return;
     };
     let shutdown = shared.services.shutdown.clone();
-    let peer = Peer { shared, client, _permit: Arc::new((permit, open)) };
-    http::serve(stream, client.ip(), http::SILENCE, &shutdown, |received| {
+    let account = shared.services.memory.budget.account(Some(access::one_client(client.ip())));
+    let peer = Peer { shared, client, account: account.clone(), _permit: Arc::new((permit, open)) };
+    http::serve(stream, client.ip(), account, http::SILENCE, &shutdown, |received| {
         let peer = peer.clone();
         async move {
             if peer.shared.access.load().admits(client.ip()) {
@@ -248,6 +252,9 @@ async fn serve(
 /// would be turned away.
 async fn opened(shared: &Shared, stream: TcpStream, is_admitted: bool) -> io::Result<ClientStream> {
     stream.set_nodelay(true)?;
+    // Else the kernel takes megabytes for a client that does not read. Where it can't be had, a
+    // client is served all the same.
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     let address = stream.local_addr()?.ip().to_canonical();
     let mut stream: TcpClient = Rewound::new(Bytes::new(), stream);
     match within(HANDSHAKE_TIMEOUT, stream.opening()).await? {

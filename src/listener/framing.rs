@@ -12,6 +12,8 @@
 
 use memchr::{memchr, memchr2};
 
+use crate::trickle::Trickle;
+
 /// The longest line that is followed across reads: a head may not be longer either.
 const MAX_LINE: usize = 64 * 1024;
 /// Digits of a chunk's size: 2^60 bytes are more than anybody sends.
@@ -60,6 +62,7 @@ pub struct Framing {
     /// The beginning of a line whose end has not come yet.
     partial: Vec<u8>,
     heads: u64,
+    shortfall: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -130,6 +133,17 @@ impl Framing {
     #[must_use]
     pub fn heads(&self) -> u64 {
         self.heads
+    }
+
+    /// What all chunks so far were short of their cost, in bytes.
+    pub(super) fn shortfall(&self) -> u64 {
+        self.shortfall
+    }
+
+    /// Whether a head has begun that has not ended.
+    pub(super) fn is_in_head(&self) -> bool {
+        matches!(self.state, State::Fields(_))
+            || (matches!(self.state, State::Start) && !self.partial.is_empty())
     }
 
     /// What ended the count, if something did.
@@ -236,7 +250,14 @@ impl Framing {
                 Ok(body(declared))
             }
             State::Fields(declared) => field(line, declared).map(State::Fields),
-            State::Size => chunk_size(line),
+            State::Size => {
+                let state = chunk_size(line)?;
+                if let State::Chunk(size) = state {
+                    let shortfall = Trickle::shortfall(size);
+                    self.shortfall = self.shortfall.saturating_add(shortfall);
+                }
+                Ok(state)
+            }
             State::ChunkEnd if line.is_empty() => Ok(State::Size),
             State::ChunkEnd => Err(FramingFault::Chunk),
             state @ (State::Trailers | State::Body(_) | State::Chunk(_) | State::Lost(_)) => {

@@ -21,6 +21,7 @@ use super::request::{self, Unfit};
 use super::stream::{ClientStream, Rewound};
 use super::watched::{Admissions, Watched};
 use crate::log::chain;
+use crate::memory::Account;
 
 /// The largest head taken: tokens in `Authorization` reach 16 KiB at some registries.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -42,6 +43,7 @@ pub(crate) type Received = Result<Request<Incoming>, Box<(Request<Incoming>, Unf
 pub(crate) async fn serve<T, S, F, B>(
     stream: T,
     client: IpAddr,
+    account: Account,
     silence: Duration,
     shutdown: &CancellationToken,
     service: S,
@@ -55,11 +57,11 @@ pub(crate) async fn serve<T, S, F, B>(
     let mut builder = http1::Builder::new();
     // hyper's own clock for a head runs while the connection lies idle, too.
     builder.header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEAD_FIELDS);
-    let (stream, admissions) = Watched::new(stream, silence);
+    let (stream, admissions) = Watched::new(stream, silence, account.clone());
     let faults = admissions.faults();
     let admissions = Arc::new(admissions);
     let service = service_fn(move |request| {
-        let answering = service(received(&admissions, request));
+        let answering = service(received(&admissions, &account, request));
         let admissions = admissions.clone();
         // Not an `async` block, which would have room for the answer's future twice.
         answering.map(move |response| {
@@ -91,7 +93,12 @@ pub(crate) async fn serve<T, S, F, B>(
     }
 }
 
-fn received(admissions: &Admissions, request: Request<Incoming>) -> Received {
+fn received(
+    admissions: &Admissions,
+    account: &Account,
+    mut request: Request<Incoming>,
+) -> Received {
+    request.extensions_mut().insert(account.clone());
     match admissions.next().map_err(Unfit::from).and_then(|()| request::check(&request)) {
         Ok(()) => Ok(request),
         Err(unfit) => Err(Box::new((request, unfit))),
@@ -108,6 +115,7 @@ pub(super) fn unwrapped(upgraded: Upgraded) -> Option<Rewound<ClientStream>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::{Memory, Shares};
     use bytes::Bytes;
     use http_body_util::{BodyExt as _, Full};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -119,7 +127,9 @@ mod tests {
         let (far, near) = tokio::io::duplex(64);
         TaskTracker::new().spawn(async move {
             let shutdown = CancellationToken::new();
-            serve(near, [10, 0, 0, 7].into(), SILENCE, &shutdown, async |received| {
+            let memory = Memory::new(Shares::new(Some(0)));
+            let account = memory.budget.account(None);
+            serve(near, [10, 0, 0, 7].into(), account, SILENCE, &shutdown, async |received| {
                 // A body that breaks off has no answer that anybody would wait for.
                 if let Ok(request) = received {
                     drop(request.into_body().collect().await);

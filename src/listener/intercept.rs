@@ -84,8 +84,8 @@ async fn serve(peer: Peer, authority: Authority, tls: Box<TlsStream<Inner>>) {
     let shutdown = peer.shared.services.shutdown.clone();
     let own = OwnConnections::default();
     let context = Arc::new(Context { peer, authority, misdirected, own });
-    let client = context.peer.client.ip();
-    connection::serve(tls, client, connection::SILENCE, &shutdown, |request| {
+    let (client, account) = (context.peer.client.ip(), context.peer.account.clone());
+    connection::serve(tls, client, account, connection::SILENCE, &shutdown, |request| {
         let context = context.clone();
         async move { context.answer(request).await }
     })

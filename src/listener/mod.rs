@@ -54,6 +54,7 @@ use entrepot_oci::{Authority, Host};
 
 use crate::gateway::{Gateway, ResponseBody};
 use crate::log::{Outcome, RequestLine, Subject};
+use crate::memory::{Account, Memory};
 use crate::metrics::{Metrics, Open};
 use crate::upstream::Dialer;
 
@@ -105,6 +106,8 @@ pub(crate) struct ListenerServices {
     pub certificates: CertificateAuthority,
     /// What is counted.
     pub metrics: Metrics,
+    /// What clients take.
+    pub memory: Memory,
     /// Every connection and download, for the drain.
     pub tasks: TaskTracker,
     /// Cancelled when the drain begins.
@@ -125,6 +128,8 @@ struct Shared {
 struct Peer {
     shared: Arc<Shared>,
     client: SocketAddr,
+    /// Who takes the memory that its requests need.
+    account: Account,
     /// A permit among the connections; a tunnel keeps it as long as it lasts.
     _permit: Arc<(access::ConnectionPermit, Open)>,
 }

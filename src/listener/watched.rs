@@ -14,6 +14,8 @@ use tokio::time::Sleep;
 
 use super::framing::{Framing, FramingFault};
 use super::patience::{Awaited, Patience};
+use crate::memory::{Account, Room};
+use crate::trickle::Trickle;
 
 /// How long what a client still sends is taken, and thrown away, once it has its answer: a
 /// connection that is closed with bytes unread is reset, and the answer may be lost with it
@@ -26,6 +28,18 @@ const NO_HTTP_2: &[u8] = b"HTTP/1.1 505 HTTP/2 is not spoken here\r\n\
     Content-Type: text/plain\r\nContent-Length: 34\r\nConnection: close\r\n\r\n\
     HTTP/1.1 alone is understood here\n";
 
+/// Answered to a client whose head is long, where there is no room for it.
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 No room for so long a head\r\n\
+    Content-Type: application/json\r\nRetry-After: 1\r\nContent-Length: 133\r\n\
+    Connection: close\r\n\r\n\
+    {\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"too much is under way \
+    for the memory that may be used (memory-budget); try again\"}]}\n";
+
+/// A head of no more than this is a part of what a connection costs.
+const USUAL_HEAD: usize = 16 * 1024;
+/// What a longer one takes: itself in a buffer, its fields, a line that has not ended.
+const LONG_HEAD: usize = 128 * 1024;
+
 /// A stream that passes its bytes on as they are and follows the requests in them. One fails
 /// with [`io::ErrorKind::InvalidData`] within a request's malformed body, since hyper would take
 /// some of those for whole, and with [`io::ErrorKind::TimedOut`] where a client takes too long.
@@ -35,13 +49,18 @@ pub(super) struct Watched<T> {
     count: Arc<Count>,
     patience: Patience,
     closing: Closing,
+    account: Account,
+    /// How much of a head has come, and the room for it if it is long.
+    head: (usize, Option<Room>),
+    trickle: Trickle,
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 /// How far the stream's end has come.
 enum Closing {
     NotYet,
-    /// So much of [`NO_HTTP_2`] is written.
-    Refusing(usize),
+    /// So much of this is to be written, for this reason.
+    Refusing(&'static [u8], io::ErrorKind),
     /// Nothing more is sent; what comes is thrown away until then.
     Lingering(Pin<Box<Sleep>>),
 }
@@ -70,12 +89,16 @@ pub(super) enum Uncounted {
 }
 
 impl<T> Watched<T> {
-    /// Follows `inner`, whose client may be silent for so long within a body, either way.
-    pub(super) fn new(inner: T, silence: Duration) -> (Self, Admissions) {
+    /// Follows `inner`, whose client may be silent for so long within a body, either way, and has
+    /// this account.
+    pub(super) fn new(inner: T, silence: Duration, account: Account) -> (Self, Admissions) {
         let count = Arc::new(Count::default());
         let admissions = Admissions { count: count.clone(), served: AtomicU64::new(0) };
         let (patience, closing) = (Patience::new(silence), Closing::NotYet);
-        (Self { inner, framing: Framing::default(), count, patience, closing }, admissions)
+        let (framing, head, trickle, pause) = Default::default();
+        let watched =
+            Self { inner, framing, count, patience, closing, account, head, trickle, pause };
+        (watched, admissions)
     }
 
     pub(super) fn into_inner(self) -> T {
@@ -83,7 +106,10 @@ impl<T> Watched<T> {
     }
 
     fn observe(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let before = self.framing.shortfall();
         self.framing.observe(bytes);
+        let wait = self.trickle.note(self.framing.shortfall() - before);
+        self.pause = wait.map(|wait| Box::pin(tokio::time::sleep(wait)));
         self.count.heads.store(self.framing.heads(), Ordering::Relaxed);
         let Some(loss) = self.framing.loss() else { return Ok(()) };
         // Set once: the first fault ends the count.
@@ -92,6 +118,21 @@ impl<T> Watched<T> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, loss.fault));
         }
         Ok(())
+    }
+
+    /// Whether there is room for the head whose next bytes have come, so many.
+    fn has_room(&mut self, more: usize) -> bool {
+        let (length, room) = &mut self.head;
+        if !self.framing.is_in_head() {
+            (*length, *room) = (0, None);
+            return true;
+        }
+        *length = length.saturating_add(more);
+        if *length > USUAL_HEAD && room.is_none() {
+            *room = self.account.try_take(LONG_HEAD);
+            return room.is_some();
+        }
+        true
     }
 
     /// What the next bytes would be, and of which request.
@@ -111,16 +152,22 @@ impl<T> Watched<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Watched<T> {
-    /// Writes [`NO_HTTP_2`], and fails.
-    fn poll_refuse(&mut self, cx: &mut Context<'_>, mut written: usize) -> Poll<io::Result<()>> {
-        while let Some(rest) = NO_HTTP_2.get(written..).filter(|rest| !rest.is_empty()) {
-            self.closing = Closing::Refusing(written);
+    /// Writes `rest`, and fails with `kind`.
+    fn poll_refuse(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut rest: &'static [u8],
+        kind: io::ErrorKind,
+    ) -> Poll<io::Result<()>> {
+        while !rest.is_empty() {
+            self.closing = Closing::Refusing(rest, kind);
             let wrote = Pin::new(&mut self.inner).poll_write(cx, rest);
-            written += ready!(self.patience.with_write(cx, wrote))?;
+            let written = ready!(self.patience.with_write(cx, wrote))?;
+            rest = rest.get(written..).unwrap_or_default();
         }
-        self.closing = Closing::Refusing(written);
+        self.closing = Closing::Refusing(rest, kind);
         ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, FramingFault::Http2)))
+        Poll::Ready(Err(kind.into()))
     }
 }
 
@@ -211,8 +258,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Closing::Refusing(written) = self.closing {
-            return self.poll_refuse(cx, written);
+        if let Closing::Refusing(rest, kind) = self.closing {
+            return self.poll_refuse(cx, rest, kind);
+        }
+        if let Some(resting) = &mut self.pause {
+            ready!(resting.as_mut().poll(cx));
+            self.pause = None;
         }
         let before = buf.filled().len();
         let awaited = self.awaited();
@@ -220,7 +271,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
         ready!(self.patience.with_read(cx, awaited, read))?;
         let observed = self.observe(buf.filled().get(before..).unwrap_or_default());
         if self.framing.loss().is_some_and(|loss| loss.fault == FramingFault::Http2) {
-            return self.poll_refuse(cx, 0);
+            return self.poll_refuse(cx, NO_HTTP_2, io::ErrorKind::InvalidData);
+        }
+        if !self.has_room(buf.filled().len() - before) {
+            return self.poll_refuse(cx, NO_ROOM, io::ErrorKind::OutOfMemory);
         }
         Poll::Ready(observed)
     }

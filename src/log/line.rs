@@ -205,6 +205,9 @@ pub struct RequestLine {
     pub reason: Option<String>,
 }
 
+/// Longer reasons are cut.
+const LONGEST_REASON: usize = 1024;
+
 /// The target of request lines, by which the text format knows them and `RUST_LOG` selects them.
 pub(super) const TARGET: &str = "entrepot::request";
 
@@ -231,9 +234,16 @@ impl RequestLine {
         Self { outcome, ..self }
     }
 
-    /// The line with a reason, where there is one.
+    /// The line with a reason, where there is one. Of a long one the beginning is kept: the last
+    /// lines stay in memory, and a registry's own words may be in it.
     #[must_use]
-    pub fn because(self, reason: Option<String>) -> Self {
+    pub fn because(self, mut reason: Option<String>) -> Self {
+        if let Some(reason) = &mut reason
+            && reason.len() > LONGEST_REASON
+        {
+            reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
+            reason.shrink_to_fit();
+        }
         Self { reason, ..self }
     }
 

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::token_server::Realm;
+use crate::memory::{Shares, table};
 use crate::upstream::Target;
 
-/// Registries whose challenges are kept in memory.
-const MOST: u64 = 10_000;
+/// The longest of a challenge's parts that is believed: realms are URLs, and none is near it.
+const LONGEST: usize = 4 * 1024;
 /// How long the registry is not asked again.
 const FRESH: Duration = Duration::from_hours(1);
 /// How often it is asked again although it has said something, since that leads nowhere.
@@ -49,12 +50,19 @@ impl Authentication {
         let challenges: Vec<_> = all(headers).collect();
         let bearer = challenges.iter().find_map(|(_, challenge)| {
             let bearer = challenge.bearer()?;
+            let is_usual = |text: &str| text.len() <= LONGEST;
+            if !is_usual(bearer.realm) || !bearer.service.is_none_or(is_usual) {
+                return None;
+            }
             Realm::parse(registry, bearer.realm, bearer.service).ok()?;
             let service = bearer.service.map(str::to_owned);
             Some(Self::Bearer { realm: bearer.realm.to_owned(), service })
         });
         bearer.or_else(|| {
-            let basic = challenges.iter().find(|(_, challenge)| challenge.scheme == "basic");
+            let is_usable = |(value, challenge): &&(&str, Challenge)| {
+                challenge.scheme == "basic" && value.len() <= LONGEST
+            };
+            let basic = challenges.iter().find(is_usable);
             basic.map(|(value, _)| Self::Basic { challenge: (*value).to_owned() })
         })
     }
@@ -63,6 +71,17 @@ impl Authentication {
     pub(crate) fn bearer_of(registry: &Target, headers: &HeaderMap) -> Option<Self> {
         let told = Self::of_challenge(registry, headers);
         told.filter(|told| matches!(told, Self::Bearer { .. }))
+    }
+
+    /// What it has on the heap.
+    fn weight(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Basic { challenge } => challenge.len(),
+            Self::Bearer { realm, service } => {
+                realm.len() + service.as_ref().map_or(0, String::len)
+            }
+        }
     }
 
     /// The token server.
@@ -104,14 +123,18 @@ pub(crate) struct Challenges {
     doubted: Cache<Registry, ()>,
 }
 
-impl Default for Challenges {
-    fn default() -> Self {
-        let doubted = Cache::builder().max_capacity(MOST).time_to_live(DOUBTED).build();
-        Self { known: Cache::new(MOST), doubted }
-    }
-}
-
 impl Challenges {
+    /// Nothing is known yet.
+    pub(crate) fn new(shares: Shares) -> Self {
+        let weight = |registry: &Registry, known: &KnownChallenge| {
+            registry.as_str().len() + known.authentication.weight()
+        };
+        let known = table(shares.small_table(), weight).build();
+        let doubted =
+            table(shares.small_table(), |registry: &Registry, ()| registry.as_str().len());
+        Self { known, doubted: doubted.time_to_live(DOUBTED).build() }
+    }
+
     /// Whether a challenge that seems to be wrong is to be asked for anew: once in a while, or a
     /// token server that is away would have the registry asked at every request.
     pub(crate) fn may_doubt(&self, registry: &Registry) -> bool {
@@ -184,12 +207,16 @@ fn through_us(
 
 /// The scope that a 401 asks for.
 pub(crate) fn scope_asked_for(headers: &HeaderMap) -> Option<String> {
-    all(headers).find_map(|(_, challenge)| challenge.bearer()?.scope.map(str::to_owned))
+    let is_usual = |scope: &&str| scope.len() <= LONGEST;
+    all(headers)
+        .find_map(|(_, challenge)| challenge.bearer()?.scope.filter(is_usual).map(str::to_owned))
 }
 
 /// The `error` that a 401 tells, as `invalid_token` or `insufficient_scope` (RFC 6750 §3.1).
 pub(crate) fn error_told(headers: &HeaderMap) -> Option<String> {
-    all(headers).find_map(|(_, challenge)| challenge.parameter("error").map(str::to_owned))
+    let is_usual = |error: &&str| error.len() <= LONGEST;
+    all(headers)
+        .find_map(|(_, challenge)| challenge.parameter("error").filter(is_usual).map(str::to_owned))
 }
 
 fn all(headers: &HeaderMap) -> impl Iterator<Item = (&str, Challenge)> {
@@ -236,10 +263,10 @@ mod tests {
         let store = Store::open(entrepot_cache::Options::new(dir.path())).await.unwrap();
         let (registry, target) = hub();
         let value = r#"Bearer realm="https://auth.docker.io/token",service="x",scope="s""#;
-        let challenges = Challenges::default();
+        let challenges = Challenges::new(Shares::new(Some(0)));
         assert_eq!(challenges.last(&store, &registry).await, None);
         challenges.learn(&store, &registry, &target, &challenge(value)).await;
-        let again = Challenges::default();
+        let again = Challenges::new(Shares::new(Some(0)));
         assert_eq!(again.fresh(&registry), None, "another run");
         assert_eq!(again.last(&store, &registry).await, challenges.fresh(&registry));
 
@@ -256,7 +283,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_challenge_is_asked_for_again_after_an_hour() {
-        let challenges = Challenges::default();
+        let challenges = Challenges::new(Shares::new(Some(0)));
         let (registry, _) = hub();
         let known = KnownChallenge { authentication: Authentication::None, since: Instant::now() };
         challenges.known.insert(registry.clone(), known);

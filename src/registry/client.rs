@@ -21,6 +21,7 @@ use super::quota::{Quota, Quotas};
 use super::refusals::{Refusals, RefusedQuestion};
 use super::token_server::Realm;
 use crate::collapse::{Collapse, Turn};
+use crate::memory::{Account, Shares};
 use crate::metrics::HeldBack;
 use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::client::{Followed, MAX_REGISTRIES};
@@ -45,6 +46,7 @@ struct Inner {
     /// What registries have said of themselves is on record there.
     store: Store,
     in_force: ArcSwap<InForce>,
+    shares: Shares,
     challenges: Challenges,
     pressure: Pressure,
     quotas: Quotas,
@@ -61,27 +63,35 @@ struct InForce {
 }
 
 impl InForce {
-    fn new(options: Options) -> Arc<Self> {
-        let (tokens, refusals) = Default::default();
+    fn new(options: Options, shares: Shares) -> Arc<Self> {
+        let (tokens, refusals) = (OwnTokens::new(shares), Refusals::new(shares));
         Arc::new(Self { options, tokens, refusals })
     }
 }
 
 impl Registries {
     /// Registries that are asked by `upstream`, as `options` say.
-    pub(crate) fn new(store: Store, upstream: Upstream, options: Options) -> Self {
-        let (challenges, pressure, quotas, pings) = Default::default();
-        let in_force = ArcSwap::new(InForce::new(options));
-        let identifier = Identifier::new();
-        let inner =
-            Inner { upstream, store, in_force, challenges, pressure, quotas, identifier, pings };
+    ///
+    /// What is remembered of them takes these shares of the memory.
+    pub(crate) fn new(store: Store, upstream: Upstream, options: Options, shares: Shares) -> Self {
+        let inner = Inner {
+            upstream,
+            store,
+            in_force: ArcSwap::new(InForce::new(options, shares)),
+            shares,
+            challenges: Challenges::new(shares),
+            pressure: Pressure::new(shares),
+            quotas: Quotas::new(shares),
+            identifier: Identifier::new(),
+            pings: Collapse::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
     /// Asks by these options from now on. Tokens that the credentials of before have bought are not
     /// used any more.
     pub(crate) fn reconfigure(&self, options: Options) {
-        self.inner.in_force.store(InForce::new(options));
+        self.inner.in_force.store(InForce::new(options, self.inner.shares));
     }
 
     pub(crate) fn upstream(&self) -> &Upstream {
@@ -183,6 +193,8 @@ pub(crate) struct Client {
     via: HeaderMap,
     /// Whether the registry is asked whatever other repositories have met.
     is_pressing: bool,
+    /// Who takes the memory that answers need.
+    account: Account,
 }
 
 /// What is done about redirects.
@@ -197,14 +209,16 @@ enum Redirects<'a> {
 // Each question is a future of its own on the heap: it is large, and a connection that answers
 // from the store should not carry its size.
 impl Client {
-    /// The client of a request with these `fields` for `route` at `registry`.
+    /// The client of a request with these `fields` for `route` at `registry`, on this account.
     pub(crate) fn new(
         registries: &Registries,
         registry: &Registry,
         route: &Route,
         fields: &HeaderMap,
+        account: &Account,
     ) -> Self {
         Self {
+            account: account.clone(),
             registries: registries.clone(),
             registry: registry.clone(),
             identity: registries.identify(fields),
@@ -304,7 +318,7 @@ impl Client {
                 if let Some(question) = question
                     && is_refusal(&answer)
                 {
-                    answer = in_force.refusals.remember(question, answer).await;
+                    answer = in_force.refusals.remember(question, answer, &self.account).await;
                 }
                 Ok(answer)
             }
@@ -351,6 +365,7 @@ impl Client {
         };
         let InForce { options, tokens, .. } = &*self.registries.inner.in_force.load_full();
         let mut request = TokenRequest {
+            account: &self.account,
             registry,
             target,
             authentication: self.authentication_of(registry, target).await?,

@@ -18,10 +18,11 @@ use super::credentials::{Credentials, Login};
 use super::options::RegistryRule;
 use super::token_server::{Realm, Token, TokenError};
 use crate::collapse::Collapse;
+use crate::memory::{Account, NAME, Shares, table};
 use crate::upstream::{Errand, Scheme, Target, Upstream, UpstreamError};
 
-/// Tokens kept at a time: one a repository.
-const MOST: u64 = 10_000;
+/// What a login of the operator's takes, about.
+const CREDENTIALS: usize = 1024;
 /// How long credentials that were refused are not shown again.
 const TRIED: Duration = Duration::from_mins(1);
 /// A token in place of one for refused credentials is kept so long.
@@ -72,13 +73,6 @@ impl Expiry<TokenKey, Arc<Token>> for BeforeTheEnd {
     }
 }
 
-impl Default for OwnTokens {
-    fn default() -> Self {
-        let tokens = Cache::builder().max_capacity(MOST).expire_after(BeforeTheEnd).build();
-        Self { tokens, refused: Cache::new(MOST), asked: Collapse::default() }
-    }
-}
-
 /// What the shared identity needs a token for: a request on its way to a registry.
 pub(crate) struct TokenRequest<'a> {
     /// Whose.
@@ -95,9 +89,27 @@ pub(crate) struct TokenRequest<'a> {
     pub(crate) rule: Option<&'a RegistryRule>,
     /// What the client's request has been through.
     pub(crate) via: &'a HeaderMap,
+    /// Who takes the memory that it needs.
+    pub(crate) account: &'a Account,
 }
 
 impl OwnTokens {
+    /// None was got yet.
+    pub(crate) fn new(shares: Shares) -> Self {
+        let weight = |key: &TokenKey, token: &Arc<Token>| {
+            let realm = NAME + key.realm.path_and_query.len();
+            let key = key.registry.as_str().len() + realm + key.scope.len();
+            key + token.authorization.len() + size_of::<Token>()
+        };
+        let tokens = table(shares.large_table(), weight).expire_after(BeforeTheEnd).build();
+        let weight = |registry: &Registry, refused: &RefusedCredentials| {
+            // What the operator has configured, or a helper of theirs has told.
+            registry.as_str().len() + refused.label.len() + CREDENTIALS
+        };
+        let refused = table(shares.small_table(), weight).build();
+        Self { tokens, refused, asked: Collapse::default() }
+    }
+
     /// The `Authorization` of a request; none where the registry wants none, or where none is to
     /// be had: the registry then says so itself.
     ///
@@ -203,7 +215,9 @@ impl OwnTokens {
             let is_its_own = realm.target.is_beside(request.target);
             let errand = if is_its_own { Errand::Pull } else { Errand::Other };
             let scope = Some(request.scope.as_str());
-            let got = realm.token(upstream, errand, scope, login, request.via).await;
+            let got = realm
+                .token(upstream, errand, scope, login, request.via, request.account)
+                .await;
             let mut token = got.map_err(Arc::new)?;
             if login.is_some() {
                 self.note_taken(request.registry);

@@ -19,13 +19,12 @@ use tokio::time::Instant;
 
 use super::fields::text;
 use super::identity::Identity;
+use crate::memory::{NAME, Shares, table};
 
 /// Between two requests to a registry that has had enough.
 const PACE: Duration = Duration::from_secs(1);
 /// The longest `Retry-After` that is kept to: quotas of hours are asked about now and then.
 const LONGEST: Duration = Duration::from_mins(5);
-/// Entries of each kind kept at a time.
-const MOST: u64 = 10_000;
 /// Errors of its own in a row after which a registry is unwell: one may be a single request's.
 const UNWELL: u32 = 3;
 /// A registry that was not asked for so long is asked as any other.
@@ -162,20 +161,20 @@ pub(crate) struct Pressure {
     errors: Cache<TopicKey, u32>,
 }
 
-impl Default for Pressure {
-    fn default() -> Self {
+impl Pressure {
+    /// Nobody was refused yet.
+    pub(crate) fn new(shares: Shares) -> Self {
+        let bytes = shares.small_table();
         Self {
-            limited: Cache::builder().max_capacity(MOST).time_to_idle(FORGOTTEN).build(),
-            limited_here: Cache::builder().max_capacity(MOST).time_to_idle(FORGOTTEN).build(),
-            last: Cache::builder().max_capacity(MOST).time_to_live(FORGOTTEN).build(),
-            served: Cache::builder().max_capacity(MOST).time_to_live(FORGOTTEN).build(),
-            unwell: Cache::builder().max_capacity(MOST).time_to_idle(FORGOTTEN).build(),
-            errors: Cache::builder().max_capacity(MOST).time_to_live(FORGOTTEN).build(),
+            limited: table(bytes, |_, _| 2 * NAME).time_to_idle(FORGOTTEN).build(),
+            limited_here: table(bytes, |_, _| 2 * NAME).time_to_idle(FORGOTTEN).build(),
+            last: table(bytes, |_, _| NAME).time_to_live(FORGOTTEN).build(),
+            served: table(bytes, |_, _| NAME).time_to_live(FORGOTTEN).build(),
+            unwell: table(bytes, |_, _| 3 * NAME).time_to_idle(FORGOTTEN).build(),
+            errors: table(bytes, |_, _| 3 * NAME).time_to_live(FORGOTTEN).build(),
         }
     }
-}
 
-impl Pressure {
     /// A place in the queue, or how long until the next and why.
     pub(crate) fn admit(&self, topic: &Topic, identity: &Identity) -> Result<(), Held> {
         if let Some(held) = self.held(topic, identity) {
@@ -391,7 +390,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_not_refused_is_not_held_back() {
-        let pressure = Pressure::default();
+        let pressure = Pressure::new(Shares::new(Some(0)));
         let pull = topic("a/b", &Method::GET);
         let blob = {
             let digest = format!("sha256:{}", "a".repeat(64));
@@ -429,7 +428,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_refused_client_is_held_back_and_the_others_are_not() {
-        let pressure = Pressure::default();
+        let pressure = Pressure::new(Shares::new(Some(0)));
         let hub = topic("a/b", &Method::GET);
         let (shared, alice) = (Identity::Shared, client("alice"));
         let refuse = |who: &Identity| {
@@ -458,7 +457,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn errors_in_a_row_are_the_registrys_state() {
-        let pressure = Pressure::default();
+        let pressure = Pressure::new(Shares::new(Some(0)));
         let hub = topic("a/b", &Method::GET);
         let note = |status| note(&pressure, &hub, &Identity::Shared, status, &HeaderMap::new());
         for _ in 1..UNWELL {
@@ -477,7 +476,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_quota_that_the_registry_tells_of_is_nobody_elses() {
-        let pressure = Pressure::default();
+        let pressure = Pressure::new(Shares::new(Some(0)));
         let hub = topic("a/b", &Method::GET);
         let mut headers = HeaderMap::new();
         headers.insert("ratelimit-remaining", HeaderValue::from_static("0;w=21600"));
@@ -492,7 +491,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_what_tells_of_the_registry_holds_others_back() {
-        let pressure = Pressure::default();
+        let pressure = Pressure::new(Shares::new(Some(0)));
         let [hub, other] = ["a/b", "c/d"].map(|name| topic(name, &Method::GET));
         let headers = HeaderMap::new();
         let told = |status: StatusCode, is_plain| {
@@ -522,7 +521,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_long_pause_is_one_repositorys_until_another_is_told_so() {
-        let pressure = Pressure::default();
+        let pressure = Pressure::new(Shares::new(Some(0)));
         let [hub, other, third] = ["a/b", "c/d", "e/f"].map(|name| topic(name, &Method::GET));
         let mut headers = HeaderMap::new();
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("300"));
@@ -541,7 +540,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn retry_after_is_kept_to() {
-        let pressure = Pressure::default();
+        let pressure = Pressure::new(Shares::new(Some(0)));
         let hub = topic("a/b", &Method::GET);
         let mut headers = HeaderMap::new();
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("30"));

@@ -8,9 +8,10 @@ use moka::sync::Cache;
 
 use super::fields::text;
 use super::identity::Identity;
+use crate::memory::{Shares, table};
 
-/// Pairs of registry and identity kept at a time.
-const MOST: u64 = 10_000;
+/// The longest source that is kept: an address, or a user's name.
+const LONGEST_SOURCE: usize = 256;
 
 /// A quota, as a registry told of it last (`ratelimit-limit: 100;w=21600`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,13 +39,15 @@ impl Quota {
 /// The quotas of all.
 pub(crate) struct Quotas(Cache<(Registry, Identity), Quota>);
 
-impl Default for Quotas {
-    fn default() -> Self {
-        Self(Cache::new(MOST))
-    }
-}
-
 impl Quotas {
+    /// Nothing is known yet.
+    pub(crate) fn new(shares: Shares) -> Self {
+        let weight = |key: &(Registry, Identity), quota: &Quota| {
+            key.0.as_str().len() + quota.source.as_ref().map_or(0, String::len)
+        };
+        Self(table(shares.small_table(), weight).build())
+    }
+
     /// Notes what an answer tells, if it tells anything.
     pub(crate) fn note(&self, registry: &Registry, identity: &Identity, headers: &HeaderMap) {
         if let Some(quota) = read(headers) {
@@ -74,9 +77,15 @@ fn read(headers: &HeaderMap) -> Option<Quota> {
         remaining,
         limit: limit.map(|(limit, _)| limit),
         window_secs: window.or(limit.and_then(|(_, window)| window)),
-        source: source.map(str::to_owned),
+        source: source.map(shortened),
         told: SystemTime::now(),
     })
+}
+
+/// The beginning of a source: whoever has more to say there says something else.
+fn shortened(source: &str) -> String {
+    let end = source.floor_char_boundary(LONGEST_SOURCE);
+    source.get(..end).unwrap_or_default().to_owned()
 }
 
 /// `100;w=21600`.
@@ -112,13 +121,17 @@ mod tests {
         assert_eq!((quota.remaining, quota.limit), (20, Some(100)));
         assert_eq!(quota.window_secs, Some(21600));
         assert_eq!(quota.source.as_deref(), Some("192.0.2.1"));
+        let mut long = told(&[("ratelimit-remaining", "20")]);
+        let source = HeaderValue::from_str(&"x".repeat(400_000)).unwrap();
+        long.insert("docker-ratelimit-source", source);
+        assert_eq!(read(&long).unwrap().source.map(|source| source.len()), Some(LONGEST_SOURCE));
         assert!(read(&told(&[("ratelimit-remaining", "many")])).is_none());
         assert!(read(&HeaderMap::new()).is_none(), "not limited");
     }
 
     #[test]
     fn quotas_are_each_their_own() {
-        let quotas = Quotas::default();
+        let quotas = Quotas::new(Shares::new(Some(0)));
         let registry = Registry::at(&"registry-1.docker.io:443".parse().unwrap());
         quotas.note(&registry, &Identity::Shared, &told(&[("ratelimit-remaining", "3;w=60")]));
         assert_eq!(quotas.remaining(&registry, &Identity::Shared), Some(3));

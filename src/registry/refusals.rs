@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use moka::sync::Cache;
 
+use crate::memory::{Account, NAME, Shares, table};
 use crate::upstream::Target;
 use crate::upstream::body::IdleBody;
 use crate::upstream::client::Followed;
@@ -16,12 +17,8 @@ use crate::upstream::fields::for_strangers;
 
 /// How long a refusal is remembered.
 const LIFETIME: Duration = Duration::from_secs(5);
-/// Bytes of all that are remembered.
-const MAX_MEMORY: u64 = 4 * 1024 * 1024;
-/// Longer ones are not: no error document is longer.
+/// Longer ones are not remembered: no error document is longer, nor are its fields together.
 const LONGEST: usize = 16 * 1024;
-/// What one takes beside its body, about.
-const OVERHEAD: usize = 2048;
 
 /// What was refused: who asks with other fields may be answered otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -60,36 +57,54 @@ impl RefusedAnswer {
     }
 }
 
+/// What fields take in memory.
+fn weight_of(fields: &HeaderMap) -> usize {
+    fields.iter().map(|(name, value)| field_bytes(name, value)).sum()
+}
+
+fn field_bytes(name: &HeaderName, value: &HeaderValue) -> usize {
+    /// Its place in the map, and its handles.
+    const PLACE: usize = 128;
+    name.as_str().len() + value.len() + PLACE
+}
+
 /// What was refused lately.
 pub(super) struct Refusals(Cache<RefusedQuestion, RefusedAnswer>);
 
-impl Default for Refusals {
-    fn default() -> Self {
-        let weight = |question: &RefusedQuestion, answer: &RefusedAnswer| {
-            let length = question.target.path_and_query.len() + answer.body.len() + OVERHEAD;
-            u32::try_from(length).unwrap_or(u32::MAX)
-        };
-        let cache = Cache::builder().weigher(weight).max_capacity(MAX_MEMORY);
-        Self(cache.time_to_live(LIFETIME).build())
-    }
-}
-
 impl Refusals {
+    /// Nothing was refused yet.
+    pub(super) fn new(shares: Shares) -> Self {
+        let weight = |question: &RefusedQuestion, answer: &RefusedAnswer| {
+            let fields = question.fields.iter().map(|(name, value)| field_bytes(name, value));
+            let question = NAME + question.target.path_and_query.len() + fields.sum::<usize>();
+            question + answer.body.len() + weight_of(&answer.fields)
+        };
+        Self(table(shares.refusals(), weight).time_to_live(LIFETIME).build())
+    }
+
     /// The registry's answer to this question a moment ago, if it was a refusal.
     pub(super) fn get(&self, question: &RefusedQuestion) -> Option<Followed> {
         self.0.get(question).map(RefusedAnswer::answer)
     }
 
     /// Remembers a refusal, and hands it back.
-    pub(super) async fn remember(&self, question: RefusedQuestion, answer: Followed) -> Followed {
+    pub(super) async fn remember(
+        &self,
+        question: RefusedQuestion,
+        answer: Followed,
+        account: &Account,
+    ) -> Followed {
         let (head, body) = answer.response.into_parts();
-        let rest = match body.whole_or_rest(LONGEST).await {
+        let rest = match body.whole_or_rest(LONGEST, account).await {
             Ok(Ok(body)) => {
                 let mut fields = head.headers.clone();
                 // The body is whole, whatever its framing was.
                 fields.remove(header::TRANSFER_ENCODING);
+                let is_usual = weight_of(&fields) <= LONGEST;
                 let refused = RefusedAnswer { status: head.status, fields, body };
-                self.0.insert(question, refused.clone());
+                if is_usual {
+                    self.0.insert(question, refused.clone());
+                }
                 return refused.answer();
             }
             Ok(Err(longer)) => longer,

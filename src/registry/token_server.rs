@@ -14,11 +14,12 @@ use url::Url;
 use url::form_urlencoded::Serializer;
 
 use super::credentials::Login;
+use crate::memory::Account;
 use crate::upstream::body::RequestBody;
 use crate::upstream::{Errand, Scheme, Target, Upstream, UpstreamError, redirect};
 
 /// The largest answer of a token server that is read.
-const LONGEST_ANSWER: usize = 1024 * 1024;
+const LONGEST_ANSWER: usize = 64 * 1024;
 /// No server takes a longer header field, and thousands of tokens are kept.
 const LONGEST_TOKEN: usize = 16 * 1024;
 /// A token without `expires_in`, or with less: "should be at least 60 seconds" by the
@@ -153,7 +154,7 @@ impl From<UpstreamError> for TokenError {
 
 impl Realm {
     /// Gets a token for `scope` on this `errand`, as `login` or anonymously, on behalf of a request
-    /// that has been [`through`](via) these proxies.
+    /// that has been [`through`](via) these proxies and takes memory of `account`.
     pub(crate) async fn token(
         &self,
         upstream: &Upstream,
@@ -161,6 +162,7 @@ impl Realm {
         scope: Option<&str>,
         login: Option<&Login>,
         through: &HeaderMap,
+        account: &Account,
     ) -> Result<Token, TokenError> {
         let parameters = || {
             let service = self.service.as_deref().map(|service| ("service", service));
@@ -192,7 +194,7 @@ impl Realm {
         if response.status() != StatusCode::OK {
             return Err(TokenError::Refused(server(), response.status()));
         }
-        let bytes = response.into_body().whole(LONGEST_ANSWER).await;
+        let bytes = response.into_body().whole(LONGEST_ANSWER, account).await;
         bytes.ok().and_then(|bytes| parse(&bytes)).ok_or_else(|| TokenError::Answer(server()))
     }
 }

@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use crate::memory::{Account, Gathered, NoRoom, Room};
 use crate::metrics::Counters;
+use crate::trickle::Trickle;
 
 /// A body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -24,11 +26,20 @@ pub enum BodyError {
     /// The connection broke, or its framing was wrong.
     #[error("the transfer broke off: {0}")]
     Transfer(#[from] hyper::Error),
+    /// All of it took too long, however little came at a time.
+    #[error("it had not come whole within {} s", .0.as_secs())]
+    Slow(Duration),
+    /// There was no room for it.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// More came than anything of its kind may have.
     #[error("it is longer than {0} bytes")]
     TooLong(u64),
 }
 
+/// How long a document may take that is wanted whole, however slowly it comes: the largest manifest
+/// by a line of 100 kB/s.
+const WHOLE: Duration = Duration::from_mins(2);
 /// An upstream's body; an upstream that falls silent for the idle time breaks it.
 pub struct IdleBody {
     /// What was read of it already, and is handed out before the rest.
@@ -37,6 +48,11 @@ pub struct IdleBody {
     inner: Option<(Incoming, Arc<Counters>)>,
     limit: Duration,
     deadline: Pin<Box<Sleep>>,
+    /// What it takes of the budget while it is passed on.
+    room: Option<Room>,
+    /// What comes in pieces that are too small is slowed.
+    trickle: Trickle,
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl IdleBody {
@@ -44,7 +60,14 @@ impl IdleBody {
     #[must_use]
     pub fn new(inner: Incoming, limit: Duration, counters: Arc<Counters>) -> Self {
         let deadline = Box::pin(tokio::time::sleep(limit));
-        Self { front: None, inner: Some((inner, counters)), limit, deadline }
+        let inner = Some((inner, counters));
+        let (front, room, trickle, pause) = Default::default();
+        Self { front, inner, limit, deadline, room, trickle, pause }
+    }
+
+    /// It takes `room` for as long as it is there.
+    pub(crate) fn hold(&mut self, room: Room) {
+        self.room = Some(room);
     }
 
     /// A body that was read before, and is counted already.
@@ -52,27 +75,38 @@ impl IdleBody {
     pub fn read(bytes: Bytes) -> Self {
         let front = (!bytes.is_empty()).then_some(bytes);
         let limit = Duration::ZERO;
-        Self { front, inner: None, limit, deadline: Box::pin(tokio::time::sleep(limit)) }
+        let deadline = Box::pin(tokio::time::sleep(limit));
+        let (inner, room, trickle, pause) = Default::default();
+        Self { front, inner, limit, deadline, room, trickle, pause }
     }
 
-    /// All of it, if that is no more than `most` bytes.
-    pub async fn whole(self, most: usize) -> Result<Bytes, BodyError> {
-        let whole = self.whole_or_rest(most).await?;
+    /// All of it, if that is no more than `most` bytes, on `account` for as long as it is there.
+    pub(crate) async fn whole(self, most: usize, account: &Account) -> Result<Bytes, BodyError> {
+        let whole = self.whole_or_rest(most, account).await?;
         whole.map_err(|_longer| BodyError::TooLong(most as u64))
     }
 
-    /// All of it, or the body as it was where it has more than `most` bytes.
-    pub async fn whole_or_rest(mut self, most: usize) -> Result<Result<Bytes, Self>, BodyError> {
-        let mut bytes = BytesMut::new();
-        while let Some(frame) = self.frame().await {
+    /// All of it, or the body as it was where it has more than `most` bytes. On `account` is what
+    /// is there of it, never what was announced.
+    pub(crate) async fn whole_or_rest(
+        mut self,
+        most: usize,
+        account: &Account,
+    ) -> Result<Result<Bytes, Self>, BodyError> {
+        let mut gathered = Gathered::new(account);
+        let deadline = Instant::now() + WHOLE;
+        loop {
+            let next = tokio::time::timeout_at(deadline, self.frame()).await;
+            let Some(frame) = next.map_err(|_| BodyError::Slow(WHOLE))? else {
+                return Ok(Ok(gathered.finish()));
+            };
             let Ok(data) = frame?.into_data() else { continue };
-            bytes.extend_from_slice(&data);
-            if bytes.len() > most {
-                self.front = Some(bytes.freeze());
+            gathered.push(&data).await?;
+            if gathered.len() > most {
+                self.front = Some(gathered.finish());
                 return Ok(Err(self));
             }
         }
-        Ok(Ok(bytes.freeze()))
     }
 }
 
@@ -87,12 +121,19 @@ impl Body for IdleBody {
         if let Some(front) = self.front.take() {
             return Poll::Ready(Some(Ok(Frame::data(front))));
         }
-        let Self { inner, deadline, limit, .. } = &mut *self;
+        let Self { inner, deadline, limit, trickle, pause, .. } = &mut *self;
         let Some((inner, counters)) = inner else { return Poll::Ready(None) };
+        if let Some(resting) = pause {
+            ready!(resting.as_mut().poll(cx));
+            *pause = None;
+        }
         if let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) {
             deadline.as_mut().reset(Instant::now() + *limit);
             if let Some(Ok(frame)) = &frame {
-                counters.received(frame.data_ref().map_or(0, Bytes::len));
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                counters.received(length);
+                let wait = trickle.note(Trickle::shortfall(length as u64));
+                *pause = wait.map(|wait| Box::pin(tokio::time::sleep(wait)));
             }
             return Poll::Ready(frame.map(|result| result.map_err(BodyError::from)));
         }
@@ -161,6 +202,16 @@ impl RequestBody {
                 let whole = Limited::new(incoming, most).collect().await;
                 whole.map(Collected::to_bytes).map_err(|error| error.to_string())
             }
+        }
+    }
+
+    /// At most how many bytes it has, as far as is known.
+    pub(crate) fn most(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Whole(bytes) => Some(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Client(incoming) if incoming.is_end_stream() => Some(0),
+            Self::Client(incoming) => incoming.size_hint().upper(),
         }
     }
 

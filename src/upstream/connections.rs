@@ -25,6 +25,9 @@ use super::link::Dialer;
 use super::reach::Exemptions;
 use super::trust::Certificate;
 
+/// What of a host's answer is read at a time, and the longest head that is taken: a client that does
+/// not read holds as much for each answer that is passed on to it.
+const BUFFER: usize = 64 * 1024;
 /// Idle connections kept to one host: a pull opens a handful at a time.
 const MAX_IDLE_PER_HOST: usize = 32;
 /// How long one is kept: registries and CDNs close theirs after 60 s or more.
@@ -142,6 +145,7 @@ fn pool(connector: Connector, most_idle: usize) -> Pool {
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(KEEP_IDLE)
         .pool_max_idle_per_host(most_idle)
+        .http1_max_buf_size(BUFFER)
         .build(connector)
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use entrepot_oci::{Authority, Host};
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
@@ -16,6 +17,7 @@ use super::error::DialError;
 use super::reach::{AddressRule, OwnListeners, PrivateNetworks, is_loopback_name};
 use super::resolve::Resolver;
 use super::setbacks::Setbacks;
+use crate::memory::UNSENT;
 
 /// How long an address may be silent before the next is tried beside it (RFC 8305 §5 recommends
 /// 250 ms as the "Connection Attempt Delay").
@@ -296,7 +298,14 @@ fn interleaved(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
 async fn attempt(address: SocketAddr) -> (SocketAddr, io::Result<TcpStream>) {
     // Small writes must not wait for acknowledgements of earlier ones (Nagle's algorithm).
     let connected = TcpStream::connect(address).await;
-    (address, connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)))
+    let set = |stream: TcpStream| {
+        stream.set_nodelay(true)?;
+        // Else the kernel takes megabytes for a host that does not read; it is spoken to all the
+        // same where that can't be had.
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+        Ok(stream)
+    };
+    (address, connected.and_then(set))
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ mod integrity;
 mod interception;
 mod listings;
 mod logging;
+mod memory;
 mod methods;
 mod metrics;
 mod mirror;

@@ -11,13 +11,16 @@ use parking_lot::Mutex;
 pub(crate) const LARGEST: usize = 256 * 1024;
 /// Up to here the allocator does as well.
 const SMALL: usize = 32 * 1024;
-/// How many idle buffers are kept: 8 MiB at most.
+/// What readers begin with.
+const MIDDLE: usize = 64 * 1024;
+/// How many idle buffers of each size are kept: 10 MiB at most.
 const KEPT: usize = 32;
 
-/// Where large buffers rest between reads.
+/// Where buffers that are not small rest between reads.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
-    idle: Mutex<Vec<Vec<u8>>>,
+    middle: Mutex<Vec<Vec<u8>>>,
+    large: Mutex<Vec<Vec<u8>>>,
 }
 
 /// A buffer of known length whose content is yet to be overwritten.
@@ -36,8 +39,18 @@ impl Buffers {
         if len <= SMALL {
             return Buffer { bytes: vec![0; len], len, home };
         }
-        let rested = self.idle.lock().pop();
-        Buffer { bytes: rested.unwrap_or_else(|| vec![0; LARGEST]), len, home }
+        let size = if len <= MIDDLE { MIDDLE } else { LARGEST };
+        let rested = self.resting(size).and_then(|idle| idle.lock().pop());
+        Buffer { bytes: rested.unwrap_or_else(|| vec![0; size]), len, home }
+    }
+
+    /// Where buffers of this size rest, if they do.
+    const fn resting(&self, size: usize) -> Option<&Mutex<Vec<Vec<u8>>>> {
+        match size {
+            MIDDLE => Some(&self.middle),
+            LARGEST => Some(&self.large),
+            _ => None,
+        }
     }
 }
 
@@ -62,8 +75,8 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.bytes.len() == LARGEST {
-            let mut idle = self.home.idle.lock();
+        if let Some(idle) = self.home.resting(self.bytes.len()) {
+            let mut idle = idle.lock();
             if idle.len() < KEPT {
                 idle.push(std::mem::take(&mut self.bytes));
             }
@@ -86,10 +99,12 @@ mod tests {
         let bytes = large.into_bytes(100_000);
         let part = bytes.slice(99_999..);
         drop(bytes);
-        assert_eq!((&part[..], buffers.idle.lock().len()), (&[7_u8][..], 0));
+        assert_eq!((&part[..], buffers.large.lock().len()), (&[7_u8][..], 0));
         drop(part);
         drop(buffers.take(1_000));
-        assert_eq!(buffers.idle.lock().len(), 1);
+        assert_eq!(buffers.large.lock().len(), 1);
+        drop(buffers.take(40_000));
+        assert_eq!((buffers.large.lock().len(), buffers.middle.lock().len()), (1, 1));
         assert_eq!(buffers.take(40_000).as_mut_slice().len(), 40_000);
     }
 
@@ -98,6 +113,6 @@ mod tests {
         let buffers = Arc::new(Buffers::default());
         let taken: Vec<_> = (0..KEPT * 2).map(|_| buffers.take(LARGEST)).collect();
         drop(taken);
-        assert_eq!(buffers.idle.lock().len(), KEPT);
+        assert_eq!(buffers.large.lock().len(), KEPT);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use entrepot_oci::Digest;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::bytes::kept::KeptObjects;
 use crate::bytes::object::Object;
@@ -21,6 +22,8 @@ pub(crate) struct Publisher {
     pub(crate) kept: Arc<KeptObjects>,
     pub(crate) eviction: Arc<Eviction>,
     pub(crate) documents: Interpreter,
+    /// What may wait for the disk, of all downloads together.
+    pub(super) queued: Arc<Semaphore>,
     /// Shard directories whose names this process knows to be durable.
     durable_shards: Mutex<HashSet<PathBuf>>,
 }
@@ -30,8 +33,10 @@ impl Publisher {
         kept: Arc<KeptObjects>,
         eviction: Arc<Eviction>,
         documents: Interpreter,
+        queued_bytes: usize,
     ) -> Self {
-        Self { kept, eviction, documents, durable_shards: Mutex::default() }
+        let queued = Arc::new(Semaphore::new(queued_bytes));
+        Self { kept, eviction, documents, queued, durable_shards: Mutex::default() }
     }
 
     /// Gives `file`, which lies at `from` and has been verified, its final name.

@@ -29,9 +29,16 @@ pub(crate) type Asker = oneshot::Sender<Result<Box<DiskEnd>, FinishError>>;
 /// Something for the disk end to do; jobs are done one after the other.
 #[derive(Debug)]
 pub(crate) enum Job {
-    Chunk(Bytes, OwnedSemaphorePermit),
+    Chunk(Bytes, Admission),
     Verify(Asker),
     Abandon,
+}
+
+/// Room for a chunk: in its download's queue, and among all downloads'.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    _own: OwnedSemaphorePermit,
+    _among_all: OwnedSemaphorePermit,
 }
 
 /// The queue of one download.
@@ -39,6 +46,8 @@ pub(crate) enum Job {
 pub(crate) struct Queue {
     state: Mutex<QueueState>,
     budget: Arc<Semaphore>,
+    /// What may wait for the disk, of all downloads together.
+    among_all: Arc<Semaphore>,
     failure: OnceLock<WriteError>,
     notice: EndNotice,
 }
@@ -58,22 +67,26 @@ enum Stage {
 }
 
 impl Queue {
-    pub(crate) fn new(disk_end: DiskEnd) -> Arc<Self> {
+    pub(crate) fn new(disk_end: DiskEnd, among_all: Arc<Semaphore>) -> Arc<Self> {
         let notice = disk_end.notice();
         let state = QueueState { jobs: Vec::new(), stage: Stage::Resting(Box::new(disk_end)) };
         Arc::new(Self {
             state: Mutex::new(state),
             budget: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
+            among_all,
             failure: OnceLock::new(),
             notice,
         })
     }
 
     /// Waits until `len` more bytes may be queued. Cancel safe.
-    pub(crate) async fn admit(&self, len: usize) -> Result<OwnedSemaphorePermit, WriteError> {
+    pub(crate) async fn admit(&self, len: usize) -> Result<Admission, WriteError> {
         let cost = u32::try_from(len).unwrap_or(u32::MAX).clamp(LEAST_COST, QUEUE_BYTES);
         let admitted = Arc::clone(&self.budget).acquire_many_owned(cost).await;
-        admitted.map_err(|_closed| self.failure())
+        let own = admitted.map_err(|_closed| self.failure())?;
+        let among_all = Arc::clone(&self.among_all).acquire_many_owned(cost).await;
+        let among_all = among_all.map_err(|_closed| self.failure())?;
+        Ok(Admission { _own: own, _among_all: among_all })
     }
 
     /// Why the download has ended without being finished.
@@ -185,7 +198,7 @@ impl Drop for CloseOnDrop<'_> {
 #[derive(Default)]
 struct Batch {
     chunks: Vec<Bytes>,
-    permits: Vec<OwnedSemaphorePermit>,
+    permits: Vec<Admission>,
     bytes: usize,
 }
 
@@ -193,7 +206,7 @@ impl Batch {
     fn take(
         &mut self,
         chunk: Bytes,
-        permit: OwnedSemaphorePermit,
+        permit: Admission,
         disk_end: &mut DiskEnd,
     ) -> Result<(), WriteError> {
         self.bytes = self.bytes.saturating_add(chunk.len());

@@ -90,10 +90,11 @@ impl Reservation {
         total: Option<u64>,
     ) -> Result<(Writer, Reader), BeginError> {
         let digest = *self.digest();
+        let queued = Arc::clone(&self.publisher.queued);
         let opened = threads::run(move || self.open(start, total)).await;
         let (disk_end, object) = opened.map_err(BeginError::Store)??;
         let offset = disk_end.position();
-        Ok((Writer::new(digest, offset, total, Queue::new(disk_end)), Reader::new(object)))
+        Ok((Writer::new(digest, offset, total, Queue::new(disk_end, queued)), Reader::new(object)))
     }
 
     fn open(self, start: Start, total: Option<u64>) -> Result<(DiskEnd, Arc<Object>), BeginError> {

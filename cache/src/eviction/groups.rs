@@ -53,10 +53,23 @@ impl Group {
 
 /// The fewest first of `groups` that have `need` bytes together, or all of them.
 pub(super) fn enough(groups: Vec<Group>, need: u64) -> impl Iterator<Item = Group> {
-    let mut bytes = 0_u64;
+    enough_of(groups, need, Group::bytes)
+}
+
+/// The fewest first of `groups` that have `need` objects together, or all of them.
+pub(super) fn enough_objects(groups: Vec<Group>, need: u64) -> impl Iterator<Item = Group> {
+    enough_of(groups, need, |group| group.members.len() as u64)
+}
+
+fn enough_of(
+    groups: Vec<Group>,
+    need: u64,
+    amount: fn(&Group) -> u64,
+) -> impl Iterator<Item = Group> {
+    let mut sum = 0_u64;
     groups.into_iter().take_while(move |group| {
-        let is_wanted = bytes < need;
-        bytes = bytes.saturating_add(group.bytes());
+        let is_wanted = sum < need;
+        sum = sum.saturating_add(amount(group));
         is_wanted
     })
 }
@@ -114,8 +127,8 @@ impl<'a> Graph<'a> {
     fn new(nodes: &'a [Node]) -> Self {
         let places: HashMap<Digest, usize> =
             nodes.iter().enumerate().map(|(at, node)| (node.candidate.digest, at)).collect();
-        let place = |digest: &Digest| places.get(digest).copied();
-        let needs = |node: &Node| node.references.as_slice().iter().filter_map(place).collect();
+        let place = |digest: Digest| places.get(&digest).copied();
+        let needs = |node: &Node| node.references.remembered().filter_map(place).collect();
         let needs: Vec<Vec<usize>> = nodes.iter().map(needs).collect();
         let mut needers = vec![0_usize; nodes.len()];
         for child in needs.iter().flatten() {
@@ -137,7 +150,7 @@ impl<'a> Graph<'a> {
     }
 
     fn is_document(&self, at: usize) -> bool {
-        self.nodes.get(at).is_some_and(|node| !node.references.as_slice().is_empty())
+        self.nodes.get(at).is_some_and(|node| node.references.are_of_document())
     }
 
     fn named(&self, digests: &HashSet<Digest>) -> Vec<usize> {
@@ -372,8 +385,8 @@ mod tests {
                 gone.insert(member.digest);
                 // Also when it ends in the middle of a group: documents go before what they need.
                 for kept in nodes.iter().filter(|node| !gone.contains(&node.candidate.digest)) {
-                    let needs = kept.references.as_slice();
-                    prop_assert!(needs.iter().all(|one| !gone.contains(one)));
+                    let mut needs = kept.references.remembered();
+                    prop_assert!(needs.all(|one| !gone.contains(&one)));
                 }
             }
         }

@@ -93,11 +93,12 @@ impl Eviction {
         self.wake.ask()
     }
 
-    /// Whether an object of `size` bytes is to be kept once it is verified.
+    /// Whether an object of `size` bytes is to be kept once it is verified. Blocks for one that is
+    /// too large: a pin may need it.
     pub(crate) fn keeps(&self, digest: &Digest, size: u64) -> bool {
-        let Stock { kept, pins, .. } = &*self.stock;
+        let Stock { pins, .. } = &*self.stock;
         let fits = self.bounds.max_size.is_none_or(|max| size <= max);
-        let is_needed = || kept.index.closure(pins.all()).contains(digest);
+        let is_needed = || self.stock.closure(pins.all()).contains(digest);
         fits || pins.has(digest) || is_needed()
     }
 

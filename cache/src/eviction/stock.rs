@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use entrepot_oci::Digest;
+
 use super::pins::Pins;
 use crate::bytes::kept::KeptObjects;
 use crate::disk::DiskError;
 use crate::download::in_flight::InFlight;
 use crate::index::TakenOut;
 use crate::index::node::Candidate;
-use crate::index::references::Interpreter;
+use crate::index::references::{Interpreter, References};
 
 /// The kept objects, and what it takes to see which of them may go.
 #[derive(Debug)]
@@ -47,6 +49,30 @@ impl Stock {
         Ok(true)
     }
 
+    /// `roots` and all that they need, read from the files where it is not remembered. Blocks.
+    pub(super) fn closure(&self, roots: HashSet<Digest>) -> HashSet<Digest> {
+        let mut rest: Vec<Digest> = roots.iter().copied().collect();
+        let mut closure = roots;
+        while let Some(digest) = rest.pop() {
+            match self.kept.index.references(&digest) {
+                known @ References::Known(_) => {
+                    rest.extend(known.remembered().filter(|one| closure.insert(*one)));
+                }
+                References::Unknown | References::InFile | References::NoRoom => {
+                    let needed = self.read(&digest).unwrap_or_default();
+                    rest.extend(needed.into_iter().filter(|one| closure.insert(*one)));
+                }
+            }
+        }
+        closure
+    }
+
+    /// What an object needs, as its file says. Blocks.
+    pub(crate) fn read(&self, digest: &Digest) -> Option<Vec<Digest>> {
+        let file = self.kept.tree.disk().open(&self.kept.tree.blob(digest)).ok()?;
+        self.documents.all_of_file(digest, &file, file.len().ok()?).ok()?
+    }
+
     /// Takes `candidates` out by `take`, in their order: documents before what they need. What
     /// stays keeps what it needs. How much went is added to `tally`, also before an error.
     pub(super) fn take_all_out<E>(
@@ -64,7 +90,7 @@ impl Stock {
                 tally.objects = tally.objects.saturating_add(1);
                 tally.bytes = tally.bytes.saturating_add(candidate.size);
             } else {
-                needed.extend(self.kept.index.closure([candidate.digest].into()));
+                needed.extend(self.closure([candidate.digest].into()));
             }
         }
         Ok(())

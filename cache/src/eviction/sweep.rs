@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use entrepot_oci::{Digest, UnixSeconds};
 
 use super::clock::Clock;
-use super::groups::{self, Group, enough};
+use super::groups::{self, Group, enough, enough_objects};
 use super::partials;
 use super::remover::{Remover, TooManyHang};
 use super::stock::{Stock, Tally};
@@ -106,6 +106,7 @@ impl Sweeper {
         self.complete = stock.kept.index.is_complete();
         let held = self
             .hold_max_size(stock)
+            .and_then(|()| self.hold_max_objects(stock))
             .and_then(|()| self.hold_max_idle(stock, urgency))
             .and_then(|()| self.hold_min_free(stock, urgency))
             .and_then(|()| self.hold_partials(stock, urgency));
@@ -146,6 +147,18 @@ impl Sweeper {
                 self.evict(stock, enough(known(stock, spared, u64::MAX), need))?;
             }
         }
+        if kept() > max { Err(Unheld::InUse) } else { Ok(()) }
+    }
+
+    /// Each object takes memory for good, however small it is.
+    fn hold_max_objects(&mut self, stock: &Arc<Stock>) -> Result<(), Unheld> {
+        let Some(max) = self.bounds.max_objects.filter(|_| self.complete) else { return Ok(()) };
+        let kept = || stock.kept.index.totals().objects;
+        if kept() <= max {
+            return Ok(());
+        }
+        let need = kept().saturating_sub(low_water(max));
+        self.evict(stock, enough_objects(known(stock, Spared::InUse, u64::MAX), need))?;
         if kept() > max { Err(Unheld::InUse) } else { Ok(()) }
     }
 
@@ -260,14 +273,16 @@ pub(super) const fn low_water(max: u64) -> u64 {
 
 /// What may go of the objects that the index knows.
 fn known(stock: &Stock, spared: Spared, largest: u64) -> Vec<Group> {
-    let exempt = exempt(stock, spared);
+    let mut exempt = exempt(stock, spared);
+    // The groups know what is remembered; what a pin holds is read where it is not.
+    exempt.extend(stock.closure(stock.pins.all()));
     groups::groups(&stock.kept.index.nodes(), &exempt, largest)
 }
 
 /// What may go by what the tree itself says: for a disk that is full before the index is complete.
 fn found(stock: &Stock) -> Result<Vec<Group>, DiskError> {
     let mut exempt = exempt(stock, Spared::InUse);
-    exempt.extend(pinned_closure(stock));
+    exempt.extend(stock.closure(stock.pins.all()));
     let mut nodes = Vec::new();
     stock.kept.tree.walk(|digest| nodes.extend(look_at(stock, digest)))?;
     Ok(groups::groups(&nodes, &exempt, u64::MAX))
@@ -281,25 +296,6 @@ fn look_at(stock: &Stock, digest: Digest) -> Option<Node> {
     let (size, last_use) = seen.ok()?;
     let candidate = Candidate { last_use, tick: 0, size, digest };
     Some(Node { candidate, references: References::Unknown })
-}
-
-/// All that pinned objects need, read from the tree where the index does not know it yet.
-fn pinned_closure(stock: &Stock) -> HashSet<Digest> {
-    let mut closure = stock.pins.all();
-    let mut rest: Vec<Digest> = closure.iter().copied().collect();
-    while let Some(digest) = rest.pop() {
-        let references = match stock.kept.index.references(&digest) {
-            References::Unknown => read(stock, &digest).unwrap_or_default(),
-            known @ References::Known(_) => known,
-        };
-        rest.extend(references.as_slice().iter().filter(|one| closure.insert(**one)));
-    }
-    closure
-}
-
-fn read(stock: &Stock, digest: &Digest) -> Result<References, DiskError> {
-    let file = stock.kept.tree.disk().open(&stock.kept.tree.blob(digest))?;
-    stock.documents.read_file(digest, &file, file.len()?)
 }
 
 fn exempt(stock: &Stock, spared: Spared) -> HashSet<Digest> {

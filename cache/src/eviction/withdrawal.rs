@@ -37,18 +37,17 @@ pub(crate) fn withdraw(
     exempt: HashSet<Digest>,
     reach: Reach,
 ) -> Result<Withdrawn, DiskError> {
-    let index = &stock.kept.index;
-    let nodes = index.nodes();
+    let nodes = stock.kept.index.nodes();
     let doomed = match reach {
-        Reach::All => index.closure(documents),
+        Reach::All => stock.closure(documents),
         Reach::Alone => documents,
     };
     let is_other = |node: &&Node| {
-        !node.references.as_slice().is_empty() && !doomed.contains(&node.candidate.digest)
+        node.references.are_of_document() && !doomed.contains(&node.candidate.digest)
     };
     let others = nodes.iter().filter(is_other).map(|node| node.candidate.digest);
     let stay: HashSet<Digest> = exempt.into_iter().chain(stock.pins.all()).chain(others).collect();
-    let stay = index.closure(stay);
+    let stay = stock.closure(stay);
     let goes = |node: &Node| {
         doomed.contains(&node.candidate.digest) && !stay.contains(&node.candidate.digest)
     };

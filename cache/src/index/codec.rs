@@ -1,9 +1,9 @@
 //! Index keys and values as bytes. Each value carries a checksum over itself and its key.
 
-use entrepot_oci::{Algorithm, Digest, UnixSeconds};
+use entrepot_oci::{Digest, UnixSeconds};
 
 use super::engine::Hint;
-use super::references::References;
+use super::references::{Packed, References, algorithm, tag};
 use crate::disk::checksum::checksum;
 
 /// Size, last use and hits.
@@ -11,6 +11,8 @@ const NUMBERS: usize = 24;
 const SUM: usize = 8;
 /// What comes between the numbers and the keys of what the object needs, if that is known.
 const REFERENCES_FOLLOW: u8 = 1;
+/// That they are more than the index remembers.
+const REFERENCES_IN_FILE: u8 = 2;
 
 pub(super) fn key(digest: &Digest) -> Vec<u8> {
     let mut key = vec![tag(digest.algorithm())];
@@ -20,23 +22,20 @@ pub(super) fn key(digest: &Digest) -> Vec<u8> {
 
 pub(super) fn digest(key: &[u8]) -> Option<Digest> {
     let (first, hash) = key.split_first()?;
-    let algorithm = Algorithm::ALL.into_iter().find(|algorithm| tag(*algorithm) == *first)?;
-    Digest::from_bytes(algorithm, hash)
-}
-
-const fn tag(algorithm: Algorithm) -> u8 {
-    match algorithm {
-        Algorithm::Sha256 => 1,
-        Algorithm::Sha512 => 2,
-    }
+    Digest::from_bytes(algorithm(*first)?, hash)
 }
 
 pub(super) fn value(own: &[u8], hint: &Hint) -> Vec<u8> {
     let mut value: Vec<u8> =
         [hint.size, hint.last_use.0, hint.hits].into_iter().flat_map(u64::to_be_bytes).collect();
-    if let References::Known(needed) = &hint.references {
-        value.push(REFERENCES_FOLLOW);
-        value.extend(needed.iter().flat_map(key));
+    match &hint.references {
+        References::Known(needed) => {
+            value.push(REFERENCES_FOLLOW);
+            value.extend_from_slice(needed.as_bytes());
+        }
+        References::InFile => value.push(REFERENCES_IN_FILE),
+        // Where there was no room, there may be at the next start.
+        References::Unknown | References::NoRoom => {}
     }
     let sum = checksum(&[own, &value]);
     value.extend_from_slice(&sum);
@@ -57,18 +56,12 @@ pub(super) fn hint(own: &[u8], value: &[u8]) -> Option<Hint> {
 }
 
 fn needed(bytes: &[u8]) -> Option<References> {
-    let Some((first, mut rest)) = bytes.split_first() else { return Some(References::Unknown) };
-    if *first != REFERENCES_FOLLOW {
-        return None;
+    match bytes.split_first() {
+        None => Some(References::Unknown),
+        Some((&REFERENCES_FOLLOW, packed)) => Some(References::Known(Packed::from_bytes(packed)?)),
+        Some((&REFERENCES_IN_FILE, [])) => Some(References::InFile),
+        Some(_) => None,
     }
-    let mut needed = Vec::new();
-    while let Some(first) = rest.first() {
-        let algorithm = Algorithm::ALL.into_iter().find(|algorithm| tag(*algorithm) == *first)?;
-        let (one, others) = rest.split_at_checked(1 + algorithm.hex_len() / 2)?;
-        needed.push(digest(one)?);
-        rest = others;
-    }
-    Some(References::Known(needed.into()))
 }
 
 #[cfg(test)]
@@ -80,16 +73,12 @@ mod tests {
     use crate::index::engine::Hint;
     use crate::index::references::References;
 
-    fn hints() -> [Hint; 3] {
+    fn hints() -> [Hint; 4] {
         let two =
             [Digest::of(Algorithm::Sha256, b"x"), Digest::of(Algorithm::Sha512, b"y")].to_vec();
-        let known = |needed: Vec<Digest>| References::Known(needed.into());
-        [References::Unknown, known(Vec::new()), known(two)].map(|references| Hint {
-            size: 7,
-            last_use: UnixSeconds(8),
-            hits: 9,
-            references,
-        })
+        let known = |needed: Vec<Digest>| References::Known(needed.into_iter().collect());
+        [References::Unknown, References::InFile, known(Vec::new()), known(two)]
+            .map(|references| Hint { size: 7, last_use: UnixSeconds(8), hits: 9, references })
     }
 
     #[test]

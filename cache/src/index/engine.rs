@@ -19,10 +19,11 @@ pub(crate) struct Hint {
 /// A hint to be kept, or one to be dropped.
 pub(crate) type Change = (Digest, Option<Hint>);
 
-/// Everything an engine had.
-#[derive(Debug, Default)]
+/// What an engine had.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Loaded {
-    pub(crate) hints: Vec<(Digest, Hint)>,
+    /// How many hints.
+    pub(crate) count: u64,
     /// Nothing was lost since the last close, as far as the engine can tell.
     pub(crate) clean: bool,
 }
@@ -34,8 +35,8 @@ pub(crate) struct EngineError(pub(crate) String);
 
 /// Keeps hints on disk. Every call may fail, and may panic: the owner fences them.
 pub(crate) trait Engine {
-    /// Everything that is kept. Called once, first.
-    fn load(&mut self) -> Result<Loaded, EngineError>;
+    /// Hands everything that is kept to `take_over`, one by one. Called once, first.
+    fn load(&mut self, take_over: &mut dyn FnMut(Digest, Hint)) -> Result<Loaded, EngineError>;
     /// Keeps `changes`; after the `last` batch everything is.
     fn apply(&mut self, changes: &[Change], last: Last) -> Result<(), EngineError>;
 }

@@ -25,7 +25,6 @@ mod sled_engine;
 pub(crate) mod state;
 mod table;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -45,6 +44,13 @@ pub(crate) use table::{Proof, TakenOut};
 
 /// How long closing waits for the last batch; the index is not worth more.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How documents are read, and how many bytes of memory what they need may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Documents {
+    pub(crate) interpreter: Interpreter,
+    pub(crate) room: u64,
+}
 
 /// The hints of an open store.
 #[derive(Debug)]
@@ -66,14 +72,14 @@ impl Index {
     /// is not taken for complete by who comes next, however this process ends.
     ///
     /// `lock` is the store's: it is not given back before the owner has ended.
-    pub(crate) fn start(tree: Tree, documents: Interpreter, lock: Arc<Lock>) -> Self {
+    pub(crate) fn start(tree: Tree, documents: Documents, lock: Arc<Lock>) -> Self {
         let promise = sled_engine::take_clean(&tree);
         let opener = Box::new(move |tree: &Tree| sled_engine::open(tree, promise));
         Self::start_with(tree, documents, Some(lock), opener)
     }
 
     #[cfg(test)]
-    pub(crate) fn start_young(tree: Tree, documents: Interpreter, _: Arc<Lock>) -> Self {
+    pub(crate) fn start_young(tree: Tree, documents: Documents, _: Arc<Lock>) -> Self {
         let never = |_: &Tree| {
             loop {
                 std::thread::park();
@@ -84,11 +90,12 @@ impl Index {
 
     fn start_with(
         tree: Tree,
-        documents: Interpreter,
+        documents: Documents,
         lock: Option<Arc<Lock>>,
         opener: Opener,
     ) -> Self {
-        let table = Arc::new(Mutex::new(Table::default()));
+        let Documents { interpreter: documents, room } = documents;
+        let table = Arc::new(Mutex::new(Table::new(room)));
         let (alive, closed) = channel();
         let (at_work, ended) = channel();
         let owner = Owner::new(Arc::clone(&table), tree, documents, closed);
@@ -135,14 +142,14 @@ impl Index {
         self.table.lock().learn(digest, references);
     }
 
+    #[cfg(test)]
+    pub(crate) fn reference_bytes(&self) -> u64 {
+        self.table.lock().reference_bytes()
+    }
+
     /// What an object needs, as far as that is known.
     pub(crate) fn references(&self, digest: &Digest) -> References {
         self.table.lock().references(digest)
-    }
-
-    /// `roots` and all that they need, as far as that is known.
-    pub(crate) fn closure(&self, roots: HashSet<Digest>) -> HashSet<Digest> {
-        self.table.lock().closure(roots)
     }
 
     /// A kept object of `size` bytes has been found on disk.

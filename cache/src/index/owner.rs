@@ -18,6 +18,8 @@ use crate::disk::tree::Tree;
 
 /// How long changes are gathered before they are written.
 const GATHER: Duration = Duration::from_secs(5);
+/// How many documents are looked for at a time that have not been read.
+const READ_AT_ONCE: usize = 1024;
 
 pub(super) struct Owner {
     table: Arc<Mutex<Table>>,
@@ -40,9 +42,8 @@ impl Owner {
     /// Reads, walks if need be, then writes batches until the store is closed.
     pub(super) fn run(self, opener: Opener) {
         let mut engine = self.fenced(|| opener(&self.tree));
-        let Loaded { hints, clean, .. } = self.load(engine.as_mut());
-        self.table.lock().rebuilt = hints.is_empty();
-        self.take_over(hints);
+        let Loaded { count, clean } = self.load(engine.as_mut());
+        self.table.lock().rebuilt = count == 0;
         let is_whole = clean || self.rebuild();
         self.read_documents();
         self.settle();
@@ -56,14 +57,11 @@ impl Owner {
         });
     }
 
+    /// Takes over what the engine has, one by one: a start needs no more memory than a run did.
     fn load(&self, engine: Option<&mut Box<dyn Engine>>) -> Loaded {
-        engine.and_then(|engine| self.fenced(|| engine.load())).unwrap_or_default()
-    }
-
-    fn take_over(&self, hints: Vec<(Digest, Hint)>) {
-        for (digest, hint) in hints {
-            self.table.lock().merge(&digest, hint);
-        }
+        let mut take_over = |digest: Digest, hint: Hint| self.table.lock().merge(&digest, hint);
+        let loaded = |engine: &mut Box<dyn Engine>| self.fenced(|| engine.load(&mut take_over));
+        engine.and_then(loaded).unwrap_or_default()
     }
 
     /// Learns from the tree what is kept, one look a file. Whether all of it could be seen.
@@ -99,14 +97,32 @@ impl Owner {
         if !self.documents.is_there() {
             return;
         }
-        let unread = self.table.lock().unread();
-        for (digest, size) in unread.into_iter().take_while(|_| !self.is_closed()) {
-            let file = self.tree.disk().open(&self.tree.blob(&digest));
-            let read = file.and_then(|file| self.documents.read_file(&digest, &file, size));
-            if let Ok(references) = read {
-                self.table.lock().learn(&digest, references);
+        loop {
+            let unread = self.table.lock().unread(READ_AT_ONCE);
+            if unread.is_empty() {
+                return;
+            }
+            for (digest, size) in unread {
+                if self.is_closed() {
+                    return;
+                }
+                self.read_document(&digest, size);
             }
         }
+    }
+
+    fn read_document(&self, digest: &Digest, size: u64) {
+        // Where nothing more is remembered there is nothing to be read.
+        let read = self.table.lock().has_reference_room().then(|| {
+            let file = self.tree.disk().open(&self.tree.blob(digest))?;
+            self.documents.read_file(digest, &file, size)
+        });
+        let mut table = self.table.lock();
+        if let Some(Ok(references)) = read {
+            table.learn(digest, references);
+        }
+        // What could not be read now is looked at again at the next start.
+        table.give_up(digest);
     }
 
     fn is_closed(&self) -> bool {

@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use entrepot_oci::Digest;
 
 use super::codec;
-use super::engine::{Change, Engine, EngineError, Last, Loaded};
+use super::engine::{Change, Engine, EngineError, Hint, Last, Loaded};
 use super::state::Totals;
 use crate::disk::tree::Tree;
 use crate::disk::{Disk, DiskError};
@@ -101,20 +102,19 @@ fn clean_text(totals: Totals) -> String {
 }
 
 impl Engine for SledEngine {
-    fn load(&mut self) -> Result<Loaded, EngineError> {
-        let mut loaded = Loaded::default();
+    fn load(&mut self, take_over: &mut dyn FnMut(Digest, Hint)) -> Result<Loaded, EngineError> {
         let mut totals = Totals::default();
         for pair in self.db.iter() {
             let (key, value) = pair.map_err(|error| EngineError(error.to_string()))?;
             if let Some((digest, hint)) = codec::digest(&key).zip(codec::hint(&key, &value)) {
                 totals.objects = totals.objects.saturating_add(1);
                 totals.bytes = totals.bytes.saturating_add(hint.size);
-                loaded.hints.push((digest, hint));
+                take_over(digest, hint);
             }
         }
-        loaded.clean = self.expected.take().is_some_and(|text| text == clean_text(totals));
+        let clean = self.expected.take().is_some_and(|text| text == clean_text(totals));
         self.disk.remove(&self.dir.join("opening")).map_err(|error| failed(&error))?;
-        Ok(loaded)
+        Ok(Loaded { count: totals.objects, clean })
     }
 
     fn apply(&mut self, changes: &[Change], last: Last) -> Result<(), EngineError> {

@@ -10,11 +10,14 @@ use super::node::{Candidate, Node};
 use super::references::References;
 use super::state::{IndexState, Kept, Totals};
 
-/// Invariant: `bytes` is the sum of the hints' sizes.
+/// Invariant: `bytes` is the sum of the hints' sizes, `reference_bytes` that of their references,
+/// and the latter is no more than there is room for.
 #[derive(Debug)]
 pub(super) struct Table {
     hints: HashMap<Digest, KnownObject>,
     bytes: u64,
+    reference_bytes: u64,
+    reference_room: u64,
     evicted: (u64, u64),
     quarantined: u64,
     /// Counts the uses of this run: the clock's seconds alone don't order them.
@@ -70,11 +73,14 @@ pub(crate) enum TakenOut {
     Withdrawn,
 }
 
-impl Default for Table {
-    fn default() -> Self {
+impl Table {
+    /// An empty table that has room for so many bytes of references.
+    pub(super) fn new(reference_room: u64) -> Self {
         Self {
             hints: HashMap::new(),
             bytes: 0,
+            reference_bytes: 0,
+            reference_room,
             evicted: (0, 0),
             quarantined: 0,
             tick: 0,
@@ -85,9 +91,7 @@ impl Default for Table {
             end: LastBatch::NotYet,
         }
     }
-}
 
-impl Table {
     pub(super) fn add(&mut self, digest: &Digest, size: u64, now: UnixSeconds, proof: Proof) {
         let before = self.hints.get(digest).map(|known| &known.hint);
         let (hits, references) =
@@ -118,41 +122,67 @@ impl Table {
         if self.hints.contains_key(digest) {
             self.learn(digest, hint.references);
         } else if !self.changed.contains(digest) {
+            let references = hint.references;
+            let hint = Hint { references: References::Unknown, ..hint };
             self.set(digest, KnownObject { hint, tick: 0, added: 0, proof: Proof::None });
+            self.learn_unnoted(digest, references);
         }
     }
 
-    /// What an object needs has become known; it never changes.
+    /// What an object needs has become known; it never changes. Where there is no room for it,
+    /// that is remembered instead.
     pub(super) fn learn(&mut self, digest: &Digest, references: References) {
-        let Some(known) = self.hints.get_mut(digest) else { return };
-        if known.hint.references == References::Unknown && references != References::Unknown {
-            known.hint.references = references;
+        if self.learn_unnoted(digest, references) {
             self.note(digest);
         }
     }
 
-    /// The objects of which it is not known what they need.
-    pub(super) fn unread(&self) -> Vec<(Digest, u64)> {
+    /// Whether that was new.
+    fn learn_unnoted(&mut self, digest: &Digest, references: References) -> bool {
+        let Some(known) = self.hints.get_mut(digest) else { return false };
+        let slot = &mut known.hint.references;
+        if *slot != References::Unknown || references == References::Unknown {
+            return false;
+        }
+        let sum = self.reference_bytes.saturating_add(references.bytes() as u64);
+        if sum > self.reference_room {
+            *slot = References::NoRoom;
+            return true;
+        }
+        *slot = references;
+        self.reference_bytes = sum;
+        true
+    }
+
+    #[cfg(test)]
+    pub(super) fn reference_bytes(&self) -> u64 {
+        self.reference_bytes
+    }
+
+    /// Whether what one more document needs may be remembered.
+    pub(super) fn has_reference_room(&self) -> bool {
+        self.reference_bytes < self.reference_room
+    }
+
+    /// Objects of which it is not known what they need: at most `limit` of them.
+    pub(super) fn unread(&self, limit: usize) -> Vec<(Digest, u64)> {
         let unread =
             self.hints.iter().filter(|(_, known)| known.hint.references == References::Unknown);
-        unread.map(|(digest, known)| (*digest, known.hint.size)).collect()
+        unread.map(|(digest, known)| (*digest, known.hint.size)).take(limit).collect()
+    }
+
+    /// What an object needs can't be learnt now.
+    pub(super) fn give_up(&mut self, digest: &Digest) {
+        if let Some(known) = self.hints.get_mut(digest)
+            && known.hint.references == References::Unknown
+        {
+            known.hint.references = References::NoRoom;
+        }
     }
 
     /// What an object needs.
     pub(super) fn references(&self, digest: &Digest) -> References {
         self.hints.get(digest).map(|known| known.hint.references.clone()).unwrap_or_default()
-    }
-
-    /// `roots` and all that they need.
-    pub(super) fn closure(&self, roots: HashSet<Digest>) -> HashSet<Digest> {
-        let mut rest: Vec<Digest> = roots.iter().copied().collect();
-        let mut closure = roots;
-        while let Some(digest) = rest.pop() {
-            let Some(known) = self.hints.get(&digest) else { continue };
-            let needed = known.hint.references.as_slice().iter();
-            rest.extend(needed.filter(|one| closure.insert(**one)));
-        }
-        closure
     }
 
     /// The tree has been walked: `found` and what changed meanwhile is all there is.
@@ -274,14 +304,18 @@ impl Table {
     }
 
     fn set(&mut self, digest: &Digest, known: KnownObject) {
-        let size = known.hint.size;
-        let before = self.hints.insert(*digest, known).map_or(0, |known| known.hint.size);
-        self.bytes = self.bytes.saturating_sub(before).saturating_add(size);
+        self.unset(digest);
+        self.bytes = self.bytes.saturating_add(known.hint.size);
+        let references = known.hint.references.bytes() as u64;
+        self.reference_bytes = self.reference_bytes.saturating_add(references);
+        self.hints.insert(*digest, known);
     }
 
     fn unset(&mut self, digest: &Digest) {
-        let before = self.hints.remove(digest).map_or(0, |known| known.hint.size);
-        self.bytes = self.bytes.saturating_sub(before);
+        let Some(before) = self.hints.remove(digest) else { return };
+        self.bytes = self.bytes.saturating_sub(before.hint.size);
+        let references = before.hint.references.bytes() as u64;
+        self.reference_bytes = self.reference_bytes.saturating_sub(references);
     }
 }
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::engine::{Change, Engine, EngineError, Hint, Last, Loaded};
 use super::state::{IndexState, Knowledge, Totals};
-use super::{Index, sled_engine};
+use super::{Documents, Index, sled_engine};
 use crate::disk::Disk;
 use crate::disk::tree::Tree;
 use crate::index::references::{Interpreter, References};
@@ -41,9 +41,12 @@ struct Moody {
 }
 
 impl Engine for Moody {
-    fn load(&mut self) -> Result<Loaded, EngineError> {
+    fn load(&mut self, take_over: &mut dyn FnMut(Digest, Hint)) -> Result<Loaded, EngineError> {
         self.load.show()?;
-        Ok(Loaded { hints: std::mem::take(&mut self.loaded), clean: true })
+        let hints = std::mem::take(&mut self.loaded);
+        let count = hints.len() as u64;
+        hints.into_iter().for_each(|(digest, hint)| take_over(digest, hint));
+        Ok(Loaded { count, clean: true })
     }
 
     fn apply(&mut self, changes: &[Change], _: Last) -> Result<(), EngineError> {
@@ -64,8 +67,8 @@ impl Drop for Dropped {
 }
 
 impl Engine for Dropped {
-    fn load(&mut self) -> Result<Loaded, EngineError> {
-        self.0.load()
+    fn load(&mut self, take_over: &mut dyn FnMut(Digest, Hint)) -> Result<Loaded, EngineError> {
+        self.0.load(take_over)
     }
 
     fn apply(&mut self, changes: &[Change], last: Last) -> Result<(), EngineError> {
@@ -75,6 +78,17 @@ impl Engine for Dropped {
 
 fn digest(number: u8) -> Digest {
     Digest::of(Algorithm::Sha256, &[number])
+}
+
+fn documents() -> Documents {
+    Documents { interpreter: Interpreter::default(), room: 1_000 }
+}
+
+/// What `engine` hands over.
+fn loaded(engine: &mut dyn Engine) -> (Loaded, Vec<(Digest, Hint)>) {
+    let mut hints = Vec::new();
+    let loaded = engine.load(&mut |digest, hint| hints.push((digest, hint))).unwrap();
+    (loaded, hints)
 }
 
 const fn hint(size: u64) -> Hint {
@@ -106,7 +120,7 @@ fn reopened(tree: &Tree) -> Box<dyn Engine> {
 /// An index on `engine` in which objects have come, been used and gone.
 fn busy(dir: &TempDir, engine: Moody) -> Index {
     let opener = move |_: &Tree| Ok(Box::new(Dropped(engine)) as Box<dyn Engine>);
-    let index = Index::start_with(tree(dir), Interpreter::default(), None, Box::new(opener));
+    let index = Index::start_with(tree(dir), documents(), None, Box::new(opener));
     index.added(&paths(dir), &digest(3), 300, References::Unknown);
     index.used(&digest(3));
     index.removed(&digest(2));
@@ -159,7 +173,7 @@ fn an_engine_that_does_not_open_is_done_without() {
     for bad in [Mood::Fails, Mood::Panics] {
         let dir = TempDir::new().unwrap();
         let opener = move |_: &Tree| bad.show().map(|()| Box::new(well()) as Box<dyn Engine>);
-        let index = Index::start_with(tree(&dir), Interpreter::default(), None, Box::new(opener));
+        let index = Index::start_with(tree(&dir), documents(), None, Box::new(opener));
         index.added(&paths(&dir), &digest(1), 5, References::Unknown);
         index.close();
         assert_eq!((index.state(), index.totals().bytes), (IndexState::InMemory, 5));
@@ -173,21 +187,19 @@ fn sled_gives_back_what_it_took_until_it_is_not_closed() {
     let changes: Vec<Change> =
         (0..50).map(|number| (digest(number), Some(hint(u64::from(number))))).collect();
     let mut engine = reopened(&tree);
-    assert!(!engine.load().unwrap().clean);
+    assert!(!loaded(engine.as_mut()).0.clean);
     engine.apply(&changes, Last::No).unwrap();
     let left = Totals { objects: 49, bytes: 1_176, ..Totals::default() };
     engine.apply(&[(digest(49), None)], Last::Yes(left)).unwrap();
     drop(engine);
 
     let mut engine = reopened(&tree);
-    let loaded = engine.load().unwrap();
-    assert!(loaded.clean);
-    assert_eq!(loaded.hints.len(), 49);
-    assert!(
-        loaded.hints.iter().all(|(digest, hint)| changes.contains(&(*digest, Some(hint.clone()))))
-    );
+    let (found, hints) = loaded(engine.as_mut());
+    assert!(found.clean);
+    assert_eq!((found.count, hints.len()), (49, 49));
+    assert!(hints.iter().all(|(digest, hint)| changes.contains(&(*digest, Some(hint.clone())))));
     drop(engine);
-    assert!(!reopened(&tree).load().unwrap().clean, "it was not closed");
+    assert!(!loaded(reopened(&tree).as_mut()).0.clean, "it was not closed");
 }
 
 #[test]
@@ -211,7 +223,7 @@ fn a_walk_that_was_cut_short_makes_no_whole_index() {
             std::fs::write(blobs, b"not a directory").unwrap();
         }
         let opener = |tree: &Tree| sled_engine::open(tree, Ok(None));
-        let index = Index::start_with(tree, Interpreter::default(), None, Box::new(opener));
+        let index = Index::start_with(tree, documents(), None, Box::new(opener));
         index.close();
         assert_eq!(index.state(), IndexState::Ready);
         assert_eq!(dir.path().join("index/clean").exists(), is_readable);

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::{ORIGIN, assert_blobs_are_right, blob_path, fill, kept, new_dir, noise, sha256};
-use crate::{IndexState, Lookup, Options, Presence, Store};
+use crate::{IndexState, Lookup, Options, Presence, Reach, Store};
 
 /// A document that names what it needs, in its own way.
 fn document(number: usize, needs: &[Digest]) -> Bytes {
@@ -82,11 +82,11 @@ async fn the_older_image_goes_and_leaves_what_the_newer_one_shares() {
     store.hold_bounds().await;
     assert_eq!(are(&store, &old), [false, false, true, false]);
     assert_eq!(are(&store, &new), [true; 4]);
-    assert_eq!(store.references_of(&new[0]), [new[1]]);
+    assert_eq!(store.references_of(&new[0]).await, [new[1]]);
     let mut layers = vec![new[2], new[3]];
     layers.sort_unstable();
-    assert_eq!(store.references_of(&new[1]), layers);
-    assert_eq!(store.references_of(&new[2]), []);
+    assert_eq!(store.references_of(&new[1]).await, layers);
+    assert_eq!(store.references_of(&new[2]).await, []);
 }
 
 #[tokio::test]
@@ -171,13 +171,13 @@ async fn what_needs_what_is_known_again_after_a_restart() {
             fs::remove_dir_all(dir.path().join("index")).unwrap();
         }
         let store = opened(options(&dir, None)).await;
-        assert_eq!(store.references_of(&image[0]), [image[1]], "{case}");
-        assert_eq!(store.references_of(&image[1]).len(), 2);
+        assert_eq!(store.references_of(&image[0]).await, [image[1]], "{case}");
+        assert_eq!(store.references_of(&image[1]).await.len(), 2);
         store.close().await;
         // Now it is in the index, and no file is looked at.
         fs::write(blob_path(&dir, &image[1]), b"{}").unwrap();
         let store = opened(options(&dir, None)).await;
-        assert_eq!(store.references_of(&image[1]).len(), 2);
+        assert_eq!(store.references_of(&image[1]).await.len(), 2);
     }
 }
 
@@ -187,7 +187,7 @@ async fn a_document_that_came_as_a_download_is_one_too() {
     let store = opened(options(&dir, None)).await;
     let manifest = document(1, &[sha256(b"a layer")]);
     drop(fill(&store, &manifest).await);
-    assert_eq!(store.references_of(&sha256(&manifest)), [sha256(b"a layer")]);
+    assert_eq!(store.references_of(&sha256(&manifest)).await, [sha256(b"a layer")]);
 }
 
 #[tokio::test]
@@ -393,4 +393,84 @@ proptest! {
             assert_blobs_are_right(dir.path());
         });
     }
+}
+
+/// A manifest of so many layers, of which the last is `layer`.
+fn of_many_layers(number: usize, count: usize, layer: &Bytes) -> Bytes {
+    let absent = (1..count).map(|one| sha256(format!("{number} {one}").as_bytes()));
+    document(number, &absent.chain([sha256(layer)]).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn what_too_large_a_document_needs_is_read_from_its_file() {
+    let dir = new_dir();
+    let mut options = options(&dir, Some(40_000));
+    let layer = noise(1_000, 1);
+    let manifest = of_many_layers(1, 300, &layer);
+    for _ in 0..2 {
+        let store = opened(options.clone()).await;
+        put(&store, &manifest).await;
+        drop(fill(&store, &layer).await);
+        let [digest, layer] = [sha256(&manifest), sha256(&layer)];
+        assert_eq!(store.references_of(&digest).await.len(), 300);
+        assert!(store.is_document(&digest));
+        store.pin(&digest).await.unwrap();
+        for number in 0..10 {
+            drop(fill(&store, &noise(5_000, 100 + number)).await);
+        }
+        store.hold_bounds().await;
+        assert_eq!(are(&store, &[digest, layer]), [true; 2], "a pin holds all of an image");
+        store.close().await;
+        // As on a machine with less memory.
+        options.max_reference_bytes = 0;
+    }
+}
+
+#[tokio::test]
+async fn what_documents_need_takes_no_more_memory_than_it_may() {
+    let dir = new_dir();
+    let mut options = options(&dir, None);
+    options.max_reference_bytes = 10_000;
+    let layer = noise(1_000, 1);
+    let manifests: Vec<Bytes> = (0..20).map(|one| of_many_layers(one, 100, &layer)).collect();
+    for _ in 0..2 {
+        let store = opened(options.clone()).await;
+        drop(fill(&store, &layer).await);
+        for manifest in &manifests {
+            put(&store, manifest).await;
+        }
+        let remembered = store.remembered_reference_bytes();
+        assert!((1..=10_000).contains(&remembered), "{remembered}");
+        // All the same all of it is known.
+        for manifest in &manifests {
+            assert_eq!(store.references_of(&sha256(manifest)).await.len(), 100);
+        }
+        let (first, rest) = manifests.split_first().unwrap();
+        let withdrawn = store.withdraw([sha256(first)].into(), HashSet::new(), Reach::All).await;
+        assert_eq!(withdrawn.unwrap().objects, 1, "the others need the layer");
+        let rest = rest.iter().map(|manifest| sha256(manifest)).collect();
+        let withdrawn = store.withdraw(rest, HashSet::new(), Reach::All).await;
+        assert_eq!(withdrawn.unwrap().objects, 20, "nobody needs the layer any more");
+        for manifest in &manifests {
+            put(&store, manifest).await;
+        }
+        store.close().await;
+        // The next start has less.
+        options.max_reference_bytes = 5_000;
+    }
+}
+
+#[tokio::test]
+async fn no_more_objects_are_kept_than_memory_allows() {
+    let dir = new_dir();
+    let mut options = options(&dir, None);
+    options.max_objects = Some(100);
+    let store = opened(options).await;
+    for number in 0..150 {
+        drop(fill(&store, &noise(10, number)).await);
+    }
+    store.hold_bounds().await;
+    let kept = store.totals().objects;
+    assert!((90..=100).contains(&kept), "{kept}");
+    assert_eq!(store.contains(&sha256(&noise(10, 149))), Presence::Kept, "the last that came");
 }

@@ -47,7 +47,8 @@ pub(super) fn start(services: &Arc<AdminServices>, query: &str) -> Response<Admi
                 let AdminServices { gateway, store, .. } = &*services;
                 let policy = &services.facts.policy;
                 tracing::info!(image = %wanted.image, "bringing an image in");
-                let pull = Pull { gateway, policy, store, wanted: &wanted, lines: &lines };
+                let account = &services.memory.budget.account(None);
+                let pull = Pull { gateway, policy, store, wanted: &wanted, lines: &lines, account };
                 let last = match pull.run().await {
                     Ok(summary) => {
                         let (blobs, bytes) = (summary.fetched_blobs, summary.fetched_bytes);

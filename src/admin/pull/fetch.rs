@@ -12,6 +12,7 @@ use super::failure::{self, Failure};
 use super::told::{BlobOrigin, BlobProgress, Done, PullLine};
 use crate::gateway::{ResponseBody, Served, Way};
 use crate::log::Outcome;
+use crate::memory::Gathered;
 use crate::upstream::Scheme;
 use crate::upstream::body::RequestBody;
 
@@ -32,8 +33,14 @@ impl Pull<'_> {
         let image = &self.wanted.image;
         let repository = image.repository.clone();
         let served = self.ask(Route::Manifest { repository, reference: reference.clone() }).await?;
-        let body = Limited::new(served.response.into_body(), LARGEST_MANIFEST).collect().await;
-        let bytes = body.map_err(|error| Failure::unusable(image, &error))?.to_bytes();
+        let mut body = Limited::new(served.response.into_body(), LARGEST_MANIFEST);
+        let mut gathered = Gathered::new(self.account);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Failure::unusable(image, &error))?;
+            let Ok(data) = frame.into_data() else { continue };
+            gathered.push(&data).await.map_err(|error| Failure::unusable(image, &error))?;
+        }
+        let bytes = gathered.finish();
         let algorithm = match reference {
             Reference::Digest(digest) => digest.algorithm(),
             Reference::Tag(_) => Algorithm::Sha256,

@@ -25,6 +25,7 @@ use entrepot_cache::{Presence, Store};
 use super::api::lines::Lines;
 use crate::gateway::Gateway;
 use crate::listener::policy::Policy;
+use crate::memory::Account;
 
 /// Blobs fetched at a time: more than engines fetch, less than a registry minds.
 const AT_ONCE: usize = 6;
@@ -58,6 +59,8 @@ pub(super) struct Pull<'a> {
     pub(super) store: &'a Store,
     pub(super) wanted: &'a Wanted,
     pub(super) lines: &'a Lines,
+    /// Who takes the memory that it needs.
+    pub(super) account: &'a Account,
 }
 
 /// The manifests of an image that are wanted, and the blobs that they name.

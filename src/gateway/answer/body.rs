@@ -10,6 +10,7 @@ use super::broken::{FrameResult, ResponseError};
 use super::multipart::Multipart;
 use super::stored::StoredBody;
 use super::verified::VerifiedBody;
+use crate::memory::Room;
 use crate::upstream::body::IdleBody;
 
 /// What a client receives.
@@ -32,6 +33,27 @@ impl ResponseBody {
     /// A document of our own.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         Self::Full(Some(bytes.into()))
+    }
+
+    /// How many bytes of an upstream's are passed on as they come, as far as that is known; `None`
+    /// where none are.
+    pub(in crate::gateway) fn passed_on(&self) -> Option<u64> {
+        match self {
+            Self::Upstream(_) | Self::Verified(_) if self.is_end_stream() => None,
+            Self::Upstream(_) | Self::Verified(_) => {
+                Some(self.size_hint().upper().unwrap_or(u64::MAX))
+            }
+            Self::Empty | Self::Full(_) | Self::Stored(_) | Self::Multipart(_) => None,
+        }
+    }
+
+    /// What is passed on takes `room` for as long as it lasts.
+    pub(in crate::gateway) fn hold(&mut self, room: Room) {
+        match self {
+            Self::Upstream(body) => body.hold(room),
+            Self::Verified(body) => body.hold(room),
+            Self::Empty | Self::Full(_) | Self::Stored(_) | Self::Multipart(_) => {}
+        }
     }
 
     pub(super) fn stored(body: StoredBody) -> Self {

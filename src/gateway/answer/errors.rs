@@ -10,7 +10,9 @@ use serde_json::json;
 use super::body::ResponseBody;
 use super::provenance::{PRODUCT, Provenance, Reason};
 use super::served::Served;
+use crate::memory::NoRoom;
 use crate::upstream::UpstreamError;
+use crate::upstream::body::BodyError;
 
 /// An error document as a response. Its message also stands in the status line, since that is what
 /// engines print of a failed CONNECT and of a 5xx.
@@ -78,6 +80,23 @@ pub(in crate::gateway) fn unusable(registry: &Registry, reason: &str) -> Served 
     let document = ErrorDocument::new(StatusCode::BAD_GATEWAY, ErrorCode::Upstream, message);
     let failed = Provenance::Failed(Reason::Because(reason.to_owned()));
     Served::new(failed, error_response(&document))
+}
+
+/// An upstream's body did not come whole.
+pub(in crate::gateway) fn broken(registry: &Registry, error: &BodyError) -> Served {
+    match error {
+        BodyError::NoRoom(NoRoom) => no_room(registry),
+        error => unusable(registry, &error.to_string()),
+    }
+}
+
+/// The memory that a request needs is not to be had.
+pub(in crate::gateway) fn no_room(registry: &Registry) -> Served {
+    let message = format!("{registry}: {NoRoom}");
+    let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::TooManyRequests);
+    let mut response = error_response(&ErrorDocument::new(status, code, message));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    Served::new(Provenance::Failed(Reason::Because(NoRoom.to_string())), response)
 }
 
 /// The proxy itself refuses a request.

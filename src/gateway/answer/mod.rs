@@ -8,6 +8,7 @@
 //! - `passed`: a registry's answer as it came
 //! - `body`: the bodies that clients receive
 //! - `stored`: a part of an object in the store
+//! - `piece`: how large a piece a client gets at a time
 //! - `verified`: an upstream's body that is checked while it is passed on
 //! - `rescue`: bodies that go on from the registry when the store fails
 //! - `addresses`: what an answer names leads back by the client's door
@@ -21,6 +22,7 @@ pub(super) mod errors;
 mod multipart;
 pub(super) mod object;
 pub(super) mod passed;
+mod piece;
 pub(super) mod provenance;
 pub(super) mod ranges;
 mod rescue;

@@ -8,13 +8,11 @@ use entrepot_cache::Reader;
 use http_body::Frame;
 
 use super::broken::{FrameResult, ResponseError};
+use super::piece::{Allowance, Pieces, Wish};
 use super::rescue::{self, Remainder, StoreFailure};
 use super::verified::VerifiedBody;
 use crate::gateway::exchange::Source;
-
-/// Bytes read from the store at a time: large enough that system calls and TLS records cost
-/// little, small enough that a slow client's share of memory stays small.
-const CHUNK: usize = 256 * 1024;
+use crate::memory::Room;
 
 type Working<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -26,13 +24,14 @@ pub struct StoredBody {
     remainder: Remainder,
     /// Where the rest is to be had if the store fails; taken once.
     source: Option<Source>,
+    pieces: Pieces,
     state: StoredState,
 }
 
 enum StoredState {
     /// Nothing is being done.
     Idle,
-    Reading(Working<Result<Bytes, StoreFailure>>),
+    Reading(Working<Result<(Bytes, Option<Room>), StoreFailure>>),
     Rescuing(Working<Result<VerifiedBody, ResponseError>>),
     /// The rest, from the registry.
     Rest(Box<VerifiedBody>),
@@ -47,13 +46,18 @@ impl StoredBody {
     /// All of `reader`'s bytes.
     pub(super) fn whole(reader: Reader, source: Source) -> Self {
         let remainder = Remainder { first: 0, offset: 0, left: reader.size(), is_whole: true };
-        Self { reader, remainder, source: Some(source), state: StoredState::Idle }
+        Self::new(reader, remainder, source)
     }
 
     /// The bytes of `reader` from `offset`, `length` of them.
     pub(super) fn part(reader: Reader, offset: u64, length: u64, source: Source) -> Self {
         let remainder = Remainder { first: offset, offset, left: Some(length), is_whole: false };
-        Self { reader, remainder, source: Some(source), state: StoredState::Idle }
+        Self::new(reader, remainder, source)
+    }
+
+    fn new(reader: Reader, remainder: Remainder, source: Source) -> Self {
+        let pieces = Pieces::new(source.exchange.asked.account.clone());
+        Self { reader, remainder, source: Some(source), pieces, state: StoredState::Idle }
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<FrameResult> {
@@ -62,7 +66,10 @@ impl StoredBody {
                 return Poll::Ready(None);
             }
             match &mut self.state {
-                StoredState::Idle => self.state = self.reading(),
+                StoredState::Idle => {
+                    ready!(self.pieces.poll_next(cx));
+                    self.state = self.reading();
+                }
                 StoredState::Reading(reading) => {
                     let read = ready!(reading.as_mut().poll(cx));
                     self.state = StoredState::Idle;
@@ -83,29 +90,20 @@ impl StoredBody {
     }
 
     fn reading(&self) -> StoredState {
-        let Remainder { offset, left, is_whole, .. } = self.remainder;
-        let most = left.map_or(CHUNK, |left| usize::try_from(left).unwrap_or(CHUNK)).min(CHUNK);
-        let reader = self.reader.clone();
-        if is_whole || reader.is_verified() || left.is_none_or(|left| left > most as u64) {
-            return StoredState::Reading(Box::pin(rescue::read(reader, offset, most)));
-        }
-        if most > 1 {
-            return StoredState::Reading(Box::pin(rescue::read(reader, offset, most - 1)));
-        }
-        // The end of a part is nothing that the store holds back: its last byte waits here.
-        StoredState::Reading(Box::pin(async move {
-            reader.verified().await.map_err(StoreFailure::Read)?;
-            rescue::read(reader, offset, most).await
-        }))
+        let (remainder, reader) = (self.remainder, self.reader.clone());
+        let wish = self.pieces.wish(remainder.left);
+        StoredState::Reading(Box::pin(read(reader, remainder, wish)))
     }
 
     /// What follows from a read; `None` where the registry is asked for the rest.
-    fn after(&mut self, read: Result<Bytes, StoreFailure>) -> Option<FrameResult> {
+    fn after(&mut self, read: Result<(Bytes, Option<Room>), StoreFailure>) -> Option<FrameResult> {
         let failure = match read {
-            Ok(bytes) if bytes.is_empty() => return Some(None),
-            Ok(bytes) => {
+            Ok((bytes, _)) if bytes.is_empty() => return Some(None),
+            Ok((bytes, room)) => {
                 self.remainder.advance(bytes.len());
-                return Some(Some(Ok(Frame::data(bytes))));
+                let is_last = self.remainder.left == Some(0);
+                let piece = self.pieces.hand_out(bytes, room, is_last);
+                return Some(Some(Ok(Frame::data(piece))));
             }
             Err(failure) => failure,
         };
@@ -116,4 +114,30 @@ impl StoredBody {
         self.state = StoredState::Rescuing(Box::pin(rest));
         None
     }
+}
+
+/// The next piece, and the room that it takes.
+async fn read(
+    reader: Reader,
+    remainder: Remainder,
+    wish: Wish,
+) -> Result<(Bytes, Option<Room>), StoreFailure> {
+    let Remainder { offset, left, is_whole, .. } = remainder;
+    if reader.available() <= offset {
+        // The upstream is waited for, and nothing is held meanwhile.
+        let first = rescue::read(reader.clone(), offset, 1).await?;
+        if first.is_empty() {
+            return Ok((first, None));
+        }
+    }
+    let Allowance { mut most, room } = wish.granted();
+    if !is_whole && !reader.is_verified() && left.is_some_and(|left| left <= most as u64) {
+        // The end of a part is nothing that the store holds back: its last byte waits here.
+        if most > 1 {
+            most -= 1;
+        } else {
+            reader.verified().await.map_err(StoreFailure::Read)?;
+        }
+    }
+    Ok((rescue::read(reader, offset, most).await?, room))
 }

@@ -8,6 +8,7 @@ use entrepot_oci::{Digest, Hasher};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::broken::{FrameResult, ResponseError};
+use crate::memory::Room;
 use crate::upstream::body::IdleBody;
 
 /// An upstream's body that is passed on without being kept, one frame behind, so that its last
@@ -80,6 +81,11 @@ impl VerifiedBody {
         let first = window.as_mut().map_or(first.clone(), |window| window.cut(first));
         let held = (!first.is_empty()).then_some(first);
         Self { body, window, held, state: Some((hasher, digest)), on_success: None }
+    }
+
+    /// It takes `room` for as long as it is there.
+    pub(super) fn hold(&mut self, room: Room) {
+        self.body.hold(room);
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<FrameResult> {

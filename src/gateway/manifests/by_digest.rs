@@ -16,7 +16,7 @@ use super::tags::Tags;
 use crate::collapse::{Collapse, Turn};
 use crate::gateway::access::Place;
 use crate::gateway::answer::body::ResponseBody;
-use crate::gateway::answer::errors::unusable;
+use crate::gateway::answer::errors::{broken, unusable};
 use crate::gateway::answer::object::{Presentation, respond};
 use crate::gateway::answer::passed::{not_content, passed_on, passed_verified, tell_quota};
 use crate::gateway::answer::provenance::{Forward, Provenance, Reason};
@@ -310,9 +310,9 @@ impl ManifestRequest {
         };
         let Exchange { common, asked, rights, .. } = &*self.exchange;
         let (head, body) = response.into_parts();
-        let bytes = match body.whole(MAX_BYTES).await {
+        let bytes = match body.whole(MAX_BYTES, &asked.account).await {
             Ok(bytes) => bytes,
-            Err(error) => return unusable(&asked.registry, &error.to_string()).into(),
+            Err(error) => return broken(&asked.registry, &error).into(),
         };
         let expected = expected.copied().or_else(|| digest_of(&head.headers));
         let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);

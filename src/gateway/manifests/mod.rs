@@ -15,13 +15,13 @@ use entrepot_oci::Reference;
 
 use super::answer::served::Served;
 use super::exchange::Exchange;
+use crate::memory::Shares;
 use crate::upstream::UpstreamError;
 use by_digest::{Fetches, ManifestRequest};
 use by_tag::Heads;
 use tags::Tags;
 
 /// What requests for manifests share.
-#[derive(Default)]
 pub(super) struct Manifests {
     pub(super) tags: Arc<Tags>,
     heads: Heads,
@@ -29,6 +29,12 @@ pub(super) struct Manifests {
 }
 
 impl Manifests {
+    /// Nothing is known yet.
+    pub(super) fn new(shares: Shares) -> Self {
+        let (heads, fetches) = Default::default();
+        Self { tags: Arc::new(Tags::new(shares)), heads, fetches }
+    }
+
     /// Answers a GET or HEAD of a manifest.
     pub(super) async fn serve(
         &self,

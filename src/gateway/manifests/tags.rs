@@ -12,11 +12,9 @@ use tokio::time::Instant;
 use crate::gateway::accept::{Accept, accepts};
 use crate::gateway::access::Place;
 use crate::gateway::generations::Generation;
+use crate::memory::{NAME, Shares, table};
 
-/// Tags kept in memory; one that is dropped costs a small read.
-const MOST: u64 = 100_000;
-/// Tags whose objects may still come, and for how long they are waited for.
-const MOST_UNWRITTEN: u64 = 10_000;
+/// For how long the object of a tag is waited for that may still come.
 const SOON: Duration = Duration::from_mins(10);
 /// Variants of one tag kept on disk: engines send a handful of different `Accept` fields.
 const MOST_VARIANTS: usize = 16;
@@ -104,14 +102,20 @@ pub(in crate::gateway) struct Tags {
     unwritten: Cache<(Place, Digest), (Tag, Accept)>,
 }
 
-impl Default for Tags {
-    fn default() -> Self {
-        let unwritten = Cache::builder().max_capacity(MOST_UNWRITTEN).time_to_live(SOON).build();
-        Self { known: Cache::new(MOST), unwritten }
-    }
-}
-
 impl Tags {
+    /// Nothing is known yet. A tag that is dropped costs a small read.
+    pub(in crate::gateway) fn new(shares: Shares) -> Self {
+        let weight = |(place, _, accept): &TagKey, _: &KnownResolution| {
+            place.weight() + NAME + accept.0.len()
+        };
+        let known = table(shares.large_table(), weight).build();
+        let weight = |key: &(Place, Digest), (_, accept): &(Tag, Accept)| {
+            key.0.weight() + NAME + accept.0.len()
+        };
+        let unwritten = table(shares.small_table(), weight).time_to_live(SOON).build();
+        Self { known, unwritten }
+    }
+
     /// The object is kept now: writes down which tag has led to it.
     pub(in crate::gateway) async fn settle(
         &self,
@@ -363,7 +367,7 @@ mod tests {
             registry: entrepot_oci::Registry::at(&"registry-1.docker.io:443".parse().unwrap()),
             repository: "library/alpine".parse().unwrap(),
         };
-        let (tags, tag) = (Tags::default(), "latest".parse().unwrap());
+        let (tags, tag) = (Tags::new(Shares::new(Some(0))), "latest".parse().unwrap());
         let entry =
             |tags, accept| TagEntry { tags, records: &records, place: &place, tag: &tag, accept };
         let of = |bytes: &[u8]| Resolution {
@@ -376,7 +380,7 @@ mod tests {
                 .learn(of(accepted.as_bytes()), true, Generation::default())
                 .await;
         }
-        let again = Tags::default();
+        let again = Tags::new(Shares::new(Some(0)));
         for accepted in ["a/a", "b/b"] {
             let known = entry(&again, Accept::recorded(accepted)).known().await.unwrap();
             assert_eq!(known.resolution, of(accepted.as_bytes()));
@@ -384,7 +388,7 @@ mod tests {
         }
         assert!(entry(&again, Accept::recorded("c/c")).known().await.is_none());
         entry(&again, Accept::recorded("a/a")).forget().await;
-        let (third, fourth) = (Tags::default(), Tags::default());
+        let (third, fourth) = (Tags::new(Shares::new(Some(0))), Tags::new(Shares::new(Some(0))));
         assert!(entry(&third, Accept::recorded("a/a")).known().await.is_none());
         assert!(entry(&third, Accept::recorded("b/b")).known().await.is_some());
         entry(&again, Accept::recorded("d/d")).learn(of(b"d"), false, Generation::default()).await;

@@ -85,7 +85,7 @@ impl AccessCheck {
 }
 
 /// Whose requests are counted together: a client of IPv6 usually has a whole /64 to itself.
-fn one_client(address: IpAddr) -> IpAddr {
+pub(super) fn one_client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
         v4 @ IpAddr::V4(_) => v4,

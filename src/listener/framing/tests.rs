@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::http::{Received, SILENCE, serve};
 use super::*;
+use crate::memory::{Memory, Shares};
 
 fn observed(bytes: &[u8]) -> (u64, Option<FramingFault>) {
     let mut framing = Framing::default();
@@ -224,7 +225,9 @@ fn served(bytes: &[u8]) -> Vec<Option<Message>> {
             let _ = client.read_to_end(&mut Vec::new()).await;
         };
         // Both directions at once: the pipe is small.
-        tokio::join!(serve(server, [127, 0, 0, 1].into(), SILENCE, &shutdown, service), talking);
+        let account = Memory::new(Shares::new(Some(0))).budget.account(None);
+        let client = [127, 0, 0, 1].into();
+        tokio::join!(serve(server, client, account, SILENCE, &shutdown, service), talking);
     });
     Arc::into_inner(seen).unwrap().into_inner()
 }
