@@ -62,7 +62,12 @@ pub(crate) const KEYS: &[Key] = &[
     one(
         "admin-token-file",
         Nothing,
-        "A file with the token that opens the admin API to other machines",
+        "A file with the token of the admin API, which is asked of all but the admin socket's users",
+    ),
+    one(
+        "admin-socket",
+        Words("admin.sock in cache-dir"),
+        "Where the admin socket lies, for root and the proxy's own user",
     ),
     one(
         "external-url",

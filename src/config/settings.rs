@@ -18,6 +18,7 @@ use super::value::ByteSize;
 use super::{access, admin};
 use crate::admin::guard::Token;
 use crate::admin::setup::ProxyAddress;
+use crate::admin::socket::Place;
 use crate::listener::{self, Policy};
 use crate::log;
 use crate::upstream;
@@ -73,6 +74,8 @@ pub(crate) struct Settings {
     pub admin_token_file: Option<PathBuf>,
     /// The token in it.
     pub admin_token: Option<Token>,
+    /// `admin-socket`.
+    pub admin_socket: Place,
     /// What was configured, without secrets.
     pub shown: Json,
     /// `external-url`.
@@ -112,6 +115,7 @@ impl Settings {
             ("data-dir", default_data_dir(sources)),
             ("ca-dir", Some(self.ca_dir.clone())),
             ("cache-dir", Some(self.store.dir.clone())),
+            ("admin-socket", Some(self.admin_socket.path.clone())),
         ];
         for (key, dir) in directories {
             fill_in(&mut shown, key, &dir.as_deref().map_or(Json::Null, path), DEFAULT);
@@ -162,6 +166,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         admin_listen: reader.get_or_default("admin-listen").unwrap_or(NOWHERE),
         admin_token_file,
         admin_token,
+        admin_socket: admin::socket(reader, &cache_dir),
         shown: Json::Null,
         external_url,
         ca_dir,
@@ -392,6 +397,7 @@ mod tests {
         assert_eq!(settings.admin_listen.to_string(), "127.0.0.1:3129");
         assert_eq!(settings.ca_dir, Path::new("/state/ca"));
         assert_eq!(settings.store.dir, Path::new("/state/cache"));
+        assert_eq!(settings.admin_socket.path, Path::new("/state/cache/admin.sock"));
         assert_eq!(settings.listener.policy.intercept.len(), BUILT_IN_REGISTRIES.len());
         assert_eq!(settings.store.max_size, Some(32 << 30));
         assert_eq!(settings.upstream.header_timeout, Duration::from_secs(30));

@@ -12,7 +12,7 @@ use std::time::Instant;
 use entrepot_testkit::image::digest_of;
 use entrepot_testkit::proxy::{Finished, Signal};
 use entrepot_testkit::{
-    Access, Blob, Client, Image, Index, PATIENCE, Proxy, Puller, Registry, Request, User,
+    Access, Blob, Image, Index, PATIENCE, Proxy, Puller, Registry, Request, User,
 };
 use serde_json::{Value, json};
 
@@ -575,14 +575,14 @@ fn an_import_is_guarded_and_one_at_a_time() {
             .header("Content-Type", media_type)
             .header("Content-Length", archive.len().to_string())
     };
-    let send = |request: Request| Client::new(proxy.admin_address()).send(&request).unwrap();
+    let send = |request: Request| proxy.operator().send(&request).unwrap();
     let foreign = request("application/x-tar").header("Origin", "http://evil.example");
     assert_eq!(send(foreign.body(archive.clone())).status, 403);
     let form = request("application/x-www-form-urlencoded").body(archive.clone());
     assert_eq!(send(form).status, 415);
     let tar = || request("application/x-tar").body(archive.clone());
-    let mut slow = Client::new(proxy.admin_address()).plain().unwrap();
-    let wire = tar().header("Host", proxy.admin_address().to_string()).to_wire();
+    let mut slow = proxy.operator().plain().unwrap();
+    let wire = tar().header("Host", "localhost").to_wire();
     slow.write(&wire[..wire.len() - 8_000]).unwrap();
     assert_eq!(slow.read_line().unwrap().trim_end(), "HTTP/1.1 200 OK");
     assert_eq!(send(tar()).status, 409);
