@@ -36,7 +36,7 @@ use crate::admin::{self, AdminServices, Facts, FreeSpace, History};
 use crate::config::Settings;
 use crate::gateway::Gateway;
 use crate::images::Images;
-use crate::listener::{AccessRules, BindError, Listener, ListenerServices};
+use crate::listener::{AccessRules, BindError, Listener, ListenerOptions, ListenerServices};
 use crate::metrics::Metrics;
 use crate::upstream::{Dialer, Upstream};
 
@@ -251,7 +251,8 @@ impl RunningApp {
     /// nothing.
     pub(crate) fn reconfigure(&self, settings: &Settings) -> Result<(), BindError> {
         // The one step that can fail comes first.
-        self.access.replace(settings.listener.access.clone())?;
+        let ListenerOptions { access, names, .. } = settings.listener.clone();
+        self.access.replace(access, names.mirror)?;
         self.operators.gateway.reconfigure(settings.gateway.clone());
         self.operators.guard.replace_token(settings.admin_token.clone());
         Ok(())

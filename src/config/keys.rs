@@ -106,6 +106,11 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     many("intercept", Unsaid, "Registries to cache, instead of the built-in list; * is allowed"),
     many("intercept-also", Unsaid, "Registries to cache beside that list"),
+    many(
+        "mirror-names",
+        Unsaid,
+        "Names by which clients may reach the mirror, beside its machine's and external-url's",
+    ),
     one("tunnel", Value("public"), "Other hosts: public (addresses, usual port), any, none"),
     one("push", Value("client"), "Pushes: client (relayed under the client's credential), deny"),
     one("log", Value("text"), "Log format: text, json"),

@@ -19,7 +19,7 @@ use super::{access, admin};
 use crate::admin::guard::Token;
 use crate::admin::setup::ProxyAddress;
 use crate::admin::socket::Place;
-use crate::listener::{self, Policy};
+use crate::listener::{self, Policy, ProxyNames};
 use crate::log;
 use crate::upstream;
 use crate::upstream::certs::Certificates;
@@ -158,7 +158,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         listener: listener::ListenerOptions {
             addresses,
             policy: Policy { intercept: intercepted.all, plain, tunnels },
-            own_names: own_names(external_url.as_ref()),
+            names: names(reader, external_url.as_ref()),
             access: access::options(reader),
             // Nobody can tell whether an answer is awaited in there.
             tunnel_silence: TUNNEL_SILENCE.max(upstream.header_timeout),
@@ -357,7 +357,12 @@ fn default_data_dir(sources: &Sources) -> Option<PathBuf> {
     data_home.or_else(home).map(|base| base.join("entrepot"))
 }
 
-/// The names under which a client may reach the proxy by TLS.
+/// The names under which a client may reach the proxy.
+fn names(reader: &mut Reader, external_url: Option<&ProxyAddress>) -> ProxyNames {
+    let mirror = reader.get("mirror-names").unwrap_or_default();
+    ProxyNames { own: own_names(external_url), mirror }
+}
+
 fn own_names(external_url: Option<&ProxyAddress>) -> Vec<Host> {
     let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let external = external_url.map(|url| url.host().clone());
