@@ -25,6 +25,7 @@ use tokio::net::TcpStream;
 use crate::admin::setup::ProxyAddress;
 use crate::admin::socket;
 use crate::config::Settings;
+use crate::log::one_line;
 
 /// A proxy takes connections at once, or something is wrong with it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -252,7 +253,9 @@ async fn refused(response: Response<Incoming>) -> anyhow::Error {
         .ok()
         .and_then(|document| Some(document.pointer("/errors/0/message")?.as_str()?.to_owned()));
     match reason {
-        Some(reason) => anyhow::anyhow!("the proxy answered {}: {reason}", status.as_u16()),
+        Some(reason) => {
+            anyhow::anyhow!("the proxy answered {}: {}", status.as_u16(), one_line(&reason))
+        }
         None => anyhow::anyhow!("the proxy answered {status}"),
     }
 }

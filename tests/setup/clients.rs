@@ -29,7 +29,7 @@ const DOCKER: &str = "rm -rf /etc/docker; mkdir /etc/docker";
 const PODMAN: &str = "rm -rf /etc/containers/*.conf.d/zz*";
 const CRIO: &str = "echo crio.service >>$dir/installed; echo crio.service >>$dir/running";
 
-const CASES: [Case; 16] = [
+const CASES: [Case; 17] = [
     Case {
         client: Client::Containerd,
         arguments: &[],
@@ -52,6 +52,14 @@ const CASES: [Case; 16] = [
         prepare: NO_CONFIG,
         show: "cat /etc/containerd/certs.d/_default/hosts.toml",
         shown: &["[host.\"http://{}\"]", "capabilities = [\"pull\", \"resolve\"]"],
+        command: "systemctl restart containerd.service",
+    },
+    Case {
+        client: Client::Containerd,
+        arguments: &["--mirror", "--tls"],
+        prepare: NO_CONFIG,
+        show: "cat /etc/containerd/certs.d/_default/hosts.toml",
+        shown: &["[host.\"https://{}\"]", "capabilities = [\"pull\", \"resolve\"]"],
         command: "systemctl restart containerd.service",
     },
     Case {
@@ -285,13 +293,13 @@ fn no_engine_asks_by_plain_http_for_tags_unless_it_is_told_to() {
             let line = line.trim();
             ["insecure = true", "http = true"].contains(&line)
                 || ["\"http://", "- \"http://"].iter().any(|begin| line.starts_with(begin))
-                || line.contains("\"resolve\"")
+                || (line.contains("\"resolve\"") && !made.contains("https://"))
         };
         assert_eq!(made.lines().any(asks_plainly), is_insecure, "{made}");
     }
     let proxy = proxy();
     let step = Step::set_up_of(Client::K3s, &proxy).with_args(&["--insecure"]).after(K3S);
-    assert_refused(&run(Family::Debian, &[step])[0], "--insecure is for --mirror");
+    assert_refused(&run(Family::Debian, &[step])[0], "--insecure and --tls are for --mirror");
     let step = Step::set_up(&proxy).with_args(&["--insecure"]);
     assert_refused(&run(Family::Debian, &[step])[0], "unknown argument: --insecure");
 }

@@ -8,8 +8,9 @@ use hyper::ext::ReasonPhrase;
 use serde_json::json;
 
 use super::body::ResponseBody;
-use super::provenance::{PRODUCT, Provenance, Reason};
+use super::provenance::{Provenance, Reason};
 use super::served::Served;
+use crate::registry::fields::PRODUCT;
 use crate::upstream::UpstreamError;
 
 /// An error document as a response. Its message also stands in the status line, since that is what

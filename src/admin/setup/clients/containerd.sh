@@ -1,7 +1,7 @@
 
 # ---- containerd ---------------------------------------------------------------------------------
 
-takes='unit mirror insecure'
+takes='unit mirror insecure tls'
 unit=containerd.service
 hosts=/etc/containerd/certs.d/_default/hosts.toml
 settings=/etc/containerd/config.toml
@@ -38,6 +38,7 @@ set_up() {
         set_up_unit
         return 0
     fi
+    if [ "$tls" = yes ]; then secure_mirror; fi
     trust_if_tls
     check_mirror
     need_config_path
@@ -61,7 +62,7 @@ capabilities() {
     else
         capabilities='"pull"'
         say "note: over plain HTTP the mirror is asked for what has a digest alone: what tags stand for is" \
-            "asked of the registries themselves. From https:// this script has the mirror asked for both"
+            "asked of the registries themselves (--tls has the mirror asked for both)"
     fi
 }
 
