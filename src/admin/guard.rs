@@ -35,8 +35,20 @@ const FORWARDED: [&str; 12] = [
     "proxy-connection",
 ];
 /// How others of them begin.
-const FORWARDED_PREFIXES: [&str; 6] =
-    ["x-forwarded-", "x-real-", "x-envoy-", "x-original-", "x-proxy-", "cf-"];
+const FORWARDED_PREFIXES: [&str; 12] = [
+    "x-forward",
+    "x-real",
+    "x-original",
+    "x-prox",
+    "x-envoy",
+    "x-varnish",
+    "x-nginx",
+    "x-amzn-",
+    "x-azure-",
+    "x-cloud-",
+    "x-arr-",
+    "cf-",
+];
 
 /// A token that opens the API to other machines: its hash, so that a comparison tells nothing.
 #[derive(Clone)]

@@ -12,18 +12,21 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fd::{AsRawFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
 
 /// Its name in `cache-dir`.
 pub(crate) const NAME: &str = "admin.sock";
 /// The longest path that fits into an address, with the zero behind it (unix(7): 108).
 const LONGEST: usize = 107;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 64;
 /// For its owner alone, and root.
 const MODE: u32 = 0o600;
 
@@ -47,16 +50,15 @@ impl AdminSocket {
     /// Binds `path`, in place of what a killed process has left there; within a tokio runtime.
     pub(crate) fn bind(path: &Path) -> io::Result<Self> {
         let way = Short::of(path)?;
-        let listener = match UnixListener::bind(way.path()) {
+        let socket = match bound(way.path()) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 remove_stale(&way)?;
-                UnixListener::bind(way.path())?
+                bound(way.path())?
             }
             bound => bound?,
         };
         let file = SocketFile::of(path)?;
-        // Who connects before that is asked for by name all the same.
-        fs::set_permissions(way.path(), fs::Permissions::from_mode(MODE))?;
+        let listener = UnixListener::from_std(socket.into())?;
         Ok(Self { listener, file })
     }
 
@@ -64,6 +66,17 @@ impl AdminSocket {
     pub(crate) fn into_parts(self) -> (UnixListener, SocketFile) {
         (self.listener, self.file)
     }
+}
+
+/// A socket that listens at `path`. Linux gives the file the mode that the socket has when it is
+/// bound, so that there is no moment in which others could connect.
+fn bound(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(MODE))?;
+    net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(socket)
 }
 
 /// Removes a socket that nobody listens on any more; anything else is in somebody's use.
@@ -148,6 +161,8 @@ impl Short {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[tokio::test]
@@ -200,6 +215,6 @@ mod tests {
         drop(socket);
         assert!(!path.exists());
         let named = deep.join("n".repeat(120));
-        assert_eq!(AdminSocket::bind(&named).unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(AdminSocket::bind(&named).unwrap_err().kind(), ErrorKind::InvalidFilename);
     }
 }
