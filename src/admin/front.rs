@@ -49,10 +49,11 @@ impl Front<'_> {
                 ],
             },
             Section {
-                heading: "Without a proxy or a certificate",
+                heading: "Without a proxy",
                 words: "The same port is a mirror of every registry that the proxy knows, for public \
-                        images: http://… in the settings of an engine. With `--mirror` the scripts \
-                        for containerd, k3s and Podman write those.",
+                        images. With `--mirror` the scripts for k3s and Podman set that up, by TLS. That \
+                        for containerd needs no certificate: it asks the registries themselves what tags \
+                        stand for.",
                 lines: vec![format!("{} -s -- --mirror", self.set_up(Client::Containerd))],
             },
             Section {
@@ -113,10 +114,11 @@ fn described(client: Client) -> (&'static str, &'static str) {
         Client::Podman => ("Podman, Buildah, CRI-O", "For all users of the machine."),
         Client::K3s => ("k3s and RKE2", "On every node."),
         Client::Kind => ("kind", "On the machine where the cluster runs, for every node of it."),
-        Client::Buildkit => ("BuildKit", "As a mirror: builds see nothing of it."),
+        Client::Buildkit => ("BuildKit", "As a mirror, by TLS: builds see nothing of it."),
         Client::DockerMirror => (
             "Docker, as a mirror of the Hub",
-            "Without a certificate, for the public images of Docker Hub alone.",
+            "By TLS, for the public images of Docker Hub alone. It restarts dockerd where the \
+             certificate is new to the machine.",
         ),
         Client::Ca => ("Trust alone", "For whatever is told of the proxy by other means."),
     }

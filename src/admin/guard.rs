@@ -1,22 +1,54 @@
 //! Who may use the admin API.
 //!
-//! Three kinds of strangers are kept out: machines elsewhere (a token), web pages in the browser of
-//! somebody at this machine (`Origin`, and a media type that no form sends), and names that
-//! somebody has pointed here so that a browser takes this listener for his site (`Host`).
+//! Four kinds of strangers are kept out: machines elsewhere (a token), other users of this machine
+//! and whoever has a request forwarded to it (the token; without one the socket, of which the kernel
+//! says who is there), web pages in the browser of somebody at this machine (`Origin`, and a media
+//! type that no form sends), and names that somebody has pointed here so that a browser takes this
+//! listener for his site (`Host`).
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{self, SHA256};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
 
 use entrepot_oci::{Authority, Host};
 
 /// The shortest token: less can be guessed.
 pub(crate) const SHORTEST_TOKEN: usize = 16;
+/// Fields that whoever passes a request on adds to it.
+const FORWARDED: [&str; 12] = [
+    "via",
+    "forwarded",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-proxyuser-ip",
+    "true-client-ip",
+    "fastly-client-ip",
+    "x-azure-clientip",
+    "client-ip",
+    "x-remote-addr",
+    "x-request-id",
+    "proxy-connection",
+];
+/// How others of them begin.
+const FORWARDED_PREFIXES: [&str; 12] = [
+    "x-forward",
+    "x-real",
+    "x-original",
+    "x-prox",
+    "x-envoy",
+    "x-varnish",
+    "x-nginx",
+    "x-amzn-",
+    "x-azure-",
+    "x-cloud-",
+    "x-arr-",
+    "cf-",
+];
 
 /// A token that opens the API to other machines: its hash, so that a comparison tells nothing.
 #[derive(Clone)]
@@ -42,13 +74,51 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Where a request came from and to.
+/// By which door a request came.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ends {
-    /// The client's address.
-    pub(super) client: SocketAddr,
-    /// The listener's, as the client reached it.
-    pub(super) own: SocketAddr,
+pub(super) enum Door {
+    /// The listener's address, which tells nothing of who it is.
+    Listener {
+        /// The client's address.
+        client: SocketAddr,
+        /// The listener's, as the client reached it.
+        own: SocketAddr,
+    },
+    /// The socket, with the user whom the kernel vouches for.
+    Socket {
+        /// Whether that user may do what this process may.
+        is_trusted: bool,
+    },
+}
+
+impl Door {
+    /// The client's address; one at the socket is on this machine.
+    pub(super) fn client(self) -> IpAddr {
+        match self {
+            Self::Listener { client, .. } => client.ip(),
+            Self::Socket { .. } => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+}
+
+/// What a request would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// Look at figures and names.
+    Look,
+    /// Change something, or take away what is kept or configured.
+    Act,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a Method,
+    pub(super) version: Version,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) deed: Deed,
+    /// The media type that the body must have, if there is one.
+    pub(super) body: Option<&'static str>,
 }
 
 /// Why a request is refused.
@@ -56,8 +126,24 @@ pub(super) struct Ends {
 pub(super) enum Denial {
     #[error("from other machines the API needs a token: set admin-token-file")]
     NoToken,
-    #[error("from other machines the API needs `Authorization: Bearer` with the token")]
+    #[error("the API needs `Authorization: Bearer` with the token in admin-token-file")]
     Token,
+    #[error(
+        "something has forwarded this request, so that nobody knows whose it is: the API needs a \
+         token for that, set admin-token-file"
+    )]
+    Forwarded,
+    #[error(
+        "without a token this address is for looking alone: on the proxy's own machine root and its \
+         user have the admin socket, which `entrepot` takes by itself; for others set \
+         admin-token-file"
+    )]
+    Act,
+    #[error(
+        "the admin socket is for root and the proxy's own user: others need \
+         `Authorization: Bearer` with the token in admin-token-file"
+    )]
+    User,
     #[error("the Host must be this listener's own address or localhost")]
     Host,
     #[error("this API is not for web pages of elsewhere")]
@@ -69,7 +155,12 @@ pub(super) enum Denial {
 impl Denial {
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::NoToken | Self::Host | Self::Origin => StatusCode::FORBIDDEN,
+            Self::NoToken
+            | Self::Forwarded
+            | Self::Act
+            | Self::User
+            | Self::Host
+            | Self::Origin => StatusCode::FORBIDDEN,
             Self::Token => StatusCode::UNAUTHORIZED,
             Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         }
@@ -94,34 +185,49 @@ impl Guard {
         self.token.store(token.map(Arc::new));
     }
 
-    /// Whether a request for the API is heard; `body` is the media type that its body must have, if
-    /// it has one.
-    pub(super) fn check(
-        &self,
-        ends: Ends,
-        method: &Method,
-        headers: &HeaderMap,
-        body: Option<&'static str>,
-    ) -> Result<(), Denial> {
+    /// Whether a request for the API is heard.
+    pub(super) fn check(&self, door: Door, asked: &Asked<'_>) -> Result<(), Denial> {
+        let headers = asked.headers;
         let is_authorized = self.authorized(headers)?;
-        // Whoever hands connections on, as a sidecar does, may do so from loopback, but not to it.
-        let is_here =
-            [ends.client, ends.own].iter().all(|end| end.ip().to_canonical().is_loopback());
-        if !is_authorized && !is_here {
-            let has_token = self.token.load().is_some();
-            return Err(if has_token { Denial::Token } else { Denial::NoToken });
+        if !is_authorized {
+            self.check_stranger(door, asked)?;
         }
         let host = host(headers).ok_or(Denial::Host)?;
-        // Who has the token is no web page, and may know this machine by any name.
-        if !is_authorized && !is_own(&host, ends.own.ip()) {
+        // Who has the token is no web page, and may know this machine by any name; no page leads
+        // to a socket either.
+        if let Door::Listener { own, .. } = door
+            && !is_authorized
+            && !is_own(&host, own.ip())
+        {
             return Err(Denial::Host);
         }
         if !is_same_origin(headers, &host) || is_cross_site(headers) {
             return Err(Denial::Origin);
         }
-        match body.filter(|_| *method != Method::GET && *method != Method::HEAD) {
+        match asked.body.filter(|_| *asked.method != Method::GET && *asked.method != Method::HEAD) {
             Some(media_type) if !is_of(headers, media_type) => Err(Denial::MediaType(media_type)),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether a request without the token is heard: at the socket by its user; else, where there
+    /// is no token that could be asked for, from this machine and for looking alone. What has only
+    /// passed through this machine has an end here as well, and need not say so.
+    fn check_stranger(&self, door: Door, asked: &Asked<'_>) -> Result<(), Denial> {
+        let is_forwarded = is_forwarded(asked.version, asked.headers);
+        match door {
+            Door::Socket { is_trusted: false } => Err(Denial::User),
+            Door::Socket { .. } if is_forwarded => Err(Denial::Forwarded),
+            Door::Socket { .. } => Ok(()),
+            Door::Listener { .. } if self.token.load().is_some() => Err(Denial::Token),
+            // Whoever hands connections on, as a sidecar does, may do so from loopback, but not to
+            // it.
+            Door::Listener { client, own } if ![client, own].iter().all(is_loopback) => {
+                Err(Denial::NoToken)
+            }
+            Door::Listener { .. } if is_forwarded => Err(Denial::Forwarded),
+            Door::Listener { .. } if asked.deed == Deed::Act => Err(Denial::Act),
+            Door::Listener { .. } => Ok(()),
         }
     }
 
@@ -146,6 +252,21 @@ fn host(headers: &HeaderMap) -> Option<Authority> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return None };
     Authority::parse(host.to_str().ok()?, 80).ok()
+}
+
+fn is_loopback(end: &SocketAddr) -> bool {
+    end.ip().to_canonical().is_loopback()
+}
+
+/// Whether something on the way has passed the request on: it says so in one of the fields in use
+/// for that, or it speaks HTTP/1.0, as nginx does to what it stands before and no tool here does.
+/// One that does neither goes unseen, so that nothing of weight may hang on this.
+fn is_forwarded(version: Version, headers: &HeaderMap) -> bool {
+    let says_so = |name: &HeaderName| {
+        let name = name.as_str();
+        FORWARDED.contains(&name) || FORWARDED_PREFIXES.iter().any(|begin| name.starts_with(begin))
+    };
+    version < Version::HTTP_11 || headers.keys().any(says_so)
 }
 
 fn is_own(host: &Authority, own: IpAddr) -> bool {
@@ -188,43 +309,99 @@ mod tests {
 
     const SECRET: &str = "0123456789abcdef";
 
-    fn check(token: bool, client: &str, fields: &[(&str, &str)]) -> Result<(), Denial> {
+    fn door(client: &str) -> Door {
+        let own = if client.starts_with("127") { "127.0.0.1:3129" } else { "10.0.0.1:3129" };
+        let client = SocketAddr::new(client.parse().unwrap(), 40_000);
+        Door::Listener { client, own: own.parse().unwrap() }
+    }
+
+    fn ask(
+        token: bool,
+        door: Door,
+        deed: Deed,
+        version: Version,
+        fields: &[(&str, &str)],
+    ) -> Result<(), Denial> {
         let guard = Guard::new(Token::new(SECRET).filter(|_| token));
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             let name = header::HeaderName::try_from(*name).unwrap();
             headers.append(name, value.parse().unwrap());
         }
-        let own = if client.starts_with("127") { "127.0.0.1:3129" } else { "10.0.0.1:3129" };
-        let client = SocketAddr::new(client.parse().unwrap(), 40_000);
-        let ends = Ends { client, own: own.parse().unwrap() };
         let has_body = fields.iter().any(|(name, _)| *name == "content-length");
         let body = has_body.then_some("application/json");
-        guard.check(ends, &Method::POST, &headers, body)
+        let (method, headers) = (&Method::POST, &headers);
+        guard.check(door, &Asked { method, version, headers, deed, body })
+    }
+
+    fn check(token: bool, client: &str, fields: &[(&str, &str)]) -> Result<(), Denial> {
+        ask(token, door(client), Deed::Look, Version::HTTP_11, fields)
     }
 
     #[test]
-    fn other_machines_need_the_token() {
+    fn whoever_is_not_known_needs_the_token() {
         let (here, there) = (("host", "127.0.0.1:3129"), ("host", "proxy.corp:3129"));
         let right = ("authorization", "bearer 0123456789abcdef");
         let wrong = ("authorization", "Bearer 0123456789abcdeF");
         let basic = ("authorization", "Basic 0123456789abcdef");
         assert_eq!(check(false, "127.0.0.1", &[here]), Ok(()));
-        assert_eq!(check(true, "127.0.0.1", &[here]), Ok(()));
+        assert_eq!(check(true, "127.0.0.1", &[here]), Err(Denial::Token), "not here either");
+        assert_eq!(check(true, "127.0.0.1", &[here, right]), Ok(()));
         assert_eq!(check(true, "127.0.0.1", &[here, wrong]), Err(Denial::Token));
         assert_eq!(check(false, "10.0.0.7", &[there]), Err(Denial::NoToken));
         assert_eq!(check(true, "10.0.0.7", &[there]), Err(Denial::Token));
         assert_eq!(check(true, "10.0.0.7", &[there, basic]), Err(Denial::Token));
         assert_eq!(check(true, "10.0.0.7", &[there, wrong]), Err(Denial::Token));
         assert_eq!(check(true, "10.0.0.7", &[there, right]), Ok(()));
-        let guard = Guard::new(None);
-        let ends = Ends {
-            client: "127.0.0.6:40000".parse().unwrap(),
-            own: "10.0.0.1:3129".parse().unwrap(),
+        let (client, own) = ("127.0.0.6:40000", "10.0.0.1:3129");
+        let handed_on =
+            Door::Listener { client: client.parse().unwrap(), own: own.parse().unwrap() };
+        let asked = ask(false, handed_on, Deed::Look, Version::HTTP_11, &[("host", own)]);
+        assert_eq!(asked, Err(Denial::NoToken));
+    }
+
+    #[test]
+    fn without_a_token_this_machine_may_look_and_the_sockets_users_may_act() {
+        let (host, right) = (("host", "localhost"), ("authorization", "Bearer 0123456789abcdef"));
+        let act = |token, door, fields: &[(&str, &str)]| {
+            ask(token, door, Deed::Act, Version::HTTP_11, fields)
         };
-        let mut headers = HeaderMap::new();
-        headers.append("host", "10.0.0.1:3129".parse().unwrap());
-        assert_eq!(guard.check(ends, &Method::GET, &headers, None), Err(Denial::NoToken));
+        let here = door("127.0.0.1");
+        assert_eq!(act(false, here, &[host]), Err(Denial::Act));
+        assert_eq!(act(true, here, &[host]), Err(Denial::Token));
+        assert_eq!(act(true, here, &[host, right]), Ok(()));
+        let [trusted, other] = [true, false].map(|is_trusted| Door::Socket { is_trusted });
+        for token in [false, true] {
+            assert_eq!(act(token, trusted, &[host]), Ok(()));
+            assert_eq!(act(token, trusted, &[("host", "entrepot")]), Ok(()), "by whatever name");
+            assert_eq!(act(token, other, &[host]), Err(Denial::User));
+        }
+        assert_eq!(act(true, other, &[host, right]), Ok(()));
+        assert_eq!(ask(false, other, Deed::Look, Version::HTTP_11, &[host]), Err(Denial::User));
+    }
+
+    #[test]
+    fn what_was_forwarded_needs_the_token() {
+        let host = ("host", "127.0.0.1:3129");
+        let right = ("authorization", "Bearer 0123456789abcdef");
+        for name in [
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "forwarded",
+            "via",
+            "x-real-ip",
+            "cf-connecting-ip",
+            "true-client-ip",
+        ] {
+            let fields = [host, (name, "127.0.0.1")];
+            for door in [door("127.0.0.1"), Door::Socket { is_trusted: true }] {
+                let asked = ask(false, door, Deed::Look, Version::HTTP_11, &fields);
+                assert_eq!(asked, Err(Denial::Forwarded), "{name} {door:?}");
+            }
+            assert_eq!(check(true, "127.0.0.1", &[&fields[..], &[right]].concat()), Ok(()));
+        }
+        let old = ask(false, door("127.0.0.1"), Deed::Look, Version::HTTP_10, &[host]);
+        assert_eq!(old, Err(Denial::Forwarded), "as nginx sends it");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! - `pages`: origin-form requests on the proxy's listener; nothing there changes anything
 //! - `front`: the first of them, for people
-//! - `server`: the admin listener
+//! - `server`: the admin listener, and who comes to the socket
+//! - `socket`: the admin socket, where the kernel says who is there
 //! - `page`: the status page there
 //! - `guard`: who may use its API
 //! - `api`: the API
@@ -28,6 +29,7 @@ pub(crate) mod pull;
 mod scrape;
 pub(crate) mod server;
 pub mod setup;
+pub(crate) mod socket;
 pub(crate) mod verification;
 
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! The admin listener: for operators and probes, by default on loopback alone.
+//! The admin listener: for operators and probes, by default on loopback alone; and the admin socket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,19 +9,23 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::body::AdminBody;
-use super::guard::Ends;
+use super::guard::{Asked, Denial, Door};
 use super::pages::{not_found, only_get, refused, text};
+use super::socket;
 use super::{AdminServices, api, page, scrape};
 use crate::gateway::ResponseBody;
 use crate::listener::http::{self as connection, Received};
 
 /// Connections at a time: people, probes and scrapers are few.
 const MOST: usize = 256;
+/// And on the socket: they are root's and the proxy's own, whom no others keep out.
+const MOST_LOCAL: usize = 64;
 /// The longest silence on a connection; what takes long tells of its progress.
 const SILENCE: Duration = Duration::from_mins(10);
 /// The pause after a failed accept.
@@ -43,8 +47,17 @@ impl AdminServer {
         self.socket.local_addr()
     }
 
-    /// Serves for ever: while the proxy drains, probes are told so.
-    pub(crate) async fn run(self, services: Arc<AdminServices>) {
+    /// Serves for ever, at `socket` as well: while the proxy drains, probes are told so.
+    pub(crate) async fn run(self, socket: Option<UnixListener>, services: Arc<AdminServices>) {
+        let local = async {
+            if let Some(socket) = socket {
+                serve_socket(&socket, &services).await;
+            }
+        };
+        tokio::join!(self.serve_listener(&services), local);
+    }
+
+    async fn serve_listener(&self, services: &Arc<AdminServices>) {
         let places = Arc::new(Semaphore::new(MOST));
         while let Ok(place) = places.clone().acquire_owned().await {
             let Ok((stream, client)) = self.socket.accept().await else {
@@ -53,35 +66,58 @@ impl AdminServer {
                 continue;
             };
             let Ok(own) = stream.local_addr() else { continue };
-            let visitor = Visitor { services: services.clone(), ends: Ends { client, own } };
-            if services.shutdown.is_cancelled() {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "a shutdown that has begun would end it at once, and waits for no probe"
-                )]
-                tokio::spawn(visitor.serve(stream, place, CancellationToken::new()));
-            } else {
-                let shutdown = services.shutdown.clone();
-                services.tasks.spawn(visitor.serve(stream, place, shutdown));
-            }
+            Visitor::new(services, Door::Listener { client, own }).enter(stream, place);
         }
+    }
+}
+
+async fn serve_socket(socket: &UnixListener, services: &Arc<AdminServices>) {
+    let places = Arc::new(Semaphore::new(MOST_LOCAL));
+    while let Ok(place) = places.clone().acquire_owned().await {
+        let Ok((stream, _)) = socket.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let user = stream.peer_cred().map(|peer| peer.uid());
+        let is_trusted = user.is_ok_and(socket::may_use);
+        Visitor::new(services, Door::Socket { is_trusted }).enter(stream, place);
     }
 }
 
 /// One connection.
 struct Visitor {
     services: Arc<AdminServices>,
-    ends: Ends,
+    door: Door,
 }
 
 impl Visitor {
-    async fn serve(
-        self,
-        stream: TcpStream,
-        _place: OwnedSemaphorePermit,
-        shutdown: CancellationToken,
-    ) {
-        let client = self.ends.client.ip();
+    fn new(services: &Arc<AdminServices>, door: Door) -> Self {
+        Self { services: services.clone(), door }
+    }
+
+    /// Serves it in a task of its own.
+    fn enter<S>(self, stream: S, place: OwnedSemaphorePermit)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let services = self.services.clone();
+        if services.shutdown.is_cancelled() {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a shutdown that has begun would end it at once, and waits for no probe"
+            )]
+            tokio::spawn(self.serve(stream, place, CancellationToken::new()));
+        } else {
+            let shutdown = services.shutdown.clone();
+            services.tasks.spawn(self.serve(stream, place, shutdown));
+        }
+    }
+
+    async fn serve<S>(self, stream: S, _place: OwnedSemaphorePermit, shutdown: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let client = self.door.client();
         let account = self.services.memory.budget.account(Some(client));
         let service = |received| self.answer(received);
         connection::serve(stream, client, account, SILENCE, &shutdown, service).await;
@@ -111,12 +147,16 @@ impl Visitor {
     async fn api(&self, request: Request<Incoming>) -> Response<AdminBody> {
         let path = request.uri().path();
         let has_body = !request.body().is_end_stream();
-        let body = has_body.then(|| api::media_type(path));
-        let guard = &self.services.guard;
-        let checked = guard.check(self.ends, request.method(), request.headers(), body);
-        if let Err(denial) = checked {
-            tracing::warn!(client = %self.ends.client.ip(), %denial, "a request to the API is refused");
-            return closing(refused(denial.status(), &denial.to_string())).map(Into::into);
+        let asked = Asked {
+            method: request.method(),
+            version: request.version(),
+            headers: request.headers(),
+            deed: api::deed(request.method(), path),
+            body: has_body.then(|| api::media_type(path)),
+        };
+        if let Err(denial) = self.services.guard.check(self.door, &asked) {
+            tracing::warn!(client = %self.door.client(), %denial, "a request to the API is refused");
+            return closing(denied(denial)).map(Into::into);
         }
         let response = api::answer(&self.services, request).await;
         // Hardly anybody reads a body: what follows it on the connection could be taken for a
@@ -169,6 +209,15 @@ fn ready(services: &AdminServices) -> Response<ResponseBody> {
     }
     let media_type = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+fn denied(denial: Denial) -> Response<ResponseBody> {
+    let mut response = refused(denial.status(), &denial.to_string());
+    if response.status() == StatusCode::UNAUTHORIZED {
+        // "MUST send a WWW-Authenticate header field" (RFC 9110 §15.5.2).
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     response
 }
 

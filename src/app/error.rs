@@ -47,6 +47,14 @@ pub(crate) enum AppError {
         /// The system's own words.
         source: io::Error,
     },
+    /// The admin socket can't be set up where the operator has put it.
+    #[error("admin-socket {}", path.display())]
+    AdminSocket {
+        /// Where.
+        path: PathBuf,
+        /// The system's own words.
+        source: io::Error,
+    },
     /// Nobody knows where the admin listener is.
     #[error(transparent)]
     AdminAddress(io::Error),

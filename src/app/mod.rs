@@ -31,11 +31,12 @@ pub(crate) use error::AppError;
 use crate::admin::guard::Guard;
 use crate::admin::pages::ProxyPages;
 use crate::admin::server::AdminServer;
+use crate::admin::socket::{AdminSocket, Place, SocketFile};
 use crate::admin::{self, AdminServices, Facts, FreeSpace, History};
 use crate::config::Settings;
 use crate::gateway::Gateway;
 use crate::images::Images;
-use crate::listener::{AccessRules, BindError, Listener, ListenerServices};
+use crate::listener::{AccessRules, BindError, Listener, ListenerOptions, ListenerServices};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::upstream::{Dialer, Upstream};
@@ -45,6 +46,7 @@ pub(crate) struct App {
     core: Core,
     listener: Listener,
     admin: AdminServer,
+    socket: Option<AdminSocket>,
     operators: Arc<AdminServices>,
     cache_dir: PathBuf,
 }
@@ -69,13 +71,15 @@ impl App {
         let core = Core::build(settings).await?;
         // First: whoever finds the proxy there finds the other there as well.
         let admin = bind_admin(settings.admin_listen).await?;
+        // The store is open: whoever has left one there is gone.
+        let socket = bind_socket(&settings.admin_socket)?;
         let listener = Listener::bind(settings.listener.clone(), core.services(settings))?;
         let addresses = listener.addresses();
         let of_admin = admin.address().map_err(AppError::AdminAddress)?;
         settings.upstream.own.set([addresses.clone(), vec![of_admin]].concat());
         let operators = Arc::new(core.operators(settings, &addresses));
         let cache_dir = settings.store.dir.clone();
-        Ok(Self { core, listener, admin, operators, cache_dir })
+        Ok(Self { core, listener, admin, socket, operators, cache_dir })
     }
 
     /// Where clients are listened for.
@@ -93,7 +97,7 @@ impl App {
     /// Begins to serve.
     #[must_use]
     pub(crate) fn run(self) -> RunningApp {
-        let Self { core, listener, admin, operators, cache_dir } = self;
+        let Self { core, listener, admin, socket, operators, cache_dir } = self;
         let Core { store, gateway, tasks, shutdown, .. } = core;
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
@@ -101,13 +105,22 @@ impl App {
         let ended = shutdown.clone();
         tasks.spawn(async move { ended.run_until_cancelled(gateway.keep_pruning()).await });
         let access = listener.access_rules();
+        let (socket, socket_file) = socket.map(AdminSocket::into_parts).unzip();
         #[expect(
             clippy::disallowed_methods,
             reason = "probes are answered until the process ends, drain and all"
         )]
-        tokio::spawn(admin.run(operators.clone()));
+        tokio::spawn(admin.run(socket, operators.clone()));
         let accepting = tasks.spawn(listener.run());
-        RunningApp { accepting, access, operators, store, tasks, shutdown }
+        RunningApp {
+            accepting,
+            access,
+            operators,
+            store,
+            _socket_file: socket_file,
+            tasks,
+            shutdown,
+        }
     }
 }
 
@@ -191,6 +204,25 @@ async fn bind_admin(address: SocketAddr) -> Result<AdminServer, AppError> {
     AdminServer::bind(address).await.map_err(|source| AppError::AdminListen { address, source })
 }
 
+/// The admin socket. Some file systems take none: where nobody has asked for one, the proxy goes on
+/// without.
+fn bind_socket(place: &Place) -> Result<Option<AdminSocket>, AppError> {
+    let path = &place.path;
+    match AdminSocket::bind(path) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(source) if place.is_chosen => Err(AppError::AdminSocket { path: path.clone(), source }),
+        Err(error) => {
+            tracing::warn!(
+                path = %path.display(),
+                %error,
+                "there is no admin socket: name another place with admin-socket, or set \
+                 admin-token-file; without either, subcommands can't change anything here"
+            );
+            Ok(None)
+        }
+    }
+}
+
 /// A configuration as it is shown, with the keys that take effect at the next start.
 #[must_use]
 pub(crate) fn waiting_for(mut shown: Value, keys: &[&str]) -> Value {
@@ -206,6 +238,7 @@ pub(crate) struct RunningApp {
     access: AccessRules,
     operators: Arc<AdminServices>,
     store: Store,
+    _socket_file: Option<SocketFile>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -223,7 +256,8 @@ impl RunningApp {
     /// nothing.
     pub(crate) fn reconfigure(&self, settings: &Settings) -> Result<(), BindError> {
         // The one step that can fail comes first.
-        self.access.replace(settings.listener.access.clone())?;
+        let ListenerOptions { access, names, .. } = settings.listener.clone();
+        self.access.replace(access, names.mirror)?;
         self.operators.gateway.reconfigure(settings.gateway.clone());
         self.operators.guard.replace_token(settings.admin_token.clone());
         Ok(())
@@ -247,8 +281,10 @@ impl RunningApp {
         self.tasks.wait().await;
     }
 
-    /// Closes the store.
+    /// Removes the admin socket and closes the store.
     pub(crate) async fn close(self) {
-        self.store.close().await;
+        let Self { store, _socket_file: socket_file, .. } = self;
+        drop(socket_file);
+        store.close().await;
     }
 }

@@ -4,6 +4,8 @@ use std::error::Error as _;
 use std::io::{self, ErrorKind};
 use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -17,10 +19,13 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::admin::setup::ProxyAddress;
+use crate::admin::socket;
 use crate::config::Settings;
+use crate::log::one_line;
 
 /// A proxy takes connections at once, or something is wrong with it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,10 +42,30 @@ const LONGEST_LINE: usize = 64 * 1024 * 1024;
 pub(super) struct Api {
     /// `host:port`.
     at: String,
-    token: Option<String>,
+    /// Where it is asked before that, and whose it may be.
+    socket: Option<Socket>,
+    token_file: Option<PathBuf>,
     /// Why it is asked at all, for when nobody answers.
     cause: Option<String>,
 }
+
+/// The admin socket of a configuration.
+struct Socket {
+    path: PathBuf,
+    /// The user that the store is of.
+    owner: Option<u32>,
+}
+
+/// A connection, with what is to be said on it.
+struct Line {
+    stream: Box<dyn Stream>,
+    host: String,
+    token: Option<String>,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// The body of a request: pieces as they come, none for most.
 pub(super) type Upload = UnsyncBoxBody<Bytes, io::Error>;
@@ -48,13 +73,15 @@ pub(super) type Upload = UnsyncBoxBody<Bytes, io::Error>;
 impl Api {
     /// The API of `server`, or of the proxy that this configuration is for.
     pub(super) fn new(settings: &Settings, server: Option<&str>) -> anyhow::Result<Self> {
-        let at = match server {
-            Some(url) => server_at(url).context("--server")?,
-            None => reachable(settings.admin_listen).to_string(),
-        };
-        let token = settings.admin_token_file.as_ref().map(std::fs::read_to_string).transpose();
-        let token = token.context("admin-token-file")?.map(|token| token.trim().to_owned());
-        Ok(Self { at, token, cause: None })
+        let token_file = settings.admin_token_file.clone();
+        if let Some(url) = server {
+            let at = server_at(url).context("--server")?;
+            return Ok(Self { at, socket: None, token_file, cause: None });
+        }
+        let at = reachable(settings.admin_listen).to_string();
+        let owner = std::fs::metadata(&settings.store.dir).ok().map(|dir| dir.uid());
+        let socket = Some(Socket { path: settings.admin_socket.path.clone(), owner });
+        Ok(Self { at, socket, token_file, cause: None })
     }
 
     /// The API of the proxy that holds the store of this configuration.
@@ -83,24 +110,15 @@ impl Api {
     ) -> anyhow::Result<Response<Incoming>> {
         let at = &self.at;
         anyhow::ensure!(path.len() <= LONGEST_PATH, "too much for one request: name fewer images");
-        let silent = || match &self.cause {
-            Some(cause) => format!("{cause}, and no proxy answers on http://{at} (admin-listen)"),
-            None => format!(
-                "no proxy answers on http://{at} (admin-listen): start one with `entrepot serve`, \
-                 or name another with --server"
-            ),
-        };
-        let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(at)).await;
-        let stream =
-            stream.map_err(anyhow::Error::from).and_then(|s| Ok(s?)).with_context(silent)?;
+        let Line { stream, host, token } = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         #[expect(
             clippy::disallowed_methods,
             reason = "it ends with the answer's body, and what goes wrong shows there"
         )]
         tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, at);
-        if let Some(token) = &self.token {
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
+        if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         if let Some(media_type) = media_type {
@@ -109,8 +127,42 @@ impl Api {
         let request = request.body(body)?;
         let answered = tokio::time::timeout(THINKING, sender.send_request(request)).await;
         let slow = || format!("the proxy on {at} did not answer within {} s", THINKING.as_secs());
-        let response = answered.with_context(slow)?.with_context(silent)?;
+        let response = answered.with_context(slow)?.with_context(|| self.silence())?;
         if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
+    }
+
+    /// By the socket, which tells the proxy who is there; where there is none, by the listener with
+    /// the token.
+    async fn connect(&self) -> anyhow::Result<Line> {
+        if let Ok(stream) = self.knock().await {
+            return Ok(Line { stream, host: "localhost".to_owned(), token: None });
+        }
+        let token = self.token_file.as_ref().map(std::fs::read_to_string).transpose();
+        let token = token.context("admin-token-file")?.map(|token| token.trim().to_owned());
+        let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(&self.at)).await;
+        let stream = stream.map_err(anyhow::Error::from).and_then(|s| Ok(s?));
+        let stream = Box::new(stream.with_context(|| self.silence())?);
+        Ok(Line { stream, host: self.at.clone(), token })
+    }
+
+    async fn knock(&self) -> io::Result<Box<dyn Stream>> {
+        let Some(Socket { path, owner }) = &self.socket else {
+            return Err(ErrorKind::NotFound.into());
+        };
+        let stream = tokio::time::timeout(PATIENCE, socket::connect(path, *owner)).await??;
+        Ok(Box::new(stream))
+    }
+
+    /// What to say where nobody answers.
+    fn silence(&self) -> String {
+        let at = &self.at;
+        match &self.cause {
+            Some(cause) => format!("{cause}, and no proxy answers on http://{at} (admin-listen)"),
+            None => format!(
+                "no proxy answers on http://{at} (admin-listen): start one with `entrepot serve`, \
+                 or name another with --server"
+            ),
+        }
     }
 
     /// Sends a request without a body, and reads the document that answers it.
@@ -201,7 +253,9 @@ async fn refused(response: Response<Incoming>) -> anyhow::Error {
         .ok()
         .and_then(|document| Some(document.pointer("/errors/0/message")?.as_str()?.to_owned()));
     match reason {
-        Some(reason) => anyhow::anyhow!("the proxy answered {}: {reason}", status.as_u16()),
+        Some(reason) => {
+            anyhow::anyhow!("the proxy answered {}: {}", status.as_u16(), one_line(&reason))
+        }
         None => anyhow::anyhow!("the proxy answered {status}"),
     }
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::arguments::{self, Given};
-use super::output::Report;
+use super::output::{Report, stdout};
 use super::privileges::{self, Missing};
 use crate::app::certificates;
 use crate::config::Settings;
@@ -52,7 +52,7 @@ fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
     let (from, until) = (date(authority.not_before()), date(authority.not_after()));
     let (subject, sha256) = (authority.subject(), authority.fingerprint().to_string());
     let pem = authority.certificate_pem();
-    let mut output = io::stdout().lock();
+    let mut output = stdout();
     match report {
         Report::Json => {
             let told = json!({
@@ -78,7 +78,7 @@ fn renew(settings: &Settings, report: Report) -> anyhow::Result<()> {
     let aside = set_aside(&settings.ca_dir, SystemTime::now())?;
     let authority = certificates(settings)?;
     let sha256 = authority.fingerprint().to_string();
-    let mut output = io::stdout().lock();
+    let mut output = stdout();
     match report {
         Report::Json => {
             let aside: Vec<_> = aside.iter().map(|path| path.display().to_string()).collect();

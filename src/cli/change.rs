@@ -1,6 +1,6 @@
 //! What `rm`, `pin` and `unpin` do to each image that is named.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use anyhow::bail;
 use clap::Command;
@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::arguments::{self, Given};
-use super::output::{Report, size, unless_closed};
+use super::output::{Report, size, stdout, unless_closed};
 use super::privileges::Missing;
 use super::runtime;
 use super::site::{Site, unbounded};
@@ -63,7 +63,7 @@ async fn change_each(
         }
     }
     if report == Report::Json {
-        let told = writeln!(io::stdout().lock(), "{}", json!({ "images": done, "errors": failed }));
+        let told = writeln!(stdout(), "{}", json!({ "images": done, "errors": failed }));
         unless_closed(told.map_err(Into::into))?;
     }
     if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("\nentrepot: ")) }
@@ -99,7 +99,7 @@ fn with_name(mut told: Value, name: &ImageName) -> Value {
 }
 
 fn tell(change: Change, name: &ImageName, told: &Value) -> anyhow::Result<()> {
-    let mut output = io::stdout().lock();
+    let mut output = stdout();
     match change {
         Change::Remove => {
             let Removed { objects, bytes } = serde_json::from_value(told.clone())?;

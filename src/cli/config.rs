@@ -1,12 +1,12 @@
 //! `entrepot config`: what is configured, and whether it is valid.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use clap::Command;
 use serde_json::{Value, json};
 
 use super::arguments::{self, Given};
-use super::output::{Report, unless_closed};
+use super::output::{Report, stdout, unless_closed};
 use super::privileges::Missing;
 use crate::config::{ConfigError, Settings};
 
@@ -27,7 +27,7 @@ pub(super) fn run(given: Given<'_>) -> anyhow::Result<()> {
 
 /// Shows every key with its value and where that comes from; passwords are hidden.
 fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
-    let mut output = io::stdout().lock();
+    let mut output = stdout();
     match report {
         Report::Json => writeln!(output, "{}", settings.shown)?,
         Report::Text => write!(output, "{}", lines(&settings.shown))?,
@@ -43,7 +43,7 @@ fn check(loaded: anyhow::Result<Settings>, report: Report) -> anyhow::Result<()>
 }
 
 fn tell(error: Option<&anyhow::Error>, report: Report) -> anyhow::Result<()> {
-    let mut output = io::stdout().lock();
+    let mut output = stdout();
     match report {
         Report::Json => writeln!(output, "{}", verdict(error))?,
         Report::Text if error.is_none() => writeln!(output, "the configuration is valid")?,

@@ -15,12 +15,13 @@ use url::form_urlencoded;
 
 use super::api::Api;
 use super::arguments::{self, Given};
-use super::output::{Report, platforms, size};
+use super::output::{Report, platforms, size, stdout};
 use super::privileges::Missing;
 use super::runtime;
 use super::site::{Site, unbounded};
 use crate::images::export::{self, Coming, ExportError, Exported};
 use crate::images::{Image, Images};
+use crate::log::Safe;
 
 /// Standard output in place of a file.
 const STANDARD: &str = "-";
@@ -217,9 +218,9 @@ fn tell(
     }
     // The archive itself may go to standard output.
     if output == Path::new(STANDARD) {
-        eprint!("{told}");
+        Safe(io::stderr().lock()).write_all(told.as_bytes())?;
     } else {
-        io::stdout().lock().write_all(told.as_bytes())?;
+        stdout().write_all(told.as_bytes())?;
     }
     Ok(())
 }

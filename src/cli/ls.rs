@@ -1,7 +1,7 @@
 //! `entrepot ls`: which images are kept.
 
 use std::collections::HashSet;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
@@ -14,11 +14,12 @@ use url::form_urlencoded;
 
 use super::api::Api;
 use super::arguments::{self, Given};
-use super::output::{Report, short, size};
+use super::output::{Report, short, size, stdout};
 use super::privileges::Missing;
 use super::runtime;
 use super::site::{Site, unbounded};
 use crate::images::{Image, Images, MOST, Query, Selection};
+use crate::log::one_line;
 
 pub(super) fn command() -> Command {
     let names = Arg::new("name")
@@ -68,7 +69,7 @@ async fn list(site: &Site, names: Vec<SelectionArg>, report: Report) -> anyhow::
         }
         images.extend(found.into_iter().filter(|image| seen.insert(image.name.clone())));
     }
-    let mut output = io::stdout().lock();
+    let mut output = stdout();
     match report {
         Report::Json => writeln!(output, "{}", json!({ "images": images }))?,
         Report::Text => write!(output, "{}", table(&images, SystemTime::now()))?,
@@ -146,7 +147,7 @@ fn row(image: &Image, now: SystemTime) -> [String; 7] {
     let platforms = match (image.is_complete, image.platforms.is_empty()) {
         (false, _) => "(incomplete)".to_owned(),
         (true, true) => "-".to_owned(),
-        (true, false) => image.platforms.join(","),
+        (true, false) => one_line(&image.platforms.join(",")).into_owned(),
     };
     [
         image.name.clone(),

@@ -43,7 +43,7 @@ use std::process::ExitCode;
 use clap::Command;
 
 use self::arguments::Given;
-use self::output::unless_closed;
+use self::output::{complain, unless_closed};
 
 /// The exit code of a check that could not be made.
 const CANNOT: u8 = 2;
@@ -98,7 +98,7 @@ fn ended(outcome: anyhow::Result<()>) -> ExitCode {
 /// The exit code that was found, or the one that means that none was.
 fn concluded(outcome: anyhow::Result<ExitCode>, failure: u8) -> ExitCode {
     outcome.unwrap_or_else(|error| {
-        eprintln!("entrepot: {error:#}");
+        complain(&format!("{error:#}"));
         ExitCode::from(failure)
     })
 }

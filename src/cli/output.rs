@@ -1,6 +1,8 @@
 //! Standard output: in which form something is told, and to whom there is nobody any more.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write as _};
+
+use crate::log::{Safe, one_line};
 
 /// How a result is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,17 @@ pub(super) fn is_closed_output(error: &anyhow::Error) -> bool {
     error.chain().count() == 1 && cause.is_some_and(|cause| cause.kind() == ErrorKind::BrokenPipe)
 }
 
+/// Standard output, for words and documents in which there may be others' words.
+pub(super) fn stdout() -> Safe<io::StdoutLock<'static>> {
+    Safe(io::stdout().lock())
+}
+
+/// Says on standard error what has gone wrong.
+pub(super) fn complain(words: &str) {
+    // Where nobody hears it, nobody can be told so either.
+    let _ = writeln!(Safe(io::stderr().lock()), "entrepot: {words}");
+}
+
 /// As much of a digest as tells it from others, for listings.
 pub(super) fn short(digest: &str) -> String {
     digest.split(':').next_back().unwrap_or_default().chars().take(12).collect()
@@ -39,5 +52,9 @@ pub(super) fn size(bytes: u64) -> String {
 
 /// The platforms of an image in brackets, behind its name; nothing where it is of none.
 pub(super) fn platforms(platforms: &[String]) -> String {
-    if platforms.is_empty() { String::new() } else { format!(" ({})", platforms.join(", ")) }
+    if platforms.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", one_line(&platforms.join(", ")))
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! A running proxy does it itself, gently; the store of a stopped one is opened here.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -12,7 +12,7 @@ use http::Method;
 
 use super::api::{Api, JsonLines};
 use super::arguments::{self, Given};
-use super::output::{Report, unless_closed};
+use super::output::{Report, stdout, unless_closed};
 use super::privileges::Missing;
 use super::progress::{ProgressLine, bar_line};
 use super::runtime;
@@ -76,7 +76,7 @@ async fn hear(
 
 fn tell(findings: &Findings, report: Report) -> anyhow::Result<()> {
     let Findings { objects, sound_bytes, damaged } = findings;
-    let mut output = io::stdout().lock();
+    let mut output = stdout();
     match report {
         Report::Json => writeln!(output, "{}", serde_json::to_string(findings)?)?,
         Report::Text => {

@@ -1,11 +1,20 @@
-//! `admin-token-file`.
+//! `admin-token-file` and `admin-socket`.
 
 use std::path::{Path, PathBuf};
 
 use super::reader::Reader;
 use crate::admin::guard::{SHORTEST_TOKEN, Token};
+use crate::admin::socket::{NAME, Place};
 
 const KEY: &str = "admin-token-file";
+
+/// Where the admin socket lies: its own key, else in `cache_dir`.
+pub(super) fn socket(reader: &mut Reader, cache_dir: &Path) -> Place {
+    match reader.get::<PathBuf>("admin-socket") {
+        Some(path) => Place { path, is_chosen: true },
+        None => Place { path: cache_dir.join(NAME), is_chosen: false },
+    }
+}
 
 /// The file that holds the token, and the token in it; blocking.
 pub(super) fn token(reader: &mut Reader) -> (Option<PathBuf>, Option<Token>) {

@@ -62,7 +62,12 @@ pub(crate) const KEYS: &[Key] = &[
     one(
         "admin-token-file",
         Nothing,
-        "A file with the token that opens the admin API to other machines",
+        "A file with the token of the admin API, which is asked of all but the admin socket's users",
+    ),
+    one(
+        "admin-socket",
+        Words("admin.sock in cache-dir"),
+        "Where the admin socket lies, for root and the proxy's own user",
     ),
     one(
         "external-url",
@@ -106,6 +111,11 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     many("intercept", Unsaid, "Registries to cache, instead of the built-in list; * is allowed"),
     many("intercept-also", Unsaid, "Registries to cache beside that list"),
+    many(
+        "mirror-names",
+        Unsaid,
+        "Names by which clients may reach the mirror, beside its machine's and external-url's",
+    ),
     one("tunnel", Value("public"), "Other hosts: public (addresses, usual port), any, none"),
     one("push", Value("client"), "Pushes: client (relayed under the client's credential), deny"),
     one("log", Value("text"), "Log format: text, json"),

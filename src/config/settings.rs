@@ -18,7 +18,8 @@ use super::value::ByteSize;
 use super::{access, admin};
 use crate::admin::guard::Token;
 use crate::admin::setup::ProxyAddress;
-use crate::listener::{self, Policy};
+use crate::admin::socket::Place;
+use crate::listener::{self, Policy, ProxyNames};
 use crate::log;
 use crate::memory::{self, Shares};
 use crate::upstream;
@@ -74,6 +75,8 @@ pub(crate) struct Settings {
     pub admin_token_file: Option<PathBuf>,
     /// The token in it.
     pub admin_token: Option<Token>,
+    /// `admin-socket`.
+    pub admin_socket: Place,
     /// What was configured, without secrets.
     pub shown: Json,
     /// `external-url`.
@@ -115,6 +118,7 @@ impl Settings {
             ("data-dir", default_data_dir(sources)),
             ("ca-dir", Some(self.ca_dir.clone())),
             ("cache-dir", Some(self.store.dir.clone())),
+            ("admin-socket", Some(self.admin_socket.path.clone())),
         ];
         for (key, dir) in directories {
             fill_in(&mut shown, key, &dir.as_deref().map_or(Json::Null, path), DEFAULT);
@@ -160,7 +164,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         listener: listener::ListenerOptions {
             addresses,
             policy: Policy { intercept: intercepted.all, plain, tunnels },
-            own_names: own_names(external_url.as_ref()),
+            names: names(reader, external_url.as_ref()),
             access: access::options(reader),
             // Nobody can tell whether an answer is awaited in there.
             tunnel_silence: TUNNEL_SILENCE.max(upstream.header_timeout),
@@ -168,6 +172,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         admin_listen: reader.get_or_default("admin-listen").unwrap_or(NOWHERE),
         admin_token_file,
         admin_token,
+        admin_socket: admin::socket(reader, &cache_dir),
         shown: Json::Null,
         external_url,
         ca_dir,
@@ -382,7 +387,12 @@ fn default_data_dir(sources: &Sources) -> Option<PathBuf> {
     data_home.or_else(home).map(|base| base.join("entrepot"))
 }
 
-/// The names under which a client may reach the proxy by TLS.
+/// The names under which a client may reach the proxy.
+fn names(reader: &mut Reader, external_url: Option<&ProxyAddress>) -> ProxyNames {
+    let mirror = reader.get("mirror-names").unwrap_or_default();
+    ProxyNames { own: own_names(external_url), mirror }
+}
+
 fn own_names(external_url: Option<&ProxyAddress>) -> Vec<Host> {
     let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let external = external_url.map(|url| url.host().clone());
@@ -422,6 +432,7 @@ mod tests {
         assert_eq!(settings.admin_listen.to_string(), "127.0.0.1:3129");
         assert_eq!(settings.ca_dir, Path::new("/state/ca"));
         assert_eq!(settings.store.dir, Path::new("/state/cache"));
+        assert_eq!(settings.admin_socket.path, Path::new("/state/cache/admin.sock"));
         assert_eq!(settings.listener.policy.intercept.len(), BUILT_IN_REGISTRIES.len());
         assert_eq!(settings.store.max_size, Some(32 << 30));
         assert_eq!(settings.upstream.header_timeout, Duration::from_secs(30));

@@ -1,5 +1,6 @@
 //! Which images are meant.
 
+use std::fmt;
 use std::str::FromStr;
 
 use entrepot_oci::{ImageName, ImageNameError, Reference, Registry, RepositoryName};
@@ -55,6 +56,17 @@ impl FromStr for Selection {
     }
 }
 
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("every image"),
+            Self::Below(prefix) => f.write_str(prefix),
+            Self::Repository(name) => write!(f, "{}/{}", name.registry, name.repository),
+            Self::One(name) => name.fmt(f),
+        }
+    }
+}
+
 /// Whether an image's name has a tag or a digest.
 #[must_use]
 pub(crate) fn is_explicit(name: &str) -> bool {
@@ -76,6 +88,11 @@ impl Selection {
         }
     }
 
+    /// Whether an image of this name is one of them.
+    pub(super) fn is(&self, name: &ImageName) -> bool {
+        self.may_be_in(&name.registry, &name.repository) && self.has(&name.reference)
+    }
+
     pub(super) fn has(&self, reference: &Reference) -> bool {
         match self {
             Self::All | Self::Below(_) | Self::Repository(_) => true,
@@ -91,7 +108,7 @@ mod tests {
     fn matches(selection: &str, name: &str) -> bool {
         let selection: Selection = selection.parse().unwrap();
         let name: ImageName = name.parse().unwrap();
-        selection.may_be_in(&name.registry, &name.repository) && selection.has(&name.reference)
+        selection.is(&name)
     }
 
     #[test]

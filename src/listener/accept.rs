@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use entrepot_oci::Host;
+use entrepot_oci::{Host, HostPattern};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use super::access::{self, AccessCheck, ConnectionLimits, ConnectionPermit};
 use super::stream::{ClientStream, Opening, Rewound, TcpClient};
 use super::tls::{HANDSHAKE_TIMEOUT, TlsSettings};
-use super::{ListenerOptions, ListenerServices, Peer, Shared, http, proxy};
+use super::{ListenerOptions, ListenerServices, Peer, ProxyNames, Shared, http, proxy};
 use crate::memory::UNSENT;
 
 /// Connections at once: each may hold a file of the store and an upstream connection open beside
@@ -90,12 +90,14 @@ impl Listener {
                 }
             }
         }
-        let tls = TlsSettings::new(services.certificates.clone(), options.own_names);
+        let names = options.names;
+        let tls = TlsSettings::new(services.certificates.clone(), names.certified());
+        let names = ArcSwap::from_pointee(names);
         let access = AccessCheck::new(options.access, services.tasks.clone())
             .map_err(|_| BindError::Random)?;
         let access = ArcSwap::from_pointee(access);
         let ListenerOptions { policy, tunnel_silence, .. } = options;
-        let shared = Arc::new(Shared { services, policy, access, tls, tunnel_silence });
+        let shared = Arc::new(Shared { services, policy, access, names, tls, tunnel_silence });
         Ok(Self { sockets, shared })
     }
 
@@ -135,12 +137,19 @@ impl Listener {
 pub(crate) struct AccessRules(Arc<Shared>);
 
 impl AccessRules {
-    /// These rules hold for every connection and every request to the proxy from now on; tunnels
-    /// that are open stay open. Right passwords are checked again.
-    pub(crate) fn replace(&self, options: access::AccessOptions) -> Result<(), BindError> {
+    /// These rules hold for every connection and every request to the proxy from now on, which has
+    /// these names as well; tunnels that are open stay open. Right passwords are checked again.
+    pub(crate) fn replace(
+        &self,
+        options: access::AccessOptions,
+        mirror_names: Vec<HostPattern>,
+    ) -> Result<(), BindError> {
         let tasks = self.0.services.tasks.clone();
         let access = AccessCheck::new(options, tasks).map_err(|_| BindError::Random)?;
         self.0.access.store(Arc::new(access));
+        let names = ProxyNames { own: self.0.names.load().own.clone(), mirror: mirror_names };
+        self.0.tls.rename(names.certified());
+        self.0.names.store(Arc::new(names));
         Ok(())
     }
 }

@@ -15,6 +15,7 @@
 //! - `request`: what makes a request unfit to be served, whoever it is for
 //! - `proxy`: requests to the proxy itself: CONNECT, absolute-form, origin-form
 //! - `mirror`: registries in origin form, for clients that prefer a mirror
+//! - `names`: what this proxy is called, and what of the Web is led here
 //! - `intercept`: the inside of an intercepted tunnel
 //! - `tunnel`: bytes passed through unread
 //! - `answer`: answers, with the line that each leaves in the log
@@ -27,6 +28,7 @@ pub(crate) mod http;
 mod idle;
 mod intercept;
 mod mirror;
+mod names;
 mod patience;
 pub(crate) mod policy;
 mod proxy;
@@ -47,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use accept::{AccessRules, BindError, Listener};
+pub(crate) use names::ProxyNames;
 pub(crate) use policy::Policy;
 
 use entrepot_oci::host::HTTPS_PORT;
@@ -65,8 +68,8 @@ pub(crate) struct ListenerOptions {
     pub addresses: Vec<SocketAddr>,
     /// Which hosts are intercepted, tunnelled, refused.
     pub policy: Policy,
-    /// The names under which clients reach this proxy by TLS.
-    pub own_names: Vec<Host>,
+    /// The names under which clients reach this proxy.
+    pub names: ProxyNames,
     /// Who may use the proxy.
     pub access: access::AccessOptions,
     /// How long nothing may go through a tunnel, either way.
@@ -119,6 +122,7 @@ struct Shared {
     services: ListenerServices,
     policy: Policy,
     access: ArcSwap<access::AccessCheck>,
+    names: ArcSwap<ProxyNames>,
     tls: tls::TlsSettings,
     tunnel_silence: Duration,
 }

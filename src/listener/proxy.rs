@@ -25,17 +25,43 @@ pub(super) async fn answer(peer: &Peer, received: Received) -> Response<LoggedBo
             let line = peer.line(Outcome::Denied, request.method().clone(), shown(request.uri()));
             Answer::new(refused(&unfit), line.because(Some(unfit.reason.into_owned())))
         }
-        Ok(request) => match denial(peer, &request).await {
+        Ok(request) => match not_from_an_engine(peer, &request) {
             Some(answer) => answer,
-            None if request.method() == Method::CONNECT => connect(peer, request).await,
-            None if is_forwarded(&request) => Box::pin(absolute(peer, request)).await,
-            None if mirror::is_for(request.uri().path()) => {
-                Box::pin(mirror::answer(peer, request)).await
-            }
-            None => origin(peer, &request),
+            None => admitted(peer, request).await,
         },
     };
     answer.logged(began, peer.metrics())
+}
+
+/// Answers a request whose form is as it should be, if its user may use the proxy.
+async fn admitted(peer: &Peer, request: Request<Incoming>) -> Answer {
+    match denial(peer, &request).await {
+        Some(answer) => answer,
+        None if request.method() == Method::CONNECT => connect(peer, request).await,
+        None if is_forwarded(&request) => Box::pin(absolute(peer, request)).await,
+        None if mirror::is_for(request.uri().path()) => {
+            Box::pin(mirror::answer(peer, request)).await
+        }
+        None => origin(peer, &request),
+    }
+}
+
+/// The answer to a request to the mirror that a web page has brought about, or that is meant for
+/// somebody else's name. Before a password is asked for: a browser may remember one.
+fn not_from_an_engine(peer: &Peer, request: &Request<Incoming>) -> Option<Answer> {
+    let is_for_mirror = request.method() != Method::CONNECT
+        && !is_forwarded(request)
+        && mirror::is_for(request.uri().path());
+    if !is_for_mirror {
+        return None;
+    }
+    let foreign = peer.shared.names.load().check(request.headers()).err()?;
+    let line = peer.line(Outcome::Denied, request.method().clone(), shown(request.uri()));
+    let reason = foreign.to_string();
+    let mut response = refusal(StatusCode::FORBIDDEN, ErrorCode::Denied, &reason);
+    // There may be a body, which nobody here reads.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Some(Answer::new(response, line.because(Some(reason))))
 }
 
 fn is_forwarded(request: &Request<Incoming>) -> bool {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use entrepot_ca::Authority as CertificateAuthority;
 use entrepot_oci::Host;
 use moka::sync::Cache;
@@ -31,7 +32,7 @@ pub(super) struct TlsSettings {
     hosts: ConfigCache,
     /// Of the proxy itself, by the address that clients connect to.
     addresses: ConfigCache,
-    own_names: Vec<Host>,
+    own_names: ArcSwap<Vec<Host>>,
 }
 
 type ConfigCache = Cache<Host, Arc<ServerConfig>>;
@@ -42,7 +43,18 @@ impl TlsSettings {
             let lru = moka::policy::EvictionPolicy::lru();
             Cache::builder().max_capacity(MAX_HOSTS).eviction_policy(lru).build()
         };
-        Self { certificates, hosts: kept(), addresses: kept(), own_names }
+        Self {
+            certificates,
+            hosts: kept(),
+            addresses: kept(),
+            own_names: ArcSwap::from_pointee(own_names),
+        }
+    }
+
+    /// The proxy is reached under these names from now on.
+    pub(super) fn rename(&self, own_names: Vec<Host>) {
+        self.own_names.store(Arc::new(own_names));
+        self.addresses.invalidate_all();
     }
 
     /// Settings for clients that believe they talk to `host`.
@@ -57,7 +69,7 @@ impl TlsSettings {
         kept(&self.addresses, address, || {
             Arc::new(OwnNames {
                 certificates: self.certificates.clone(),
-                names: self.own_names.clone(),
+                names: self.own_names.load_full(),
                 address: address.clone(),
             })
         })
@@ -121,7 +133,7 @@ impl ResolvesServerCert for OneHost {
 /// The leaf of whichever own name the client asks for, else of the address it connected to.
 struct OwnNames {
     certificates: CertificateAuthority,
-    names: Vec<Host>,
+    names: Arc<Vec<Host>>,
     address: Host,
 }
 

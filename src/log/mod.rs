@@ -4,6 +4,7 @@
 //! tokens and queries are never given to this module: it only sees what was parsed.
 
 mod line;
+mod safe;
 mod text;
 
 use std::io::IsTerminal as _;
@@ -14,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 pub use line::{Outcome, RequestLine, Subject};
+pub(crate) use safe::{Safe, one_line};
 pub(crate) use text::{bytes, chain};
 
 /// How log events are written.
@@ -103,6 +105,8 @@ pub(crate) fn start(options: LogOptions) -> Volume {
         }
         Format::Json => {
             let layer = tracing_subscriber::fmt::layer().json().flatten_event(true);
+            // A string of JSON may hold what a reader of lines, or a terminal, stumbles over.
+            let layer = layer.with_writer(|| Safe(std::io::stdout()));
             registry.with(layer.with_current_span(false).with_span_list(false)).try_init()
         }
     };

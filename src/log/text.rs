@@ -9,6 +9,7 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::line::TARGET;
+use super::safe::is_line_safe;
 
 /// `HIT  GET docker.io library/alpine blob sha256:ab12… 3.4 MB 2 ms 10.0.0.7`, and other events
 /// as `warn  what happened: field=value`.
@@ -144,12 +145,6 @@ impl Fields {
         }
         self.ends.push((field.name(), self.values.len()));
     }
-}
-
-/// Neither a control character nor one of Unicode's line, paragraph and direction marks.
-fn is_line_safe(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 impl Visit for Fields {

@@ -8,6 +8,9 @@ use crate::upstream::via;
 /// How the proxy calls itself where it does not speak for a client.
 const USER_AGENT: &str = concat!("entrepot/", env!("CARGO_PKG_VERSION"));
 
+/// The name under which this proxy signs `Cache-Status`.
+pub(crate) const PRODUCT: &str = "entrepot";
+
 /// RFC 9110 §7.6.1: fields that are for the next hop alone, beside those that `Connection` names.
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
@@ -60,8 +63,46 @@ pub(crate) fn for_whole_content(from: &HeaderMap) -> HeaderMap {
 pub(crate) fn returned(from: &HeaderMap) -> HeaderMap {
     let mut fields = end_to_end(from);
     fields.remove(header::ALT_SVC);
+    drop_false_status(&mut fields);
     via::sign_answer(&mut fields);
     fields
+}
+
+/// Leaves of `Cache-Status` what caches before a registry say of themselves ("each cache appends",
+/// RFC 9211 §2), without what could be taken for our own word: a member with our name, in whatever
+/// form, and a line that is no list, in which ours might be read as a part of somebody's string.
+fn drop_false_status(fields: &mut HeaderMap) {
+    let name = HeaderName::from_static("cache-status");
+    let lines: Vec<_> = fields.get_all(&name).iter().cloned().collect();
+    fields.remove(&name);
+    for line in lines {
+        let Some(members) = line.to_str().ok().and_then(members) else { continue };
+        let others = members.iter().filter(|one| !one.to_ascii_lowercase().contains(PRODUCT));
+        let others = others.copied().collect::<Vec<_>>().join(", ");
+        if !others.is_empty() {
+            append(fields, name.clone(), &others);
+        }
+    }
+}
+
+/// The members of a list (RFC 9651 §3.1), as they are written; none where a string has no end.
+fn members(line: &str) -> Option<Vec<&str>> {
+    let (mut members, mut begin, mut rest) = (Vec::new(), 0, line.char_indices());
+    let mut is_quoted = false;
+    while let Some((at, c)) = rest.next() {
+        match c {
+            '\\' if is_quoted => drop(rest.next()),
+            '"' => is_quoted = !is_quoted,
+            ',' if !is_quoted => {
+                members.push(line.get(begin..at)?.trim());
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+    members.push(line.get(begin..)?.trim());
+    members.retain(|member| !member.is_empty());
+    (!is_quoted).then_some(members)
 }
 
 /// Takes away what a registry gives to whom it has let in, to be known by: it is the proxy's own,
@@ -151,6 +192,31 @@ mod tests {
         assert_eq!(part["range"], "bytes=0-1");
         let whole = for_whole_content(&request);
         assert!(!whole.contains_key("range") && !whole.contains_key("if-none-match"));
+    }
+
+    #[test]
+    fn nobody_else_says_what_was_kept_here() {
+        let told = |lines: &[&'static str]| {
+            let lines: Vec<_> = lines.iter().map(|line| ("cache-status", *line)).collect();
+            let fields = returned(&map(&lines));
+            let told = fields.get_all("cache-status").iter();
+            told.map(|line| line.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        for ours in [
+            "entrepot; hit",
+            "Entrepot;hit",
+            "\"entrepot\"; hit",
+            "entrepot",
+            " , entrepot ; hit; ttl=9 ,",
+            "cdn; detail=\", entrepot; hit",
+            "cdn; detail=\"\\\", entrepot; hit",
+            "cdn; detail=\"x, entrepot; hit\"",
+        ] {
+            assert!(told(&[ours]).is_empty(), "{ours}: {:?}", told(&[ours]));
+        }
+        assert_eq!(told(&["a; hit, entrepot; hit, b; fwd=miss"]), ["a; hit, b; fwd=miss"]);
+        assert_eq!(told(&["a; hit", "entrepot; hit", "b"]), ["a; hit", "b"]);
+        assert_eq!(told(&["cdn; detail=\"x, y\"; hit"]), ["cdn; detail=\"x, y\"; hit"]);
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn containerd_by_proxy() -> Result<()> {
 
 #[test]
 fn containerd_by_mirror() -> Result<()> {
-    whole_way("containerd", "--mirror", |site, machine| {
+    whole_way("containerd", "--mirror --tls", |site, machine| {
         Ok(containerd(site, machine)?.with_hosts("/etc/containerd/certs.d".into()))
     })
 }

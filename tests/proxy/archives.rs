@@ -12,7 +12,7 @@ use std::time::Instant;
 use entrepot_testkit::image::digest_of;
 use entrepot_testkit::proxy::{Finished, Signal};
 use entrepot_testkit::{
-    Access, Blob, Client, Image, Index, PATIENCE, Proxy, Puller, Registry, Request, User,
+    Access, Blob, Image, Index, PATIENCE, Proxy, Puller, Registry, Request, User,
 };
 use serde_json::{Value, json};
 
@@ -575,14 +575,14 @@ fn an_import_is_guarded_and_one_at_a_time() {
             .header("Content-Type", media_type)
             .header("Content-Length", archive.len().to_string())
     };
-    let send = |request: Request| Client::new(proxy.admin_address()).send(&request).unwrap();
+    let send = |request: Request| proxy.operator().send(&request).unwrap();
     let foreign = request("application/x-tar").header("Origin", "http://evil.example");
     assert_eq!(send(foreign.body(archive.clone())).status, 403);
     let form = request("application/x-www-form-urlencoded").body(archive.clone());
     assert_eq!(send(form).status, 415);
     let tar = || request("application/x-tar").body(archive.clone());
-    let mut slow = Client::new(proxy.admin_address()).plain().unwrap();
-    let wire = tar().header("Host", proxy.admin_address().to_string()).to_wire();
+    let mut slow = proxy.operator().plain().unwrap();
+    let wire = tar().header("Host", "localhost").to_wire();
     slow.write(&wire[..wire.len() - 8_000]).unwrap();
     assert_eq!(slow.read_line().unwrap().trim_end(), "HTTP/1.1 200 OK");
     assert_eq!(send(tar()).status, 409);
@@ -696,4 +696,114 @@ fn assert_has_foreign_layer(proxy: &Proxy, image: &Image, layer: &Blob, is_kept:
     assert_eq!(objects.len(), 4 + usize::from(is_kept), "{explained:#}");
     assert!(objects.iter().all(|one| one["state"] == "kept"), "{explained:#}");
     assert_eq!(proxy.run(&["verify"]).code, Some(0));
+}
+
+/// What an archive was not got for is given no name by it, and leaves nothing behind.
+#[test]
+fn only_the_images_that_are_meant_are_taken_in() {
+    let world = World::new();
+    world.export(&["alpine:1", "alpine:multi"]);
+    for is_running in [true, false] {
+        let mut inside = air_gapped();
+        if !is_running {
+            stop(&inside);
+        }
+        let missing = inside.run(&["import", &world.archive(), "alpine:1", "ghcr.io/org/"]);
+        assert_eq!(missing.code, Some(1), "{}", missing.output);
+        assert!(missing.output.contains("has no image ghcr.io/org/"), "{}", missing.output);
+        assert_eq!(told(&inside, &["ls"])["images"], json!([]));
+        let imported = told(&inside, &["import", &world.archive(), "alpine:1"]);
+        assert_eq!(imported["images"][0]["name"], NAME, "{imported}");
+        assert_eq!(imported["images"].as_array().unwrap().len(), 1, "{imported}");
+        assert_eq!(imported["left_out"], json!(["docker.io/library/alpine:multi"]));
+        assert_eq!(imported["objects"], 4, "{imported}");
+        if !is_running {
+            inside.start_again();
+        }
+        assert_pulls(&inside, "1", &world.image);
+        inside.puller().pull(ALPINE, "multi").unwrap_err();
+        assert!(!inside.keeps(&world.index.manifest.digest));
+        assert_eq!(inside.admin("/api/v1/stats").json()["store"]["objects"], 4);
+    }
+    let both = air_gapped().run(&["import", &world.archive(), "alpine:1", "--name", "alpine:2"]);
+    assert_eq!(both.code, Some(2), "{}", both.output);
+}
+
+#[test]
+fn the_api_takes_in_what_is_named_alike() {
+    let world = World::new();
+    world.export(&["alpine:1", "alpine:multi"]);
+    let archive = fs::read(world.archive()).unwrap();
+    let inside = air_gapped();
+    let import = |query: &str| {
+        let request = Request::new("POST", format!("/api/v1/import?{query}"))
+            .header("Content-Type", "application/x-tar")
+            .header("Content-Length", archive.len().to_string());
+        inside.operator().send(&request.body(archive.clone())).unwrap()
+    };
+    for wrong in ["image=A", "image=alpine&name=alpine:1", "name=alpine:1&image=alpine", "x=1"] {
+        assert_eq!(import(wrong).status, 400, "{wrong}");
+    }
+    let answer = import("image=alpine:multi").text();
+    assert!(answer.contains("{\"left_out\":\"docker.io/library/alpine:1\"}"), "{answer}");
+    assert!(answer.contains("\"name\":\"docker.io/library/alpine:multi\""), "{answer}");
+    assert_pulls(&inside, "multi", &world.index.images[0]);
+    inside.puller().pull(ALPINE, "1").unwrap_err();
+}
+
+/// Runs a subcommand at a terminal, where somebody types `answer`; its exit code, and what stood on
+/// the terminal.
+fn at_a_terminal(proxy: &Proxy, arguments: &[&str], answer: &str) -> (Option<i32>, String) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use std::io::Read as _;
+
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let path = ptsname(&person, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut person = fs::File::from(person);
+    person.write_all(answer.as_bytes()).unwrap();
+    let mut child = Command::new(BINARY)
+        .args(arguments)
+        .args(["--config", &proxy.config_file().display().to_string()])
+        .stdin(terminal.try_clone().unwrap())
+        .stderr(terminal)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let code = child.wait().unwrap().code();
+    let mut seen = Vec::new();
+    // That the other end is closed is an error here.
+    drop(person.read_to_end(&mut seen));
+    (code, String::from_utf8_lossy(&seen).into_owned())
+}
+
+#[test]
+fn at_a_terminal_a_person_is_asked_what_an_archive_is_to_bring() {
+    let world = World::new();
+    world.export(&["alpine:1", "alpine:multi"]);
+    let archive = world.archive();
+    let inside = air_gapped();
+    let images = || told(&inside, &["ls"])["images"].as_array().unwrap().len();
+    for no in ["n\n", "\n", "maybe\n"] {
+        let (code, seen) = at_a_terminal(&inside, &["import", &archive], no);
+        assert_eq!(code, Some(1), "{seen}");
+        for part in [NAME, "docker.io/library/alpine:multi", "[y/N]", "nothing was imported"] {
+            assert!(seen.contains(part), "no {part:?} in {seen}");
+        }
+        assert_eq!(images(), 0);
+    }
+    let (code, seen) = at_a_terminal(&inside, &["import", &archive, "alpine:1"], "");
+    assert_eq!((code, images()), (Some(0), 1), "what is named is not asked about: {seen}");
+    assert!(!seen.contains("[y/N]"), "{seen}");
+    let (code, seen) = at_a_terminal(&inside, &["import", &archive], "y\n");
+    assert_eq!((code, images()), (Some(0), 2), "{seen}");
+    let stopped = air_gapped();
+    stop(&stopped);
+    let (code, seen) = at_a_terminal(&stopped, &["import", &archive], "n\n");
+    assert_eq!(code, Some(1), "{seen}");
+    let (code, seen) = at_a_terminal(&stopped, &["import", &archive, "--yes"], "");
+    assert_eq!(code, Some(0), "{seen}");
+    assert!(!seen.contains("[y/N]"), "{seen}");
 }

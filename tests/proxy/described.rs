@@ -1,6 +1,6 @@
 //! What the API answers is what its description says, field by field.
 
-use entrepot_testkit::{Client, Proxy, Request};
+use entrepot_testkit::{Proxy, Request};
 use serde_json::Value;
 
 use crate::images::pull;
@@ -84,7 +84,7 @@ impl Description {
 #[track_caller]
 fn assert_described(proxy: &Proxy, method: &str, path: &str, template: &str) -> Value {
     let request = Request::new(&method.to_uppercase(), path);
-    let answer = Client::new(proxy.admin_address()).send(&request).unwrap();
+    let answer = proxy.operator().send(&request).unwrap();
     assert_eq!(answer.status, 200, "{path}: {}", answer.text());
     let description = Description::read();
     let schema = description.of(method, template);

@@ -4,7 +4,7 @@
 use entrepot_testkit::image::INDEX;
 use entrepot_testkit::proxy::{Finished, Signal};
 use entrepot_testkit::pull::Pulled;
-use entrepot_testkit::{Blob, Client, Image, Index, Proxy, Registry, Request, Response};
+use entrepot_testkit::{Blob, Image, Index, Proxy, Registry, Request, Response};
 use serde_json::Value;
 
 use crate::{ALPINE, BINARY, in_front_of};
@@ -38,7 +38,7 @@ pub(crate) fn stop(proxy: &Proxy) {
 }
 
 fn api(proxy: &Proxy, method: &str, path: &str) -> Response {
-    Client::new(proxy.admin_address()).send(&Request::new(method, path)).unwrap()
+    proxy.operator().send(&Request::new(method, path)).unwrap()
 }
 
 /// Two images that share a layer, an index of two platforms of which one was pulled, and a manifest

@@ -1,6 +1,6 @@
 //! One readable line a request.
 
-use entrepot_testkit::{Image, Proxy, Registry, Request};
+use entrepot_testkit::{Fault, Image, On, Proxy, Registry, Request};
 
 use crate::{ALPINE, BINARY, in_front_of};
 
@@ -183,4 +183,69 @@ fn send_what_breaks_lines(registry: &Registry, proxy: &Proxy) {
     }
     proxy.client().get(&format!("https://{}/v2/marker", registry.host())).unwrap();
     proxy.wait_for_log(&["marker"]);
+}
+
+/// Others' text may hold what a reader of lines takes for an end of one, or a terminal for a change
+/// of direction.
+#[test]
+fn a_line_of_json_is_one_line_to_every_reader() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("ca\u{2028}\u{2029}\u{202e}\u{2066}\u{9b}31m\u{7f}");
+    let directory = directory.display().to_string();
+    // TOML takes no control characters as they are.
+    let escape = |c: char| match c {
+        ' '..='~' => c.to_string(),
+        _ => format!("\\u{:04x}", u32::from(c)),
+    };
+    let escaped: String = directory.chars().map(escape).collect();
+    let toml = format!("log = \"json\"\nca-dir = \"{escaped}\"");
+    let proxy = Proxy::builder(BINARY).config(&toml).start();
+    let line = proxy.wait_for_log(&["CA certificate"]);
+    assert!(line.chars().all(|c| matches!(c, ' '..='~')), "{line:?}");
+    let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(read["directory"], directory);
+    for arguments in [&["config", "show"][..], &["config", "show", "--json"]] {
+        let told = proxy.run(arguments);
+        assert!(told.output.contains("\\u2028\\u2029\\u202e"), "{}", told.output);
+        assert!(told.output.chars().all(|c| matches!(c, ' '..='~' | '\n')), "{}", told.output);
+    }
+}
+
+/// A registry that says what was kept here, in whatever kind of answer, is believed by nobody.
+#[test]
+fn our_name_in_cache_status_is_ours() {
+    let registry = Registry::open();
+    let image = Image::random(1, 10_000);
+    registry.push(ALPINE, "1", &image);
+    let fault =
+        Fault::Header("cache-status", "cdn; hit, entrepot; hit, \"entrepot\";hit".to_owned());
+    registry.faults(On::path("/"), vec![fault], usize::MAX);
+    let proxy = in_front_of(&registry);
+    let host = registry.host();
+    let layer = &image.layers[0].digest;
+    let no_such = format!("sha256:{}", "0".repeat(64));
+    let targets = [
+        ("GET", format!("/v2/{ALPINE}/manifests/1")),
+        ("GET", format!("/v2/{ALPINE}/manifests/nothing")),
+        ("GET", format!("/v2/{ALPINE}/manifests/{no_such}")),
+        ("GET", format!("/v2/{ALPINE}/blobs/{no_such}")),
+        ("HEAD", format!("/v2/{ALPINE}/blobs/{layer}")),
+        ("GET", format!("/v2/{ALPINE}/blobs/{layer}")),
+        ("GET", format!("/v2/{ALPINE}/tags/list")),
+        ("GET", "/v2/_catalog".to_owned()),
+        ("POST", format!("/v2/{ALPINE}/blobs/uploads/")),
+        ("GET", "/anything/else".to_owned()),
+    ];
+    for round in ["first", "second"] {
+        for (method, path) in &targets {
+            let request = Request::new(method, format!("https://{host}{path}"));
+            let answer = proxy.client().send(&request.header("Host", host)).unwrap();
+            let told = answer.headers.all("cache-status").collect::<Vec<_>>().join(", ");
+            let ours = told.split(',').filter(|one| one.contains("entrepot")).count();
+            let expected = usize::from(answer.status < 400);
+            assert_eq!(ours, expected, "{round} {method} {path} {}: {told}", answer.status);
+            assert!(!told.contains("\"entrepot\""), "{told}");
+        }
+        proxy.wait_until_kept(layer);
+    }
 }

@@ -4,6 +4,7 @@ use std::fs;
 
 use entrepot_testkit::canary::assert_no_canary;
 use entrepot_testkit::image::digest_of;
+use entrepot_testkit::proxy::Signal;
 use entrepot_testkit::{Access, Image, Proxy, Registry, Request, Response, User};
 
 use crate::{ALPINE, BINARY, PRIVATE, in_front_of};
@@ -182,4 +183,68 @@ fn users_are_asked_for_and_are_nobody_at_the_registry() {
     for request in requests.iter() {
         assert_ne!(request.authorization(), Some(alice.basic().as_str()));
     }
+}
+
+/// A page of the Web whose name has been led here is, to a browser, of the same origin as the
+/// mirror: without a credential it could read what the proxy's own opens.
+#[test]
+fn a_web_page_whose_name_is_led_here_reads_nothing() {
+    let robot = User::new("robot").pulls(PRIVATE);
+    let table = format!(
+        "[[registry]]\nhost = \"registry.corp\"\nusername = \"robot\"\npassword = {:?}",
+        robot.password
+    );
+    let (registry, image) = registry_at("registry.corp", Access::basic([robot]));
+    let proxy = Proxy::builder(BINARY)
+        .in_front_of(&registry)
+        .config("external-url = \"http://proxy.corp:3128\"\nmirror-names = [\"*.cache.corp\"]")
+        .tables(&table)
+        .start();
+    let blob = format!("/v2/registry.corp/{PRIVATE}/blobs/{}", image.layers[0].digest);
+    let port = proxy.address().port();
+    let to = |target: &str, host: &str| Request::get(target).header("Host", host.to_owned());
+    let send = |request: Request| proxy.client().send(&request).unwrap();
+    let own = format!("127.0.0.1:{port}");
+    for host in [&own, "localhost", "cache:3128", "proxy.corp:3128", "a.cache.corp", "[::1]:3128"] {
+        assert_eq!(send(to(&blob, host)).status, 200, "{host}");
+    }
+    let rebound = format!("rebound.evil.example:{port}");
+    let manifest = format!("/v2/{PRIVATE}/manifests/1?ns=registry.corp");
+    let targets = ["/v2/", "/v2", &blob, &manifest];
+    for target in targets {
+        for host in [&rebound, "registry.corp", "127.0.0.1.evil.example", "a.b.cache.corp"] {
+            let answer = send(to(target, host).header("Origin", format!("http://{host}")));
+            assert_eq!(answer.status, 403, "{host}");
+            let answer = send(to(target, host));
+            assert_eq!(answer.status, 403, "{host}");
+            assert!(answer.text().contains("mirror-names"), "{}", answer.text());
+            assert!(answer.headers.get("cache-status").is_none());
+            assert_eq!(answer.json()["errors"][0]["code"], "DENIED");
+        }
+        let by_page = |name, value| send(to(target, &own).header(name, value)).status;
+        assert_eq!(by_page("Origin", "http://evil.example"), 403, "{target}");
+        assert_eq!(by_page("Origin", "null"), 403, "{target}");
+        assert_eq!(by_page("Sec-Fetch-Site", "cross-site"), 403, "{target}");
+        assert_eq!(by_page("Sec-Fetch-Site", "same-origin"), 403, "{target}");
+        assert_ne!(by_page("Sec-Fetch-Site", "none"), 403, "a person has typed it");
+    }
+    proxy.wait_for_log(&["DENIED", "GET", "rebound.evil.example"]);
+    for page in ["/healthz", "/ca.crt", "/setup/containerd", "/"] {
+        assert_eq!(send(to(page, &rebound)).status, 200, "{page} is everybody's");
+    }
+}
+
+#[test]
+fn names_of_the_mirror_change_while_it_runs() {
+    let proxy = Proxy::builder(BINARY).config("mirror-names = [\"one.corp\"]").start();
+    let status = |host: &str| {
+        proxy.client().send(&Request::get("/v2/").header("Host", host)).unwrap().status
+    };
+    assert_eq!((status("one.corp"), status("two.corp")), (200, 403));
+    let file = proxy.config_file();
+    let text = fs::read_to_string(&file).unwrap().replace("one.corp", "two.corp");
+    fs::write(&file, text).unwrap();
+    proxy.signal(Signal::HUP);
+    proxy.wait_for_log(&["the configuration was read again"]);
+    assert_eq!((status("one.corp"), status("two.corp")), (403, 200));
 }

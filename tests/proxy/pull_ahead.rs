@@ -256,7 +256,7 @@ fn the_api_is_asked_in_one_way() {
     let proxy = Proxy::builder(BINARY).start();
     for query in ["", "?image=A", "?image=a&image=b", "?image=a&platform=x", "?image=a&tag=1"] {
         let request = Request::new("POST", format!("/api/v1/pull{query}"));
-        let answer = entrepot_testkit::Client::new(proxy.admin_address()).send(&request).unwrap();
+        let answer = proxy.operator().send(&request).unwrap();
         assert_eq!(answer.status, 400, "{query}");
     }
     assert_eq!(proxy.admin("/api/v1/pull?image=a").status, 405);

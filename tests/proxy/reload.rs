@@ -118,7 +118,7 @@ fn tags_live_as_long_as_the_new_configuration_says() {
     edit(&proxy, "tag-ttl = \"1h\"", "tag-ttl = \"0s\"");
     reload(&proxy, 1);
     assert_eq!(heads(&registry), 1);
-    let config = proxy.admin("/api/v1/config").json();
+    let config = proxy.operator().get("/api/v1/config").unwrap().json();
     assert_eq!(config["keys"]["tag-ttl"]["value"], "0s");
 }
 
@@ -151,7 +151,7 @@ fn what_wants_a_restart_is_named_and_not_done() {
     }
     let (answer, _) = proxy.client().connect("mail.example:25").unwrap();
     assert_eq!(answer.status, 403, "as before");
-    let config = proxy.admin("/api/v1/config").json();
+    let config = proxy.operator().get("/api/v1/config").unwrap().json();
     assert_eq!(config["keys"]["tunnel"]["value"], "none", "{config}");
     assert_eq!(config["keys"]["push"]["value"], "deny");
     assert_eq!(config["waiting_for_restart"], serde_json::json!(["max-size", "tunnel"]));
@@ -164,7 +164,7 @@ fn a_configuration_that_is_not_valid_changes_nothing() {
     write_user(&users, "first");
     let access = format!("[access]\nhtpasswd = {:?}", users.display().to_string());
     let proxy = Proxy::builder(BINARY).config("push = \"client\"").tables(&access).start();
-    let before = proxy.admin("/api/v1/config").json();
+    let before = proxy.operator().get("/api/v1/config").unwrap().json();
     write_user(&users, "second");
     edit(&proxy, "push = \"client\"", "push = \"maybe\"\ntag-ttl = \"soon\"");
     proxy.signal(Signal::HUP);
@@ -175,7 +175,7 @@ fn a_configuration_that_is_not_valid_changes_nothing() {
     }
     assert_eq!(connect(proxy.client(), "first"), 200);
     assert_eq!(connect(proxy.client(), "second"), 407);
-    assert_eq!(proxy.admin("/api/v1/config").json(), before);
+    assert_eq!(proxy.operator().get("/api/v1/config").unwrap().json(), before);
     // And mended, it is taken.
     edit(&proxy, "push = \"maybe\"\ntag-ttl = \"soon\"", "push = \"deny\"");
     reload(&proxy, 1);
@@ -186,7 +186,8 @@ fn a_configuration_that_is_not_valid_changes_nothing() {
 fn what_waits_for_a_restart_is_remembered() {
     let entry = "[[registry]]\nhost = \"one.example\"";
     let proxy = Proxy::builder(BINARY).config("push = \"client\"").tables(entry).start();
-    let waiting = || proxy.admin("/api/v1/config").json()["waiting_for_restart"].clone();
+    let waiting =
+        || proxy.operator().get("/api/v1/config").unwrap().json()["waiting_for_restart"].clone();
     edit(&proxy, entry, &format!("{entry}\n[[registry]]\nhost = \"two.example\""));
     reload(&proxy, 1);
     assert_eq!(waiting(), serde_json::json!(["registry.host"]));

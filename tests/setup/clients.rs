@@ -29,7 +29,7 @@ const DOCKER: &str = "rm -rf /etc/docker; mkdir /etc/docker";
 const PODMAN: &str = "rm -rf /etc/containers/*.conf.d/zz*";
 const CRIO: &str = "echo crio.service >>$dir/installed; echo crio.service >>$dir/running";
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 17] = [
     Case {
         client: Client::Containerd,
         arguments: &[],
@@ -43,7 +43,23 @@ const CASES: [Case; 11] = [
         arguments: &["--mirror"],
         prepare: NO_CONFIG,
         show: "cat /etc/containerd/certs.d/_default/hosts.toml /etc/containerd/config.toml",
-        shown: &["[host.\"http://{}\"]", "capabilities", "config_path = "],
+        shown: &["[host.\"http://{}\"]", "capabilities = [\"pull\"]", "config_path = "],
+        command: "systemctl restart containerd.service",
+    },
+    Case {
+        client: Client::Containerd,
+        arguments: &["--mirror", "--insecure"],
+        prepare: NO_CONFIG,
+        show: "cat /etc/containerd/certs.d/_default/hosts.toml",
+        shown: &["[host.\"http://{}\"]", "capabilities = [\"pull\", \"resolve\"]"],
+        command: "systemctl restart containerd.service",
+    },
+    Case {
+        client: Client::Containerd,
+        arguments: &["--mirror", "--tls"],
+        prepare: NO_CONFIG,
+        show: "cat /etc/containerd/certs.d/_default/hosts.toml",
+        shown: &["[host.\"https://{}\"]", "capabilities = [\"pull\", \"resolve\"]"],
         command: "systemctl restart containerd.service",
     },
     Case {
@@ -57,6 +73,14 @@ const CASES: [Case; 11] = [
     Case {
         client: Client::K3s,
         arguments: &["--mirror"],
+        prepare: K3S,
+        show: "cat /etc/rancher/k3s/registries.yaml",
+        shown: &["\"*\":", "- \"https://{}\""],
+        command: "systemctl restart k3s.service",
+    },
+    Case {
+        client: Client::K3s,
+        arguments: &["--mirror", "--insecure"],
         prepare: K3S,
         show: "cat /etc/rancher/k3s/registries.yaml",
         shown: &["\"*\":", "- \"http://{}\""],
@@ -83,6 +107,14 @@ const CASES: [Case; 11] = [
         arguments: &["--mirror"],
         prepare: PODMAN,
         show: "cat /etc/containers/registries.conf.d/zz-entrepot.conf",
+        shown: &["location = \"docker.io\"", "location = \"{}/docker.io\"", "insecure = false"],
+        command: "",
+    },
+    Case {
+        client: Client::Podman,
+        arguments: &["--mirror", "--insecure"],
+        prepare: PODMAN,
+        show: "cat /etc/containers/registries.conf.d/zz-entrepot.conf",
         shown: &["location = \"docker.io\"", "location = \"{}/docker.io\"", "insecure = true"],
         command: "",
     },
@@ -91,12 +123,28 @@ const CASES: [Case; 11] = [
         arguments: &[],
         prepare: "echo buildkit.service >>$dir/installed; echo buildkit.service >>$dir/running",
         show: "cat /etc/buildkit/buildkitd.toml",
+        shown: &["mirrors = [\"{}/docker.io\"]", "[registry.\"{}\"]", "ca = [\"/usr/local/share/"],
+        command: "systemctl restart buildkit.service",
+    },
+    Case {
+        client: Client::Buildkit,
+        arguments: &["--insecure"],
+        prepare: "echo buildkit.service >>$dir/installed; echo buildkit.service >>$dir/running",
+        show: "cat /etc/buildkit/buildkitd.toml",
         shown: &["mirrors = [\"{}/docker.io\"]", "[registry.\"{}\"]", "http = true"],
         command: "systemctl restart buildkit.service",
     },
     Case {
         client: Client::DockerMirror,
         arguments: &[],
+        prepare: DOCKER,
+        show: "python3 -m json.tool /etc/docker/daemon.json",
+        shown: &["\"registry-mirrors\": [", "\"https://{}\""],
+        command: "systemctl re",
+    },
+    Case {
+        client: Client::DockerMirror,
+        arguments: &["--insecure"],
         prepare: DOCKER,
         show: "python3 -m json.tool /etc/docker/daemon.json",
         shown: &["\"registry-mirrors\": [", "\"http://{}\""],
@@ -108,8 +156,8 @@ const CASES: [Case; 11] = [
         prepare: "rm -rf /etc/docker; mkdir /etc/docker
             printf '{ \"log-opts\":\\n {\"max-size\": \"1m\"},\\n\"debug\": false}' >/etc/docker/daemon.json",
         show: "python3 -m json.tool /etc/docker/daemon.json",
-        shown: &["\"http://{}\"", "\"debug\": false", "\"max-size\": \"1m\""],
-        command: "systemctl reload docker.service",
+        shown: &["\"https://{}\"", "\"debug\": false", "\"max-size\": \"1m\""],
+        command: "systemctl re",
     },
     Case {
         client: Client::Ca,
@@ -221,7 +269,7 @@ fn a_mirror_outlives_the_proxy_and_needs_no_certificate() {
     let proxy = proxy();
     let steps = [
         Step::set_up(&proxy).after(DOCKER),
-        Step::set_up_of(Client::DockerMirror, &proxy),
+        Step::set_up_of(Client::DockerMirror, &proxy).with_args(&["--insecure"]),
         Step::undo(&proxy),
         Step::shell("ls /usr/local/share/ca-certificates; cat /etc/docker/daemon.json"),
     ];
@@ -229,6 +277,65 @@ fn a_mirror_outlives_the_proxy_and_needs_no_certificate() {
     assert_eq!(outcomes[2].status, "0", "{}", outcomes[2].told());
     assert!(!outcomes[3].stdout.contains("entrepot.crt"), "{}", outcomes[3].stdout);
     assert!(outcomes[3].stdout.contains("registry-mirrors"), "{}", outcomes[3].stdout);
+}
+
+/// A tag means what the mirror says: by plain HTTP, what anybody on the way says.
+#[test]
+fn no_engine_asks_by_plain_http_for_tags_unless_it_is_told_to() {
+    for case in &CASES {
+        let proxy = proxy();
+        let set_up = Step::set_up_of(case.client, &proxy).with_args(case.arguments);
+        let outcomes = run(Family::Debian, &[set_up.after(case.prepare), Step::shell(case.show)]);
+        let (told, made) = (&outcomes[0].stderr, &outcomes[1].stdout);
+        let is_insecure = case.arguments.contains(&"--insecure");
+        assert_eq!(told.contains("INSECURE: whoever is on the way"), is_insecure, "{told}");
+        let asks_plainly = |line: &str| {
+            let line = line.trim();
+            ["insecure = true", "http = true"].contains(&line)
+                || ["\"http://", "- \"http://"].iter().any(|begin| line.starts_with(begin))
+                || (line.contains("\"resolve\"") && !made.contains("https://"))
+        };
+        assert_eq!(made.lines().any(asks_plainly), is_insecure, "{made}");
+    }
+    let proxy = proxy();
+    let step = Step::set_up_of(Client::K3s, &proxy).with_args(&["--insecure"]).after(K3S);
+    assert_refused(&run(Family::Debian, &[step])[0], "--insecure and --tls are for --mirror");
+    let step = Step::set_up(&proxy).with_args(&["--insecure"]);
+    assert_refused(&run(Family::Debian, &[step])[0], "unknown argument: --insecure");
+}
+
+/// What an older script has set up without TLS is asked by TLS from now on, and undone as a whole.
+#[test]
+fn a_mirror_of_docker_changes_over_to_tls_and_back() {
+    let proxy = proxy();
+    let plain = Step::set_up_of(Client::DockerMirror, &proxy).with_args(&["--insecure"]);
+    let secure = Step::set_up_of(Client::DockerMirror, &proxy);
+    let show = Step::shell("cat /etc/docker/daemon.json");
+    let undo = Step::undo_of(Client::DockerMirror, &proxy);
+    for prepare in [
+        DOCKER.to_owned(),
+        format!("{DOCKER}; echo '{{\"debug\": true}}' >/etc/docker/daemon.json"),
+    ] {
+        let steps = [
+            plain.clone().after(&prepare),
+            secure.clone(),
+            show.clone(),
+            plain.clone(),
+            show.clone(),
+            undo.clone(),
+            undo.clone(),
+        ];
+        let outcomes = run(Family::Debian, &steps);
+        for outcome in &outcomes {
+            assert_eq!(outcome.status, "0", "{}", outcome.told());
+        }
+        let url = format!("://127.0.0.1:{}", proxy.port);
+        assert_eq!(outcomes[2].stdout.matches(&url).count(), 1, "{}", outcomes[2].stdout);
+        assert!(outcomes[2].stdout.contains(&format!("\"https{url}\"")), "{}", outcomes[2].stdout);
+        assert!(outcomes[4].stdout.contains(&format!("\"http{url}\"")), "{}", outcomes[4].stdout);
+        assert!(outcomes[6].stdout.contains("nothing to undo"), "{}", outcomes[6].told());
+        assert_same_tree(&outcomes[0].before, &outcomes[6].after);
+    }
 }
 
 #[test]

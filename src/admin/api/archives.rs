@@ -19,6 +19,7 @@ use super::ApiRefusal;
 use super::images::{bad, full_name, refusal};
 use super::lines::{self, Lines};
 use super::verify::TICK;
+use crate::images::Selection;
 use crate::images::export::{self, ExportError};
 use crate::images::import::{Adoption, ArchiveContents, ImportError, ImportLine, Records};
 use crate::log::chain;
@@ -69,11 +70,15 @@ pub(super) fn import(
     query: &str,
     body: Incoming,
 ) -> Result<Response<AdminBody>, ApiRefusal> {
-    let mut name = None;
+    let (mut name, mut meant) = (None, Vec::new());
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*key {
-            "name" if name.is_none() => name = Some(full_name(&value)?),
-            _ => return Err(bad("the query may hold name=IMAGE alone, once")),
+            "name" if name.is_none() && meant.is_empty() => name = Some(full_name(&value)?),
+            "image" if name.is_none() && meant.len() < MOST_IMAGES => {
+                let selection = value.parse::<Selection>();
+                meant.push(selection.map_err(|error| bad(format!("image: {error}")))?);
+            }
+            _ => return Err(bad("the query may hold name=IMAGE once, or image=NAME 1000 times")),
         }
     }
     let Some(turn) = services.queues.imports.take() else {
@@ -82,14 +87,14 @@ pub(super) fn import(
     };
     let deserted = "nobody listens: the import ends early";
     Ok(lines::tell(services, deserted, |services, lines| async move {
-        take_in(&services, name.as_ref(), body, &lines).await;
+        take_in(&services, (name.as_ref(), &meant), body, &lines).await;
         drop(turn);
     }))
 }
 
 async fn take_in(
     services: &AdminServices,
-    name: Option<&ImageName>,
+    (name, meant): (Option<&ImageName>, &[Selection]),
     mut body: Incoming,
     lines: &Lines,
 ) {
@@ -97,7 +102,7 @@ async fn take_in(
     let imported = match read(services, &mut body, lines).await {
         Ok(contents) => {
             let records = Records::Running(&services.gateway);
-            let adoption = Adoption { name, policy: &services.facts.policy, records };
+            let adoption = Adoption { name, meant, policy: &services.facts.policy, records };
             services.images.adopt(&contents, &adoption, |one| told.push(one)).await
         }
         Err(error) => Err(error),

@@ -30,6 +30,7 @@ pub(crate) use verify::OneAtATime;
 use super::AdminServices;
 use super::body::AdminBody;
 use super::events;
+use super::guard::Deed;
 use super::pages::refused;
 use crate::gateway::ResponseBody;
 
@@ -57,6 +58,35 @@ pub(super) enum Endpoint {
     UnpinImage,
     Export,
     Import,
+}
+
+impl Endpoint {
+    /// Whether it only shows figures and names, or does more than that.
+    fn deed(self) -> Deed {
+        match self {
+            Self::Stats
+            | Self::Blobs
+            | Self::Fetches
+            | Self::About
+            | Self::Registries
+            | Self::Requests
+            | Self::Errors
+            | Self::Repositories
+            | Self::History
+            | Self::Events
+            | Self::Explain
+            | Self::Images
+            | Self::Image => Deed::Look,
+            Self::Config
+            | Self::Verify
+            | Self::Pull
+            | Self::RemoveImage
+            | Self::PinImage
+            | Self::UnpinImage
+            | Self::Export
+            | Self::Import => Deed::Act,
+        }
+    }
 }
 
 /// What stands in a path for the full name of an image, slashes and all.
@@ -95,6 +125,20 @@ pub(super) fn media_type(path: &str) -> &'static str {
     if path == IMPORT { archives::MEDIA_TYPE } else { "application/json" }
 }
 
+/// What a request would do. One that there is not does nothing: it may be told so.
+pub(super) fn deed(method: &Method, path: &str) -> Deed {
+    let asked = template(path).and_then(|(template, _)| {
+        let mut of_path = ENDPOINTS.iter().filter(|(_, known, _)| *known == template);
+        of_path.find(|(known, _, _)| known == method)
+    });
+    asked.map_or(Deed::Look, |(_, _, endpoint)| endpoint.deed())
+}
+
+/// The path that `path` is one of, and the name that stands in it.
+fn template(path: &str) -> Option<(&'static str, &str)> {
+    ENDPOINTS.iter().find_map(|(_, template, _)| Some((*template, named(template, path)?)))
+}
+
 /// The answer to a request that may be answered.
 pub(super) async fn answer(
     services: &Arc<AdminServices>,
@@ -102,9 +146,7 @@ pub(super) async fn answer(
 ) -> Response<AdminBody> {
     let (head, body) = request.into_parts();
     let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
-    let Some((template, name)) =
-        ENDPOINTS.iter().find_map(|(_, template, _)| Some((*template, named(template, path)?)))
-    else {
+    let Some((template, name)) = template(path) else {
         return refused(StatusCode::NOT_FOUND, "there is no such path in this API").map(Into::into);
     };
     let of_path = ENDPOINTS.iter().filter(|(_, known, _)| *known == template);
@@ -199,6 +241,21 @@ fn wrong_method(known: &[&str]) -> Response<ResponseBody> {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn whatever_changes_something_or_hands_it_out_is_a_deed() {
+        for (method, path, endpoint) in ENDPOINTS {
+            let path = path.replace(NAME, "ghcr.io/org/app:1");
+            assert_eq!(deed(method, &path), endpoint.deed(), "{method} {path}");
+            if *method != Method::GET {
+                assert_eq!(endpoint.deed(), Deed::Act, "{method} {path}");
+            }
+        }
+        for path in ["/api/v1/export", "/api/v1/config"] {
+            assert_eq!(deed(&Method::GET, path), Deed::Act, "{path}");
+        }
+        assert_eq!(deed(&Method::POST, "/api/v1/nothing"), Deed::Look, "there is no such path");
+    }
 
     #[test]
     fn the_description_names_every_endpoint_and_no_other() {

@@ -5,6 +5,8 @@
 takes=
 check=https://registry-1.docker.io/v2/
 mirror=no
+insecure=no
+tls=no
 restart=yes
 unit=
 cluster=
@@ -24,6 +26,8 @@ read_options() {
     restart=${ENTREPOT_RESTART:-$restart}
     if accepts unit; then unit=${ENTREPOT_UNIT:-$unit}; fi
     if accepts mirror; then mirror=${ENTREPOT_MIRROR:-$mirror}; fi
+    if accepts insecure; then insecure=${ENTREPOT_INSECURE:-$insecure}; fi
+    if accepts tls; then tls=${ENTREPOT_TLS:-$tls}; fi
     if accepts name; then cluster=${ENTREPOT_NAME:-$cluster}; fi
     extra_direct=${NO_PROXY:-${no_proxy:-}}
     unset NO_PROXY no_proxy
@@ -31,6 +35,8 @@ read_options() {
     if accepts unit; then known="$known, --unit NAME"; fi
     if accepts name; then known="$known, --name CLUSTER"; fi
     if accepts mirror; then known="$known, --mirror"; fi
+    if accepts insecure; then known="$known, --insecure"; fi
+    if accepts tls; then known="$known, --tls"; fi
     while [ $# -gt 0 ]; do
         case $1 in
         --undo) mode=undo ;;
@@ -38,6 +44,14 @@ read_options() {
         --mirror)
             accepts mirror || unknown "$1"
             mirror=yes
+            ;;
+        --insecure)
+            accepts insecure || unknown "$1"
+            insecure=yes
+            ;;
+        --tls)
+            accepts tls || unknown "$1"
+            tls=yes
             ;;
         --check | --unit | --name)
             [ "$1" = --check ] || accepts "${1#--}" || unknown "$1"
@@ -56,6 +70,22 @@ read_options() {
     case $mirror in
     yes | no) ;;
     *) fail "ENTREPOT_MIRROR is neither yes nor no: $mirror" ;;
+    esac
+    case $insecure in
+    yes | no) ;;
+    *) fail "ENTREPOT_INSECURE is neither yes nor no: $insecure" ;;
+    esac
+    case $tls in
+    yes | no) ;;
+    *) fail "ENTREPOT_TLS is neither yes nor no: $tls" ;;
+    esac
+    case $tls$insecure in
+    yesyes) fail "--tls and --insecure exclude each other" ;;
+    *yes*)
+        if accepts mirror && [ "$mirror$mode" = nosetup ]; then
+            fail "--insecure and --tls are for --mirror: as a proxy nothing has to be taken on trust"
+        fi
+        ;;
     esac
     case $restart in
     yes | no) ;;

@@ -5,12 +5,30 @@ own_mark="# Made by the set-up script of entrepot, whose undo removes it."
 engine=     # the unit that has to read its settings anew; none where nothing runs
 how=restart # or "reload", where that will do
 undone=no
+upgraded=no # "yes" once a mirror is to be asked by TLS though the script came without
 
 trust() {
     find_trust_store
     download_ca
     verify_ca
     trust_ca
+}
+
+# An engine believes its mirror what a tag stands for, so it is to ask it by TLS: else whoever is on
+# the way chooses the images. The proxy speaks TLS on the very same port.
+secure_mirror() {
+    case $proxy_url in https:*) return 0 ;; esac
+    if [ "$insecure" = yes ]; then
+        warn_of_plain_http
+        return 0
+    fi
+    proxy_url=https:${proxy_url#http:}
+    upgraded=yes
+}
+
+warn_of_plain_http() {
+    complain "INSECURE: whoever is on the way to $proxy_url chooses what a tag stands for, and so" \
+        "which image runs here; as a proxy, or without --insecure, nobody does"
 }
 
 # A mirror that speaks plain HTTP needs no trust.
@@ -143,7 +161,15 @@ check_mirror() {
         "$url" 2>"$work/check.log") || code=none
     case $code in
     200) say "checked: $url is there" ;;
-    none) fail "$url could not be had: $(cat "$work/check.log")" ;;
+    none)
+        advice=
+        if [ "$upgraded" = yes ]; then
+            advice=" (Its certificate is for the proxy's own names: set external-url to $proxy_url there,
+or name it in mirror-names, and use that name here. --insecure does without TLS: then whoever is on
+the way chooses the images.)"
+        fi
+        fail "$url could not be had: $(cat "$work/check.log")$advice"
+        ;;
     *) fail "$url could not be had: HTTP status $code, where 200 was expected" ;;
     esac
 }

@@ -8,14 +8,14 @@ mod machine;
 mod process;
 mod reach;
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, Command};
 use serde_json::json;
 
 use super::arguments::{self, Given};
-use super::output::{Report, unless_closed};
+use super::output::{Report, stdout, unless_closed};
 use super::privileges::Missing;
 use crate::config::Settings;
 
@@ -97,7 +97,7 @@ fn findings(settings: &Settings, depth: Depth<'_>) -> anyhow::Result<Vec<Finding
 }
 
 fn tell(findings: &[Finding], report: Report) -> anyhow::Result<()> {
-    let mut output = io::stdout().lock();
+    let mut output = stdout();
     if report == Report::Json {
         let checks = findings.iter().map(|Finding { what, found, notes }| {
             let words = found.as_ref().map_or_else(|error| format!("{error:#}"), Clone::clone);

@@ -15,6 +15,7 @@ use url::form_urlencoded;
 use self::show::Show;
 use super::api::{Api, JsonLines};
 use super::arguments::{self, Given};
+use super::output::complain;
 use super::privileges::Missing;
 use super::runtime;
 use crate::admin::pull::{Failure, FailureKind, Platforms, PullLine, Wanted};
@@ -83,7 +84,7 @@ async fn pull_all(api: &Api, all: &[Wanted], show: &mut Show) -> anyhow::Result<
     for wanted in all {
         if let Err(miss) = pull(api, wanted, show).await? {
             show.end();
-            eprintln!("entrepot: {}", miss.why);
+            complain(&miss.why);
             code = code.or(Some(miss.code));
         }
     }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use super::super::output::{Report, is_closed_output, short};
+use super::super::output::{Report, is_closed_output, short, stdout};
 use super::super::progress::Bars;
 use crate::admin::pull::{Beginning, BlobOrigin, Done, PullLine, PullSummary, PulledBlob};
-use crate::log::bytes;
+use crate::log::{bytes, one_line};
 
 /// Who tells it.
 pub(super) enum Show {
@@ -44,7 +44,7 @@ impl Show {
     fn tell(&mut self, told: &PullLine) -> anyhow::Result<()> {
         match (&mut *self, told) {
             (Self::Nothing, _) | (Self::Lines(_), PullLine::Progress(_)) => {}
-            (Self::Json, told) => writeln!(io::stdout(), "{}", serde_json::to_string(told)?)?,
+            (Self::Json, told) => writeln!(stdout(), "{}", serde_json::to_string(told)?)?,
             (Self::Bars(bars), PullLine::Image(beginning)) => {
                 bars.headline(&headline(beginning))?;
                 for object in &beginning.objects {
@@ -58,16 +58,16 @@ impl Show {
                 bars.finish(&done.digest, done.bytes, origin(done.from));
             }
             (Self::Lines(objects), PullLine::Image(beginning)) => {
-                writeln!(io::stdout(), "{}", headline(beginning))?;
+                writeln!(stdout(), "{}", headline(beginning))?;
                 objects
                     .extend(beginning.objects.iter().map(|one| (one.digest.clone(), one.clone())));
             }
             (Self::Lines(objects), PullLine::Done(done)) => {
-                writeln!(io::stdout(), "{}", line(done, objects.get(&done.digest)))?;
+                writeln!(stdout(), "{}", line(done, objects.get(&done.digest)))?;
             }
             (_, PullLine::Summary(summary)) => {
                 self.end();
-                writeln!(io::stdout(), "{}", footline(summary))?;
+                writeln!(stdout(), "{}", footline(summary))?;
             }
             (_, PullLine::Error(_)) => self.end(),
         }
@@ -109,7 +109,7 @@ fn headline(beginning: &Beginning) -> String {
     let Beginning { image, digest, platforms, objects } = beginning;
     let platforms = match platforms.join(", ") {
         none if none.is_empty() => none,
-        some => format!(" for {some}"),
+        some => format!(" for {}", one_line(&some)),
     };
     let all: u64 = objects.iter().map(|one| one.total_bytes).sum();
     format!("{image} is {digest}{platforms}: {} blobs, {}", objects.len(), bytes(all))

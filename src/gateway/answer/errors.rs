@@ -8,9 +8,10 @@ use hyper::ext::ReasonPhrase;
 use serde_json::json;
 
 use super::body::ResponseBody;
-use super::provenance::{PRODUCT, Provenance, Reason};
+use super::provenance::{Provenance, Reason};
 use super::served::Served;
 use crate::memory::NoRoom;
+use crate::registry::fields::PRODUCT;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::BodyError;
 

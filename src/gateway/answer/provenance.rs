@@ -6,9 +6,7 @@ use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::log::Outcome;
-
-/// The name under which this proxy signs `Cache-Status`.
-pub(crate) const PRODUCT: &str = "entrepot";
+use crate::registry::fields::PRODUCT;
 
 /// Where an answer came from.
 ///

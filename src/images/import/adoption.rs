@@ -7,7 +7,7 @@ use entrepot_cache::{Presence, Reach};
 use entrepot_oci::manifest::{Descriptor, Document};
 use entrepot_oci::{Digest, ImageName, MediaType, Reference};
 
-use super::super::{Image, ImageError, Images, layout};
+use super::super::{Image, ImageError, Images, Selection, layout};
 use super::error::ImportError;
 use super::intake::ArchiveContents;
 use super::line::{ImportLine, Imported};
@@ -22,6 +22,8 @@ const DEEPEST: usize = 4;
 pub(crate) struct Adoption<'a> {
     /// What an archive's only image is called, whatever the archive says.
     pub name: Option<&'a ImageName>,
+    /// Which of its images are meant; none named: all of them.
+    pub meant: &'a [Selection],
     /// Whose clients would pull them.
     pub policy: &'a Policy,
     /// Who puts them on record.
@@ -67,7 +69,8 @@ impl Images {
         self.store.hold_bounds().await;
         // All of them are looked at before the first is told of.
         let mut whole = Vec::new();
-        for (name, image) in named(contents, adoption)? {
+        let Named { meant, left_out } = named(contents, adoption)?;
+        for (name, image) in meant {
             whole.push((self.examine(contents, &name, image).await?, name));
         }
         for (found, name) in whole {
@@ -76,9 +79,11 @@ impl Images {
             let Image { name, digest, platforms, .. } = self.find(&name).await?;
             tell(ImportLine::Image(Imported { name, digest, platforms }));
         }
+        for name in left_out {
+            tell(ImportLine::LeftOut(name));
+        }
         // What no image needs has come for nothing.
-        let strays =
-            self.store.withdraw(contents.new.clone(), contents.roots(), Reach::Alone).await;
+        let strays = self.store.withdraw(contents.new.clone(), adopted.clone(), Reach::Alone).await;
         let strays = strays.map_err(ImageError::Store)?;
         let objects = (contents.new.len() as u64).saturating_sub(strays.objects);
         tell(ImportLine::Summary {
@@ -151,17 +156,31 @@ impl Images {
     }
 }
 
-/// The archive's images under the names that they are going to have.
+/// The images of an archive.
+struct Named<'a> {
+    /// Those that are meant, under the names that they are going to have.
+    meant: Vec<(ImageName, &'a Descriptor)>,
+    /// The names of the others.
+    left_out: Vec<String>,
+}
+
+/// The archive's images, as they are called and meant. It may have others than it was got for, and
+/// whoever has it must not be given a name by it that nobody has meant.
 fn named<'a>(
     contents: &'a ArchiveContents,
     adoption: &Adoption<'_>,
-) -> Result<Vec<(ImageName, &'a Descriptor)>, ImportError> {
+) -> Result<Named<'a>, ImportError> {
     if adoption.name.is_some() && contents.images.len() != 1 {
         return Err(ImportError::ManyImages(contents.images.len()));
     }
-    let mut named = Vec::new();
+    let mut named = Named { meant: Vec::new(), left_out: Vec::new() };
     for image in &contents.images {
         let own = adoption.name.cloned().or_else(|| layout::name(image));
+        let is_meant = |name: &ImageName| adoption.meant.iter().any(|meant| meant.is(name));
+        if !adoption.meant.is_empty() && !own.as_ref().is_some_and(is_meant) {
+            named.left_out.push(own.map_or_else(|| image.digest.to_string(), |o| o.to_string()));
+            continue;
+        }
         let name = own.ok_or(ImportError::NoName(image.digest))?;
         if matches!(name.reference, Reference::Digest(digest) if digest != image.digest) {
             return Err(ImportError::OtherImage(name.to_string(), image.digest));
@@ -169,7 +188,11 @@ fn named<'a>(
         if !adoption.policy.intercepts(&name.authority) {
             return Err(ImportError::NotIntercepted(name.to_string(), name.registry));
         }
-        named.push((name, image));
+        named.meant.push((name, image));
+    }
+    let is_there = |meant: &&Selection| named.meant.iter().any(|(name, _)| meant.is(name));
+    if let Some(missing) = adoption.meant.iter().find(|meant| !is_there(meant)) {
+        return Err(ImportError::NotInArchive(missing.to_string()));
     }
     Ok(named)
 }
@@ -191,10 +214,6 @@ impl WholeImage {
 }
 
 impl ArchiveContents {
-    fn roots(&self) -> HashSet<Digest> {
-        self.images.iter().map(|image| image.digest).collect()
-    }
-
     /// Whether the archive has this, of this size.
     fn check(&self, name: &ImageName, one: &Descriptor) -> Result<(), ImportError> {
         let missing = || ImportError::Missing { name: name.to_string(), digest: one.digest };

@@ -50,6 +50,9 @@ pub(crate) enum ImportError {
     /// Nobody who pulls it would come by.
     #[error("{0} is of no registry that this proxy keeps images of: add {1} to intercept-also")]
     NotIntercepted(String, Registry),
+    /// What was named is none of its images.
+    #[error("the archive has no image {0}")]
+    NotInArchive(String),
     /// A layout of another kind.
     #[error("the archive is an image layout of version {0:?}, which is not known here")]
     Version(String),

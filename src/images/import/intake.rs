@@ -60,14 +60,7 @@ impl<T: FnMut(u64)> Intake<'_, T> {
             }
             (self.tell)(tarball.position());
         }
-        let mark = mark.ok_or(ImportError::NoLayout(layout::MARK))?;
-        layout::check_version(&mark).map_err(ImportError::Version)?;
-        let index = index.ok_or(ImportError::NoLayout(layout::INDEX))?;
-        let index: layout::Index = serde_json::from_slice(&index).map_err(ImportError::Index)?;
-        self.contents.images = index.manifests;
-        if self.contents.images.is_empty() {
-            return Err(ImportError::NoLayout("image"));
-        }
+        self.contents.images = images(mark, index)?;
         Ok(())
     }
 
@@ -148,6 +141,33 @@ impl<T: FnMut(u64)> Intake<'_, T> {
         }
         Err(ImportError::Digest { expected: *digest, actual: Box::new(actual) })
     }
+}
+
+/// The images that an archive says it has, read to its end; nothing of it is kept. Blocks.
+pub(super) fn announced(source: impl Read) -> Result<Vec<Descriptor>, ImportError> {
+    let mut tarball = Tarball::new(source);
+    let (mut mark, mut index) = (None, None);
+    while let Some(entry) = tarball.next()? {
+        let path = checked(&entry)?;
+        if entry.kind == Kind::File && path == layout::MARK {
+            mark = Some(tarball.whole(LARGEST_INDEX)?);
+        } else if entry.kind == Kind::File && path == layout::INDEX {
+            index = Some(tarball.whole(LARGEST_INDEX)?);
+        }
+    }
+    images(mark, index)
+}
+
+/// The images of a layout by its two files, of which a later one counts.
+fn images(mark: Option<Vec<u8>>, index: Option<Vec<u8>>) -> Result<Vec<Descriptor>, ImportError> {
+    let mark = mark.ok_or(ImportError::NoLayout(layout::MARK))?;
+    layout::check_version(&mark).map_err(ImportError::Version)?;
+    let index = index.ok_or(ImportError::NoLayout(layout::INDEX))?;
+    let index: layout::Index = serde_json::from_slice(&index).map_err(ImportError::Index)?;
+    if index.manifests.is_empty() {
+        return Err(ImportError::NoLayout("image"));
+    }
+    Ok(index.manifests)
 }
 
 /// Where an entry lies, as far as it may be there. Nothing is ever written to such a place; what

@@ -21,6 +21,8 @@ pub(crate) enum ImportLine {
     Read(u64),
     /// An image can be pulled.
     Image(Imported),
+    /// An image of the archive that is none of those that were named.
+    LeftOut(String),
     /// The last line, if all went well: how many objects are new, and their bytes.
     Summary {
         /// How many there are.

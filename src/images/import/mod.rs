@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use std::io::Read;
 
 use entrepot_cache::Reach;
-use entrepot_oci::Digest;
+use entrepot_oci::{Digest, ImageName};
 use tokio::runtime::Handle;
 
 pub(crate) use adoption::{Adoption, Records};
@@ -27,7 +27,14 @@ pub(crate) use intake::ArchiveContents;
 pub(crate) use line::{ImportLine, Imported};
 
 use self::intake::Intake;
-use super::Images;
+use super::{Images, layout};
+
+/// The names of the images that an archive says it has, and what they stand for there; what has no
+/// full name is not among them. Nothing of it is kept, or checked. Blocks.
+pub(crate) fn announced(source: impl Read) -> Result<Vec<(ImageName, Digest)>, ImportError> {
+    let images = intake::announced(source)?;
+    Ok(images.iter().filter_map(|image| Some((layout::name(image)?, image.digest))).collect())
+}
 
 impl Images {
     /// Reads an archive to its end into the store. Blocks; `runtime` is the store's.

@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use rustix::net;
 
@@ -25,6 +27,8 @@ enum Way {
     Proxy(SocketAddr),
     /// Straight to the hosts, whose addresses are these.
     Direct(Vec<(String, SocketAddr)>),
+    /// Through this socket.
+    Socket(PathBuf),
 }
 
 impl Client {
@@ -39,6 +43,12 @@ impl Client {
     #[must_use]
     pub fn direct(hosts: Vec<(String, SocketAddr)>) -> Self {
         Self::going(Way::Direct(hosts))
+    }
+
+    /// A client of who listens at this Unix socket.
+    #[must_use]
+    pub fn at_socket(path: PathBuf) -> Self {
+        Self::going(Way::Socket(path))
     }
 
     fn going(way: Way) -> Self {
@@ -104,7 +114,16 @@ impl Client {
 
     /// A connection to the proxy itself.
     pub fn plain(&self) -> io::Result<Connection> {
-        let Way::Proxy(proxy) = &self.way else { return Err(unknown_host("a proxy")) };
+        let proxy = match &self.way {
+            Way::Proxy(proxy) => proxy,
+            Way::Socket(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                return Ok(Connection::new("localhost".to_owned(), Box::new(stream), None));
+            }
+            Way::Direct(_) => return Err(unknown_host("a proxy")),
+        };
         let (host, stream) = (proxy.to_string(), self.dial(*proxy)?);
         if !self.outer_tls {
             return Ok(Connection::new(host, stream, None));
@@ -132,7 +151,7 @@ impl Client {
             None => (host, format!("{host}:443")),
         };
         let stream = match &self.way {
-            Way::Proxy(_) => self.tunnel(&authority)?,
+            Way::Proxy(_) | Way::Socket(_) => self.tunnel(&authority)?,
             Way::Direct(hosts) => {
                 let known = hosts.iter().find(|(known, _)| known == name);
                 self.dial(known.ok_or_else(|| unknown_host(name))?.1)?

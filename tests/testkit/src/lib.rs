@@ -16,6 +16,7 @@
 //! - `client`, `pull`: a client of the proxy, and an engine's pull
 //! - `proxy`: the binary under test
 //! - `canary`: secrets that must not be found again
+//! - `user`: other users of this machine
 
 #![allow(
     clippy::expect_used,
@@ -40,6 +41,7 @@ pub mod registry;
 pub mod requests;
 pub mod server;
 pub mod tls;
+pub mod user;
 
 use std::time::Duration;
 
@@ -54,6 +56,7 @@ pub use pull::Puller;
 pub use registry::{Access, Redirects, Registry, User};
 pub use requests::{Requests, Role};
 pub use server::Server;
+pub use user::as_user;
 
 /// How long anything here waits for something that must happen: a test that is not done by then
 /// has failed. Long, since a machine that runs many tests at a time is slow.

@@ -276,6 +276,18 @@ impl Proxy {
         Client::new(self.ports.admin).get(path).expect("an answer of the admin listener")
     }
 
+    /// Where its admin socket lies.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.data_dir().join("cache/admin.sock")
+    }
+
+    /// A client of its admin socket, where its own user may do everything.
+    #[must_use]
+    pub fn operator(&self) -> Client {
+        Client::at_socket(self.admin_socket())
+    }
+
     /// Whether an object of this digest is finished in the store.
     #[must_use]
     pub fn keeps(&self, digest: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -29,6 +30,8 @@ pub trait Stream: Read + Write + Send {
 }
 
 impl Stream for TcpStream {}
+
+impl Stream for UnixStream {}
 
 impl Stream for Box<dyn Stream> {
     fn close_notify(&mut self) {

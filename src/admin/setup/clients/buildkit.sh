@@ -1,7 +1,7 @@
 
 # ---- BuildKit -----------------------------------------------------------------------------------
 
-takes=unit
+takes='unit insecure'
 unit=buildkit.service
 settings=/etc/buildkit/buildkitd.toml
 
@@ -23,15 +23,17 @@ write_settings() {
         say "[registry.\"$registry\"]"
         say "  mirrors = [\"$address/$registry\"]"
     done
+    say "[registry.\"$address\"]"
     case $proxy_url in
-    http:*)
-        say "[registry.\"$address\"]"
-        say '  http = true'
-        ;;
+    http:*) say '  http = true' ;;
+    # buildx takes the file along into the builder's container, which has no other trust store of
+    # this machine's.
+    *) say "  ca = [\"$ca_path\"]" ;;
     esac
 }
 
 set_up() {
+    secure_mirror
     trust_if_tls
     check_mirror
     write_settings >"$work/settings"

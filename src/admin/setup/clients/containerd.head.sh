@@ -8,7 +8,12 @@
 # Options (as arguments, or in the environment):
 #   --unit NAME   ENTREPOT_UNIT    containerd's systemd unit; containerd.service unless given
 #   --mirror      ENTREPOT_MIRROR=yes
-#                                  as a mirror of every registry: no CA, but public images alone
+#                                  as a mirror of every registry, for public images alone. From http://
+#                                  it needs no CA, and what tags stand for is asked of the registries
+#   --tls         ENTREPOT_TLS=yes ask the mirror by TLS, with the CA, and for tags as well
+#   --insecure    ENTREPOT_INSECURE=yes
+#                                  ask it for tags by plain HTTP: whoever is on the way to it chooses
+#                                  the images
 #   --check URL   ENTREPOT_CHECK   what to ask for through the proxy before anything is restarted;
 #                                  https://registry-1.docker.io/v2/ unless given, "no" for no check
 #   --no-restart  ENTREPOT_RESTART=no

@@ -1,7 +1,7 @@
 
 # ---- containerd ---------------------------------------------------------------------------------
 
-takes='unit mirror'
+takes='unit mirror insecure tls'
 unit=containerd.service
 hosts=/etc/containerd/certs.d/_default/hosts.toml
 settings=/etc/containerd/config.toml
@@ -38,16 +38,32 @@ set_up() {
         set_up_unit
         return 0
     fi
+    if [ "$tls" = yes ]; then secure_mirror; fi
     trust_if_tls
     check_mirror
     need_config_path
+    capabilities
     {
         say "$own_mark"
         say "[host.\"$proxy_url\"]"
-        say '  capabilities = ["pull", "resolve"]'
+        say "  capabilities = [$capabilities]"
     } >"$work/hosts"
     own "$work/hosts" "$hosts"
     finish_set_up
+}
+
+# What is pulled has a digest, which containerd checks. What is resolved is a tag, of which it takes
+# a mirror's word: by plain HTTP that is the word of whoever is on the way.
+capabilities() {
+    capabilities='"pull", "resolve"'
+    case $proxy_url in https:*) return 0 ;; esac
+    if [ "$insecure" = yes ]; then
+        warn_of_plain_http
+    else
+        capabilities='"pull"'
+        say "note: over plain HTTP the mirror is asked for what has a digest alone: what tags stand for is" \
+            "asked of the registries themselves (--tls has the mirror asked for both)"
+    fi
 }
 
 undo() {

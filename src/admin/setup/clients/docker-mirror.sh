@@ -1,6 +1,7 @@
 
 # ---- The mirror of dockerd ----------------------------------------------------------------------
 
+takes=insecure
 owner=docker-mirror
 engine=docker.service
 how=reload
@@ -31,7 +32,10 @@ $line,|" -e ':rest' -e n -e 'b rest' "$settings" >"$work/daemon.json"
 }
 
 set_up() {
+    secure_mirror
     trust_if_tls
+    # dockerd reads the system's trust store once.
+    if [ "$trust_altered" = yes ]; then how=restart; fi
     check_mirror
     if grep -qF -e "\"$proxy_url\"" "$settings" 2>/dev/null; then
         finish_set_up
@@ -39,6 +43,8 @@ set_up() {
     fi
     if is_as_we_left_it; then
         restore
+    elif take_over docker-mirror || take_over docker-mirror-tls; then
+        :
     elif grep -q '"registry-mirrors"' "$settings" 2>/dev/null; then
         fail "$settings sets \"registry-mirrors\" already: put \"$proxy_url\" first in that list"
     fi
@@ -67,6 +73,33 @@ validate() {
     if ! has dockerd || ! dockerd --help 2>&1 | grep -q -e --validate; then return 0; fi
     dockerd --validate --config-file="$work/daemon.json" >"$work/validate" 2>&1 ||
         fail "$settings with a mirror would not be valid: $(cat "$work/validate")"
+}
+
+# Takes back what was made of the file when the same mirror was asked otherwise, with TLS or without,
+# if nobody has changed it since.
+take_over() {
+    mine=$owner
+    owner=$1
+    if [ "$owner" = "$mine" ] || ! is_as_we_left_it; then
+        owner=$mine
+        return 1
+    fi
+    restore
+    if recorded "$owner" file "$kept"; then
+        note_change "$kept"
+        rm -f "$kept"
+        forget "$owner" file "$kept"
+    fi
+    case $owner in
+    # The certificate is still there for its undo.
+    *-tls) remember "$owner" restart pending ;;
+    *) forget "$owner" restart pending ;;
+    esac
+    if recorded "$owner" dir /etc/docker; then
+        forget "$owner" dir /etc/docker
+        remember "$mine" dir /etc/docker
+    fi
+    owner=$mine
 }
 
 # Whether nobody has changed the file since.
@@ -98,8 +131,8 @@ undo() {
         remember "$owner" restart pending
         if is_as_we_left_it; then
             restore
-        elif grep -qF -e "\"$proxy_url\"" "$settings" 2>/dev/null; then
-            fail "$settings was changed since: take \"$proxy_url\" out of its" \
+        elif grep -qF -e "://${proxy_url#*://}\"" "$settings" 2>/dev/null; then
+            fail "$settings was changed since: take ${proxy_url#*://} out of its" \
                 "\"registry-mirrors\", and run this again"
         fi
         drop_hashes

@@ -9,7 +9,9 @@
 # Options (as arguments, or in the environment):
 #   --unit NAME   ENTREPOT_UNIT    the systemd unit; the one that is installed unless given
 #   --mirror      ENTREPOT_MIRROR=yes
-#                                  as a mirror of every registry: no CA, but public images alone
+#                                  as a mirror of every registry, by TLS, for public images alone
+#   --insecure    ENTREPOT_INSECURE=yes
+#                                  speak plain HTTP with the mirror: whoever is on the way chooses the images
 #   --check URL   ENTREPOT_CHECK   what to ask for through the proxy before anything is restarted;
 #                                  https://registry-1.docker.io/v2/ unless given, "no" for no check
 #   --no-restart  ENTREPOT_RESTART=no

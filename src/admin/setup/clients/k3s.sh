@@ -1,7 +1,7 @@
 
 # ---- k3s and RKE2 -------------------------------------------------------------------------------
 
-takes='unit mirror'
+takes='unit mirror insecure'
 
 prepare() {
     if [ -z "$unit" ]; then find_unit; fi
@@ -31,6 +31,7 @@ set_up() {
         set_up_unit
         return 0
     fi
+    secure_mirror
     trust_if_tls
     check_mirror
     {

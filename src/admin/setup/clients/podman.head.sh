@@ -9,7 +9,9 @@
 # Options (as arguments, or in the environment):
 #   --unit NAME   ENTREPOT_UNIT    CRI-O's systemd unit; crio.service unless given
 #   --mirror      ENTREPOT_MIRROR=yes
-#                                  as a mirror of the best-known registries: no CA, public images alone
+#                                  as a mirror of the best-known registries, by TLS, for public images
+#   --insecure    ENTREPOT_INSECURE=yes
+#                                  speak plain HTTP with the mirror: whoever is on the way chooses the images
 #   --check URL   ENTREPOT_CHECK   what to ask for through the proxy before anything is restarted;
 #                                  https://registry-1.docker.io/v2/ unless given, "no" for no check
 #   --no-restart  ENTREPOT_RESTART=no

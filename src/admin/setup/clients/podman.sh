@@ -1,7 +1,7 @@
 
 # ---- Podman, Buildah, Skopeo, CRI-O -------------------------------------------------------------
 
-takes='unit mirror'
+takes='unit mirror insecure'
 unit=crio.service
 settings=/etc/containers/containers.conf.d/zz-entrepot.conf
 registries=/etc/containers/registries.conf.d/zz-entrepot.conf
@@ -45,6 +45,7 @@ write_settings() {
 
 set_up() {
     if [ "$mirror" = yes ]; then
+        secure_mirror
         trust_if_tls
         check_mirror
         write_mirrors >"$work/registries"
