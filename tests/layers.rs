@@ -36,6 +36,7 @@ const HOUSE: [Floors; 12] = [
         root: "src",
         rooms: &[
             "mod",
+            "fuzzing",
             "explain",
             "vouching",
             "pruning",
@@ -89,6 +90,7 @@ const HOUSE: [Floors; 12] = [
         root: "src",
         rooms: &[
             "mod",
+            "fuzzing",
             "client",
             "refusals",
             "own_tokens",
@@ -108,8 +110,8 @@ const HOUSE: [Floors; 12] = [
         directory: "cache/src",
         root: "cache/src",
         rooms: &[
-            "mod", "store", "records", "inner", "download", "eviction", "options", "bytes",
-            "errors", "index", "disk",
+            "mod", "fuzzing", "store", "records", "inner", "download", "eviction", "options",
+            "bytes", "errors", "index", "disk",
         ],
         exceptions: &[(
             "eviction",

@@ -21,6 +21,7 @@
 //! - `generations`: which knowledge is from before the last write
 //! - `store_health`: a store that can't take downloads for now
 //! - `options`: how requests are decided, as the operator wants it
+//! - `fuzzing`: what fuzz targets feed of it
 
 mod access;
 mod answer;
@@ -28,6 +29,8 @@ mod blobs;
 mod download;
 mod exchange;
 mod explain;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod generations;
 mod listings;
 mod manifests;

@@ -182,10 +182,8 @@ impl Pressure {
     }
 
     fn note_limit(&self, topic: &Topic, identity: &Identity, headers: &HeaderMap) {
-        let told = text(headers, header::RETRY_AFTER).and_then(|told| told.parse().ok());
-        let wait = told.map_or(PACE, Duration::from_secs).clamp(PACE, LONGEST);
-        let refusal =
-            Refusal { next: Instant::now() + wait, status: StatusCode::TOO_MANY_REQUESTS };
+        let next = Instant::now() + pause(headers);
+        let refusal = Refusal { next, status: StatusCode::TOO_MANY_REQUESTS };
         let [own, everybodys] = quota_keys(topic, identity);
         self.limited.insert(own, refusal);
         if headers.contains_key("ratelimit-remaining") {
@@ -231,6 +229,12 @@ where
     if cache.contains_key(key) {
         cache.invalidate(key);
     }
+}
+
+/// For how long a 429 with these fields holds.
+pub(super) fn pause(headers: &HeaderMap) -> Duration {
+    let told = text(headers, header::RETRY_AFTER).and_then(|told| told.parse().ok());
+    told.map_or(PACE, Duration::from_secs).clamp(PACE, LONGEST)
 }
 
 /// What may hold somebody back: a refusal of his own, or of everybody.
