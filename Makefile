@@ -3,6 +3,8 @@
 CARGO ?= cargo
 IMAGE ?= entrepot
 TOOLS := target/tools
+# Seconds for each fuzz target.
+FUZZ ?= 5
 
 .PHONY: run test lint bench image images
 
@@ -15,7 +17,7 @@ test:
 	scripts/install-test-tools
 	$(CARGO) test --workspace --locked
 
-# Checks everything that can be checked without running it.
+# Checks everything that can be checked without running it, and runs each fuzz target for a moment.
 lint: export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 lint: export RUSTDOCFLAGS := -D warnings
 lint:
@@ -25,6 +27,8 @@ lint:
 	$(CARGO) doc --workspace --no-deps --document-private-items --locked
 	$(CARGO) deny check bans licenses sources
 	scripts/check-advisories
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
+	scripts/fuzz $(FUZZ)
 
 # Times single functions, then entrepot beside what else is installed: bench/README.md.
 bench:

@@ -35,6 +35,18 @@ mod registry;
 mod trickle;
 mod upstream;
 
+/// What the fuzz targets (`fuzz/`) feed, by module; there is none of it in any other build.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::config::fuzzing as config;
+    pub use crate::gateway::fuzzing as gateway;
+    pub use crate::images::fuzzing as images;
+    pub use crate::listener::fuzzing as listener;
+    pub use crate::log::fuzzing as log;
+    pub use crate::registry::fuzzing as registry;
+    pub use crate::upstream::fuzzing as upstream;
+}
+
 // The binary.
 pub use cli::run;
 // What benchmarks, fuzz targets and black-box tests hold to account.

@@ -27,8 +27,9 @@ fn pages_in(directory: &Path, found: &mut Vec<PathBuf>) {
 }
 
 fn pages() -> Vec<PathBuf> {
-    let mut found =
-        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root().join(name)).to_vec();
+    let mut found = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "fuzz/README.md"]
+        .map(|name| root().join(name))
+        .to_vec();
     pages_in(&root().join("docs"), &mut found);
     found
 }
@@ -54,6 +55,25 @@ fn links_lead_somewhere() {
         }
     }
     assert!(seen > 30, "the links were not found: {seen}");
+}
+
+#[test]
+fn every_fuzz_target_is_told_of_and_has_seeds() {
+    let fuzz = root().join("fuzz");
+    let page = fs::read_to_string(fuzz.join("README.md")).unwrap();
+    let told = |target: &str| page.contains(&format!("\n| `{target}` | "));
+    let mut seen = 0;
+    for entry in fs::read_dir(fuzz.join("src/bin")).unwrap() {
+        let path = entry.unwrap().path();
+        let target = path.file_stem().unwrap().to_str().unwrap();
+        assert!(told(target), "fuzz/README.md does not tell of {target}");
+        let seeds = fs::read_dir(fuzz.join("seeds").join(target));
+        assert!(seeds.is_ok_and(|seeds| seeds.count() > 0), "{target} has no seeds");
+        seen += 1;
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, seen, "fuzz/README.md tells of targets that there are not");
+    assert!(seen > 20, "the targets were not found: {seen}");
 }
 
 #[test]

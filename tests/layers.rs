@@ -36,6 +36,7 @@ const HOUSE: [Floors; 12] = [
         root: "src",
         rooms: &[
             "mod",
+            "fuzzing",
             "explain",
             "vouching",
             "pruning",
@@ -91,6 +92,7 @@ const HOUSE: [Floors; 12] = [
         root: "src",
         rooms: &[
             "mod",
+            "fuzzing",
             "client",
             "refusals",
             "own_tokens",
@@ -110,8 +112,8 @@ const HOUSE: [Floors; 12] = [
         directory: "cache/src",
         root: "cache/src",
         rooms: &[
-            "mod", "store", "records", "inner", "download", "eviction", "options", "bytes",
-            "errors", "index", "disk",
+            "mod", "fuzzing", "store", "records", "inner", "download", "eviction", "options",
+            "bytes", "errors", "index", "disk",
         ],
         exceptions: &[(
             "eviction",

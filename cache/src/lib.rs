@@ -22,6 +22,7 @@
 //! | `index` | hints: sizes, last use |
 //! | [`disk`] | every file call, and the threads that wait for it |
 //! | `inner` | what the handles of an open store share |
+//! | `fuzzing` | what fuzz targets feed of it |
 //! | `options`, `errors` | how a store is opened; what can go wrong once it is |
 //!
 //! # Example
@@ -65,6 +66,8 @@ pub mod disk;
 mod download;
 mod errors;
 mod eviction;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod index;
 mod inner;
 mod options;

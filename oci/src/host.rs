@@ -273,14 +273,24 @@ fn glob_matches(glob: &str, label: &str) -> bool {
     let Some((head, tail)) = glob.split_once('*') else {
         return glob == label;
     };
-    let Some(rest) = label.strip_prefix(head) else {
+    let Some(mut rest) = label.strip_prefix(head) else {
         return false;
     };
-    rest.char_indices()
-        .skip(1)
-        .map(|(at, _)| at)
-        .chain([rest.len()])
-        .any(|at| at > 0 && rest.get(at..).is_some_and(|end| glob_matches(tail, end)))
+    let (between, last) = tail.rsplit_once('*').map_or((None, tail), |(b, last)| (Some(b), last));
+    // The first place that fits is as good as any: no way is tried twice.
+    for piece in between.into_iter().flat_map(|between| between.split('*')) {
+        match behind_one(rest).and_then(|rest| rest.split_once(piece)) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    behind_one(rest).is_some_and(|rest| rest.ends_with(last))
+}
+
+/// What is behind the one character that a `*` stands for at least.
+fn behind_one(text: &str) -> Option<&str> {
+    let mut characters = text.chars();
+    characters.next().map(|_| characters.as_str())
 }
 
 impl FromStr for HostPattern {
@@ -384,6 +394,17 @@ mod tests {
     }
 
     #[test]
+    fn many_stars_are_held_against_a_name_in_one_go() {
+        // By trying every way it would take longer than anybody waits.
+        let pattern = format!("{}b.example", "*a".repeat(30));
+        let authority = format!("{}.example:443", "a".repeat(63));
+        let parsed = pattern.parse::<HostPattern>().unwrap();
+        assert!(!parsed.matches(&authority.parse().unwrap()));
+        let fitting = "xa".repeat(30) + "b.example:443";
+        assert!(parsed.matches(&fitting.parse().unwrap()));
+    }
+
+    #[test]
     fn patterns_match_within_labels() {
         let cases = [
             ("docker.io", "registry-1.docker.io:443", true),
@@ -397,6 +418,12 @@ mod tests {
             ("*-docker.pkg.dev", "us-west2-docker.pkg.dev:443", true),
             ("a*-docker.pkg.dev", "a-docker.pkg.dev:443", false),
             ("*-docker.pkg.dev", "evil.com:443", false),
+            ("**.example", "a.example:443", false),
+            ("**.example", "ab.example:443", true),
+            ("a*b*.example", "abb.example:443", false),
+            ("a*b*.example", "axbb.example:443", true),
+            ("*a.example", "aa.example:443", true),
+            ("*a.example", "a.example:443", false),
             ("*.dkr.ecr.*.amazonaws.com", "1234.dkr.ecr.us-east-1.amazonaws.com:443", true),
             ("*.dkr.ecr.*.amazonaws.com", "1234.dkr.ecr.amazonaws.com:443", false),
             ("registry.corp:5000", "registry.corp:5000", true),

@@ -46,10 +46,13 @@ impl FromStr for ImageName {
 
 fn parse(text: &str) -> Result<ImageName, String> {
     if let Some((scheme, _)) = text.split_once("://") {
+        // What is no scheme is not repeated: it may be anything.
+        let is_scheme = scheme.bytes().all(|b| b.is_ascii_alphanumeric());
+        let scheme = if is_scheme { scheme } else { "https" };
         return Err(format!("it is written without {scheme}://"));
     }
     let (host, rest) = match text.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
+        Some((first, rest)) if is_host(first) => (first, rest),
         _ => (HUB, text),
     };
     let authority = Authority::parse(host, HTTPS_PORT).map_err(|error| error.to_string())?;
@@ -79,6 +82,11 @@ fn parse(text: &str) -> Result<ImageName, String> {
     Ok(ImageName { authority: registry.authority(&authority), registry, repository, reference })
 }
 
+/// Whether the first part of a name is a registry's host, rather than a part of the repository.
+fn is_host(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
+}
+
 impl fmt::Display for ImageName {
     /// The full name, which means the same everywhere: `docker.io/library/alpine:latest`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,7 +94,10 @@ impl fmt::Display for ImageName {
             Reference::Tag(_) => ':',
             Reference::Digest(_) => '@',
         };
-        write!(f, "{}/{}{between}{}", self.registry, self.repository, self.reference)
+        let Self { registry, repository, reference, .. } = self;
+        // A host of one word needs its port to be taken for one.
+        let port = if is_host(registry.as_str()) { "" } else { ":443" };
+        write!(f, "{registry}{port}/{repository}{between}{reference}")
     }
 }
 
@@ -107,6 +118,8 @@ mod tests {
             ("quay.io/app", "quay.io/app:latest"),
             ("localhost/app", "localhost/app:latest"),
             ("registry.corp:5000/a/b/c:x", "registry.corp:5000/a/b/c:x"),
+            ("registry:443/app", "registry:443/app:latest"),
+            ("registry:5000/app", "registry:5000/app:latest"),
             (&format!("alpine@{digest}"), &format!("docker.io/library/alpine@{digest}")),
             (&format!("ghcr.io/o/a:v1@{digest}"), &format!("ghcr.io/o/a@{digest}")),
         ] {
@@ -134,9 +147,11 @@ mod tests {
             "a/../b",
             "registry.corp:port/app",
             "alpine:1:2",
+            "\u{1b}[31mred\n://x",
         ] {
             let error = bad.parse::<ImageName>().expect_err(bad).to_string();
             assert!(error.contains("not the name of an image"), "{error}");
+            assert!(!error.contains(char::is_control), "{error:?}");
         }
     }
 }

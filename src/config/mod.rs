@@ -19,11 +19,14 @@
 //! - `admin`: `admin-token-file`
 //! - `access`: `[access]`, with the file of users that it names
 //! - `error`: what is said of wrong configuration
+//! - `fuzzing`: what fuzz targets feed of it
 
 mod access;
 mod admin;
 pub(crate) mod drop_in;
 pub(crate) mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub(crate) mod keys;
 mod proxies;
 mod raw_config;

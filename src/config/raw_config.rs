@@ -20,6 +20,9 @@ pub(super) struct RawConfig {
     pub(super) notes: Vec<String>,
     /// Whether more is to be logged.
     pub(super) debug: bool,
+    /// Whether the file is not TOML: what is taken for a value there may be a part of another, and
+    /// that a password.
+    pub(super) is_file_broken: bool,
 }
 
 /// Variables of the name's family that configure nothing here: `ENTREPOT_CONFIG` names the file,
@@ -63,6 +66,7 @@ impl RawConfig {
             problems: drop_in.problems,
             notes: drop_in.notes,
             debug: drop_in.debug,
+            is_file_broken: false,
         };
         if let Some(path) = sources.file() {
             match std::fs::read_to_string(&path) {
@@ -115,9 +119,10 @@ impl RawConfig {
         self.entries.push(ConfigEntry { key: key.name.to_owned(), value, place });
     }
 
-    fn add_file(&mut self, path: &Path, text: &str) {
+    pub(super) fn add_file(&mut self, path: &Path, text: &str) {
         let (root, errors) = DeTable::parse_recoverable(text);
         let file = File { path, text };
+        self.is_file_broken = !errors.is_empty();
         for error in errors {
             let place = file.place(error.span().unwrap_or_default());
             self.problem(place, format!("not TOML: {}", error.message()));

@@ -17,7 +17,12 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(sources: &Sources) -> Self {
-        Self { found: RawConfig::read(sources) }
+        Self::of(RawConfig::read(sources))
+    }
+
+    /// Hands out what was read before.
+    pub(super) fn of(found: RawConfig) -> Self {
+        Self { found }
     }
 
     /// What was configured, as an operator may see it.
@@ -28,7 +33,7 @@ impl Reader {
     /// The strongest value of `key`, if it was given and is right.
     pub(super) fn get<T: FromValue>(&mut self, key: &str) -> Option<T> {
         let entry = self.found.entries.iter().rfind(|entry| entry.key == key)?;
-        let parsed = parsed(entry);
+        let parsed = parsed(entry, self.found.is_file_broken);
         parsed.map_err(|problem| self.found.problems.push(problem)).ok()
     }
 
@@ -71,8 +76,10 @@ impl Reader {
         build: impl Fn(&mut RegistryReader<'_>) -> Option<T>,
     ) -> Vec<T> {
         let registries = std::mem::take(&mut self.found.registries);
-        let problems = &mut self.found.problems;
-        let build = |entries| build(&mut RegistryReader { entries, problems: &mut *problems });
+        let (problems, is_file_broken) = (&mut self.found.problems, self.found.is_file_broken);
+        let build = |entries| {
+            build(&mut RegistryReader { entries, problems: &mut *problems, is_file_broken })
+        };
         registries.iter().filter_map(build).collect()
     }
 
@@ -105,12 +112,14 @@ impl Reader {
 pub(super) struct RegistryReader<'a> {
     entries: &'a Vec<ConfigEntry>,
     problems: &'a mut Vec<Problem>,
+    is_file_broken: bool,
 }
 
 impl RegistryReader<'_> {
     pub(super) fn get<T: FromValue>(&mut self, key: &str) -> Option<T> {
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
-        parsed(entry).map_err(|problem| self.problems.push(problem)).ok()
+        let parsed = parsed(entry, self.is_file_broken);
+        parsed.map_err(|problem| self.problems.push(problem)).ok()
     }
 
     /// Where a value was given.
@@ -136,9 +145,12 @@ fn beside(place: Option<&Position>, path: PathBuf) -> PathBuf {
     }
 }
 
-fn parsed<T: FromValue>(entry: &ConfigEntry) -> Result<T, Problem> {
+/// The entry's value; what is wrong with it is told with what was found, unless that may hold a
+/// password.
+fn parsed<T: FromValue>(entry: &ConfigEntry, is_file_broken: bool) -> Result<T, Problem> {
     T::from_value(&entry.value).ok_or_else(|| {
-        let found = if T::IS_SECRET {
+        let is_fragment = is_file_broken && matches!(entry.place, Position::File(..));
+        let found = if T::IS_SECRET || is_fragment {
             "something else (not shown: it may hold a password)".to_owned()
         } else {
             shown(&entry.value)

@@ -104,7 +104,11 @@ pub(crate) struct Settings {
 impl Settings {
     /// Reads every source. Reads the configuration file: blocking.
     pub(crate) fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        let mut reader = Reader::new(sources);
+        Self::of(Reader::new(sources), sources)
+    }
+
+    /// What was read, as settings.
+    pub(super) fn of(mut reader: Reader, sources: &Sources) -> Result<Self, ConfigError> {
         let shown = reader.shown();
         let mut settings = build(&mut reader, sources);
         settings.shown = settings.as_in_force(shown, sources);
@@ -498,6 +502,17 @@ mod tests {
         assert!(load(&sources("data-dir = \"/d\"\n", &links, &[])).is_ok());
         let error = load(&sources("data-dir = \"/d\"\n", &[("ENTREPOT_PORT", "1")], &[]));
         assert!(error.unwrap_err().contains("ENTREPOT_PORT"));
+    }
+
+    #[test]
+    fn a_bracket_that_is_missing_shows_no_password() {
+        let registry = "[[registry]]\nhost = \"ghcr.io\"\nusername = \"me\"\n";
+        let file = format!("listen = [\"[::1]:3128\"\n{registry}password = \"s3cret\"\n");
+        let error = load(&sources(&file, &[], &[])).unwrap_err();
+        assert!(error.contains("not TOML") && !error.contains("s3cret"), "{error}");
+        // What else is wrong is told as ever.
+        let error = load(&sources(&file, &[("ENTREPOT_PUSH", "maybe")], &[])).unwrap_err();
+        assert!(error.contains("found \"maybe\""), "{error}");
     }
 
     #[test]

@@ -53,7 +53,7 @@ const FIELDS: [&str; 3] = ["content-type", "link", "oci-filters-applied"];
 
 /// A listing as the registry gave it.
 #[derive(Clone, Serialize, Deserialize)]
-struct Listing {
+pub(super) struct Listing {
     fields: Vec<(String, String)>,
     #[serde(with = "as_text")]
     body: Bytes,
@@ -348,7 +348,7 @@ fn fields(base: &Target, headers: &HeaderMap) -> Vec<(String, String)> {
     FIELDS.iter().filter_map(|name| field(name)).collect()
 }
 
-fn shown(listing: &Listing, provenance: Provenance) -> Served {
+pub(super) fn shown(listing: &Listing, provenance: Provenance) -> Served {
     let mut response = Response::new(ResponseBody::full(listing.body.clone()));
     let headers = response.headers_mut();
     for (name, value) in &listing.fields {

@@ -22,6 +22,7 @@
 //! - `generations`: which knowledge is from before the last write
 //! - `store_health`: a store that can't take downloads for now
 //! - `options`: how requests are decided, as the operator wants it
+//! - `fuzzing`: what fuzz targets feed of it
 
 mod accept;
 mod access;
@@ -30,6 +31,8 @@ mod blobs;
 mod download;
 mod exchange;
 mod explain;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod generations;
 mod listings;
 mod manifests;

@@ -58,7 +58,7 @@ impl Way {
     }
 
     /// The same registry's path and query, as the client reaches them.
-    pub(super) fn address(&self, path_and_query: &str) -> String {
+    pub(crate) fn address(&self, path_and_query: &str) -> String {
         let Some(mirror) = &self.mirror else { return self.url(path_and_query) };
         mirrored(path_and_query, mirror.namespace.as_deref(), &mirror.prefix)
     }

@@ -10,10 +10,13 @@
 //! - `changes`: removing images, pinning them
 //! - `export`, `import`: archives of images
 //! - `layout`, `tarball`: what such an archive is
+//! - `fuzzing`: what fuzz targets feed of it
 
 mod catalogue;
 mod changes;
 pub(crate) mod export;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub(crate) mod import;
 mod layout;
 mod parts;

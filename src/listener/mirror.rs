@@ -31,20 +31,28 @@ pub(super) fn is_for(path: &str) -> bool {
 
 /// What a request asks for, and of whom.
 #[derive(Debug, PartialEq, Eq)]
-struct MirrorRequest {
-    authority: Authority,
+pub(super) struct MirrorRequest {
+    pub(super) authority: Authority,
     /// The value of `ns`, parsed.
     namespace: Option<Authority>,
     /// What stands before the repository in the path, with its slash.
     prefix: String,
-    route: Route,
+    pub(super) route: Route,
     /// Path and query as the registry knows them.
-    target: String,
+    pub(super) target: String,
+}
+
+impl MirrorRequest {
+    /// How the client comes back to the same registry.
+    pub(super) fn way(&self) -> Way {
+        let namespace = self.namespace.as_ref().map(|name| name.to_host_field(HTTPS_PORT));
+        Way::mirror(&self.authority, namespace, &self.prefix)
+    }
 }
 
 /// Why a request is not served.
 #[derive(Debug, PartialEq, Eq)]
-struct Refused(StatusCode, ErrorCode, String);
+pub(super) struct Refused(StatusCode, ErrorCode, String);
 
 /// Answers a request for the mirror.
 pub(super) async fn answer(peer: &Peer, mut request: Request<Incoming>) -> Answer {
@@ -76,8 +84,7 @@ pub(super) async fn answer(peer: &Peer, mut request: Request<Incoming>) -> Answe
         return Answer::new(not_found(), line);
     };
     *request.uri_mut() = uri;
-    let namespace = asked.namespace.as_ref().map(|name| name.to_host_field(HTTPS_PORT));
-    let way = Way::mirror(&asked.authority, namespace, &asked.prefix);
+    let way = asked.way();
     let gateway = &peer.shared.services.gateway;
     let (served, subject) =
         gateway.respond(&asked.authority, asked.route.clone(), way, request).await;
@@ -98,7 +105,8 @@ fn welcome(method: &Method, path: &str) -> Option<Response<ResponseBody>> {
     Some(response)
 }
 
-fn parse(policy: &Policy, method: &Method, uri: &Uri) -> Result<MirrorRequest, Refused> {
+/// Reads a target.
+pub(super) fn parse(policy: &Policy, method: &Method, uri: &Uri) -> Result<MirrorRequest, Refused> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         let reason = "a mirror is for pulls: push to the registry itself".to_owned();
         return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, reason));

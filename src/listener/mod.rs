@@ -19,11 +19,14 @@
 //! - `intercept`: the inside of an intercepted tunnel
 //! - `tunnel`: bytes passed through unread
 //! - `answer`: answers, with the line that each leaves in the log
+//! - `fuzzing`: what fuzz targets feed of it
 
 mod accept;
 pub(crate) mod access;
 pub(crate) mod answer;
 pub(crate) mod framing;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub(crate) mod http;
 mod idle;
 mod intercept;

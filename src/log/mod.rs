@@ -3,6 +3,8 @@
 //! Text for people, JSON for machines, one event a line whatever a client sends. Credentials,
 //! tokens and queries are never given to this module: it only sees what was parsed.
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod line;
 mod safe;
 mod text;

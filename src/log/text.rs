@@ -293,10 +293,10 @@ mod tests {
 
     #[test]
     fn nothing_a_client_sends_breaks_the_line() {
-        let subject = Subject::Other("/a\r\nHIT \u{1b}[31m \u{2028} x".to_owned());
+        let subject = Subject::Other("/a\r\nHIT \u{1b}[31m \u{2028} \u{61c} x".to_owned());
         let text = logged(|| line(subject).emit());
         assert_eq!(text.lines().count(), 1);
-        assert!(!text.contains('\u{1b}') && !text.contains('\u{2028}'), "{text:?}");
+        assert!(!text.contains(['\u{1b}', '\u{2028}', '\u{61c}']), "{text:?}");
     }
 
     #[test]

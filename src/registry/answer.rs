@@ -147,7 +147,7 @@ pub(crate) fn starts_at(response: &Response<IdleBody>, offset: u64) -> bool {
 }
 
 /// The offset in `Content-Range: bytes 5-9/10`.
-fn first_byte(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn first_byte(headers: &HeaderMap) -> Option<u64> {
     text(headers, header::CONTENT_RANGE)?.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
 

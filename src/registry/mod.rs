@@ -14,12 +14,15 @@
 //! - `fields`: which header fields go to a registry, and which come back
 //! - `answer`: what an answer says
 //! - `options`: what the operator has said of a registry
+//! - `fuzzing`: what fuzz targets feed of it
 
 pub(crate) mod answer;
 mod challenge;
 mod client;
 pub(crate) mod credentials;
 pub(crate) mod fields;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub(crate) mod identity;
 mod options;
 mod own_tokens;

@@ -272,9 +272,7 @@ impl Pressure {
     }
 
     fn note_limit(&self, topic: &Topic, identity: &Identity, headers: &HeaderMap) {
-        let told = text(headers, header::RETRY_AFTER).and_then(|told| told.parse().ok());
-        let wait = told.map_or(PACE, Duration::from_secs).clamp(PACE, LONGEST);
-        let status = StatusCode::TOO_MANY_REQUESTS;
+        let (wait, status) = (pause(headers), StatusCode::TOO_MANY_REQUESTS);
         let here = (topic.of_repository(), Some(identity.clone()));
         self.limited_here.insert(here, Refusal::lasting(wait, status));
         let [own, everybodys] = quota_keys(topic, identity);
@@ -346,6 +344,12 @@ where
     if cache.contains_key(key) {
         cache.invalidate(key);
     }
+}
+
+/// For how long a 429 with these fields holds.
+pub(super) fn pause(headers: &HeaderMap) -> Duration {
+    let told = text(headers, header::RETRY_AFTER).and_then(|told| told.parse().ok());
+    told.map_or(PACE, Duration::from_secs).clamp(PACE, LONGEST)
 }
 
 /// What may hold somebody back: a refusal of his own, or of everybody.

@@ -69,7 +69,8 @@ impl Quotas {
     }
 }
 
-fn read(headers: &HeaderMap) -> Option<Quota> {
+/// What an answer tells.
+pub(super) fn read(headers: &HeaderMap) -> Option<Quota> {
     let (remaining, window) = counted(text(headers, "ratelimit-remaining")?)?;
     let limit = text(headers, "ratelimit-limit").and_then(counted);
     let source = text(headers, header::HeaderName::from_static("docker-ratelimit-source"));

@@ -199,7 +199,8 @@ impl Realm {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<Token> {
+/// The token in an answer, if it is one.
+pub(super) fn parse(bytes: &[u8]) -> Option<Token> {
     let answer: TokenAnswer = serde_json::from_slice(bytes).ok()?;
     // An empty one does not count: some servers fill in only one of the two.
     let is_usable = |token: &String| (1..=LONGEST_TOKEN).contains(&token.len());

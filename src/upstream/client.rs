@@ -612,7 +612,10 @@ fn too_many_interim(authority: &Authority) -> UpstreamError {
 
 /// A coding of the transfer other than `chunked` would end here without being undone: hyper takes
 /// what is before it for the body.
-fn check_coding(authority: &Authority, headers: &HeaderMap) -> Result<(), UpstreamError> {
+pub(super) fn check_coding(
+    authority: &Authority,
+    headers: &HeaderMap,
+) -> Result<(), UpstreamError> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => Ok(()),

@@ -23,6 +23,7 @@
 //! - `breaker`: hosts that could not be reached, and are left alone for a while
 //! - `body`: bodies that do not wait for ever
 //! - `error`: what can go wrong, and whose fault it is
+//! - `fuzzing`: what fuzz targets feed of it
 
 pub(crate) mod body;
 mod breaker;
@@ -34,6 +35,8 @@ pub(crate) mod connector;
 pub(crate) mod dial;
 pub(crate) mod error;
 pub(crate) mod fields;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub(crate) mod link;
 mod pinned;
 pub(crate) mod proxy;

@@ -14,18 +14,18 @@ const REFERENCES_FOLLOW: u8 = 1;
 /// That they are more than the index remembers.
 const REFERENCES_IN_FILE: u8 = 2;
 
-pub(super) fn key(digest: &Digest) -> Vec<u8> {
+pub(crate) fn key(digest: &Digest) -> Vec<u8> {
     let mut key = vec![tag(digest.algorithm())];
     key.extend_from_slice(digest.as_bytes());
     key
 }
 
-pub(super) fn digest(key: &[u8]) -> Option<Digest> {
+pub(crate) fn digest(key: &[u8]) -> Option<Digest> {
     let (first, hash) = key.split_first()?;
     Digest::from_bytes(algorithm(*first)?, hash)
 }
 
-pub(super) fn value(own: &[u8], hint: &Hint) -> Vec<u8> {
+pub(crate) fn value(own: &[u8], hint: &Hint) -> Vec<u8> {
     let mut value: Vec<u8> =
         [hint.size, hint.last_use.0, hint.hits].into_iter().flat_map(u64::to_be_bytes).collect();
     match &hint.references {
@@ -43,7 +43,7 @@ pub(super) fn value(own: &[u8], hint: &Hint) -> Vec<u8> {
 }
 
 /// The hint, unless key or value are damaged.
-pub(super) fn hint(own: &[u8], value: &[u8]) -> Option<Hint> {
+pub(crate) fn hint(own: &[u8], value: &[u8]) -> Option<Hint> {
     let (payload, sum) = value.split_at_checked(value.len().checked_sub(SUM)?)?;
     if checksum(&[own, payload]) != sum {
         return None;

@@ -15,8 +15,8 @@
 //! | `node` | what eviction needs to know of a kept object |
 //! | `references` | which other objects a document needs |
 
-mod codec;
-mod engine;
+pub(crate) mod codec;
+pub(crate) mod engine;
 pub(crate) mod node;
 mod owner;
 pub(crate) mod references;

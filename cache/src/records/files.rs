@@ -46,7 +46,8 @@ fn read_file(tree: &Tree, path: &Path) -> Result<Vec<u8>, DiskError> {
     if len > LIMIT { Ok(Vec::new()) } else { file.read_exact_at(len, 0) }
 }
 
-fn decode_line<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
+/// What stands in a record's file; `None` where that is damaged, or no `T`.
+pub(crate) fn decode_line<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
     let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
     let (sum, json) = line.split_once(' ')?;
     let intact = decode(sum)? == checksum(&[json.as_bytes()]);
@@ -55,12 +56,15 @@ fn decode_line<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
 
 /// Replaces the record at `path`: a temporary file, synced, then renamed. Blocks.
 pub(crate) fn write<T: Serialize>(tree: &Tree, path: &Path, record: &T) -> Result<(), RecordError> {
-    let json = serde_json::to_string(record).map_err(|_| RecordError::Encode)?;
-    let line = format!("{} {json}\n", encode(&checksum(&[json.as_bytes()])));
-    if line.len() > LIMIT {
-        return Err(RecordError::Encode);
-    }
+    let line = encode_line(record).ok_or(RecordError::Encode)?;
     replace(tree, path, Bytes::from(line)).map_err(RecordError::Store)
+}
+
+/// The line that stands in a record's file; `None` where it would be larger than any record.
+pub(crate) fn encode_line<T: Serialize>(record: &T) -> Option<String> {
+    let json = serde_json::to_string(record).ok()?;
+    let line = format!("{} {json}\n", encode(&checksum(&[json.as_bytes()])));
+    (line.len() <= LIMIT).then_some(line)
 }
 
 fn replace(tree: &Tree, path: &Path, line: Bytes) -> Result<(), DiskError> {

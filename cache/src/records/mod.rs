@@ -7,7 +7,7 @@
 //! | `listing` | which records there are |
 //! | `files` | how a record lies in its file |
 
-mod files;
+pub(crate) mod files;
 pub(crate) mod listing;
 pub(crate) mod pruning;
 pub(crate) mod repository;

@@ -14,7 +14,7 @@ mod registries;
 mod tags;
 #[cfg(test)]
 mod tests;
-mod units;
+pub(super) mod units;
 
 use std::path::Path;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// `1024`, `500k`, `500m`, `32g`: bytes.
-pub(super) fn size(text: &str) -> Option<u64> {
+pub(in crate::config) fn size(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text.get(digits.len()..)?.to_ascii_lowercase().as_str() {
         "" => 0,
@@ -17,7 +17,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
 
 /// `60`, `60s`, `1h30m`, `1d 12h`: seconds where no unit is given; each unit once, the largest
 /// first.
-pub(super) fn time(text: &str) -> Option<Duration> {
+pub(in crate::config) fn time(text: &str) -> Option<Duration> {
     // In the order in which nginx takes them.
     const UNITS: [(&str, u64); 8] = [
         ("y", 365 * 86_400_000),

@@ -172,7 +172,7 @@ fn images(mark: Option<Vec<u8>>, index: Option<Vec<u8>>) -> Result<Vec<Descripto
 
 /// Where an entry lies, as far as it may be there. Nothing is ever written to such a place; what
 /// tries to get out of it is not what it says it is.
-fn checked(entry: &TarEntry) -> Result<String, ImportError> {
+pub(in crate::images) fn checked(entry: &TarEntry) -> Result<String, ImportError> {
     let wrong = || ImportError::Path(entry.path.clone());
     if entry.path.starts_with('/') || entry.path.split('/').any(|part| part == "..") {
         return Err(wrong());

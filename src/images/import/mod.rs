@@ -24,6 +24,8 @@ use tokio::runtime::Handle;
 pub(crate) use adoption::{Adoption, Records};
 pub(crate) use error::ImportError;
 pub(crate) use intake::ArchiveContents;
+#[cfg(fuzzing)]
+pub(super) use intake::checked;
 pub(crate) use line::{ImportLine, Imported};
 
 use self::intake::Intake;

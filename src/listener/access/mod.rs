@@ -9,7 +9,7 @@
 
 mod connection_limits;
 pub(crate) mod htpasswd;
-mod passwords;
+pub(super) mod passwords;
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -56,14 +56,14 @@ pub(crate) enum Denial {
 }
 
 /// A user's name and password. Secret.
-pub(super) struct Credential {
+pub(in crate::listener) struct Credential {
     decoded: Vec<u8>,
     colon: usize,
 }
 
 impl Credential {
     /// Reads `Basic` (RFC 7617 §2).
-    pub(super) fn parse(value: &HeaderValue) -> Option<Self> {
+    pub(in crate::listener) fn parse(value: &HeaderValue) -> Option<Self> {
         let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("basic") || encoded.len() > MAX_CREDENTIAL {
             return None;
@@ -73,10 +73,15 @@ impl Credential {
         Some(Self { decoded, colon })
     }
 
-    fn is_right_for(&self, users: &Htpasswd) -> bool {
+    /// The name and the password.
+    pub(in crate::listener) fn parts(&self) -> (&[u8], &[u8]) {
         let (name, password) = self.decoded.split_at_checked(self.colon).unwrap_or_default();
-        let name = std::str::from_utf8(name).unwrap_or_default();
-        users.is_right(name, password.get(1..).unwrap_or_default())
+        (name, password.get(1..).unwrap_or_default())
+    }
+
+    fn is_right_for(&self, users: &Htpasswd) -> bool {
+        let (name, password) = self.parts();
+        users.is_right(std::str::from_utf8(name).unwrap_or_default(), password)
     }
 }
 

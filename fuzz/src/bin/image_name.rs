@@ -1,0 +1,19 @@
+//! Image names as people type them: the full name means the same, and a request for it is a pull.
+
+#![no_main]
+
+use entrepot_oci::{ImageName, Registry, Route};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let name = match text.parse::<ImageName>() {
+        Ok(name) => name,
+        // It is shown to whoever typed it, on a line.
+        Err(error) => return assert!(!error.to_string().contains(['\n', '\r', '\u{1b}'])),
+    };
+    assert_eq!(name.to_string().parse::<ImageName>().as_ref(), Ok(&name));
+    assert_eq!(Registry::at(&name.authority), name.registry);
+    let path = format!("/v2/{}/manifests/{}", name.repository, name.reference);
+    let route = Route::Manifest { repository: name.repository, reference: name.reference };
+    assert_eq!(Route::parse(&path, None), route);
+});
