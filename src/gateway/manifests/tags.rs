@@ -106,11 +106,11 @@ impl Tags {
     /// Nothing is known yet. A tag that is dropped costs a small read.
     pub(in crate::gateway) fn new(shares: Shares) -> Self {
         let weight = |(place, _, accept): &TagKey, _: &KnownResolution| {
-            place.weight() + NAME + accept.0.len()
+            place.weight() + NAME + accept.as_str().len()
         };
         let known = table(shares.large_table(), weight).build();
         let weight = |key: &(Place, Digest), (_, accept): &(Tag, Accept)| {
-            key.0.weight() + NAME + accept.0.len()
+            key.0.weight() + NAME + accept.as_str().len()
         };
         let unwritten = table(shares.small_table(), weight).time_to_live(SOON).build();
         Self { known, unwritten }
