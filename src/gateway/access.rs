@@ -81,7 +81,7 @@ impl Access {
     /// Nothing is known yet. A grant that is dropped costs a question, a record a small read.
     pub(super) fn new(shares: Shares) -> Self {
         let bytes = shares.large_table();
-        let shared = |place: &Place, (_, who): &(Instant, String)| place.weight() + who.len();
+        let grants = |place: &Place, (_, who): &(Instant, String)| place.weight() + who.len();
         let revoked = |key: &(Place, Identity), _: &Instant| key.0.weight();
         let contents = |key: &(Place, Digest), record: &ContentRecord| {
             key.0.weight() + record.media_type.as_ref().map_or(0, |media_type| media_type.len())
@@ -89,7 +89,7 @@ impl Access {
         let clients = |key: &(Place, Fingerprint), _: &Instant| key.0.weight();
         Self {
             clients: table(bytes, clients).time_to_live(CLIENT_GRANT).build(),
-            shared: table(bytes, shared).build(),
+            shared: table(bytes, grants).build(),
             revoked: table(shares.small_table(), revoked).time_to_live(UNASKED_AWAY).build(),
             contents: table(bytes, contents).build(),
             confirming: table(shares.small_table(), |key: &(Place, Digest), (): &()| key.0.weight())

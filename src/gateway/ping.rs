@@ -24,7 +24,7 @@ enum Told {
     Known(Authentication),
     Now(Authentication),
     /// Nothing on how to authenticate.
-    Other(Response<IdleBody>),
+    Other(Box<Response<IdleBody>>),
 }
 
 /// Answers the ping of a client without a credential from what the registry said last.
@@ -51,7 +51,9 @@ pub(super) async fn serve(common: &Common, asked: &Asked) -> Result<Served, Upst
                 Ok((None, _)) | Err(_) => permit.give_up(),
             }
         }
-        told.map(|(known, response)| known.map_or(Told::Other(response), Told::Now))
+        told.map(|(known, response)| {
+            known.map_or_else(|| Told::Other(Box::new(response)), Told::Now)
+        })
     });
     let told = match question.in_time().await {
         Ok(told) => told,
@@ -67,9 +69,9 @@ pub(super) async fn serve(common: &Common, asked: &Asked) -> Result<Served, Upst
         Ok(Told::Known(known)) => return Ok(answer(&known, Provenance::Kept(None))),
         Ok(Told::Now(known)) => return Ok(answer(&known, Provenance::Relayed(Forward::Bypass))),
         Ok(Told::Other(response)) if trouble(response.status(), response.headers()).is_none() => {
-            return Ok(passed_on(response, Forward::Bypass));
+            return Ok(passed_on(*response, Forward::Bypass));
         }
-        Ok(Told::Other(response)) => (Reason::RegistryError(response.status()), Ok(response)),
+        Ok(Told::Other(response)) => (Reason::RegistryError(response.status()), Ok(*response)),
         Err(error) => (Reason::Unreachable(error.to_string()), Err(error)),
     };
     match last {

@@ -22,7 +22,7 @@ pub struct Multipart {
 
 enum Segment {
     Text(Bytes),
-    Stored(StoredBody),
+    Stored(Box<StoredBody>),
 }
 
 impl Multipart {
@@ -47,7 +47,7 @@ impl Multipart {
             multipart.left += span.count();
             let (reader, source) = (reader.clone(), source.clone());
             let body = StoredBody::part(reader, span.first, span.count(), source);
-            multipart.segments.push_back(Segment::Stored(body));
+            multipart.segments.push_back(Segment::Stored(Box::new(body)));
         }
         multipart.push_text(format!("\r\n--{}--\r\n", multipart.boundary));
         multipart
