@@ -10,7 +10,6 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::body::AdminBody;
@@ -18,12 +17,18 @@ use super::guard::Ends;
 use super::pages::{not_found, only_get, refused, text};
 use super::{AdminServices, api, page, scrape};
 use crate::gateway::ResponseBody;
+use crate::listener::files_at_most;
 use crate::listener::http::{self as connection, Received};
+use crate::listener::places::{Place, PlaceCount, Places, Whose};
 
 /// Connections at a time: people, probes and scrapers are few.
 const MOST: usize = 256;
 /// The longest silence on a connection; what takes long tells of its progress.
 const SILENCE: Duration = Duration::from_mins(10);
+/// How long a connection without a place may take to ask what it may ask, and to hear the answer.
+const GUEST_TIME: Duration = Duration::from_secs(2);
+/// What is answered without a place: probes, and whoever watches that there are too many.
+const FOR_GUESTS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -45,45 +50,75 @@ impl AdminServer {
 
     /// Serves for ever: while the proxy drains, probes are told so.
     pub(crate) async fn run(self, services: Arc<AdminServices>) {
-        let places = Arc::new(Semaphore::new(MOST));
-        while let Ok(place) = places.clone().acquire_owned().await {
+        let count = PlaceCount::at_most(MOST, files_at_most());
+        let (places, guests) = (Places::new(count), Places::new(count.guests()));
+        loop {
             let Ok((stream, client)) = self.socket.accept().await else {
                 // Out of files: others end meanwhile.
+                places.free_one();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             let Ok(own) = stream.local_addr() else { continue };
-            let visitor = Visitor { services: services.clone(), ends: Ends { client, own } };
+            let whose = Whose::at(client.ip());
+            let (place, standing) = match places.take(whose) {
+                Some(place) => (place, Standing::Visitor),
+                None => match guests.take(whose) {
+                    Some(place) => (place, Standing::Guest),
+                    None => continue,
+                },
+            };
+            let ends = Ends { client, own };
+            let visitor = Visitor { services: services.clone(), ends, standing };
+            let place = Arc::new(place);
             if services.shutdown.is_cancelled() {
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "a shutdown that has begun would end it at once, and waits for no probe"
                 )]
-                tokio::spawn(visitor.serve(stream, place, CancellationToken::new()));
+                tokio::spawn(visitor.welcome(stream, place, CancellationToken::new()));
             } else {
                 let shutdown = services.shutdown.clone();
-                services.tasks.spawn(visitor.serve(stream, place, shutdown));
+                services.tasks.spawn(visitor.welcome(stream, place, shutdown));
             }
         }
     }
+}
+
+/// What a connection may ask.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Everything.
+    Visitor,
+    /// There was no place for it: [`FOR_GUESTS`].
+    Guest,
 }
 
 /// One connection.
 struct Visitor {
     services: Arc<AdminServices>,
     ends: Ends,
+    standing: Standing,
 }
 
 impl Visitor {
-    async fn serve(
-        self,
-        stream: TcpStream,
-        _place: OwnedSemaphorePermit,
-        shutdown: CancellationToken,
-    ) {
+    /// Serves the connection, as long as its place is its own.
+    async fn welcome(self, stream: TcpStream, place: Arc<Place>, shutdown: CancellationToken) {
+        let guest_time = match self.standing {
+            Standing::Visitor => Duration::MAX,
+            Standing::Guest => GUEST_TIME,
+        };
+        tokio::select! {
+            () = self.serve(stream, &place, shutdown) => {}
+            () = place.given_up() => {}
+            () = tokio::time::sleep(guest_time) => {}
+        }
+    }
+
+    async fn serve(&self, stream: TcpStream, place: &Arc<Place>, shutdown: CancellationToken) {
         let client = self.ends.client.ip();
         let service = |received| self.answer(received);
-        connection::serve(stream, client, SILENCE, &shutdown, service).await;
+        connection::serve(stream, place, client, SILENCE, &shutdown, service).await;
     }
 
     async fn answer(&self, received: Received) -> Response<AdminBody> {
@@ -94,7 +129,11 @@ impl Visitor {
                 return closing(refused(unfit.status, &unfit.reason)).map(Into::into);
             }
         };
-        if self.services.shutdown.is_cancelled() {
+        let is_guest = self.standing == Standing::Guest;
+        if is_guest && !FOR_GUESTS.contains(&request.uri().path()) {
+            return closing(too_many()).map(Into::into);
+        }
+        if is_guest || self.services.shutdown.is_cancelled() {
             closing(self.page(&request)).map(Into::into)
         } else if request.uri().path().starts_with("/api/") {
             self.api(request).await
@@ -164,6 +203,14 @@ fn ready(services: &AdminServices) -> Response<ResponseBody> {
     }
     let media_type = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+/// The answer to whoever finds no place.
+fn too_many() -> Response<ResponseBody> {
+    let reason = "too many connections are at work here, all in all or of this client";
+    let mut response = refused(StatusCode::SERVICE_UNAVAILABLE, reason);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 

@@ -15,12 +15,13 @@ use crate::config::{ConfigError, Settings, Sources};
 use crate::log::Volume;
 
 /// The keys that take effect at once, beside `[[registry]]`.
-const AT_ONCE: [&str; 9] = [
+const AT_ONCE: [&str; 10] = [
     "access.clients",
     "access.htpasswd",
     "admin-token-file",
     "keep-deleted",
     "log-level",
+    "proxy-protocol-from",
     "push",
     "quota-floor",
     "stale-after",

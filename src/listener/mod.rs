@@ -8,6 +8,9 @@
 //! - `patience`: how long a client is waited for
 //! - `idle`: tunnels that are not held open for ever
 //! - `access`: who may use the proxy
+//! - `places`: how many connections there may be, and who gives way
+//! - `proxy_protocol`: a load balancer's word on whose connection it is
+//! - `seldom`: lines of the log that strangers could write by the thousand
 //! - `policy`: intercept, tunnel or refuse
 //! - `tls`: server settings per intercepted host
 //! - `http`: one HTTP/1.1 connection, with its limits and its drain
@@ -28,9 +31,12 @@ mod idle;
 mod intercept;
 mod mirror;
 mod patience;
+pub(crate) mod places;
 pub(crate) mod policy;
 mod proxy;
+mod proxy_protocol;
 mod request;
+pub(crate) mod seldom;
 mod stream;
 mod tls;
 mod tunnel;
@@ -70,6 +76,12 @@ pub(crate) struct ListenerOptions {
     pub access: access::AccessOptions,
     /// How long nothing may go through a tunnel, either way.
     pub tunnel_silence: Duration,
+}
+
+/// How many files this process may have open; `None`: any number.
+#[must_use]
+pub(crate) fn files_at_most() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
 
 /// A request for one of the proxy's own pages.
@@ -118,6 +130,8 @@ struct Shared {
     access: ArcSwap<access::AccessCheck>,
     tls: tls::TlsSettings,
     tunnel_silence: Duration,
+    turned_away: seldom::Seldom,
+    unannounced: seldom::Seldom,
 }
 
 /// One accepted connection.
@@ -125,8 +139,9 @@ struct Shared {
 struct Peer {
     shared: Arc<Shared>,
     client: SocketAddr,
-    /// A permit among the connections; a tunnel keeps it as long as it lasts.
-    _permit: Arc<(access::ConnectionPermit, Open)>,
+    /// A place among the connections; a tunnel keeps it as long as it lasts.
+    place: Arc<places::Place>,
+    _open: Arc<Open>,
 }
 
 impl Peer {

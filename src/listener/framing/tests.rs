@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::super::http::{Received, SILENCE, serve};
+use super::super::places::{PlaceCount, Places, Whose};
 use super::*;
 
 fn observed(bytes: &[u8]) -> (u64, Option<FramingFault>) {
@@ -224,7 +225,10 @@ fn served(bytes: &[u8]) -> Vec<Option<Message>> {
             let _ = client.read_to_end(&mut Vec::new()).await;
         };
         // Both directions at once: the pipe is small.
-        tokio::join!(serve(server, [127, 0, 0, 1].into(), SILENCE, &shutdown, service), talking);
+        let address = [127, 0, 0, 1].into();
+        let places = Places::new(PlaceCount::within(None));
+        let place = Arc::new(places.take(Whose::at(address)).unwrap());
+        tokio::join!(serve(server, &place, address, SILENCE, &shutdown, service), talking);
     });
     Arc::into_inner(seen).unwrap().into_inner()
 }
