@@ -5,9 +5,11 @@
 //!
 //! - `htpasswd`: the file of users, parsed
 //! - `passwords`: checking a password without being a burden or a help to those who guess
+//! - `turns`: what is done one at a time, the newest first
 
 pub(crate) mod htpasswd;
 mod passwords;
+mod turns;
 
 use std::net::{IpAddr, Ipv6Addr};
 
