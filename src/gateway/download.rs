@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entrepot_cache::{FinishError, Reservation, Verified, WriteError, Writer};
-use entrepot_oci::Digest;
+use entrepot_oci::{Digest, Registry};
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
@@ -223,16 +223,20 @@ fn backoff(breaks: u32) -> Duration {
     wait + wait * u32::try_from(random).unwrap_or_default() / 1024
 }
 
+/// What is fetched, and from where.
+type Flight = (Digest, Registry);
+
 /// For which repository, and as whom.
 type Purpose = (Place, Identity);
 
-/// Who fetches what, and for whom: of each object there is one download at a time. Cheap to clone.
+/// Who fetches what, and for whom: of each object there is one download at a time from one registry.
+/// Cheap to clone.
 ///
 /// An entry lasts from the question to the registry until the object is on record and has its name.
 /// So each state of an object has one question: *in flight*, is it fetched for this place; *kept*,
 /// is it on record there.
 #[derive(Clone, Default)]
-pub(super) struct Fetching(Arc<Mutex<HashMap<Digest, Arc<Purpose>>>>);
+pub(super) struct Fetching(Arc<Mutex<HashMap<Flight, Arc<Purpose>>>>);
 
 /// Keeps an entry in [`Fetching`] until it is dropped.
 pub(super) struct Fetch {
@@ -244,18 +248,20 @@ pub(super) struct Fetch {
 impl Fetching {
     /// Notes that `digest`, which the caller has reserved, is being fetched.
     pub(super) fn begin(&self, digest: Digest, place: Place, identity: Identity) -> Fetch {
+        let key = (digest, place.registry.clone());
         let purpose = Arc::new((place, identity));
-        self.0.lock().insert(digest, purpose.clone());
+        self.0.lock().insert(key, purpose.clone());
         Fetch { fetching: self.clone(), digest, purpose }
     }
 
     /// Whether `digest` is being fetched for `place`.
     pub(super) fn is_for(&self, digest: &Digest, place: &Place) -> bool {
-        self.0.lock().get(digest).is_some_and(|purpose| purpose.0 == *place)
+        let key = (*digest, place.registry.clone());
+        self.0.lock().get(&key).is_some_and(|purpose| purpose.0 == *place)
     }
 
-    /// Whether `digest` is being fetched for another repository, or as somebody else: the
-    /// registry's answer may be another then, and come when it likes.
+    /// Whether `digest` is being fetched for another repository of the registry, or as somebody else:
+    /// its answer may be another then, and come when it likes.
     pub(super) fn is_for_others(
         &self,
         digest: &Digest,
@@ -263,7 +269,8 @@ impl Fetching {
         identity: &Identity,
     ) -> bool {
         let is_own = |purpose: &Purpose| purpose.0 == *place && purpose.1 == *identity;
-        self.0.lock().get(digest).is_some_and(|purpose| !is_own(purpose))
+        let key = (*digest, place.registry.clone());
+        self.0.lock().get(&key).is_some_and(|purpose| !is_own(purpose))
     }
 }
 
@@ -271,8 +278,9 @@ impl Drop for Fetch {
     fn drop(&mut self) {
         let mut fetching = self.fetching.0.lock();
         // A later download of the same digest has an entry of its own.
-        if fetching.get(&self.digest).is_some_and(|it| Arc::ptr_eq(it, &self.purpose)) {
-            fetching.remove(&self.digest);
+        let key = (self.digest, self.purpose.0.registry.clone());
+        if fetching.get(&key).is_some_and(|it| Arc::ptr_eq(it, &self.purpose)) {
+            fetching.remove(&key);
         }
     }
 }
@@ -306,16 +314,23 @@ mod tests {
     fn an_object_is_fetched_for_one_repository_as_somebody() {
         let fetching = Fetching::default();
         let digest = Digest::of(entrepot_oci::Algorithm::Sha256, b"x");
-        let at = |text: &str| Place {
-            registry: entrepot_oci::Registry::at(&text.parse().unwrap()),
-            repository: "a/b".parse().unwrap(),
+        let at = |text: &str, repository: &str| Place {
+            registry: Registry::at(&text.parse().unwrap()),
+            repository: repository.parse().unwrap(),
         };
-        let (ghcr, evil) = (at("ghcr.io:443"), at("evil.example:443"));
-        assert!(!fetching.is_for_others(&digest, &evil, &Identity::Shared));
+        let (ghcr, evil) = (at("ghcr.io:443", "a/b"), at("evil.example:443", "a/b"));
+        let beside = at("ghcr.io:443", "a/c");
+        assert!(!fetching.is_for_others(&digest, &beside, &Identity::Shared));
         let first = fetching.begin(digest, ghcr.clone(), Identity::Shared);
-        assert!(fetching.is_for(&digest, &ghcr) && !fetching.is_for(&digest, &evil));
-        assert!(fetching.is_for_others(&digest, &evil, &Identity::Shared));
+        assert!(fetching.is_for(&digest, &ghcr) && !fetching.is_for(&digest, &beside));
+        assert!(fetching.is_for_others(&digest, &beside, &Identity::Shared));
         assert!(!fetching.is_for_others(&digest, &ghcr, &Identity::Shared));
+        // What another registry is asked for is another download.
+        assert!(!fetching.is_for(&digest, &evil));
+        assert!(!fetching.is_for_others(&digest, &evil, &Identity::Shared));
+        let others = fetching.begin(digest, evil.clone(), Identity::Shared);
+        assert!(fetching.is_for(&digest, &evil) && fetching.is_for(&digest, &ghcr));
+        drop(others);
         let second = fetching.begin(digest, ghcr.clone(), Identity::Shared);
         drop(first);
         assert!(fetching.is_for(&digest, &ghcr), "the second is still there");

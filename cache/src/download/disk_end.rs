@@ -9,6 +9,7 @@ use entrepot_oci::{Digest, Hasher};
 use super::in_flight::{InFlight, Permit};
 use super::publish::Publisher;
 use crate::bytes::object::{HOLD_BACK, Object};
+use crate::disk::tree::partial_digest;
 use crate::disk::{DiskError, DiskFile};
 use crate::errors::{FinishError, ReadError, WriteError};
 
@@ -131,11 +132,32 @@ impl DiskEnd {
             self.remove_file();
             return Ok(Arc::clone(&self.object));
         }
+        self.permit.claim_name(&self.object);
         let (publisher, file) = (&self.publisher, self.object.file());
+        if publisher.has(&digest) {
+            // Another registry's has been first, with the very bytes.
+            self.remove_file();
+            self.object.published();
+            return Ok(Arc::clone(&self.object));
+        }
         publisher.publish(file, &self.path(), &digest).map_err(FinishError::Store)?;
         let references = publisher.documents.read_file(&digest, file, self.position);
         publisher.published(&self.object, references.unwrap_or_default());
+        self.remove_left_overs();
         Ok(Arc::clone(&self.object))
+    }
+
+    /// What broken downloads from other registries have left of this digest is of no use any more.
+    fn remove_left_overs(&self) {
+        let (tree, digest) = (&self.publisher.kept.tree, self.permit.digest());
+        let dir = tree.partials(digest.algorithm());
+        for entry in tree.disk().list(&dir).unwrap_or_default() {
+            if partial_digest(digest.algorithm(), &entry.name) == Some(*digest)
+                && !self.permit.in_flight().is_written(digest, &entry.name)
+            {
+                tree.disk().remove_quietly(&dir.join(&entry.name));
+            }
+        }
     }
 
     fn check_whole(&self) -> Result<(), FinishError> {
