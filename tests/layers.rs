@@ -50,6 +50,7 @@ const HOUSE: [Floors; 12] = [
             "answer",
             "exchange",
             "generations",
+            "shares",
             "access",
             "way",
             "store_health",

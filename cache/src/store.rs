@@ -116,7 +116,8 @@ impl Store {
     /// given up.
     pub async fn lookup(&self, digest: &Digest, origin: &str) -> Lookup {
         let found = self.look_up(digest, origin).await;
-        if matches!(found, Lookup::Kept(_)) {
+        // What nobody has read yet is not used by asking for it.
+        if matches!(found, Lookup::Kept(_)) && !self.inner.kept.index.is_cold(digest) {
             self.inner.kept.index.used(digest);
         }
         found
@@ -152,6 +153,9 @@ impl Store {
 
     fn kept(&self, object: Arc<Object>) -> Lookup {
         first_use::start(&self.inner.kept, &object);
+        if self.inner.kept.index.is_cold(object.digest()) {
+            object.is_unread_of(&self.inner.kept);
+        }
         Lookup::Kept(Reader::new(object))
     }
 

@@ -9,7 +9,6 @@ use entrepot_cache::{
 };
 use entrepot_oci::Digest;
 use http::{Method, Response, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::access::Question;
@@ -21,6 +20,7 @@ use super::answer::ranges::Selected;
 use super::answer::served::Served;
 use super::download::{self, DownloadError, Fetch, Fetching, Opened};
 use super::exchange::{Exchange, Source};
+use super::shares::{Share, Shares};
 use crate::collapse::Collapse;
 use crate::registry::answer::{begins, consents, content_length, is_whole, names, refuse_trouble};
 use crate::registry::fields::{for_content, for_whole_content};
@@ -28,9 +28,6 @@ use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
 use crate::upstream::client::Followed;
 
-/// Downloads into the store at a time; what is beyond them is passed on. A client that asks for
-/// everything and hangs up must not have the whole line.
-const MOST_DOWNLOADS: usize = 256;
 /// How long a request waits for another's to begin the download of the same object, or for its
 /// answer to the same question.
 const RESERVED: Duration = Duration::from_secs(30);
@@ -50,19 +47,13 @@ const GONE: [StatusCode; 4] = [
 const MEDIA_TYPE: &str = "application/octet-stream";
 
 /// What requests for blobs share.
+#[derive(Default)]
 pub(super) struct Blobs {
     fetching: Fetching,
     /// Whether a registry would serve somebody an object.
     consents: Collapse<Question, Result<bool, Arc<UpstreamError>>>,
     /// Room for downloads that outlive their clients.
-    downloads: Arc<Semaphore>,
-}
-
-impl Default for Blobs {
-    fn default() -> Self {
-        let downloads = Arc::new(Semaphore::new(MOST_DOWNLOADS));
-        Self { fetching: Fetching::default(), consents: Collapse::default(), downloads }
-    }
+    downloads: Shares,
 }
 
 impl Blobs {
@@ -298,8 +289,8 @@ impl BlobRequest {
     /// Downloads the whole object into the store, or what is missing of it, and serves the client
     /// from there.
     async fn fetch(self, mut reservation: Reservation) -> Result<Served, UpstreamError> {
-        let Ok(permit) = self.blobs.downloads.clone().try_acquire_owned() else {
-            // As many downloads as the proxy has room for: this one is the client's own.
+        let Some(share) = self.blobs.downloads.take(self.exchange.asked.requester) else {
+            // As many as the proxy has room for, all in all or of this client: this is its own.
             drop(reservation);
             return self.pass_through().await;
         };
@@ -331,7 +322,7 @@ impl BlobRequest {
                 return self.pass_through().await;
             }
         };
-        let running = Running { _fetch: fetch, _permit: permit, began: Instant::now() };
+        let running = Running { _fetch: fetch, share, began: Instant::now() };
         let body = answer.response.into_body();
         common.tasks.spawn(running.run(source, self.digest, body, writer));
         Ok(self.kept_as(reader, Provenance::Stored, None))
@@ -420,15 +411,15 @@ impl Belonging {
 /// A download under way: what is given back once its object is on record and has its name.
 struct Running {
     _fetch: Fetch,
-    _permit: OwnedSemaphorePermit,
+    share: Share,
     began: Instant,
 }
 
 impl Running {
-    async fn run(self, source: Source, digest: Digest, body: IdleBody, writer: Writer) {
+    async fn run(mut self, source: Source, digest: Digest, body: IdleBody, writer: Writer) {
         let exchange = &source.exchange;
         let trouble = &exchange.common.trouble;
-        match download::run(&source, body, writer).await {
+        match download::run(&source, body, writer, &mut self.share).await {
             Ok(verified) => {
                 // On record before it can be found.
                 delivered(exchange, &digest, self.began).await;
@@ -440,6 +431,9 @@ impl Running {
                 error @ (DownloadError::Write(WriteError::Store(_))
                 | DownloadError::Finish(FinishError::Store(_))),
             ) => trouble.note(&error),
+            Err(DownloadError::Unread) => {
+                tracing::info!(%digest, "a download that nobody reads stops; the next goes on there");
+            }
             Err(error) => {
                 if matches!(error, DownloadError::Finish(FinishError::DigestMismatch { .. })) {
                     exchange.common.metrics().mismatched();

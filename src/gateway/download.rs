@@ -8,6 +8,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use entrepot_cache::{FinishError, Reservation, Verified, WriteError, Writer};
 use entrepot_oci::{Digest, Registry};
 use http::{Response, StatusCode};
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::access::Place;
 use super::exchange::Source;
+use super::shares::Share;
 use crate::registry::answer::{content_length, is_trouble, is_whole, starts_at, total};
 use crate::registry::identity::Identity;
 use crate::upstream::UpstreamError;
@@ -30,6 +32,8 @@ const GAIN: u64 = 1024 * 1024;
 /// A registry that wants to be asked once a second is waited for so often, and so long at a time.
 const MAX_PAUSES: usize = 5;
 const PAUSE: Duration = Duration::from_secs(2);
+/// How often it is looked whether a download is read that gets nothing.
+const LOOK: Duration = Duration::from_secs(1);
 /// The wait before the first resumption; it doubles with each break.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
@@ -44,6 +48,8 @@ pub(super) enum DownloadError {
     Refused(StatusCode),
     #[error("the transfer could not be resumed: the registry announces another length now")]
     Changed,
+    #[error("nobody reads it, and whoever asked for it has used up what goes on all the same")]
+    Unread,
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error(transparent)]
@@ -56,7 +62,7 @@ impl DownloadError {
         match self {
             Self::Broken(_) | Self::Resume(_) => true,
             Self::Refused(status) => is_trouble(*status),
-            Self::Changed | Self::Write(_) | Self::Finish(_) => false,
+            Self::Changed | Self::Unread | Self::Write(_) | Self::Finish(_) => false,
         }
     }
 }
@@ -83,15 +89,17 @@ impl Breaks {
     }
 }
 
-/// Writes `body` to its end, continuing with `Range` where it breaks, and verifies the object.
+/// Writes `body` to its end, continuing with `Range` where it breaks, and verifies the object. Stops
+/// where nobody reads it and `share` has it go on no longer.
 pub(super) async fn run(
     source: &Source,
     mut body: IdleBody,
     mut writer: Writer,
+    share: &mut Share,
 ) -> Result<Verified, DownloadError> {
     let mut breaks = Breaks { count: 0, reached: writer.offset() };
     let mut known = 0;
-    while let Err(error) = copy(&mut body, known, &mut writer).await? {
+    while let Err(error) = copy(&mut body, known, &mut writer, share).await? {
         breaks.count(writer.offset(), DownloadError::Broken(error))?;
         (body, known) = loop {
             tokio::time::sleep(backoff(breaks.count)).await;
@@ -195,13 +203,26 @@ fn classified(answer: Followed) -> Opened {
 }
 
 /// Copies all but the first `known` bytes until the body's end (`Ok(Ok)`), its break (`Ok(Err)`),
-/// or the store's failure (`Err`).
+/// or the store's failure (`Err`), or that nobody reads it any more.
 async fn copy(
     body: &mut IdleBody,
     mut known: u64,
     writer: &mut Writer,
-) -> Result<Result<(), BodyError>, WriteError> {
-    while let Some(frame) = body.frame().await {
+    share: &mut Share,
+) -> Result<Result<(), BodyError>, DownloadError> {
+    loop {
+        // One that sends nothing is looked at too.
+        let come = tokio::time::timeout(LOOK, body.frame()).await;
+        let bytes = come.as_ref().ok().and_then(Option::as_ref).map(|frame| frame.as_ref());
+        let bytes = bytes.and_then(Result::ok).and_then(http_body::Frame::data_ref);
+        if !share.goes_on(writer.has_readers(), bytes.map_or(0, Bytes::len)) {
+            return Err(DownloadError::Unread);
+        }
+        let frame = match come {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(Ok(())),
+            Err(_) => continue,
+        };
         match frame.map(http_body::Frame::into_data) {
             Ok(Ok(mut bytes)) => {
                 let skipped = bytes.len().min(usize::try_from(known).unwrap_or(usize::MAX));
@@ -212,7 +233,6 @@ async fn copy(
             Err(error) => return Ok(Err(error)),
         }
     }
-    Ok(Ok(()))
 }
 
 /// Doubling waits, each with up to half of itself added at random, so that many do not come back

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::access::{Access, Place, Rights};
 use super::generations::{Generation, Generations};
 use super::options::Options;
+use super::shares::Requester;
 use super::store_health::Trouble;
 use super::way::Way;
 use crate::metrics::Metrics;
@@ -103,6 +104,8 @@ pub(super) struct Asked {
     pub(super) way: Way,
     as_it_came: PathAndQuery,
     pub(super) headers: HeaderMap,
+    /// Which client asks; the operator where it is none.
+    pub(super) requester: Option<Requester>,
 }
 
 impl Asked {
@@ -120,6 +123,7 @@ impl Asked {
             registry,
             as_it_came: head.uri.path_and_query().cloned().unwrap_or_else(root),
             method: head.method,
+            requester: head.extensions.get::<Requester>().copied(),
             headers: head.headers,
             route,
             scheme,

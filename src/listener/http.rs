@@ -17,10 +17,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use super::access::one_client;
 use super::places::Place;
 use super::request::{self, Unfit};
 use super::stream::{ClientStream, Rewound};
 use super::watched::{Admissions, Watched};
+use crate::gateway::Requester;
 use crate::log::chain;
 
 /// The largest head taken: tokens in `Authorization` reach 16 KiB at some registries.
@@ -62,8 +64,9 @@ pub(crate) async fn serve<T, S, F, B>(
     let faults = admissions.faults();
     let admissions = Arc::new(admissions);
     place.lies_idle();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         place.is_at_work();
+        request.extensions_mut().insert(Requester(one_client(client)));
         let is_connect = request.method() == Method::CONNECT;
         let answering = service(received(&admissions, request));
         let (admissions, place) = (admissions.clone(), place.clone());

@@ -10,6 +10,7 @@
     reason = "the steps of a test are no product code: one that can't go on has failed"
 )]
 
+mod abandoned;
 mod addresses;
 mod admin_api;
 mod archives;

@@ -3,14 +3,15 @@
 //! Invariant: bytes below `visible` never change. Readers look at the phase again after every read:
 //! what belongs to an object that has failed by then is not to be used.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use entrepot_oci::Digest;
 use tokio::sync::watch;
 
 use super::buffers::Buffers;
+use super::kept::KeptObjects;
 use crate::disk::DiskFile;
 use crate::disk::threads::{self, Permits};
 use crate::errors::ReadError;
@@ -41,6 +42,12 @@ pub(crate) struct Object {
     claimed: AtomicBool,
     /// Whether it has its final name.
     published: AtomicBool,
+    /// How many handles readers have.
+    readers: AtomicUsize,
+    /// How many bytes they have got, all in all.
+    served: AtomicU64,
+    /// Whom to tell when it has been read, of one that nobody had.
+    unread: OnceLock<Weak<KeptObjects>>,
     progress: watch::Sender<Progress>,
 }
 
@@ -111,7 +118,58 @@ impl Object {
         let (all, claimed) = (OnceLock::new(), AtomicBool::new(true));
         let permits = Permits::default();
         let published = AtomicBool::new(origin.is_none());
-        Self { digest, file, buffers, origin, all, permits, claimed, published, progress }
+        Self {
+            digest,
+            file,
+            buffers,
+            origin,
+            all,
+            permits,
+            claimed,
+            published,
+            readers: AtomicUsize::new(0),
+            served: AtomicU64::new(0),
+            unread: OnceLock::new(),
+            progress,
+        }
+    }
+
+    /// One reader more.
+    pub(super) fn enter(&self) {
+        self.readers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One reader less.
+    pub(super) fn leave(&self) {
+        self.readers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_readers(&self) -> bool {
+        self.readers.load(Ordering::Relaxed) > 0
+    }
+
+    /// A reader has got so many bytes.
+    pub(super) fn serve(&self, count: usize) {
+        self.served.fetch_add(count as u64, Ordering::Relaxed);
+        if let Some(kept) = self.unread.get()
+            && self.is_read()
+            && let Some(kept) = kept.upgrade()
+        {
+            kept.index.warmed(&self.digest);
+        }
+    }
+
+    /// Whether readers have got as many bytes as it has: but for the end, behind which somebody may
+    /// have left who has waited for it.
+    pub(crate) fn is_read(&self) -> bool {
+        self.served.load(Ordering::Relaxed) >= self.size().saturating_sub(HOLD_BACK)
+    }
+
+    /// Nobody has read this kept object since it came: `kept` is told when somebody has.
+    pub(crate) fn is_unread_of(&self, kept: &Arc<KeptObjects>) {
+        let _ = self.unread.set(Arc::downgrade(kept));
+        // Somebody may just have come to its end.
+        self.serve(0);
     }
 
     pub(crate) const fn digest(&self) -> &Digest {

@@ -25,6 +25,13 @@ pub(crate) struct DiskEnd {
     total: Option<u64>,
 }
 
+/// Whether it matters that somebody has read an object before it is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    Wanted,
+    Unneeded,
+}
+
 /// Announces the end of a download: lookups from then on wait for the next one.
 #[derive(Debug)]
 pub(crate) struct EndNotice {
@@ -124,7 +131,7 @@ impl DiskEnd {
     }
 
     /// Gives what has been verified its final name.
-    pub(crate) fn publish(self) -> Result<Arc<Object>, FinishError> {
+    pub(crate) fn publish(self, audience: Audience) -> Result<Arc<Object>, FinishError> {
         let digest = *self.permit.digest();
         if !self.publisher.eviction.keeps(&digest, self.position) {
             let bytes = self.position;
@@ -143,6 +150,10 @@ impl DiskEnd {
         publisher.publish(file, &self.path(), &digest).map_err(FinishError::Store)?;
         let references = publisher.documents.read_file(&digest, file, self.position);
         publisher.published(&self.object, references.unwrap_or_default());
+        if audience == Audience::Wanted && !self.object.is_read() {
+            publisher.kept.index.cool(&digest);
+            self.object.is_unread_of(&publisher.kept);
+        }
         self.remove_left_overs();
         Ok(Arc::clone(&self.object))
     }

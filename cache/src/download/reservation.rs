@@ -93,7 +93,8 @@ impl Reservation {
         let opened = threads::run(move || self.open(start, total)).await;
         let (disk_end, object) = opened.map_err(BeginError::Store)??;
         let offset = disk_end.position();
-        Ok((Writer::new(digest, offset, total, Queue::new(disk_end)), Reader::new(object)))
+        let (queue, reader) = (Queue::new(disk_end), Reader::new(Arc::clone(&object)));
+        Ok((Writer::new(digest, offset, total, queue, object), reader))
     }
 
     fn open(self, start: Start, total: Option<u64>) -> Result<(DiskEnd, Arc<Object>), BeginError> {

@@ -280,7 +280,7 @@ fn look_at(stock: &Stock, digest: Digest) -> Option<Node> {
     let seen = stock.kept.tree.disk().file_size_and_time(&stock.kept.tree.blob(&digest));
     let (size, last_use) = seen.ok()?;
     let candidate = Candidate { last_use, tick: 0, size, digest };
-    Some(Node { candidate, references: References::Unknown })
+    Some(Node { candidate, is_wanted: true, references: References::Unknown })
 }
 
 /// All that pinned objects need, read from the tree where the index does not know it yet.
