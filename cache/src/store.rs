@@ -154,7 +154,7 @@ impl Store {
     fn kept(&self, object: Arc<Object>) -> Lookup {
         first_use::start(&self.inner.kept, &object);
         if self.inner.kept.index.is_cold(object.digest()) {
-            object.is_unread_of(&self.inner.kept);
+            self.inner.kept.watch(&object);
         }
         Lookup::Kept(Reader::new(object))
     }

@@ -4,14 +4,13 @@
 //! what belongs to an object that has failed by then is not to be used.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use entrepot_oci::Digest;
 use tokio::sync::watch;
 
 use super::buffers::Buffers;
-use super::kept::KeptObjects;
 use crate::disk::DiskFile;
 use crate::disk::threads::{self, Permits};
 use crate::errors::ReadError;
@@ -47,8 +46,17 @@ pub(crate) struct Object {
     /// How many bytes they have got, all in all.
     served: AtomicU64,
     /// Whom to tell when it has been read, of one that nobody had.
-    unread: OnceLock<Weak<KeptObjects>>,
+    unread: OnceLock<WhenRead>,
     progress: watch::Sender<Progress>,
+}
+
+/// What is done when an object has been read.
+struct WhenRead(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for WhenRead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WhenRead")
+    }
 }
 
 #[derive(Debug)]
@@ -151,11 +159,10 @@ impl Object {
     /// A reader has got so many bytes.
     pub(super) fn serve(&self, count: usize) {
         self.served.fetch_add(count as u64, Ordering::Relaxed);
-        if let Some(kept) = self.unread.get()
+        if let Some(WhenRead(tell)) = self.unread.get()
             && self.is_read()
-            && let Some(kept) = kept.upgrade()
         {
-            kept.index.warmed(&self.digest);
+            tell();
         }
     }
 
@@ -165,9 +172,10 @@ impl Object {
         self.served.load(Ordering::Relaxed) >= self.size().saturating_sub(HOLD_BACK)
     }
 
-    /// Nobody has read this kept object since it came: `kept` is told when somebody has.
-    pub(crate) fn is_unread_of(&self, kept: &Arc<KeptObjects>) {
-        let _ = self.unread.set(Arc::downgrade(kept));
+    /// Nobody has read this kept object since it came: `tell` is called when somebody has, perhaps
+    /// more than once.
+    pub(super) fn is_unread(&self, tell: impl Fn() + Send + Sync + 'static) {
+        let _ = self.unread.set(WhenRead(Box::new(tell)));
         // Somebody may just have come to its end.
         self.serve(0);
     }

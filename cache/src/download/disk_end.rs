@@ -152,7 +152,7 @@ impl DiskEnd {
         publisher.published(&self.object, references.unwrap_or_default());
         if audience == Audience::Wanted && !self.object.is_read() {
             publisher.kept.index.cool(&digest);
-            self.object.is_unread_of(&publisher.kept);
+            publisher.kept.watch(&self.object);
         }
         self.remove_left_overs();
         Ok(Arc::clone(&self.object))
