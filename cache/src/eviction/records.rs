@@ -27,24 +27,33 @@ enum Place {
     Repository(PathBuf),
 }
 
+/// The records of one registry.
+#[derive(Default)]
+struct Found {
+    /// Files and directories.
+    count: u64,
+    units: Vec<Unit>,
+}
+
 /// Counts all records, and holds each registry to its share. Blocks.
 pub(super) fn hold(stock: &Stock, ledger: &Ledger) -> Result<(), DiskError> {
     let root = stock.kept.tree.repositories();
     let mut counts = HashMap::new();
     for entry in directories(stock, &root)? {
-        let mut units = Vec::new();
         let dir = root.join(&entry.name);
-        look(stock, &dir, &dir, &mut units)?;
-        let mut count = units.iter().map(|unit| unit.count).sum::<u64>();
-        if count >= ledger.share() {
-            let low = ledger.share() - ledger.share() / 10;
-            count = shrink(stock, units, count, low)?;
+        let mut found = Found::default();
+        look(stock, &dir, &dir, &mut found)?;
+        if found.count >= ledger.share() {
+            shrink(stock, found, ledger.share() - ledger.share() / 10)?;
+            found = Found::default();
+            look(stock, &dir, &dir, &mut found)?;
             tracing::info!(
                 registry = entry.name,
-                left = count,
+                left = found.count,
                 "the oldest records of a registry that had too many are forgotten"
             );
         }
+        let count = found.count;
         counts.insert(entry.name, count);
     }
     ledger.count(counts);
@@ -52,49 +61,55 @@ pub(super) fn hold(stock: &Stock, ledger: &Ledger) -> Result<(), DiskError> {
 }
 
 /// The records at `dir` and below.
-fn look(
-    stock: &Stock,
-    registry: &Path,
-    dir: &Path,
-    units: &mut Vec<Unit>,
-) -> Result<(), DiskError> {
-    let mut own = Unit { written: UnixSeconds(0), count: 1, place: Place::Repository(dir.into()) };
+fn look(stock: &Stock, registry: &Path, dir: &Path, found: &mut Found) -> Result<(), DiskError> {
+    let mut own = Unit { written: UnixSeconds(0), count: 0, place: Place::Repository(dir.into()) };
+    found.count += 1;
     for entry in list(stock, dir)? {
         let path = dir.join(&entry.name);
         match entry.kind {
             Kind::Directory if !entry.name.starts_with(['_', '.']) => {
-                look(stock, registry, &path, units)?;
+                look(stock, registry, &path, found)?;
             }
-            Kind::Directory => records(stock, &path, &mut own, (dir == registry).then_some(units))?,
+            Kind::Directory if dir == registry => each(stock, &path, found)?,
+            Kind::Directory => all(stock, &path, &mut own)?,
             Kind::File | Kind::Other => own.note(stock, &path),
         }
     }
-    if dir != registry {
-        units.push(own);
+    found.count += own.count;
+    // A registry's own few files stay, and a directory goes with what is in it.
+    if dir != registry && own.count > 0 {
+        found.units.push(own);
     }
     Ok(())
 }
 
-/// The files below `dir`: of a repository, or each for itself.
-fn records(
-    stock: &Stock,
-    dir: &Path,
-    own: &mut Unit,
-    mut alone: Option<&mut Vec<Unit>>,
-) -> Result<(), DiskError> {
+/// The files below `dir`, together.
+fn all(stock: &Stock, dir: &Path, own: &mut Unit) -> Result<(), DiskError> {
     own.count += 1;
     for entry in list(stock, dir)? {
         let path = dir.join(&entry.name);
-        match (entry.kind, &mut alone) {
-            (Kind::Directory, alone) => records(stock, &path, own, alone.as_deref_mut())?,
-            (_, Some(units)) => {
-                let place = Place::File(path.clone());
-                let mut unit = Unit { written: UnixSeconds(0), count: 0, place };
-                unit.note(stock, &path);
-                units.push(unit);
-            }
-            (_, None) => own.note(stock, &path),
+        match entry.kind {
+            Kind::Directory => all(stock, &path, own)?,
+            Kind::File | Kind::Other => own.note(stock, &path),
         }
+    }
+    Ok(())
+}
+
+/// The files below `dir`, each for itself.
+fn each(stock: &Stock, dir: &Path, found: &mut Found) -> Result<(), DiskError> {
+    found.count += 1;
+    for entry in list(stock, dir)? {
+        let path = dir.join(&entry.name);
+        if entry.kind == Kind::Directory {
+            each(stock, &path, found)?;
+            continue;
+        }
+        let place = Place::File(path.clone());
+        let mut unit = Unit { written: UnixSeconds(0), count: 0, place };
+        unit.note(stock, &path);
+        found.count += 1;
+        found.units.push(unit);
     }
     Ok(())
 }
@@ -107,10 +122,10 @@ impl Unit {
     }
 }
 
-/// Removes the oldest until no more than `most` are left; how many that are.
-fn shrink(stock: &Stock, mut units: Vec<Unit>, count: u64, most: u64) -> Result<u64, DiskError> {
+/// Removes the oldest until no more than `most` are left.
+fn shrink(stock: &Stock, found: Found, most: u64) -> Result<(), DiskError> {
+    let Found { count: mut left, mut units } = found;
     units.sort_unstable_by_key(|unit| unit.written);
-    let mut left = count;
     for unit in units {
         if left <= most {
             break;
@@ -123,7 +138,7 @@ fn shrink(stock: &Stock, mut units: Vec<Unit>, count: u64, most: u64) -> Result<
             left = left.saturating_sub(unit.count);
         }
     }
-    Ok(left)
+    Ok(())
 }
 
 /// Removes what is on record of one repository, but for what an operator has asked for. Whether it
