@@ -116,8 +116,7 @@ impl Store {
     /// given up.
     pub async fn lookup(&self, digest: &Digest, origin: &str) -> Lookup {
         let found = self.look_up(digest, origin).await;
-        // What nobody has read yet is not used by asking for it.
-        if matches!(found, Lookup::Kept(_)) && !self.inner.kept.index.is_cold(digest) {
+        if matches!(found, Lookup::Kept(_)) {
             self.inner.kept.index.used(digest);
         }
         found

@@ -159,7 +159,7 @@ impl Index {
     }
 
     /// Nobody has read what has just been published to its end: it goes before all that somebody
-    /// wants, until it is [used](Self::used). Only this run knows.
+    /// wants, until it has been [read](Self::warmed). Only this run knows.
     pub(crate) fn cool(&self, digest: &Digest) {
         self.table.lock().cool(digest);
     }
@@ -171,10 +171,7 @@ impl Index {
 
     /// What nobody had read has been read.
     pub(crate) fn warmed(&self, digest: &Digest) {
-        let mut table = self.table.lock();
-        if table.is_cold(digest) {
-            table.touch(digest, UnixSeconds::now());
-        }
+        self.table.lock().warm(digest, UnixSeconds::now());
     }
 
     /// A damaged object was set aside.

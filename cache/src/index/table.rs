@@ -114,14 +114,26 @@ impl Table {
         self.hints.get(digest).is_some_and(|known| known.is_cold)
     }
 
-    /// Notes a use of what is known; what is not has gone meanwhile.
+    /// Notes a use of what is known; what is not has gone meanwhile. What nobody has read yet is not
+    /// used by being asked for.
     pub(super) fn touch(&mut self, digest: &Digest, now: UnixSeconds) {
         let Some(known) = self.hints.get_mut(digest) else { return };
+        known.hint.hits = known.hint.hits.saturating_add(1);
+        if !known.is_cold {
+            self.tick = self.tick.saturating_add(1);
+            known.tick = self.tick;
+            known.hint.last_use = now;
+        }
+        self.note(digest);
+    }
+
+    /// What nobody had read has been.
+    pub(super) fn warm(&mut self, digest: &Digest, now: UnixSeconds) {
+        let Some(known) = self.hints.get_mut(digest).filter(|known| known.is_cold) else { return };
         self.tick = self.tick.saturating_add(1);
         known.tick = self.tick;
         known.is_cold = false;
         known.hint.last_use = now;
-        known.hint.hits = known.hint.hits.saturating_add(1);
         self.note(digest);
     }
 
