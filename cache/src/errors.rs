@@ -139,6 +139,9 @@ pub enum RecordError {
     /// The record can't be expressed, or is too large.
     #[error("the record could not be encoded")]
     Encode,
+    /// The registry has as many records as it may have, or the file system is short of files.
+    #[error("there is no room for more records")]
+    Full,
     /// The disk failed; the record that was there before is still there.
     #[error("the record could not be written")]
     Store(#[source] DiskError),

@@ -41,8 +41,12 @@ impl Inner {
     /// Whether an object is kept or in flight. While the index is being read that may block for a
     /// look at the directory.
     pub(crate) fn presence(&self, digest: &Digest) -> Presence {
-        // In this order: an object is in the index before its download is over.
-        if self.in_flight.find(digest).is_some() {
+        // What is kept is kept, though another registry be asked for it still. In this order: an
+        // object is in the index before its download is over.
+        if self.kept.index.knowledge(digest) == Knowledge::Kept {
+            return Presence::Kept;
+        }
+        if self.in_flight.has_begun(digest) {
             return Presence::InFlight;
         }
         let on_disk = || self.tree().disk().file_size(&self.tree().blob(digest)).is_ok();

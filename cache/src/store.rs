@@ -101,17 +101,17 @@ impl Store {
     /// The object if it is kept or in flight, else the exclusive right to download it from the
     /// registry called `origin` (`docker.io`, `registry.corp:5000`).
     ///
-    /// A download that broke off is continued only for the origin that began it. A download in
-    /// flight is followed whatever its origin: show its bytes only to clients of
-    /// [`Reader::origin`].
+    /// A download that broke off is continued only for the origin that began it, and one in flight is
+    /// followed only for its origin: another registry's is another download, and the first that
+    /// comes right is published. Show its bytes only to clients of [`Reader::origin`].
     ///
     /// A kept object that this process has neither published nor verified is verified now: a small
     /// one (1 MiB at most) before this returns, a large one in the background, while its end is
     /// held back. A damaged one moves to `quarantine/` and is absent from then on; those who read
     /// it already get [`ReadError::Damaged`](crate::ReadError::Damaged).
     ///
-    /// Waits while another caller's reservation has not begun; of many who ask for the same cold
-    /// digest exactly one leads. A disk error counts as absent (it is logged; the download's
+    /// Waits while another caller's reservation for the same origin has not begun; of many who ask one
+    /// origin for the same cold digest exactly one leads. A disk error counts as absent (it is logged; the download's
     /// beginning will meet it again). Cancel safe: a reservation that was about to be returned is
     /// given up.
     pub async fn lookup(&self, digest: &Digest, origin: &str) -> Lookup {
@@ -152,6 +152,9 @@ impl Store {
 
     fn kept(&self, object: Arc<Object>) -> Lookup {
         first_use::start(&self.inner.kept, &object);
+        if self.inner.kept.index.is_cold(object.digest()) {
+            self.inner.kept.watch(&object);
+        }
         Lookup::Kept(Reader::new(object))
     }
 
@@ -172,10 +175,17 @@ impl Store {
         self.inner.presence(digest)
     }
 
-    /// Waits until `digest` is neither reserved nor in flight: what its download has brought is
-    /// kept by then, or is not going to be. It has no timeout. Cancel safe.
+    /// Waits until `digest` is kept, or neither reserved nor in flight: what its downloads have
+    /// brought is kept by then, or is not going to be. It has no timeout. Cancel safe.
     pub async fn free(&self, digest: &Digest) {
-        self.inner.in_flight.free(digest).await;
+        loop {
+            let change = self.inner.in_flight.change(digest);
+            // Looked at behind that: what is published meanwhile is told.
+            match change {
+                Some(change) if self.inner.presence(digest) != Presence::Kept => change.await,
+                _ => return,
+            }
+        }
     }
 
     /// Keeps a small whole object (a manifest): verified, synced, published.

@@ -11,7 +11,6 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::body::AdminBody;
@@ -20,7 +19,9 @@ use super::pages::{not_found, only_get, refused, text};
 use super::socket;
 use super::{AdminServices, api, page, scrape};
 use crate::gateway::ResponseBody;
+use crate::listener::files_at_most;
 use crate::listener::http::{self as connection, Received};
+use crate::listener::places::{Place, PlaceCount, Places, Whose};
 
 /// Connections at a time: people, probes and scrapers are few.
 const MOST: usize = 256;
@@ -28,6 +29,10 @@ const MOST: usize = 256;
 const MOST_LOCAL: usize = 64;
 /// The longest silence on a connection; what takes long tells of its progress.
 const SILENCE: Duration = Duration::from_mins(10);
+/// How long a connection without a place may take to ask what it may ask, and to hear the answer.
+const GUEST_TIME: Duration = Duration::from_secs(2);
+/// What is answered without a place: probes, and whoever watches that there are too many.
+const FOR_GUESTS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -58,69 +63,107 @@ impl AdminServer {
     }
 
     async fn serve_listener(&self, services: &Arc<AdminServices>) {
-        let places = Arc::new(Semaphore::new(MOST));
-        while let Ok(place) = places.clone().acquire_owned().await {
+        let count = PlaceCount::at_most(MOST, files_at_most());
+        let (places, guests) = (Places::new(count), Places::new(count.guests()));
+        loop {
             let Ok((stream, client)) = self.socket.accept().await else {
                 // Out of files: others end meanwhile.
+                places.free_one();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             let Ok(own) = stream.local_addr() else { continue };
-            Visitor::new(services, Door::Listener { client, own }).enter(stream, place);
+            let whose = Whose::at(client.ip());
+            let (place, standing) = match places.take(whose) {
+                Some(place) => (place, Standing::Visitor),
+                None => match guests.take(whose) {
+                    Some(place) => (place, Standing::Guest),
+                    None => continue,
+                },
+            };
+            Visitor::new(services, Door::Listener { client, own }, standing).enter(stream, place);
         }
     }
 }
 
 async fn serve_socket(socket: &UnixListener, services: &Arc<AdminServices>) {
-    let places = Arc::new(Semaphore::new(MOST_LOCAL));
-    while let Ok(place) = places.clone().acquire_owned().await {
+    let places = Places::new(PlaceCount::at_most(MOST_LOCAL, files_at_most()));
+    loop {
         let Ok((stream, _)) = socket.accept().await else {
+            places.free_one();
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let user = stream.peer_cred().map(|peer| peer.uid());
-        let is_trusted = user.is_ok_and(socket::may_use);
-        Visitor::new(services, Door::Socket { is_trusted }).enter(stream, place);
+        let door = Door::Socket { is_trusted: user.is_ok_and(socket::may_use) };
+        let Some(place) = places.take(Whose::at(door.client())) else { continue };
+        Visitor::new(services, door, Standing::Visitor).enter(stream, place);
     }
+}
+
+/// What a connection may ask.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Everything.
+    Visitor,
+    /// There was no place for it: [`FOR_GUESTS`].
+    Guest,
 }
 
 /// One connection.
 struct Visitor {
     services: Arc<AdminServices>,
     door: Door,
+    standing: Standing,
 }
 
 impl Visitor {
-    fn new(services: &Arc<AdminServices>, door: Door) -> Self {
-        Self { services: services.clone(), door }
+    fn new(services: &Arc<AdminServices>, door: Door, standing: Standing) -> Self {
+        Self { services: services.clone(), door, standing }
     }
 
     /// Serves it in a task of its own.
-    fn enter<S>(self, stream: S, place: OwnedSemaphorePermit)
+    fn enter<S>(self, stream: S, place: Place)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let services = self.services.clone();
+        let (services, place) = (self.services.clone(), Arc::new(place));
         if services.shutdown.is_cancelled() {
             #[expect(
                 clippy::disallowed_methods,
                 reason = "a shutdown that has begun would end it at once, and waits for no probe"
             )]
-            tokio::spawn(self.serve(stream, place, CancellationToken::new()));
+            tokio::spawn(self.welcome(stream, place, CancellationToken::new()));
         } else {
             let shutdown = services.shutdown.clone();
-            services.tasks.spawn(self.serve(stream, place, shutdown));
+            services.tasks.spawn(self.welcome(stream, place, shutdown));
         }
     }
 
-    async fn serve<S>(self, stream: S, _place: OwnedSemaphorePermit, shutdown: CancellationToken)
+    /// Serves the connection, as long as its place is its own.
+    async fn welcome<S>(self, stream: S, place: Arc<Place>, shutdown: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let guest_time = match self.standing {
+            Standing::Visitor => Duration::MAX,
+            Standing::Guest => GUEST_TIME,
+        };
+        tokio::select! {
+            () = self.serve(stream, &place, shutdown) => {}
+            () = place.given_up() => {}
+            () = tokio::time::sleep(guest_time) => {}
+        }
+    }
+
+    async fn serve<S>(&self, stream: S, place: &Arc<Place>, shutdown: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let client = self.door.client();
         let account = self.services.memory.budget.account(Some(client));
         let service = |received| self.answer(received);
-        connection::serve(stream, client, account, SILENCE, &shutdown, service).await;
+        connection::serve(stream, place, client, account, SILENCE, &shutdown, service).await;
     }
 
     async fn answer(&self, received: Received) -> Response<AdminBody> {
@@ -135,7 +178,11 @@ impl Visitor {
                 return response.map(Into::into);
             }
         };
-        if self.services.shutdown.is_cancelled() {
+        let is_guest = self.standing == Standing::Guest;
+        if is_guest && !FOR_GUESTS.contains(&request.uri().path()) {
+            return closing(too_many()).map(Into::into);
+        }
+        if is_guest || self.services.shutdown.is_cancelled() {
             closing(self.page(&request)).map(Into::into)
         } else if request.uri().path().starts_with("/api/") {
             self.api(request).await
@@ -218,6 +265,14 @@ fn denied(denial: Denial) -> Response<ResponseBody> {
         // "MUST send a WWW-Authenticate header field" (RFC 9110 §15.5.2).
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    response
+}
+
+/// The answer to whoever finds no place.
+fn too_many() -> Response<ResponseBody> {
+    let reason = "too many connections are at work here, all in all or of this client";
+    let mut response = refused(StatusCode::SERVICE_UNAVAILABLE, reason);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 

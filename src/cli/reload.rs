@@ -15,13 +15,14 @@ use crate::config::{ConfigError, Settings, Sources};
 use crate::log::Volume;
 
 /// The keys that take effect at once, beside `[[registry]]`.
-const AT_ONCE: [&str; 10] = [
+const AT_ONCE: [&str; 11] = [
     "access.clients",
     "access.htpasswd",
     "admin-token-file",
     "keep-deleted",
     "log-level",
     "mirror-names",
+    "proxy-protocol-from",
     "push",
     "quota-floor",
     "stale-after",

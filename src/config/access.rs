@@ -1,4 +1,4 @@
-//! `[access]`, with the file of users that it names.
+//! `[access]` with the file of users that it names, and who says which client is meant.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,9 @@ pub(super) fn options(reader: &mut Reader) -> AccessOptions {
     let path: Option<PathBuf> = reader.get("access.htpasswd");
     let path = path.map(|path| reader.beside("access.htpasswd", path));
     let users = path.and_then(|path| users(reader, &path));
-    AccessOptions { clients: reader.get("access.clients").unwrap_or_default(), users }
+    let mut networks = |key| reader.get(key).unwrap_or_default();
+    let (clients, announcers) = (networks("access.clients"), networks("proxy-protocol-from"));
+    AccessOptions { clients, users, announcers }
 }
 
 fn users(reader: &mut Reader, path: &Path) -> Option<Htpasswd> {

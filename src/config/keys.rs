@@ -58,6 +58,11 @@ const fn many(name: &'static str, default: Default, about: &'static str) -> Key 
 /// Every key outside `[[registry]]`.
 pub(crate) const KEYS: &[Key] = &[
     many("listen", Value("0.0.0.0:3128, [::]:3128"), "Addresses of the proxy"),
+    many(
+        "proxy-protocol-from",
+        Nothing,
+        "Networks of load balancers that say by PROXY protocol who their client is",
+    ),
     one("admin-listen", Value("127.0.0.1:3129"), "Address of the admin listener"),
     one(
         "admin-token-file",

@@ -92,9 +92,11 @@ impl Access {
             shared: table(bytes, grants).build(),
             revoked: table(shares.small_table(), revoked).time_to_live(UNASKED_AWAY).build(),
             contents: table(bytes, contents).build(),
-            confirming: table(shares.small_table(), |key: &(Place, Digest), (): &()| key.0.weight())
-                .time_to_live(ASKED_AGAIN)
-                .build(),
+            confirming: table(shares.small_table(), |key: &(Place, Digest), (): &()| {
+                key.0.weight()
+            })
+            .time_to_live(ASKED_AGAIN)
+            .build(),
         }
     }
 

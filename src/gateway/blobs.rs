@@ -9,7 +9,6 @@ use entrepot_cache::{
 };
 use entrepot_oci::Digest;
 use http::{Method, Response};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::access::Question;
@@ -20,6 +19,7 @@ use super::answer::provenance::{Forward, Provenance, Reason};
 use super::answer::served::Served;
 use super::download::{self, DownloadError, Fetch, Fetching, Opened};
 use super::exchange::{Exchange, Source};
+use super::shares::{Share, Shares};
 use crate::collapse::Collapse;
 use crate::registry::answer::{
     begins, consents, content_length, is_gone, is_whole, names, refuse_trouble,
@@ -29,9 +29,6 @@ use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
 use crate::upstream::client::Followed;
 
-/// Downloads into the store at a time; what is beyond them is passed on. A client that asks for
-/// everything and hangs up must not have the whole line.
-const MOST_DOWNLOADS: usize = 256;
 /// How long a request waits for another's to begin the download of the same object, or for its
 /// answer to the same question.
 const RESERVED: Duration = Duration::from_secs(30);
@@ -44,19 +41,13 @@ const PROVED: Duration = Duration::from_millis(250);
 const MEDIA_TYPE: &str = "application/octet-stream";
 
 /// What requests for blobs share.
+#[derive(Default)]
 pub(super) struct Blobs {
     fetching: Fetching,
     /// Whether a registry would serve somebody an object: when it was asked, if so.
     consents: Collapse<Question, Result<Option<Instant>, Arc<UpstreamError>>>,
     /// Room for downloads that outlive their clients.
-    downloads: Arc<Semaphore>,
-}
-
-impl Default for Blobs {
-    fn default() -> Self {
-        let downloads = Arc::new(Semaphore::new(MOST_DOWNLOADS));
-        Self { fetching: Fetching::default(), consents: Collapse::default(), downloads }
-    }
+    downloads: Shares,
 }
 
 impl Blobs {
@@ -324,8 +315,8 @@ impl BlobRequest {
     /// Downloads the whole object into the store, or what is missing of it, and serves the client
     /// from there.
     async fn fetch(self, mut reservation: Reservation) -> Result<Served, UpstreamError> {
-        let Ok(permit) = self.blobs.downloads.clone().try_acquire_owned() else {
-            // As many downloads as the proxy has room for: this one is the client's own.
+        let Some(share) = self.blobs.downloads.take(self.exchange.asked.requester) else {
+            // As many as the proxy has room for, all in all or of this client: this is its own.
             drop(reservation);
             return self.pass_through(Prior::UNKEPT).await;
         };
@@ -358,7 +349,7 @@ impl BlobRequest {
                 return self.pass_through(Prior::UNKEPT).await;
             }
         };
-        let running = Running { _fetch: fetch, _permit: permit, began };
+        let running = Running { _fetch: fetch, share, began };
         let body = answer.response.into_body();
         common.tasks.spawn(running.run(source, self.digest, body, writer));
         Ok(self.kept_as(reader, Provenance::Stored, None))
@@ -473,15 +464,15 @@ impl Belonging {
 /// A download under way: what is given back once its object is on record and has its name.
 struct Running {
     _fetch: Fetch,
-    _permit: OwnedSemaphorePermit,
+    share: Share,
     began: Instant,
 }
 
 impl Running {
-    async fn run(self, source: Source, digest: Digest, body: IdleBody, writer: Writer) {
+    async fn run(mut self, source: Source, digest: Digest, body: IdleBody, writer: Writer) {
         let exchange = &source.exchange;
         let trouble = &exchange.common.trouble;
-        match download::run(&source, body, writer).await {
+        match download::run(&source, body, writer, &mut self.share).await {
             Ok(verified) => {
                 // On record before it can be found.
                 delivered(exchange, &digest, self.began).await;
@@ -493,6 +484,9 @@ impl Running {
                 error @ (DownloadError::Write(WriteError::Store(_))
                 | DownloadError::Finish(FinishError::Store(_))),
             ) => trouble.note(&error),
+            Err(DownloadError::Unread) => {
+                tracing::info!(%digest, "a download that nobody reads stops; the next goes on there");
+            }
             Err(error) => {
                 if matches!(error, DownloadError::Finish(FinishError::DigestMismatch { .. })) {
                     exchange.common.metrics().mismatched();

@@ -8,14 +8,16 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use entrepot_cache::{FinishError, Reservation, Verified, WriteError, Writer};
-use entrepot_oci::Digest;
+use entrepot_oci::{Digest, Registry};
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 
 use super::access::Place;
 use super::exchange::Source;
+use super::shares::Share;
 use crate::registry::answer::{content_length, is_trouble, is_whole, starts_at, total};
 use crate::registry::identity::Identity;
 use crate::upstream::UpstreamError;
@@ -30,6 +32,8 @@ const GAIN: u64 = 1024 * 1024;
 /// A registry that wants to be asked once a second is waited for so often, and so long at a time.
 const MAX_PAUSES: usize = 5;
 const PAUSE: Duration = Duration::from_secs(2);
+/// How often it is looked whether a download is read that gets nothing.
+const LOOK: Duration = Duration::from_secs(1);
 /// The wait before the first resumption; it doubles with each break.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
@@ -44,6 +48,8 @@ pub(super) enum DownloadError {
     Refused(StatusCode),
     #[error("the transfer could not be resumed: the registry announces another length now")]
     Changed,
+    #[error("nobody reads it, and whoever asked for it has used up what goes on all the same")]
+    Unread,
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error(transparent)]
@@ -56,7 +62,7 @@ impl DownloadError {
         match self {
             Self::Broken(_) | Self::Resume(_) => true,
             Self::Refused(status) => is_trouble(*status),
-            Self::Changed | Self::Write(_) | Self::Finish(_) => false,
+            Self::Changed | Self::Unread | Self::Write(_) | Self::Finish(_) => false,
         }
     }
 }
@@ -83,15 +89,17 @@ impl Breaks {
     }
 }
 
-/// Writes `body` to its end, continuing with `Range` where it breaks, and verifies the object.
+/// Writes `body` to its end, continuing with `Range` where it breaks, and verifies the object. Stops
+/// where nobody reads it and `share` has it go on no longer.
 pub(super) async fn run(
     source: &Source,
     mut body: IdleBody,
     mut writer: Writer,
+    share: &mut Share,
 ) -> Result<Verified, DownloadError> {
     let mut breaks = Breaks { count: 0, reached: writer.offset() };
     let mut known = 0;
-    while let Err(error) = copy(&mut body, known, &mut writer).await? {
+    while let Err(error) = copy(&mut body, known, &mut writer, share).await? {
         breaks.count(writer.offset(), DownloadError::Broken(error))?;
         (body, known) = loop {
             tokio::time::sleep(backoff(breaks.count)).await;
@@ -195,13 +203,26 @@ fn classified(answer: Followed) -> Opened {
 }
 
 /// Copies all but the first `known` bytes until the body's end (`Ok(Ok)`), its break (`Ok(Err)`),
-/// or the store's failure (`Err`).
+/// or the store's failure (`Err`), or that nobody reads it any more.
 async fn copy(
     body: &mut IdleBody,
     mut known: u64,
     writer: &mut Writer,
-) -> Result<Result<(), BodyError>, WriteError> {
-    while let Some(frame) = body.frame().await {
+    share: &mut Share,
+) -> Result<Result<(), BodyError>, DownloadError> {
+    loop {
+        // One that sends nothing is looked at too.
+        let come = tokio::time::timeout(LOOK, body.frame()).await;
+        let bytes = come.as_ref().ok().and_then(Option::as_ref).map(|frame| frame.as_ref());
+        let bytes = bytes.and_then(Result::ok).and_then(http_body::Frame::data_ref);
+        if !share.goes_on(writer.has_readers(), bytes.map_or(0, Bytes::len)) {
+            return Err(DownloadError::Unread);
+        }
+        let frame = match come {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(Ok(())),
+            Err(_) => continue,
+        };
         match frame.map(http_body::Frame::into_data) {
             Ok(Ok(mut bytes)) => {
                 let skipped = bytes.len().min(usize::try_from(known).unwrap_or(usize::MAX));
@@ -212,7 +233,6 @@ async fn copy(
             Err(error) => return Ok(Err(error)),
         }
     }
-    Ok(Ok(()))
 }
 
 /// Doubling waits, each with up to half of itself added at random, so that many do not come back
@@ -223,16 +243,20 @@ fn backoff(breaks: u32) -> Duration {
     wait + wait * u32::try_from(random).unwrap_or_default() / 1024
 }
 
+/// What is fetched, and from where.
+type Flight = (Digest, Registry);
+
 /// For which repository, and as whom.
 type Purpose = (Place, Identity);
 
-/// Who fetches what, and for whom: of each object there is one download at a time. Cheap to clone.
+/// Who fetches what, and for whom: of each object there is one download at a time from one registry.
+/// Cheap to clone.
 ///
 /// An entry lasts from the question to the registry until the object is on record and has its name.
 /// So each state of an object has one question: *in flight*, is it fetched for this place; *kept*,
 /// is it on record there.
 #[derive(Clone, Default)]
-pub(super) struct Fetching(Arc<Mutex<HashMap<Digest, Arc<Purpose>>>>);
+pub(super) struct Fetching(Arc<Mutex<HashMap<Flight, Arc<Purpose>>>>);
 
 /// Keeps an entry in [`Fetching`] until it is dropped.
 pub(super) struct Fetch {
@@ -244,18 +268,20 @@ pub(super) struct Fetch {
 impl Fetching {
     /// Notes that `digest`, which the caller has reserved, is being fetched.
     pub(super) fn begin(&self, digest: Digest, place: Place, identity: Identity) -> Fetch {
+        let key = (digest, place.registry.clone());
         let purpose = Arc::new((place, identity));
-        self.0.lock().insert(digest, purpose.clone());
+        self.0.lock().insert(key, purpose.clone());
         Fetch { fetching: self.clone(), digest, purpose }
     }
 
     /// Whether `digest` is being fetched for `place`.
     pub(super) fn is_for(&self, digest: &Digest, place: &Place) -> bool {
-        self.0.lock().get(digest).is_some_and(|purpose| purpose.0 == *place)
+        let key = (*digest, place.registry.clone());
+        self.0.lock().get(&key).is_some_and(|purpose| purpose.0 == *place)
     }
 
-    /// Whether `digest` is being fetched for another repository, or as somebody else: the
-    /// registry's answer may be another then, and come when it likes.
+    /// Whether `digest` is being fetched for another repository of the registry, or as somebody else:
+    /// its answer may be another then, and come when it likes.
     pub(super) fn is_for_others(
         &self,
         digest: &Digest,
@@ -263,7 +289,8 @@ impl Fetching {
         identity: &Identity,
     ) -> bool {
         let is_own = |purpose: &Purpose| purpose.0 == *place && purpose.1 == *identity;
-        self.0.lock().get(digest).is_some_and(|purpose| !is_own(purpose))
+        let key = (*digest, place.registry.clone());
+        self.0.lock().get(&key).is_some_and(|purpose| !is_own(purpose))
     }
 }
 
@@ -271,8 +298,9 @@ impl Drop for Fetch {
     fn drop(&mut self) {
         let mut fetching = self.fetching.0.lock();
         // A later download of the same digest has an entry of its own.
-        if fetching.get(&self.digest).is_some_and(|it| Arc::ptr_eq(it, &self.purpose)) {
-            fetching.remove(&self.digest);
+        let key = (self.digest, self.purpose.0.registry.clone());
+        if fetching.get(&key).is_some_and(|it| Arc::ptr_eq(it, &self.purpose)) {
+            fetching.remove(&key);
         }
     }
 }
@@ -306,16 +334,23 @@ mod tests {
     fn an_object_is_fetched_for_one_repository_as_somebody() {
         let fetching = Fetching::default();
         let digest = Digest::of(entrepot_oci::Algorithm::Sha256, b"x");
-        let at = |text: &str| Place {
-            registry: entrepot_oci::Registry::at(&text.parse().unwrap()),
-            repository: "a/b".parse().unwrap(),
+        let at = |text: &str, repository: &str| Place {
+            registry: Registry::at(&text.parse().unwrap()),
+            repository: repository.parse().unwrap(),
         };
-        let (ghcr, evil) = (at("ghcr.io:443"), at("evil.example:443"));
-        assert!(!fetching.is_for_others(&digest, &evil, &Identity::Shared));
+        let (ghcr, evil) = (at("ghcr.io:443", "a/b"), at("evil.example:443", "a/b"));
+        let beside = at("ghcr.io:443", "a/c");
+        assert!(!fetching.is_for_others(&digest, &beside, &Identity::Shared));
         let first = fetching.begin(digest, ghcr.clone(), Identity::Shared);
-        assert!(fetching.is_for(&digest, &ghcr) && !fetching.is_for(&digest, &evil));
-        assert!(fetching.is_for_others(&digest, &evil, &Identity::Shared));
+        assert!(fetching.is_for(&digest, &ghcr) && !fetching.is_for(&digest, &beside));
+        assert!(fetching.is_for_others(&digest, &beside, &Identity::Shared));
         assert!(!fetching.is_for_others(&digest, &ghcr, &Identity::Shared));
+        // What another registry is asked for is another download.
+        assert!(!fetching.is_for(&digest, &evil));
+        assert!(!fetching.is_for_others(&digest, &evil, &Identity::Shared));
+        let others = fetching.begin(digest, evil.clone(), Identity::Shared);
+        assert!(fetching.is_for(&digest, &evil) && fetching.is_for(&digest, &ghcr));
+        drop(others);
         let second = fetching.begin(digest, ghcr.clone(), Identity::Shared);
         drop(first);
         assert!(fetching.is_for(&digest, &ghcr), "the second is still there");

@@ -15,6 +15,7 @@ use super::accept;
 use super::access::{Access, Place, Rights};
 use super::generations::{Generation, Generations};
 use super::options::Options;
+use super::shares::Requester;
 use super::store_health::Trouble;
 use super::way::Way;
 use crate::memory::{Account, Memory};
@@ -110,6 +111,8 @@ pub(super) struct Asked {
     pub(super) headers: HeaderMap,
     /// Who takes the memory that the request needs.
     pub(super) account: Account,
+    /// Which client asks; the operator where it is none.
+    pub(super) requester: Option<Requester>,
 }
 
 impl Asked {
@@ -127,6 +130,7 @@ impl Asked {
             registry,
             as_it_came: head.uri.path_and_query().cloned().unwrap_or_else(none),
             method: head.method,
+            requester: head.extensions.get::<Requester>().copied(),
             headers: head.headers,
             route,
             authority: root.authority.clone(),

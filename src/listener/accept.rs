@@ -10,29 +10,25 @@ use bytes::Bytes;
 use entrepot_oci::{Host, HostPattern};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
-use super::access::{self, AccessCheck, ConnectionLimits, ConnectionPermit};
+use super::access::{self, AccessCheck};
+use super::places::{Place, PlaceCount, Places, Whose};
+use super::seldom::Seldom;
 use super::stream::{ClientStream, Opening, Rewound, TcpClient};
 use super::tls::{HANDSHAKE_TIMEOUT, TlsSettings};
-use super::{ListenerOptions, ListenerServices, Peer, ProxyNames, Shared, http, proxy};
-use crate::memory::UNSENT;
+use super::{
+    ListenerOptions, ListenerServices, Peer, ProxyNames, Shared, http, proxy, proxy_protocol,
+};
+use crate::memory::{Account, UNSENT};
 
-/// Connections at once: each may hold a file of the store and an upstream connection open beside
-/// its own, and the usual limit on open files in production is a multiple of this.
-const MAX_CONNECTIONS: usize = 16 * 1024;
-/// Connections of one client at once, half of all: a load balancer or a whole site behind one
-/// address works, and one that leaks them leaves room for others.
-const MAX_PER_CLIENT: usize = MAX_CONNECTIONS / 2;
 /// Connections that the kernel holds for us while we are busy.
 const BACKLOG: i32 = 4096;
 /// The pause after a failed accept (too many open files): others end meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Answered to a client that has too many connections, before it has said anything.
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 This address has too many connections\r\n\
-    Retry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+/// How long a connection without a place may take to ask what it may ask, and to hear the answer.
+const GUEST_TIME: Duration = Duration::from_secs(2);
 
 /// The listener could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +93,18 @@ impl Listener {
             .map_err(|_| BindError::Random)?;
         let access = ArcSwap::from_pointee(access);
         let ListenerOptions { policy, tunnel_silence, .. } = options;
-        let shared = Arc::new(Shared { services, policy, access, names, tls, tunnel_silence });
+        let (turned_away, unannounced) = (Seldom::default(), Seldom::default());
+        let shared = Shared {
+            services,
+            policy,
+            access,
+            names,
+            tls,
+            tunnel_silence,
+            turned_away,
+            unannounced,
+        };
+        let shared = Arc::new(shared);
         Ok(Self { sockets, shared })
     }
 
@@ -116,17 +123,13 @@ impl Listener {
     /// Accepts clients until the shutdown begins. Connections run on, as tasks of the tracker.
     pub(crate) async fn run(self) {
         // Each takes memory, too, beside what draws from the budget.
-        let most = MAX_CONNECTIONS.min(self.shared.services.memory.shares.connections());
-        let permits = Arc::new(Semaphore::new(most));
-        let connection_limits = ConnectionLimits::new(MAX_PER_CLIENT.min(most / 2));
+        let most = self.shared.services.memory.shares.connections();
+        let count = PlaceCount::within(super::files_at_most()).no_more_than(most);
+        tracing::debug!(most = count.most(), "places for connections");
+        let seats = Seats { places: Places::new(count), guests: Places::new(count.guests()) };
         let mut loops = tokio::task::JoinSet::new();
         for socket in self.sockets {
-            loops.spawn(accept_all(
-                socket,
-                self.shared.clone(),
-                permits.clone(),
-                connection_limits.clone(),
-            ));
+            loops.spawn(accept_all(socket, self.shared.clone(), seats.clone()));
         }
         loops.join_all().await;
     }
@@ -174,98 +177,214 @@ fn is_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
     address.is_ipv6() && address.ip().is_unspecified() && unsupported
 }
 
-async fn accept_all(
-    socket: TcpListener,
-    shared: Arc<Shared>,
-    permits: Arc<Semaphore>,
-    connection_limits: ConnectionLimits,
-) {
+/// The places of all sockets, and those of guests.
+#[derive(Clone)]
+struct Seats {
+    places: Places,
+    guests: Places,
+}
+
+/// What a connection has been given.
+enum Seat {
+    /// A place.
+    Place(Arc<Place>),
+    /// None: it may ask whether the proxy is well, and is told everything else later.
+    Guest(Arc<Place>),
+}
+
+impl Seats {
+    /// A place, or one among the guests, for a connection that has come.
+    fn take(&self, whose: Whose) -> Option<Seat> {
+        let place = self.places.take(whose).map(|place| Seat::Place(Arc::new(place)));
+        place.or_else(|| self.guest(whose))
+    }
+
+    fn guest(&self, whose: Whose) -> Option<Seat> {
+        self.guests.take(whose).map(|place| Seat::Guest(Arc::new(place)))
+    }
+}
+
+async fn accept_all(socket: TcpListener, shared: Arc<Shared>, seats: Seats) {
     let shutdown = shared.services.shutdown.clone();
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
-            accepted = accept(&socket, &permits) => accepted,
+            accepted = socket.accept() => accepted,
         };
-        let (stream, client, permit) = match accepted {
+        let (stream, client) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
+                seats.places.free_one();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-        let Some(permit) = placed(&connection_limits, &stream, client, permit) else { continue };
-        let shared = shared.clone();
-        shared.services.tasks.clone().spawn(async move {
-            serve(shared, stream, client, permit).await;
-        });
+        let client = canonical(client);
+        let is_announced = shared.access.load().is_announced_by(client.ip());
+        let whose = if is_announced { Whose::Untold } else { Whose::at(client.ip()) };
+        // Without any it is closed: the guests' places are all at work.
+        let Some(seat) = seats.take(whose) else { continue };
+        let arrival = Arrival { shared: shared.clone(), seats: seats.clone(), stream, client };
+        shared.services.tasks.spawn(arrival.welcome(whose, seat));
     }
 }
 
-async fn accept(
-    socket: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, client) = socket.accept().await?;
-    Ok((stream, client, permit))
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// A permit for a new connection; one that finds none is told so.
-fn placed(
-    connection_limits: &ConnectionLimits,
-    stream: &TcpStream,
-    client: SocketAddr,
-    among_all: OwnedSemaphorePermit,
-) -> Option<ConnectionPermit> {
-    let permit = connection_limits.take(client.ip(), among_all);
-    if permit.is_none() {
-        tracing::debug!(%client, "this address has too many connections");
-        // It fits a new connection's buffer, and nobody waits for it to be read.
-        let _ = stream.try_write(TOO_MANY);
-    }
-    permit
-}
-
-async fn serve(
+/// A connection that has come.
+struct Arrival {
     shared: Arc<Shared>,
+    seats: Seats,
     stream: TcpStream,
     client: SocketAddr,
-    permit: ConnectionPermit,
-) {
-    let is_admitted = shared.access.load().admits(client.ip());
-    let open = shared.services.metrics.connection();
-    let Ok(stream) = opened(&shared, stream, is_admitted).await.inspect_err(|error| {
-        tracing::debug!(%client, %error, "a connection came to nothing");
-    }) else {
-        return;
-    };
-    let shutdown = shared.services.shutdown.clone();
-    let account = shared.services.memory.budget.account(Some(access::one_client(client.ip())));
-    let peer = Peer { shared, client, account: account.clone(), _permit: Arc::new((permit, open)) };
-    http::serve(stream, client.ip(), account, http::SILENCE, &shutdown, |received| {
-        let peer = peer.clone();
-        async move {
-            if peer.shared.access.load().admits(client.ip()) {
-                proxy::answer(&peer, received).await
-            } else {
-                proxy::turn_away(&peer, received)
+}
+
+impl Arrival {
+    /// Serves the connection, as long as its place is its own.
+    async fn welcome(mut self, whose: Whose, seat: Seat) {
+        let mut ahead = Bytes::new();
+        let mut seat = seat;
+        if whose == Whose::Untold {
+            let place = seat.place().clone();
+            let introduced = tokio::select! {
+                introduced = self.introduced() => introduced,
+                () = place.given_up() => None,
+            };
+            let Some(read) = introduced else { return };
+            ahead = read;
+            let is_beyond_share = match &seat {
+                Seat::Place(place) => !place.counts_for(self.client.ip()),
+                Seat::Guest(_) => false,
+            };
+            if is_beyond_share {
+                let Some(guest) = self.seats.guest(Whose::at(self.client.ip())) else { return };
+                seat = guest;
             }
         }
-    })
-    .await;
+        let (client, place) = (self.client, seat.place().clone());
+        let serving = async move {
+            match seat {
+                Seat::Place(place) => self.serve(ahead, place).await,
+                Seat::Guest(place) => {
+                    let _ = tokio::time::timeout(GUEST_TIME, self.serve_guest(ahead, place)).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = serving => {}
+            () = place.given_up() => tracing::debug!(%client, "an idle connection has made room"),
+        }
+    }
+
+    /// Hears from whoever has passed the connection on for which client it is. What came with it.
+    async fn introduced(&mut self) -> Option<Bytes> {
+        let reading = async {
+            let told = proxy_protocol::read(&mut self.stream).await;
+            told.map_err(|error| error.to_string())
+        };
+        let told = tokio::time::timeout(proxy_protocol::TIME, reading).await;
+        match told.unwrap_or_else(|_| Err("its PROXY header did not come in time".to_owned())) {
+            Ok((client, ahead)) => {
+                self.client = client.map_or(self.client, canonical);
+                Some(ahead)
+            }
+            Err(reason) => {
+                if let Some(before) = self.shared.unannounced.happens() {
+                    let from = self.client.ip();
+                    tracing::warn!(
+                        %from, reason, before,
+                        "a connection from proxy-protocol-from is closed"
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    async fn serve(self, ahead: Bytes, place: Arc<Place>) {
+        let Self { shared, stream, client, .. } = self;
+        let is_admitted = shared.access.load().admits(client.ip());
+        let open = Arc::new(shared.services.metrics.connection());
+        let opened = opened(&shared, stream, ahead, is_admitted).await;
+        let Ok(stream) = opened.inspect_err(|error| {
+            tracing::debug!(%client, %error, "a connection came to nothing");
+        }) else {
+            return;
+        };
+        let shutdown = shared.services.shutdown.clone();
+        let account = account(&shared, client);
+        let peer =
+            Peer { shared, client, account: account.clone(), place: place.clone(), _open: open };
+        http::serve(stream, &place, client.ip(), account, http::SILENCE, &shutdown, |received| {
+            let peer = peer.clone();
+            async move {
+                if peer.shared.access.load().admits(client.ip()) {
+                    proxy::answer(&peer, received).await
+                } else {
+                    proxy::turn_away(&peer, received)
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Answers a question after the proxy's health, and tells everybody else to come again. No
+    /// handshake is spent on that.
+    async fn serve_guest(self, ahead: Bytes, place: Arc<Place>) {
+        let Self { shared, stream, client, .. } = self;
+        if let Some(before) = shared.turned_away.happens() {
+            tracing::warn!(
+                client = %client.ip(), before,
+                "a connection finds no place: too many are at work, all in all or this client's"
+            );
+        }
+        let mut stream: TcpClient = Rewound::new(ahead, stream);
+        if !matches!(stream.opening().await, Ok(Opening::Plain)) {
+            return;
+        }
+        let shutdown = shared.services.shutdown.clone();
+        let open = Arc::new(shared.services.metrics.connection());
+        let account = account(&shared, client);
+        let peer =
+            Peer { shared, client, account: account.clone(), place: place.clone(), _open: open };
+        let stream = ClientStream::Left(stream);
+        http::serve(stream, &place, client.ip(), account, http::SILENCE, &shutdown, |received| {
+            std::future::ready(proxy::put_off(&peer, received))
+        })
+        .await;
+    }
+}
+
+/// Whom the memory counts for that a client's requests take.
+fn account(shared: &Shared, client: SocketAddr) -> Account {
+    shared.services.memory.budget.account(Some(access::one_client(client.ip())))
+}
+
+impl Seat {
+    const fn place(&self) -> &Arc<Place> {
+        match self {
+            Self::Place(place) | Self::Guest(place) => place,
+        }
+    }
 }
 
 /// The client's stream, with TLS ended if it spoke that. No handshake is spent on a client that
 /// would be turned away.
-async fn opened(shared: &Shared, stream: TcpStream, is_admitted: bool) -> io::Result<ClientStream> {
+async fn opened(
+    shared: &Shared,
+    stream: TcpStream,
+    ahead: Bytes,
+    is_admitted: bool,
+) -> io::Result<ClientStream> {
     stream.set_nodelay(true)?;
     // Else the kernel takes megabytes for a client that does not read. Where it can't be had, a
     // client is served all the same.
     let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     let address = stream.local_addr()?.ip().to_canonical();
-    let mut stream: TcpClient = Rewound::new(Bytes::new(), stream);
+    let mut stream: TcpClient = Rewound::new(ahead, stream);
     match within(HANDSHAKE_TIMEOUT, stream.opening()).await? {
         Opening::Nothing => Err(io::ErrorKind::UnexpectedEof.into()),
         Opening::Plain => Ok(ClientStream::Left(stream)),
@@ -281,30 +400,4 @@ async fn opened(shared: &Shared, stream: TcpStream, is_admitted: bool) -> io::Re
 
 async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::AsyncReadExt as _;
-
-    #[tokio::test]
-    async fn a_client_with_too_many_connections_is_told() {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (connection_limits, permits) = (ConnectionLimits::new(1), Arc::new(Semaphore::new(2)));
-        let mut kept = Vec::new();
-        for is_first in [true, false] {
-            let mut far = TcpStream::connect(address).await.unwrap();
-            let (near, client, permit) = accept(&listener, &permits).await.unwrap();
-            let permit = placed(&connection_limits, &near, client, permit);
-            assert_eq!(permit.is_some(), is_first);
-            drop(near);
-            let mut answer = String::new();
-            far.read_to_string(&mut answer).await.unwrap();
-            assert_eq!(answer.starts_with("HTTP/1.1 503 "), !is_first, "{answer}");
-            kept.extend(permit);
-        }
-        assert_eq!(permits.available_permits(), 1);
-    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -17,9 +17,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use super::access::one_client;
+use super::places::Place;
 use super::request::{self, Unfit};
 use super::stream::{ClientStream, Rewound};
 use super::watched::{Admissions, Watched};
+use crate::gateway::Requester;
 use crate::log::chain;
 use crate::memory::Account;
 
@@ -39,9 +42,11 @@ pub(crate) type Received = Result<Request<Incoming>, Box<(Request<Incoming>, Unf
 /// have ended. Upgrades (CONNECT) are handed to whoever awaits them.
 ///
 /// A client that neither sends its body nor takes its answer for `silence` is given up; what else
-/// it is waited for is in [`patience`](super::patience).
+/// it is waited for is in [`patience`](super::patience). Its `place` is kept while a request is under
+/// way, and is others' to take when there is none: this future must be dropped then.
 pub(crate) async fn serve<T, S, F, B>(
     stream: T,
+    place: &Arc<Place>,
     client: IpAddr,
     account: Account,
     silence: Duration,
@@ -60,12 +65,19 @@ pub(crate) async fn serve<T, S, F, B>(
     let (stream, admissions) = Watched::new(stream, silence, account.clone());
     let faults = admissions.faults();
     let admissions = Arc::new(admissions);
-    let service = service_fn(move |request| {
+    place.lies_idle();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        place.is_at_work();
+        request.extensions_mut().insert(Requester(one_client(client)));
+        let is_connect = request.method() == Method::CONNECT;
         let answering = service(received(&admissions, &account, request));
-        let admissions = admissions.clone();
+        let (admissions, place) = (admissions.clone(), place.clone());
         // Not an `async` block, which would have room for the answer's future twice.
         answering.map(move |response| {
-            Ok::<_, Infallible>(response.map(|body| admissions.answered(body)))
+            // A tunnel is at work from then on.
+            let is_tunnel = is_connect && response.status().is_success();
+            let place = Some(place).filter(|_| !is_tunnel);
+            Ok::<_, Infallible>(response.map(|body| admissions.answered(body, place)))
         })
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -114,6 +126,7 @@ pub(super) fn unwrapped(upgraded: Upgraded) -> Option<Rewound<ClientStream>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::places::{PlaceCount, Places, Whose};
     use super::*;
     use crate::memory::{Memory, Shares};
     use bytes::Bytes;
@@ -127,9 +140,11 @@ mod tests {
         let (far, near) = tokio::io::duplex(64);
         TaskTracker::new().spawn(async move {
             let shutdown = CancellationToken::new();
-            let memory = Memory::new(Shares::new(Some(0)));
-            let account = memory.budget.account(None);
-            serve(near, [10, 0, 0, 7].into(), account, SILENCE, &shutdown, async |received| {
+            let client = [10, 0, 0, 7].into();
+            let account = Memory::new(Shares::new(Some(0))).budget.account(None);
+            let places = Places::new(PlaceCount::within(None));
+            let place = Arc::new(places.take(Whose::at(client)).unwrap());
+            serve(near, &place, client, account, SILENCE, &shutdown, async |received| {
                 // A body that breaks off has no answer that anybody would wait for.
                 if let Ok(request) = received {
                     drop(request.into_body().collect().await);

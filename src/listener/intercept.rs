@@ -34,13 +34,23 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, authority: Authority, line:
         let Some(stream) = connection::unwrapped(upgraded) else {
             return;
         };
-        match handshake(&peer, &authority, stream).await {
-            Ok(tls) => serve(peer, authority, tls).await,
-            Err(reason) => {
-                peer.finish(line.with(Outcome::Error).because(Some(reason)));
-            }
+        let place = peer.place.clone();
+        tokio::select! {
+            () = within(peer, authority, stream, line) => {}
+            () = place.given_up() => tracing::debug!("an idle connection has made room"),
         }
     });
+}
+
+/// The handshake, and what comes after.
+async fn within(peer: Peer, authority: Authority, stream: Inner, line: RequestLine) {
+    peer.place.lies_idle();
+    match handshake(&peer, &authority, stream).await {
+        Ok(tls) => serve(peer, authority, tls).await,
+        Err(reason) => {
+            peer.finish(line.with(Outcome::Error).because(Some(reason)));
+        }
+    }
 }
 
 async fn handshake(
@@ -85,7 +95,8 @@ async fn serve(peer: Peer, authority: Authority, tls: Box<TlsStream<Inner>>) {
     let own = OwnConnections::default();
     let context = Arc::new(Context { peer, authority, misdirected, own });
     let (client, account) = (context.peer.client.ip(), context.peer.account.clone());
-    connection::serve(tls, client, account, connection::SILENCE, &shutdown, |request| {
+    let place = context.peer.place.clone();
+    connection::serve(tls, &place, client, account, connection::SILENCE, &shutdown, |request| {
         let context = context.clone();
         async move { context.answer(request).await }
     })

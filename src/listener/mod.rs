@@ -8,6 +8,9 @@
 //! - `patience`: how long a client is waited for
 //! - `idle`: tunnels that are not held open for ever
 //! - `access`: who may use the proxy
+//! - `places`: how many connections there may be, and who gives way
+//! - `proxy_protocol`: a load balancer's word on whose connection it is
+//! - `seldom`: lines of the log that strangers could write by the thousand
 //! - `policy`: intercept, tunnel or refuse
 //! - `tls`: server settings per intercepted host
 //! - `http`: one HTTP/1.1 connection, with its limits and its drain
@@ -33,9 +36,12 @@ mod intercept;
 mod mirror;
 mod names;
 mod patience;
+pub(crate) mod places;
 pub(crate) mod policy;
 mod proxy;
+mod proxy_protocol;
 mod request;
+pub(crate) mod seldom;
 mod stream;
 mod tls;
 mod tunnel;
@@ -77,6 +83,12 @@ pub(crate) struct ListenerOptions {
     pub access: access::AccessOptions,
     /// How long nothing may go through a tunnel, either way.
     pub tunnel_silence: Duration,
+}
+
+/// How many files this process may have open; `None`: any number.
+#[must_use]
+pub(crate) fn files_at_most() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
 
 /// A request for one of the proxy's own pages.
@@ -128,6 +140,8 @@ struct Shared {
     names: ArcSwap<ProxyNames>,
     tls: tls::TlsSettings,
     tunnel_silence: Duration,
+    turned_away: seldom::Seldom,
+    unannounced: seldom::Seldom,
 }
 
 /// One accepted connection.
@@ -137,8 +151,9 @@ struct Peer {
     client: SocketAddr,
     /// Who takes the memory that its requests need.
     account: Account,
-    /// A permit among the connections; a tunnel keeps it as long as it lasts.
-    _permit: Arc<(access::ConnectionPermit, Open)>,
+    /// A place among the connections; a tunnel keeps it as long as it lasts.
+    place: Arc<places::Place>,
+    _open: Arc<Open>,
 }
 
 impl Peer {

@@ -86,6 +86,31 @@ pub(super) fn turn_away(peer: &Peer, received: Received) -> Response<LoggedBody>
     Answer::new(response, line.because(Some(reason))).logged(began, peer.metrics())
 }
 
+/// Answers a client for whom there is no place: a probe is told how the proxy is, everybody else to
+/// come again.
+pub(super) fn put_off(peer: &Peer, received: Received) -> Response<LoggedBody> {
+    let began = Instant::now();
+    let answer = match received {
+        Ok(request) if !is_forwarded(&request) && request.uri().path() == "/healthz" => {
+            origin(peer, &request)
+        }
+        Ok(request) => put_off_line(peer, &request),
+        Err(unserved) => put_off_line(peer, &unserved.0),
+    };
+    let mut response = answer.logged(began, peer.metrics());
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn put_off_line(peer: &Peer, request: &Request<Incoming>) -> Answer {
+    const REASON: &str = "too many connections are at work here, all in all or of this client";
+    let line = peer.line(Outcome::Denied, request.method().clone(), shown(request.uri()));
+    let code = ErrorCode::TooManyRequests;
+    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, code, REASON);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    Answer::new(response, line.because(Some(REASON.to_owned())))
+}
+
 /// The answer to a request of somebody who is no user of the proxy's, where users are asked for.
 ///
 /// The pages by which clients are set up are everybody's. Whatever else there is in origin form

@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 
 use super::framing::{Framing, FramingFault};
 use super::patience::{Awaited, Patience};
+use super::places::Place;
 use crate::memory::{Account, Room};
 use crate::trickle::Trickle;
 
@@ -199,9 +200,9 @@ impl Admissions {
             .map_or(Uncounted::Disagreement, |fault| Uncounted::Fault(*fault)))
     }
 
-    /// A request's answer, whose end is noticed.
-    pub(super) fn answered<B>(&self, inner: B) -> Answered<B> {
-        Answered { inner, count: self.count.clone() }
+    /// A request's answer, whose end is noticed: `place` lies idle then.
+    pub(super) fn answered<B>(&self, inner: B, place: Option<Arc<Place>>) -> Answered<B> {
+        Answered { inner, count: self.count.clone(), place }
     }
 
     /// What ends the count, to be asked when the connection is gone.
@@ -224,11 +225,15 @@ impl Faults {
 pub(super) struct Answered<B> {
     inner: B,
     count: Arc<Count>,
+    place: Option<Arc<Place>>,
 }
 
 impl<B> Drop for Answered<B> {
     fn drop(&mut self) {
         self.count.answers.fetch_add(1, Ordering::Relaxed);
+        if let Some(place) = &self.place {
+            place.lies_idle();
+        }
     }
 }
 

@@ -215,9 +215,8 @@ impl OwnTokens {
             let is_its_own = realm.target.is_beside(request.target);
             let errand = if is_its_own { Errand::Pull } else { Errand::Other };
             let scope = Some(request.scope.as_str());
-            let got = realm
-                .token(upstream, errand, scope, login, request.via, request.account)
-                .await;
+            let got =
+                realm.token(upstream, errand, scope, login, request.via, request.account).await;
             let mut token = got.map_err(Arc::new)?;
             if login.is_some() {
                 self.note_taken(request.registry);

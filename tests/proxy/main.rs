@@ -10,6 +10,7 @@
     reason = "the steps of a test are no product code: one that can't go on has failed"
 )]
 
+mod abandoned;
 mod addresses;
 mod admin_api;
 mod archives;
@@ -42,7 +43,9 @@ mod old_knowledge;
 mod other_registries;
 mod own_writes;
 mod pages;
+mod places;
 mod private_repositories;
+mod proxy_protocol;
 mod pruning;
 mod pull_ahead;
 mod pulls;

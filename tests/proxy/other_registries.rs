@@ -99,6 +99,11 @@ fn bytes_that_another_registry_is_sending_are_not_shown_as_ours() {
         let part = Request::get(url).header("Range", "bytes=0-999");
         let answer = world.proxy.client().send(&part).unwrap();
         let whole = world.proxy.puller().blob(ALPINE, &world.layer.digest).unwrap();
+        // Nor does it keep the right bytes from being kept, and served.
+        assert_eq!(whole.cache_status(), "entrepot; fwd=miss; stored");
+        world.proxy.wait_until_kept(&world.layer.digest);
+        let again = world.proxy.puller().blob(ALPINE, &world.layer.digest).unwrap();
+        assert_eq!(again.cache_status(), "entrepot; hit");
         gate.open();
         assert_eq!(answer.body, world.layer.bytes.slice(..1000));
         assert_eq!(whole.response.body, world.layer.bytes);

@@ -6,6 +6,7 @@ use entrepot_oci::Digest;
 use tokio::sync::Semaphore;
 
 use super::buffers::Buffers;
+use super::object::Object;
 use super::open_files::OpenFiles;
 use crate::disk::DiskError;
 use crate::disk::lock::Lock;
@@ -31,6 +32,16 @@ pub(crate) struct KeptObjects {
 }
 
 impl KeptObjects {
+    /// Has the index know when somebody has read this kept object, which nobody had.
+    pub(crate) fn watch(self: &Arc<Self>, object: &Object) {
+        let (kept, digest) = (Arc::downgrade(self), *object.digest());
+        object.is_unread(move || {
+            if let Some(kept) = kept.upgrade() {
+                kept.index.warmed(&digest);
+            }
+        });
+    }
+
     pub(crate) fn new(tree: Tree, index: Index, lock: Arc<Lock>) -> Self {
         Self {
             tree,

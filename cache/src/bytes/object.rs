@@ -3,7 +3,7 @@
 //! Invariant: bytes below `visible` never change. Readers look at the phase again after every read:
 //! what belongs to an object that has failed by then is not to be used.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -41,7 +41,22 @@ pub(crate) struct Object {
     claimed: AtomicBool,
     /// Whether it has its final name.
     published: AtomicBool,
+    /// How many handles readers have.
+    readers: AtomicUsize,
+    /// How many bytes they have got, all in all.
+    served: AtomicU64,
+    /// Whom to tell when it has been read, of one that nobody had.
+    unread: OnceLock<WhenRead>,
     progress: watch::Sender<Progress>,
+}
+
+/// What is done when an object has been read.
+struct WhenRead(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for WhenRead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WhenRead")
+    }
 }
 
 #[derive(Debug)]
@@ -111,7 +126,58 @@ impl Object {
         let (all, claimed) = (OnceLock::new(), AtomicBool::new(true));
         let permits = Permits::default();
         let published = AtomicBool::new(origin.is_none());
-        Self { digest, file, buffers, origin, all, permits, claimed, published, progress }
+        Self {
+            digest,
+            file,
+            buffers,
+            origin,
+            all,
+            permits,
+            claimed,
+            published,
+            readers: AtomicUsize::new(0),
+            served: AtomicU64::new(0),
+            unread: OnceLock::new(),
+            progress,
+        }
+    }
+
+    /// One reader more.
+    pub(super) fn enter(&self) {
+        self.readers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One reader less.
+    pub(super) fn leave(&self) {
+        self.readers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_readers(&self) -> bool {
+        self.readers.load(Ordering::Relaxed) > 0
+    }
+
+    /// A reader has got so many bytes.
+    pub(super) fn serve(&self, count: usize) {
+        self.served.fetch_add(count as u64, Ordering::Relaxed);
+        if let Some(WhenRead(tell)) = self.unread.get()
+            && self.is_read()
+        {
+            tell();
+        }
+    }
+
+    /// Whether readers have got as many bytes as it has: but for the end, behind which somebody may
+    /// have left who has waited for it.
+    pub(crate) fn is_read(&self) -> bool {
+        self.served.load(Ordering::Relaxed) >= self.size().saturating_sub(HOLD_BACK)
+    }
+
+    /// Nobody has read this kept object since it came: `tell` is called when somebody has, perhaps
+    /// more than once.
+    pub(super) fn is_unread(&self, tell: impl Fn() + Send + Sync + 'static) {
+        let _ = self.unread.set(WhenRead(Box::new(tell)));
+        // Somebody may just have come to its end.
+        self.serve(0);
     }
 
     pub(crate) const fn digest(&self) -> &Digest {

@@ -14,13 +14,26 @@ use crate::errors::ReadError;
 /// descriptor and hold no buffers between reads, so one that is not read costs next to nothing.
 ///
 /// The bytes stay readable when the object is removed from the store meanwhile.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Reader {
     object: Arc<Object>,
 }
 
+impl Clone for Reader {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.object))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.object.leave();
+    }
+}
+
 impl Reader {
-    pub(crate) const fn new(object: Arc<Object>) -> Self {
+    pub(crate) fn new(object: Arc<Object>) -> Self {
+        object.enter();
         Self { object }
     }
 
@@ -79,6 +92,14 @@ impl Reader {
     /// [`ReadError::Store`] it can be completed from `offset`.
     /// The disk is waited for off the async threads. Cancel safe.
     pub async fn read_at(&self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
+        let read = self.read_some(offset, max).await;
+        if let Ok(bytes) = &read {
+            self.object.serve(bytes.len());
+        }
+        read
+    }
+
+    async fn read_some(&self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
         if max == 0 {
             return self.object.check().map(|()| Bytes::new());
         }

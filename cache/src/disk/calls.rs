@@ -97,6 +97,14 @@ impl Disk {
         })
     }
 
+    /// How many files more the file system of `dir` can have; `None` where it does not count them.
+    pub(crate) fn free_files(&self, dir: &Path) -> Result<Option<u64>, DiskError> {
+        self.attempt(Call::Stat, dir, || {
+            let space = rustix::fs::statvfs(dir)?;
+            Ok((space.f_files > 0).then_some(space.f_favail))
+        })
+    }
+
     /// The names in a directory, without their order.
     pub(crate) fn list(&self, dir: &Path) -> Result<Vec<DirectoryEntry>, DiskError> {
         self.attempt(Call::List, dir, || fs::read_dir(dir)?.map(entry).collect())

@@ -33,7 +33,7 @@ mod seam;
 pub(crate) mod threads;
 pub(crate) mod tree;
 
-pub(crate) use calls::Kind;
+pub(crate) use calls::{DirectoryEntry, Kind};
 pub use error::DiskError;
 pub use faults::{Call, Fault, FaultPlan};
 pub(crate) use file::DiskFile;

@@ -9,6 +9,7 @@ use entrepot_oci::{Digest, Hasher};
 use super::in_flight::{InFlight, Permit};
 use super::publish::Publisher;
 use crate::bytes::object::{HOLD_BACK, Object};
+use crate::disk::tree::partial_digest;
 use crate::disk::{DiskError, DiskFile};
 use crate::errors::{FinishError, ReadError, WriteError};
 
@@ -22,6 +23,13 @@ pub(crate) struct DiskEnd {
     hasher: Hasher,
     position: u64,
     total: Option<u64>,
+}
+
+/// Whether it matters that somebody has read an object before it is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    Wanted,
+    Unneeded,
 }
 
 /// Announces the end of a download: lookups from then on wait for the next one.
@@ -123,7 +131,7 @@ impl DiskEnd {
     }
 
     /// Gives what has been verified its final name.
-    pub(crate) fn publish(self) -> Result<Arc<Object>, FinishError> {
+    pub(crate) fn publish(self, audience: Audience) -> Result<Arc<Object>, FinishError> {
         let digest = *self.permit.digest();
         if !self.publisher.eviction.keeps(&digest, self.position) {
             let bytes = self.position;
@@ -131,11 +139,36 @@ impl DiskEnd {
             self.remove_file();
             return Ok(Arc::clone(&self.object));
         }
+        self.permit.claim_name(&self.object);
         let (publisher, file) = (&self.publisher, self.object.file());
+        if publisher.has(&digest) {
+            // Another registry's has been first, with the very bytes.
+            self.remove_file();
+            self.object.published();
+            return Ok(Arc::clone(&self.object));
+        }
         publisher.publish(file, &self.path(), &digest).map_err(FinishError::Store)?;
         let references = publisher.documents.read_file(&digest, file, self.position);
         publisher.published(&self.object, references.unwrap_or_default());
+        if audience == Audience::Wanted && !self.object.is_read() {
+            publisher.kept.index.cool(&digest);
+            publisher.kept.watch(&self.object);
+        }
+        self.remove_left_overs();
         Ok(Arc::clone(&self.object))
+    }
+
+    /// What broken downloads from other registries have left of this digest is of no use any more.
+    fn remove_left_overs(&self) {
+        let (tree, digest) = (&self.publisher.kept.tree, self.permit.digest());
+        let dir = tree.partials(digest.algorithm());
+        for entry in tree.disk().list(&dir).unwrap_or_default() {
+            if partial_digest(digest.algorithm(), &entry.name) == Some(*digest)
+                && !self.permit.in_flight().is_written(digest, &entry.name)
+            {
+                tree.disk().remove_quietly(&dir.join(&entry.name));
+            }
+        }
     }
 
     fn check_whole(&self) -> Result<(), FinishError> {

@@ -8,7 +8,7 @@
 //! | `disk_end` | its disk end: hashes, writes, verifies |
 //! | `whole` | a small object that comes whole |
 //! | `publish` | from a verified file to a final name |
-//! | `in_flight` | who is downloading what: at most one of a digest |
+//! | `in_flight` | who is downloading what: at most one of a digest from one registry |
 //! | `origin` | which registry a download comes from |
 
 mod disk_end;

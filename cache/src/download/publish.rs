@@ -12,9 +12,11 @@ use tokio::sync::Semaphore;
 
 use crate::bytes::kept::KeptObjects;
 use crate::bytes::object::Object;
+use crate::bytes::opening;
 use crate::disk::{DiskError, DiskFile};
 use crate::eviction::Eviction;
 use crate::index::references::{Interpreter, References};
+use crate::index::state::Knowledge;
 
 /// What it takes to give an object its final name.
 #[derive(Debug)]
@@ -37,6 +39,15 @@ impl Publisher {
     ) -> Self {
         let queued = Arc::new(Semaphore::new(queued_bytes));
         Self { kept, eviction, documents, queued, durable_shards: Mutex::default() }
+    }
+
+    /// Whether an object is kept under its name, and known to be right. Blocks.
+    pub(super) fn has(&self, digest: &Digest) -> bool {
+        if self.kept.index.knowledge(digest) != Knowledge::Kept {
+            return false;
+        }
+        let opened = opening::open(&self.kept, digest);
+        opened.is_ok_and(|object| object.is_some_and(|object| object.is_verified()))
     }
 
     /// Gives `file`, which lies at `from` and has been verified, its final name.

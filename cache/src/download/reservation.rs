@@ -1,6 +1,6 @@
 //! The right to download a digest, before the first byte.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use entrepot_oci::{Digest, Hasher};
@@ -13,22 +13,22 @@ use super::writer::Writer;
 use crate::bytes::object::{HOLD_BACK, Object};
 use crate::bytes::reader::Reader;
 use crate::bytes::verify::hash_file;
-use crate::disk::tree::{Tree, partial_digest};
+use crate::disk::tree::Tree;
 use crate::disk::{DiskError, DiskFile, threads};
 use crate::errors::BeginError;
 
 /// Where a download begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// At byte 0; partial files of the digest, from whatever origin, are thrown away.
+    /// At byte 0; the partial file of the same digest and origin is thrown away.
     Fresh,
     /// At byte [`Reservation::resume_from`], behind what a former download has left.
     Resumed,
 }
 
-/// The exclusive right to download one digest.
+/// The exclusive right to download one digest from one registry.
 ///
-/// While it exists, [`Store::lookup`](crate::Store::lookup) of the same digest waits. Dropping it
+/// While it exists, [`Store::lookup`](crate::Store::lookup) of the same two waits. Dropping it
 /// lets the next waiter lead. Ask the upstream for the object, then [`begin`](Self::begin): the
 /// status and size of the upstream's answer decide how.
 #[derive(Debug)]
@@ -94,7 +94,8 @@ impl Reservation {
         let opened = threads::run(move || self.open(start, total)).await;
         let (disk_end, object) = opened.map_err(BeginError::Store)??;
         let offset = disk_end.position();
-        Ok((Writer::new(digest, offset, total, Queue::new(disk_end, queued)), Reader::new(object)))
+        let (queue, reader) = (Queue::new(disk_end, queued), Reader::new(Arc::clone(&object)));
+        Ok((Writer::new(digest, offset, total, queue, object), reader))
     }
 
     fn open(self, start: Start, total: Option<u64>) -> Result<(DiskEnd, Arc<Object>), BeginError> {
@@ -118,7 +119,6 @@ impl Reservation {
         let path = self.path();
         let disk = self.tree().disk();
         disk.remove(&path)?;
-        self.remove_others(&path);
         let file = disk.create_new(&path)?;
         Ok((file, Hasher::new(self.digest().algorithm()), 0))
     }
@@ -129,19 +129,6 @@ impl Reservation {
 
     fn path(&self) -> PathBuf {
         self.tree().partial(self.digest(), self.origin())
-    }
-
-    /// What other origins have left of this digest is not going to be continued.
-    fn remove_others(&self, own: &Path) {
-        let dir = self.tree().partials(self.digest().algorithm());
-        let Ok(entries) = self.tree().disk().list(&dir) else { return };
-        let same = |name: &str| partial_digest(self.digest().algorithm(), name);
-        for entry in entries.iter().filter(|entry| same(&entry.name) == Some(*self.digest())) {
-            let path = dir.join(&entry.name);
-            if path != own {
-                self.tree().disk().remove_quietly(&path);
-            }
-        }
     }
 
     fn reopen(&self, total: Option<u64>) -> Result<(DiskFile, Hasher, u64), BeginError> {

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use entrepot_oci::Digest;
 use tokio::sync::oneshot;
 
-use super::disk_end::DiskEnd;
+use super::disk_end::{Audience, DiskEnd};
 use super::queue::{Job, Queue};
+use crate::bytes::object::Object;
 use crate::bytes::reader::Reader;
 use crate::disk::threads;
 use crate::errors::{FinishError, WriteError};
@@ -28,6 +29,7 @@ pub struct Writer {
     offset: u64,
     total: Option<u64>,
     queue: Option<Arc<Queue>>,
+    object: Arc<Object>,
     /// Why a chunk was not taken: what is there then can't be whole.
     failed: Option<WriteError>,
 }
@@ -38,8 +40,15 @@ impl Writer {
         offset: u64,
         total: Option<u64>,
         queue: Arc<Queue>,
+        object: Arc<Object>,
     ) -> Self {
-        Self { digest, offset, total, queue: Some(queue), failed: None }
+        Self { digest, offset, total, queue: Some(queue), object, failed: None }
+    }
+
+    /// Whether anybody has a reader of it now.
+    #[must_use]
+    pub fn has_readers(&self) -> bool {
+        self.object.has_readers()
     }
 
     /// The digest that is being downloaded.
@@ -102,9 +111,9 @@ impl Writer {
     }
 
     /// [Verifies](Self::verify) and [publishes](Verified::publish), for who has nothing to put on
-    /// record between the two.
+    /// record between the two, and wants the object whether anybody has read it or not.
     pub async fn finish(self) -> Result<Reader, FinishError> {
-        self.verify().await?.publish().await
+        self.verify().await?.publish_for(Audience::Unneeded).await
     }
 }
 
@@ -121,15 +130,20 @@ pub struct Verified {
 
 impl Verified {
     /// Gives the object its name: the file is synced, renamed and its directory synced. An object
-    /// that is larger than `max_size` is not kept.
+    /// that is larger than `max_size` is not kept. One that nobody has read to its end goes first when
+    /// room is needed, until somebody has.
     ///
     /// After [`FinishError::Store`] nothing is kept, though its readers finish. When this future is
     /// dropped the work goes on in the background.
-    pub async fn publish(mut self) -> Result<Reader, FinishError> {
+    pub async fn publish(self) -> Result<Reader, FinishError> {
+        self.publish_for(Audience::Wanted).await
+    }
+
+    async fn publish_for(mut self, audience: Audience) -> Result<Reader, FinishError> {
         let Some(disk_end) = self.disk_end.take() else {
             return Err(FinishError::Truncated { expected: 0, received: 0 });
         };
-        let published = threads::run(move || disk_end.publish()).await;
+        let published = threads::run(move || disk_end.publish(audience)).await;
         published.map_err(FinishError::Store)?.map(Reader::new)
     }
 }

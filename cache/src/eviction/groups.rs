@@ -23,6 +23,8 @@ use crate::index::node::{Candidate, Node};
 struct Priority {
     /// Whether all of it is small enough to be kept.
     fits: bool,
+    /// Whether somebody has read all of it.
+    is_wanted: bool,
     /// When, then the tick of this run.
     used: (UnixSeconds, u64),
 }
@@ -189,7 +191,7 @@ impl<'a> Graph<'a> {
     ) -> Vec<Priority> {
         let own = |(at, node): (usize, &Node)| {
             let Candidate { last_use, tick, size, .. } = node.candidate;
-            Priority { fits: fits(at, size), used: (last_use, tick) }
+            Priority { fits: fits(at, size), is_wanted: node.is_wanted, used: (last_use, tick) }
         };
         let mut priorities: Vec<Priority> = self.nodes.iter().enumerate().map(own).collect();
         for at in children_first {
@@ -199,6 +201,8 @@ impl<'a> Graph<'a> {
                 priority.fits &= below.fits;
                 if self.is_document(*child) || self.needers(*child) == 1 {
                     priority.used = priority.used.max(below.used);
+                    // An image is wanted where all of it is.
+                    priority.is_wanted &= below.is_wanted;
                 }
             }
             priorities.get_mut(*at).into_iter().for_each(|slot| *slot = priority);
@@ -259,7 +263,7 @@ mod tests {
         let last_use = UnixSeconds(last_use);
         let candidate = Candidate { last_use, tick: 0, size, digest: digest(number) };
         let references = References::Known(needs.iter().map(|one| digest(*one)).collect());
-        Node { candidate, references }
+        Node { candidate, is_wanted: true, references }
     }
 
     fn numbers(group: &Group) -> Vec<usize> {

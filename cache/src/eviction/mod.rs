@@ -8,6 +8,8 @@
 //! | file | subject |
 //! |---|---|
 //! | `sweep` | the thread: measure, choose, remove |
+//! | `ledger` | how much room records take, and how much they may |
+//! | `records` | counting them, and forgetting the oldest of a registry with too many |
 //! | `partials` | what broken downloads have left |
 //! | `remover` | removing without being held up by a disk that hangs |
 //! | `withdrawal` | taking documents out on request |
@@ -19,21 +21,26 @@
 
 mod clock;
 mod groups;
+pub(crate) mod ledger;
 mod partials;
 pub(crate) mod pins;
+mod records;
 mod remover;
 pub(crate) mod stock;
 mod sweep;
 mod wake;
 pub(crate) mod withdrawal;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use entrepot_oci::Digest;
 use tokio::sync::oneshot;
 
+use crate::disk::tree::Tree;
 use crate::options::Bounds;
+use ledger::Ledger;
 use pins::Pins;
 use stock::Stock;
 use sweep::Sweeper;
@@ -48,13 +55,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Eviction {
     bounds: Bounds,
     stock: Arc<Stock>,
+    ledger: Arc<Ledger>,
     wake: Arc<Wake>,
 }
 
 impl Eviction {
     /// Starts the thread, if there is anything to hold.
     pub(crate) fn start(bounds: Bounds, stock: Stock) -> Self {
-        let eviction = Self { bounds, stock: Arc::new(stock), wake: Arc::default() };
+        let (stock, ledger) = (Arc::new(stock), Arc::new(Ledger::new(bounds.max_size)));
+        let eviction = Self { bounds, stock, ledger, wake: Arc::default() };
         if bounds != Bounds::default() {
             eviction.start_thread();
         }
@@ -63,7 +72,7 @@ impl Eviction {
 
     fn start_thread(&self) {
         let (stock, end) = (Arc::downgrade(&self.stock), self.wake.thread());
-        let sweeper = Sweeper::new(self.bounds, Arc::clone(&self.wake));
+        let sweeper = Sweeper::new(self.bounds, Arc::clone(&self.ledger), Arc::clone(&self.wake));
         let work = move || {
             let _end = end;
             sweeper.run(&stock);
@@ -76,6 +85,15 @@ impl Eviction {
     /// What may be taken out.
     pub(crate) fn stock(&self) -> &Arc<Stock> {
         &self.stock
+    }
+
+    /// Whether a new record may be written at `path`: its registry has a share of them. Blocks.
+    pub(crate) fn admits_record(&self, tree: &Tree, path: &Path) -> bool {
+        let admits = self.ledger.admits(tree, path);
+        if !admits {
+            self.wake.wake();
+        }
+        admits
     }
 
     /// What never goes.

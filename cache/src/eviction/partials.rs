@@ -73,7 +73,8 @@ fn all(stock: &Stock) -> Vec<LeftOver> {
 
 /// Removes it, unless it is being written to, or about to be.
 fn remove(stock: &Stock, digest: &Digest, path: &Path) -> Result<bool, DiskError> {
-    let Some(_reserved) = stock.in_flight.reserve(digest) else { return Ok(false) };
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let Some(_reserved) = stock.in_flight.reserve_partial(digest, name) else { return Ok(false) };
     stock.kept.tree.disk().remove(path)?;
     Ok(true)
 }

@@ -9,7 +9,9 @@ use entrepot_oci::{Digest, UnixSeconds};
 
 use super::clock::Clock;
 use super::groups::{self, Group, enough, enough_objects};
+use super::ledger::Ledger;
 use super::partials;
+use super::records;
 use super::remover::{Remover, TooManyHang};
 use super::stock::{Stock, Tally};
 use super::wake::Wake;
@@ -27,11 +29,14 @@ const SETTLING: Duration = Duration::from_secs(1);
 /// What broken downloads have left is looked at no more often, and may be a tenth of `max_size`.
 const PARTIALS_ROUND: Duration = Duration::from_secs(30);
 const PARTIALS_SHARE: u64 = 10;
+/// Records are counted no more often, unless there are too many.
+const RECORDS_ROUND: Duration = Duration::from_hours(1);
 /// Idle objects are looked for at least so often, and no more than twenty times in `max_idle`.
 const IDLE_ROUND: Duration = Duration::from_mins(1);
 
 pub(super) struct Sweeper {
     bounds: Bounds,
+    ledger: Arc<Ledger>,
     wake: Arc<Wake>,
     remover: Remover,
     clock: Clock,
@@ -41,6 +46,7 @@ pub(super) struct Sweeper {
     made_space: Option<Instant>,
     looked_for_idle: Option<Instant>,
     looked_at_partials: Option<Instant>,
+    counted_records: Option<Instant>,
     /// Whether it has been said that a bound can't be held.
     helpless: bool,
 }
@@ -60,9 +66,10 @@ enum Spared {
 }
 
 impl Sweeper {
-    pub(super) fn new(bounds: Bounds, wake: Arc<Wake>) -> Self {
+    pub(super) fn new(bounds: Bounds, ledger: Arc<Ledger>, wake: Arc<Wake>) -> Self {
         Self {
             bounds,
+            ledger,
             wake,
             remover: Remover::default(),
             clock: Clock::new(),
@@ -71,6 +78,7 @@ impl Sweeper {
             made_space: None,
             looked_for_idle: None,
             looked_at_partials: None,
+            counted_records: None,
             helpless: false,
         }
     }
@@ -105,7 +113,8 @@ impl Sweeper {
     fn sweep(&mut self, stock: &Arc<Stock>, urgency: Urgency) {
         self.complete = stock.kept.index.is_complete();
         let held = self
-            .hold_max_size(stock)
+            .hold_records(stock, urgency)
+            .and_then(|()| self.hold_max_size(stock))
             .and_then(|()| self.hold_max_objects(stock))
             .and_then(|()| self.hold_max_idle(stock, urgency))
             .and_then(|()| self.hold_min_free(stock, urgency))
@@ -129,9 +138,26 @@ impl Sweeper {
         }
     }
 
+    /// Counts records, now and then and where one registry has too many.
+    fn hold_records(&mut self, stock: &Arc<Stock>, urgency: Urgency) -> Result<(), Unheld> {
+        let early = |round| self.counted_records.is_some_and(|at| at.elapsed() < round);
+        let is_early = match (self.ledger.is_over(), urgency) {
+            (true, Urgency::Asked) => false,
+            (true, Urgency::Routine) => early(ROUND),
+            (false, _) => early(RECORDS_ROUND),
+        };
+        if is_early {
+            return Ok(());
+        }
+        let held = records::hold(stock, &self.ledger).map_err(Unheld::Disk);
+        self.counted_records = Some(Instant::now());
+        held
+    }
+
     fn hold_max_size(&mut self, stock: &Arc<Stock>) -> Result<(), Unheld> {
         let Some(max) = self.bounds.max_size.filter(|_| self.complete) else { return Ok(()) };
-        let kept = || stock.kept.index.totals().bytes;
+        let records = self.ledger.bytes();
+        let kept = || stock.kept.index.totals().bytes.saturating_add(records);
         if kept() <= max {
             return Ok(());
         }
@@ -295,7 +321,7 @@ fn look_at(stock: &Stock, digest: Digest) -> Option<Node> {
     let seen = stock.kept.tree.disk().file_size_and_time(&stock.kept.tree.blob(&digest));
     let (size, last_use) = seen.ok()?;
     let candidate = Candidate { last_use, tick: 0, size, digest };
-    Some(Node { candidate, references: References::Unknown })
+    Some(Node { candidate, is_wanted: true, references: References::Unknown })
 }
 
 fn exempt(stock: &Stock, spared: Spared) -> HashSet<Digest> {

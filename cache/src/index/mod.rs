@@ -165,6 +165,22 @@ impl Index {
         self.table.lock().touch(digest, UnixSeconds::now());
     }
 
+    /// Nobody has read what has just been published to its end: it goes before all that somebody
+    /// wants, until it has been [read](Self::warmed). Only this run knows.
+    pub(crate) fn cool(&self, digest: &Digest) {
+        self.table.lock().cool(digest);
+    }
+
+    /// Whether nobody has read it since it came.
+    pub(crate) fn is_cold(&self, digest: &Digest) -> bool {
+        self.table.lock().is_cold(digest)
+    }
+
+    /// What nobody had read has been read.
+    pub(crate) fn warmed(&self, digest: &Digest) {
+        self.table.lock().warm(digest, UnixSeconds::now());
+    }
+
     /// A damaged object was set aside.
     pub(crate) fn quarantined(&self) {
         self.table.lock().count_quarantined();

@@ -20,5 +20,7 @@ pub(crate) struct Candidate {
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) candidate: Candidate,
+    /// Whether somebody wants it: see [`Index::cool`](super::Index::cool).
+    pub(crate) is_wanted: bool,
     pub(crate) references: References,
 }

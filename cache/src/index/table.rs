@@ -50,6 +50,8 @@ struct KnownObject {
     /// When it came in this run, 0 if it was there before.
     added: u64,
     proof: Proof,
+    /// Nobody has read it to its end since it came.
+    is_cold: bool,
 }
 
 /// What this process itself knows of an object's bytes.
@@ -98,17 +100,44 @@ impl Table {
             before.map(|hint| (hint.hits, hint.references.clone())).unwrap_or_default();
         self.tick = self.tick.saturating_add(1);
         let hint = Hint { size, last_use: now, hits, references };
-        self.set(digest, KnownObject { hint, tick: self.tick, added: self.tick, proof });
+        self.set(
+            digest,
+            KnownObject { hint, tick: self.tick, added: self.tick, proof, is_cold: false },
+        );
         self.note(digest);
     }
 
-    /// Notes a use of what is known; what is not has gone meanwhile.
+    /// Nobody has read what has just come.
+    pub(super) fn cool(&mut self, digest: &Digest) {
+        if let Some(known) = self.hints.get_mut(digest) {
+            known.is_cold = true;
+        }
+    }
+
+    pub(super) fn is_cold(&self, digest: &Digest) -> bool {
+        self.hints.get(digest).is_some_and(|known| known.is_cold)
+    }
+
+    /// Notes a use of what is known; what is not has gone meanwhile. What nobody has read yet is not
+    /// used by being asked for.
     pub(super) fn touch(&mut self, digest: &Digest, now: UnixSeconds) {
         let Some(known) = self.hints.get_mut(digest) else { return };
+        known.hint.hits = known.hint.hits.saturating_add(1);
+        if !known.is_cold {
+            self.tick = self.tick.saturating_add(1);
+            known.tick = self.tick;
+            known.hint.last_use = now;
+        }
+        self.note(digest);
+    }
+
+    /// What nobody had read has been.
+    pub(super) fn warm(&mut self, digest: &Digest, now: UnixSeconds) {
+        let Some(known) = self.hints.get_mut(digest).filter(|known| known.is_cold) else { return };
         self.tick = self.tick.saturating_add(1);
         known.tick = self.tick;
+        known.is_cold = false;
         known.hint.last_use = now;
-        known.hint.hits = known.hint.hits.saturating_add(1);
         self.note(digest);
     }
 
@@ -124,7 +153,10 @@ impl Table {
         } else if !self.changed.contains(digest) {
             let references = hint.references;
             let hint = Hint { references: References::Unknown, ..hint };
-            self.set(digest, KnownObject { hint, tick: 0, added: 0, proof: Proof::None });
+            self.set(
+                digest,
+                KnownObject { hint, tick: 0, added: 0, proof: Proof::None, is_cold: false },
+            );
             self.learn_unnoted(digest, references);
         }
     }
@@ -331,6 +363,6 @@ impl KnownObject {
         let Hint { size, last_use, references, .. } = &self.hint;
         let (last_use, tick) = ((*last_use).min(now), self.tick);
         let candidate = Candidate { last_use, tick, size: *size, digest: *digest };
-        Node { candidate, references: references.clone() }
+        Node { candidate, is_wanted: !self.is_cold, references: references.clone() }
     }
 }

@@ -199,8 +199,13 @@ impl Repository {
     where
         T: Serialize + Send + 'static,
     {
-        let written =
-            self.off_thread(path, move |inner, path| files::write(inner.tree(), path, &record));
+        let written = self.off_thread(path, move |inner, path| {
+            let is_there = inner.tree().disk().file_size(path).is_ok();
+            if !is_there && !inner.eviction.admits_record(inner.tree(), path) {
+                return Err(RecordError::Full);
+            }
+            files::write(inner.tree(), path, &record)
+        });
         // A disk that hangs is left to it.
         let written = tokio::time::timeout(PATIENCE, written).await;
         let too_late = |late| DiskError::cut_short(io::Error::new(io::ErrorKind::TimedOut, late));

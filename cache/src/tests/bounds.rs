@@ -471,3 +471,40 @@ async fn eviction_under_readers_and_writers_hurts_nobody() {
     assert_eq!(bytes_on_disk(dir.path()), (totals.objects, totals.bytes));
     assert_blobs_are_right(dir.path());
 }
+
+#[tokio::test]
+async fn what_nobody_has_read_goes_before_what_somebody_wants() {
+    let dir = new_dir();
+    let store = opened(bounded(dir.path(), 1_000_000)).await;
+    let unread = async |seed: u64| {
+        let content = noise(300_000, seed);
+        let reservation = reserve(&store, &sha256(&content)).await;
+        let (mut writer, reader) = reservation.begin(Start::Fresh, None).await.unwrap();
+        drop(reader);
+        assert!(!writer.has_readers());
+        writer.write(content.clone()).await.unwrap();
+        writer.verify().await.unwrap().publish().await.unwrap();
+        sha256(&content)
+    };
+    let wanted = fill_many(&store, 2, 300_000, 1).await;
+    for seed in 10..20 {
+        unread(seed).await;
+        store.hold_bounds().await;
+        assert_eq!(which(&store, &wanted), [0, 1], "{seed}");
+    }
+    // Asking for it is no use of it, but reading it is: then the oldest goes.
+    let last = unread(30).await;
+    store.hold_bounds().await;
+    let asked = kept(&store, &last).await;
+    asked.read_at(0, 1000).await.unwrap();
+    drop(asked);
+    let other = unread(31).await;
+    store.hold_bounds().await;
+    assert_eq!(which(&store, &[wanted[0], wanted[1], last, other]).len(), 3);
+    assert_eq!(which(&store, &wanted), [0, 1]);
+    let survivor = if store.contains(&other) == Presence::Kept { other } else { last };
+    read_all(&kept(&store, &survivor).await, 64_000).await.unwrap();
+    fill_many(&store, 1, 300_000, 2).await;
+    store.hold_bounds().await;
+    assert_eq!(which(&store, &[wanted[0], survivor]), [1]);
+}

@@ -5,8 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use entrepot_oci::Digest;
 
-use super::{ORIGIN, kept, leave_partial, new_dir, noise, open, partial_path, reserve, sha256};
-use crate::{BeginError, Lookup, Reservation, Start, Store};
+use super::{
+    ORIGIN, blob_path, kept, leave_partial, new_dir, noise, open, partial_path, read_all, reserve,
+    sha256,
+};
+use crate::{BeginError, FinishError, Lookup, Presence, Reservation, Start, Store};
 
 const OTHER: &str = "attacker.example";
 
@@ -36,7 +39,7 @@ async fn a_partial_file_is_continued_only_for_its_origin() {
 }
 
 #[tokio::test]
-async fn a_fresh_download_removes_what_others_have_left() {
+async fn a_fresh_download_leaves_alone_what_others_have_begun() {
     let dir = new_dir();
     let content = noise(300_000, 2);
     let (digest, bystander) = (sha256(&content), noise(300_000, 3));
@@ -45,13 +48,79 @@ async fn a_fresh_download_removes_what_others_have_left() {
     leave_partial(&store, &bystander, 10).await;
     let foreign = reserve_from(&store, &digest, OTHER).await;
     let (mut writer, reader) = foreign.begin(Start::Fresh, None).await.unwrap();
-    assert!(!partial_path(&dir, &digest).exists());
     assert_eq!(reader.available(), 0);
     writer.write(content.slice(..200_000)).await.unwrap();
     drop(writer);
-    assert_eq!(reserve(&store, &digest).await.resume_from(), 0);
+    assert_eq!(reserve(&store, &digest).await.resume_from(), 262_144);
     assert_eq!(reserve_from(&store, &digest, OTHER).await.resume_from(), 196_608);
+    // Once it is kept, what others have left of it is of no use.
+    let again = reserve_from(&store, &digest, OTHER).await;
+    let (mut writer, _) = again.begin(Start::Fresh, None).await.unwrap();
+    writer.write(content.clone()).await.unwrap();
+    writer.finish().await.unwrap();
+    assert!(!partial_path(&dir, &digest).exists());
     assert_eq!(reserve(&store, &sha256(&bystander)).await.resume_from(), 262_144);
+}
+
+#[tokio::test]
+async fn one_registrys_download_keeps_no_other_from_its_own() {
+    let dir = new_dir();
+    let store = open(&dir).await;
+    let content = noise(300_000, 7);
+    let digest = sha256(&content);
+    let hostile = reserve_from(&store, &digest, OTHER).await;
+    // Neither while it is reserved, nor while it trickles.
+    let own = reserve(&store, &digest).await;
+    let (mut trickle, at_others) = hostile.begin(Start::Fresh, Some(300_000)).await.unwrap();
+    trickle.write(noise(100_000, 8)).await.unwrap();
+    let (mut writer, _) = own.begin(Start::Fresh, None).await.unwrap();
+    assert_eq!(store.downloads().len(), 2);
+    let Lookup::InFlight(joined) = store.lookup(&digest, ORIGIN).await else { panic!("no join") };
+    writer.write(content.clone()).await.unwrap();
+    writer.finish().await.unwrap();
+    assert_eq!(read_all(&joined, 64_000).await.unwrap(), content);
+    assert_eq!(store.contains(&digest), Presence::Kept);
+    for origin in [ORIGIN, "third.example"] {
+        let Lookup::Kept(_) = store.lookup(&digest, origin).await else { panic!("{origin}") };
+    }
+    // Nor does it keep the object from going.
+    drop(joined);
+    store.remove(&digest).await.unwrap();
+    assert!(!blob_path(&dir, &digest).exists());
+    assert_eq!(store.contains(&digest), Presence::InFlight);
+    // What was wrong all along ends so.
+    trickle.write(noise(200_000, 9)).await.unwrap();
+    assert!(matches!(trickle.finish().await, Err(FinishError::DigestMismatch { .. })));
+    assert!(at_others.read_at(290_000, 10).await.is_err());
+    assert_eq!(store.contains(&digest), Presence::Absent);
+}
+
+#[tokio::test]
+async fn the_same_bytes_from_two_registries_are_published_once() {
+    let dir = new_dir();
+    let store = open(&dir).await;
+    let content = noise(300_000, 10);
+    let digest = sha256(&content);
+    let mut ends = Vec::new();
+    for origin in [ORIGIN, OTHER] {
+        let reservation = reserve_from(&store, &digest, origin).await;
+        let (mut writer, reader) = reservation.begin(Start::Fresh, None).await.unwrap();
+        writer.write(content.clone()).await.unwrap();
+        ends.push((writer, reader));
+    }
+    let inode =
+        || std::os::unix::fs::MetadataExt::ino(&fs::metadata(blob_path(&dir, &digest)).unwrap());
+    let mut inodes = Vec::new();
+    for (writer, reader) in ends {
+        writer.finish().await.unwrap();
+        inodes.push(inode());
+        assert_eq!(read_all(&reader, 64_000).await.unwrap(), content);
+        assert_eq!(reader.origin(), None);
+    }
+    assert_eq!(inodes[0], inodes[1]);
+    assert_eq!(store.totals().objects, 1);
+    assert!(store.downloads().is_empty());
+    assert_eq!(fs::read_dir(dir.path().join("partial/sha256")).unwrap().count(), 0);
 }
 
 #[tokio::test]
@@ -62,7 +131,9 @@ async fn a_download_says_whose_it_is_until_it_is_published() {
     let digest = sha256(&content);
     let reservation = reserve(&store, &digest).await;
     let (mut writer, reader) = reservation.begin(Start::Fresh, None).await.unwrap();
-    let Lookup::InFlight(joined) = store.lookup(&digest, OTHER).await else { panic!("not joined") };
+    let Lookup::InFlight(joined) = store.lookup(&digest, ORIGIN).await else {
+        panic!("not joined")
+    };
     assert_eq!((reader.origin(), joined.origin()), (Some(ORIGIN), Some(ORIGIN)));
     writer.write(content).await.unwrap();
     let verified = writer.verify().await.unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::SystemTime;
 
 use super::{new_dir, open, sha256};
-use crate::{ContentRecord, Fact, Repository, Store};
+use crate::{ContentRecord, Fact, Options, Repository, Store};
 
 const MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -106,4 +106,50 @@ async fn every_damage_makes_a_record_absent_and_is_cleared_away() {
     }
     fs::write(&path, &sound).unwrap();
     assert!(alpine(&store).content(&digest).await.is_some());
+}
+
+/// Files and directories below `dir`.
+fn inodes(dir: &std::path::Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path());
+    entries.map(|path| 1 + if path.is_dir() { inodes(&path) } else { 0 }).sum()
+}
+
+#[tokio::test]
+async fn a_registry_that_says_yes_to_everything_has_its_share_of_records() {
+    const SHARE: u64 = 1024;
+    let dir = new_dir();
+    let mut options = Options::new(dir.path());
+    options.max_size = Some(2_000_000);
+    let store = Store::open(options).await.unwrap();
+    assert!(store.is_known_within(std::time::Duration::from_secs(30)).await);
+    let digest = sha256(b"small");
+    let record = async |registry: &str, repository: &str| {
+        let records = super::records_of(&store, registry, repository);
+        records.record_content(&digest, &ContentRecord::now(None)).await
+    };
+    record("docker.io", "library/alpine").await.unwrap();
+    let of_evil = dir.path().join("repositories/evil.example");
+    let mut refused = 0;
+    for number in 0..600 {
+        let made_up = format!("r{number}/x/y/z");
+        if record("evil.example", &made_up).await.is_err() {
+            refused += 1;
+            store.hold_bounds().await;
+            assert!(inodes(&of_evil) <= SHARE, "{number}");
+            record("evil.example", &made_up).await.unwrap();
+        }
+        assert!(inodes(&of_evil) <= SHARE + SHARE / 10 + 8, "{number}");
+    }
+    assert!(refused > 0);
+    // The newest are there, and nobody else has lost anything.
+    let newest = super::records_of(&store, "evil.example", "r599/x/y/z");
+    assert!(newest.content(&digest).await.is_some());
+    assert!(alpine(&store).content(&digest).await.is_some());
+    // What records take is not to be had for objects.
+    store.hold_bounds().await;
+    for seed in 0..10 {
+        drop(super::fill(&store, &super::noise(190_000, seed)).await);
+    }
+    store.hold_bounds().await;
+    assert!(store.totals().bytes <= 1_500_000, "{:?}", store.totals());
 }

@@ -5,11 +5,11 @@
 //!
 //! - `htpasswd`: the file of users, parsed
 //! - `passwords`: checking a password without being a burden or a help to those who guess
-//! - `connection_limits`: how many connections one client may have
+//! - `turns`: what is done one at a time, the newest first
 
-mod connection_limits;
 pub(crate) mod htpasswd;
 pub(super) mod passwords;
+mod turns;
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -18,7 +18,6 @@ use http::{HeaderMap, header};
 use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
 
-pub(super) use connection_limits::{ConnectionLimits, ConnectionPermit};
 pub(crate) use htpasswd::Htpasswd;
 pub(super) use passwords::Denial;
 
@@ -31,11 +30,15 @@ pub(crate) struct AccessOptions {
     pub clients: Vec<IpNet>,
     /// `htpasswd`: whoever is not in it may only see the pages by which clients are set up.
     pub users: Option<Htpasswd>,
+    /// `proxy-protocol-from`: whose connections begin with a PROXY header, which says for whom they
+    /// are.
+    pub announcers: Vec<IpNet>,
 }
 
 /// The rules at work.
 pub(super) struct AccessCheck {
     clients: Vec<IpNet>,
+    announcers: Vec<IpNet>,
     passwords: Option<Passwords>,
 }
 
@@ -43,7 +46,13 @@ impl AccessCheck {
     /// Fails where the system has no random numbers.
     pub(super) fn new(options: AccessOptions, tasks: TaskTracker) -> Result<Self, Unspecified> {
         let passwords = options.users.map(|users| Passwords::new(users, tasks)).transpose()?;
-        Ok(Self { clients: options.clients, passwords })
+        let AccessOptions { clients, announcers, .. } = options;
+        Ok(Self { clients, announcers, passwords })
+    }
+
+    /// Whether a connection from `address` says first for which client it is.
+    pub(super) fn is_announced_by(&self, address: IpAddr) -> bool {
+        self.announcers.iter().any(|network| network.contains(&address))
     }
 
     /// Whether a client at this address is heard at all.
@@ -84,10 +93,11 @@ impl AccessCheck {
     }
 }
 
-/// Whose requests are counted together: a client of IPv6 usually has a whole /64 to itself.
+/// Whose connections and requests are counted together: a client of IPv6 may have a whole /56 to
+/// itself, which is what providers give to a household.
 pub(super) fn one_client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 72)).into(),
         v4 @ IpAddr::V4(_) => v4,
     }
 }
@@ -100,7 +110,11 @@ mod tests {
     fn a_client_is_heard_if_one_network_has_it() {
         let access = |clients: &[&str]| {
             let clients = clients.iter().map(|network| network.parse().unwrap()).collect();
-            AccessCheck::new(AccessOptions { clients, users: None }, TaskTracker::new()).unwrap()
+            AccessCheck::new(
+                AccessOptions { clients, ..AccessOptions::default() },
+                TaskTracker::new(),
+            )
+            .unwrap()
         };
         let ip = |text: &str| text.parse().unwrap();
         assert!(access(&[]).admits(ip("8.8.8.8")));
@@ -113,7 +127,8 @@ mod tests {
     fn a_network_of_ipv6_counts_as_one_client() {
         let one = |text: &str| one_client(text.parse().unwrap());
         assert_eq!(one("2001:db8::1:2:3:4"), one("2001:db8::5"));
-        assert_ne!(one("2001:db8::1"), one("2001:db8:0:1::1"));
+        assert_eq!(one("2001:db8::1"), one("2001:db8:0:ff::1"));
+        assert_ne!(one("2001:db8::1"), one("2001:db8:0:100::1"));
         assert_eq!(one("::ffff:10.0.0.1"), one("10.0.0.1"));
         assert_ne!(one("10.0.0.1"), one("10.0.0.2"));
     }

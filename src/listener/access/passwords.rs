@@ -1,13 +1,19 @@
 //! Checking a password without being a burden or a help to those who guess.
 //!
 //! bcrypt is slow on purpose, and an engine opens a connection for every layer: a right password
-//! is remembered for a while, by a keyed hash. Whatever is not remembered is checked one at a time
-//! for each client and few at a time for all, on blocking threads; a wrong one keeps its client
-//! waiting for two seconds, whether it stays to hear of it or not.
+//! is remembered, by a keyed hash. Whatever is not remembered is checked on blocking threads, few at
+//! a time for all and one at a time for each client. Of a wrong one its client hears after two seconds,
+//! and meanwhile few others of that address are looked at, fewer with that name, whether it stays to
+//! hear of it or not.
+//!
+//! Behind one address there may be a whole site, and somebody in it who guesses. So of those who wait
+//! the newest is next: a right password comes after what is being checked, not after all the guesses
+//! before it. A name that there is not takes the
+//! same way, to the end, as one that there is.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -19,25 +25,33 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use moka::sync::Cache;
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as Turn, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::Htpasswd;
+use super::turns::Turns;
 
-/// How long a right password is not checked again. Whoever is taken out of the file keeps this
-/// long at most, counted from the last check.
-const REMEMBERED: Duration = Duration::from_mins(5);
+/// How long a right password is not checked again. The file that it was right by is in force as long
+/// as this is kept: where it is read again, all are checked anew.
+const REMEMBERED: Duration = Duration::from_hours(24);
 /// Right passwords remembered: a site's engines several times over.
 const MAX_REMEMBERED: u64 = 4096;
 /// How long a wrong password takes from the beginning of its turn: longer than the slowest check,
 /// so that it does not tell how slow this one was.
 const DELAY: Duration = Duration::from_secs(2);
+/// How long after a wrong password with the same name from the same address the next is looked at,
+/// and with whatever name. Both are short enough for somebody who makes one mistake after the other
+/// to leave room for the others of a site, and long enough for nobody to get far.
+const NAME_PAUSE: Duration = Duration::from_millis(500);
+const ADDRESS_PAUSE: Duration = Duration::from_millis(250);
 /// Checks at once: each takes a processor whole, and pulls need those too.
 const MAX_CHECKS: usize = 2;
-/// Requests of one client that may wait for their check: an engine opens about so many connections
-/// at the start of a pull, and all but the first find the password remembered.
+/// Requests with one name from one client that may wait for their check: an engine opens about so
+/// many connections at the start of a pull, and all but the first find the password remembered.
 const MAX_WAITING: usize = 32;
+/// As [`MAX_WAITING`], with whatever names: those whose turn it is.
+const MAX_WAITING_NAMES: usize = 64;
 /// The longest credential looked at, encoded.
 const MAX_CREDENTIAL: usize = 1024;
 
@@ -51,7 +65,7 @@ pub(crate) enum Denial {
     #[error("the user or the password for this proxy is wrong")]
     Wrong,
     /// Too many that wait for their check.
-    #[error("too many passwords from this address are being checked")]
+    #[error("too many passwords are being tried from this address")]
     Busy,
 }
 
@@ -79,6 +93,10 @@ impl Credential {
         (name, password.get(1..).unwrap_or_default())
     }
 
+    fn name(&self) -> &[u8] {
+        self.parts().0
+    }
+
     fn is_right_for(&self, users: &Htpasswd) -> bool {
         let (name, password) = self.parts();
         users.is_right(std::str::from_utf8(name).unwrap_or_default(), password)
@@ -94,17 +112,42 @@ pub(super) struct Passwords {
 struct PasswordsInner {
     users: Htpasswd,
     key: hmac::Key,
-    remembered: Cache<[u8; 32], ()>,
+    remembered: Cache<Mark, ()>,
     checks: Semaphore,
-    queues: Mutex<HashMap<IpAddr, Weak<ClientQueue>>>,
+    /// Who tries a name from an address, until it is known whether it was right, and for how long a
+    /// wrong one has to wait.
+    tries: Queues<(IpAddr, Mark)>,
+    /// Who is checked of a client, for as long as the check takes.
+    clients: Queues<IpAddr>,
     tasks: TaskTracker,
 }
 
-/// One client's requests that wait for their check.
-#[derive(Default)]
-struct ClientQueue {
-    turn: Turn<()>,
-    waiting: AtomicUsize,
+/// What stands for a secret.
+type Mark = [u8; 32];
+
+/// Turns of several, kept while somebody takes or awaits one.
+struct Queues<K>(Mutex<HashMap<K, Weak<Turns>>>);
+
+impl<K: Eq + Hash> Queues<K> {
+    fn of(&self, key: K, most: usize) -> Arc<Turns> {
+        let mut queues = self.0.lock();
+        if let Some(turns) = queues.get(&key).and_then(Weak::upgrade) {
+            return turns;
+        }
+        if queues.len() >= queues.capacity() {
+            // Before it grows: no more than clients with connections remain.
+            queues.retain(|_, turns| turns.strong_count() > 0);
+        }
+        let turns = Turns::new(most);
+        queues.insert(key, Arc::downgrade(&turns));
+        turns
+    }
+}
+
+impl<K> Default for Queues<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
 }
 
 impl Passwords {
@@ -118,7 +161,8 @@ impl Passwords {
                 .time_to_live(REMEMBERED)
                 .build(),
             checks: Semaphore::new(MAX_CHECKS),
-            queues: Mutex::default(),
+            tries: Queues::default(),
+            clients: Queues::default(),
             tasks,
         };
         Ok(Self { parts: Arc::new(parts) })
@@ -126,63 +170,63 @@ impl Passwords {
 
     /// Whether a credential is a user's.
     pub(super) async fn check(&self, client: IpAddr, credential: Credential) -> Result<(), Denial> {
-        let mark = self.mark(&credential);
+        let mark = self.mark(&credential.decoded);
         if self.parts.remembered.contains_key(&mark) {
             return Ok(());
         }
-        let queue = self.queue(client);
-        if queue.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
-            queue.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(Denial::Busy);
-        }
         let this = self.clone();
         // A task of its own: one that hangs up has still had its turn.
-        let checking = self.parts.tasks.spawn(async move {
-            let right = {
-                let _turn = queue.turn.lock().await;
-                this.checked(credential, mark).await
-            };
-            queue.waiting.fetch_sub(1, Ordering::Relaxed);
-            right
-        });
-        if checking.await.unwrap_or(false) { Ok(()) } else { Err(Denial::Wrong) }
+        let checking =
+            self.parts.tasks.spawn(async move { this.tried(client, credential, mark).await });
+        checking.await.unwrap_or(Err(Denial::Wrong))
     }
 
-    async fn checked(&self, credential: Credential, mark: [u8; 32]) -> bool {
+    async fn tried(
+        &self,
+        client: IpAddr,
+        credential: Credential,
+        mark: Mark,
+    ) -> Result<(), Denial> {
+        let name = self.mark(credential.name());
+        let turns = self.parts.tries.of((client, name), MAX_WAITING);
+        let turn = turns.take().await.ok_or(Denial::Busy)?;
         if self.parts.remembered.contains_key(&mark) {
-            return true;
+            return Ok(());
         }
         let began = Instant::now();
-        let Ok(place) = self.parts.checks.acquire().await else { return false };
+        let checked = self.checked(client, credential).await;
+        if checked.is_ok() {
+            self.parts.remembered.insert(mark, ());
+            return checked;
+        }
+        tokio::time::sleep_until(began + NAME_PAUSE).await;
+        drop(turn);
+        // Whoever has been pushed out has learnt nothing sooner by it.
+        tokio::time::sleep_until(began + DELAY).await;
+        checked
+    }
+
+    async fn checked(&self, client: IpAddr, credential: Credential) -> Result<(), Denial> {
+        let turns = self.parts.clients.of(client, MAX_WAITING_NAMES);
+        let _turn = turns.take().await.ok_or(Denial::Busy)?;
+        let began = Instant::now();
+        let place = self.parts.checks.acquire().await.map_err(|_| Denial::Wrong)?;
         let parts = self.parts.clone();
         let checking = move || credential.is_right_for(&parts.users);
-        let right = tokio::task::spawn_blocking(checking).await.unwrap_or(false);
+        let is_right = tokio::task::spawn_blocking(checking).await.unwrap_or(false);
         drop(place);
-        if right {
-            self.parts.remembered.insert(mark, ());
-        } else {
-            tokio::time::sleep_until(began + DELAY).await;
+        if is_right {
+            return Ok(());
         }
-        right
+        tokio::time::sleep_until(began + ADDRESS_PAUSE).await;
+        Err(Denial::Wrong)
     }
 
-    fn mark(&self, credential: &Credential) -> [u8; 32] {
+    fn mark(&self, secret: &[u8]) -> Mark {
         let mut mark = [0; 32];
-        let tag = hmac::sign(&self.parts.key, &credential.decoded);
+        let tag = hmac::sign(&self.parts.key, secret);
         mark.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
         mark
-    }
-
-    fn queue(&self, client: IpAddr) -> Arc<ClientQueue> {
-        let mut queues = self.parts.queues.lock();
-        if let Some(queue) = queues.get(&client).and_then(Weak::upgrade) {
-            return queue;
-        }
-        // No more than clients with connections remain.
-        queues.retain(|_, queue| queue.strong_count() > 0);
-        let queue = Arc::new(ClientQueue::default());
-        queues.insert(client, Arc::downgrade(&queue));
-        queue
     }
 }
 
@@ -241,19 +285,84 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn guesses_of_one_client_take_turns_and_do_not_pile_up() {
+    async fn guesses_at_one_name_take_turns_and_do_not_pile_up() {
         let passwords = passwords();
         let began = Instant::now();
-        let guesses = (0..MAX_WAITING + 3).map(|number| {
+        // One has its turn, so many wait, and the rest are told to come again.
+        let guesses = (0..=MAX_WAITING + 3).map(|number| {
             let passwords = passwords.clone();
             async move { check(&passwords, &format!("alice:{number}")).await }
         });
         let denials = futures_util::future::join_all(guesses).await;
         let busy = denials.iter().filter(|denial| **denial == Err(Denial::Busy)).count();
         assert_eq!(busy, 3);
-        assert!(began.elapsed() >= DELAY * u32::try_from(MAX_WAITING).unwrap());
+        assert!(began.elapsed() >= NAME_PAUSE * u32::try_from(MAX_WAITING).unwrap());
         assert_eq!(check(&passwords, "alice:secret").await, Ok(()));
-        assert_eq!(passwords.parts.queues.lock().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guesses_at_other_names_do_not_hold_a_right_password_up() {
+        let passwords = passwords();
+        let mut guesses: Vec<_> = (0..10 * MAX_WAITING_NAMES)
+            .map(|number| {
+                let passwords = passwords.clone();
+                Box::pin(async move { check(&passwords, &format!("user{number}:x")).await })
+            })
+            .collect();
+        for guess in &mut guesses {
+            assert!(futures_util::FutureExt::now_or_never(guess.as_mut()).is_none());
+        }
+        let began = Instant::now();
+        assert_eq!(check(&passwords, "alice:secret").await, Ok(()));
+        assert!(began.elapsed() < DELAY, "{:?}", began.elapsed());
+        assert_eq!(check(&passwords, "alice:secret").await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn somebody_who_guesses_at_a_name_without_end_does_not_keep_its_user_out() {
+        let passwords = passwords();
+        let guessing = passwords.clone();
+        let guesses = TaskTracker::new();
+        guesses.spawn({
+            let guesses = guesses.clone();
+            async move {
+                for number in 0..200 {
+                    let passwords = guessing.clone();
+                    guesses.spawn(async move {
+                        check(&passwords, &format!("alice:{number}")).await.unwrap_err();
+                    });
+                    // All at first, and then half a one a second.
+                    let pause = if number < 40 { Duration::ZERO } else { DELAY };
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        });
+        tokio::time::sleep(DELAY * 20).await;
+        let began = Instant::now();
+        assert_eq!(check(&passwords, "alice:secret").await, Ok(()));
+        assert!(began.elapsed() <= DELAY, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_there_is_not_takes_as_long_as_one_that_there_is() {
+        let passwords = passwords();
+        let mut times = Vec::new();
+        for name in ["alice", "bob"] {
+            // With nobody else, and with others before and behind.
+            let alone = Instant::now();
+            check(&passwords, &format!("{name}:x")).await.unwrap_err();
+            let alone = alone.elapsed();
+            let many = (0..5).map(|number| {
+                let passwords = passwords.clone();
+                async move {
+                    let began = Instant::now();
+                    check(&passwords, &format!("{name}:{number}")).await.unwrap_err();
+                    began.elapsed().as_millis()
+                }
+            });
+            times.push((alone.as_millis(), futures_util::future::join_all(many).await));
+        }
+        assert_eq!(times[0], times[1]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -263,6 +372,6 @@ mod tests {
         let guess = check(&passwords, "alice:wrong");
         assert!(tokio::time::timeout(DELAY / 100, guess).await.is_err());
         check(&passwords, "alice:secret").await.unwrap();
-        assert!(began.elapsed() >= DELAY);
+        assert!(began.elapsed() >= NAME_PAUSE);
     }
 }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::super::http::{Received, SILENCE, serve};
+use super::super::places::{PlaceCount, Places, Whose};
 use super::*;
 use crate::memory::{Memory, Shares};
 
@@ -227,7 +228,9 @@ fn served(bytes: &[u8]) -> Vec<Option<Message>> {
         // Both directions at once: the pipe is small.
         let account = Memory::new(Shares::new(Some(0))).budget.account(None);
         let client = [127, 0, 0, 1].into();
-        tokio::join!(serve(server, client, account, SILENCE, &shutdown, service), talking);
+        let places = Places::new(PlaceCount::within(None));
+        let place = Arc::new(places.take(Whose::at(client)).unwrap());
+        tokio::join!(serve(server, &place, client, account, SILENCE, &shutdown, service), talking);
     });
     Arc::into_inner(seen).unwrap().into_inner()
 }

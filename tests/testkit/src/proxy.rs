@@ -68,6 +68,7 @@ pub struct Builder {
     arguments: Vec<String>,
     everywhere: bool,
     admin_everywhere: bool,
+    files: Option<u32>,
 }
 
 impl Builder {
@@ -136,6 +137,12 @@ impl Builder {
         self
     }
 
+    /// Lets it have so many files open at most.
+    pub fn files(mut self, most: u32) -> Self {
+        self.files = Some(most);
+        self
+    }
+
     /// Starts it and waits until it answers.
     #[track_caller]
     #[must_use]
@@ -168,7 +175,13 @@ impl Builder {
         arguments.extend_from_slice(&self.arguments);
         let mut environment = self.environment.clone();
         environment.push(("HOME".to_owned(), home.display().to_string()));
-        Process::spawn(&self.binary, &arguments, &environment)
+        let Some(most) = self.files else {
+            return Process::spawn(&self.binary, &arguments, &environment);
+        };
+        let limited = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+        let mut shell = vec!["-c".to_owned(), limited, self.binary.display().to_string()];
+        shell.append(&mut arguments);
+        Process::spawn(Path::new("/bin/sh"), &shell, &environment)
     }
 
     fn toml(&self, home: &Path, ports: Ports) -> String {
@@ -224,6 +237,7 @@ impl Proxy {
             arguments: Vec::new(),
             everywhere: false,
             admin_everywhere: false,
+            files: None,
         }
     }
 
