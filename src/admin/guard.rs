@@ -217,17 +217,15 @@ impl Guard {
         let is_forwarded = is_forwarded(asked.version, asked.headers);
         match door {
             Door::Socket { is_trusted: false } => Err(Denial::User),
-            Door::Socket { .. } if is_forwarded => Err(Denial::Forwarded),
-            Door::Socket { .. } => Ok(()),
             Door::Listener { .. } if self.token.load().is_some() => Err(Denial::Token),
             // Whoever hands connections on, as a sidecar does, may do so from loopback, but not to
             // it.
             Door::Listener { client, own } if ![client, own].iter().all(is_loopback) => {
                 Err(Denial::NoToken)
             }
-            Door::Listener { .. } if is_forwarded => Err(Denial::Forwarded),
+            _ if is_forwarded => Err(Denial::Forwarded),
             Door::Listener { .. } if asked.deed == Deed::Act => Err(Denial::Act),
-            Door::Listener { .. } => Ok(()),
+            Door::Socket { .. } | Door::Listener { .. } => Ok(()),
         }
     }
 
