@@ -1,10 +1,10 @@
 //! Who may use the admin API.
 //!
-//! Four kinds of strangers are kept out: machines elsewhere (a token), other users of this machine
-//! and whoever has a request forwarded to it (the token; without one the socket, of which the kernel
-//! says who is there), web pages in the browser of somebody at this machine (`Origin`, and a media
-//! type that no form sends), and names that somebody has pointed here so that a browser takes this
-//! listener for his site (`Host`).
+//! Four kinds of strangers are kept out: machines elsewhere (a token); other users of this machine,
+//! and whoever has a request forwarded to it (the token; without one the socket, of which the
+//! kernel says who is there); web pages in the browser of somebody at this machine (`Origin`, and a
+//! media type that no form sends); and names that somebody has pointed here so that a browser takes
+//! this listener for his site (`Host`).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
