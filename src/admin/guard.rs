@@ -1,10 +1,10 @@
 //! Who may use the admin API.
 //!
-//! Four kinds of strangers are kept out: machines elsewhere (a token), other users of this machine
-//! and whoever has a request forwarded to it (the token; without one the socket, of which the kernel
-//! says who is there), web pages in the browser of somebody at this machine (`Origin`, and a media
-//! type that no form sends), and names that somebody has pointed here so that a browser takes this
-//! listener for his site (`Host`).
+//! Four kinds of strangers are kept out: machines elsewhere (a token); other users of this machine,
+//! and whoever has a request forwarded to it (the token; without one the socket, of which the
+//! kernel says who is there); web pages in the browser of somebody at this machine (`Origin`, and a
+//! media type that no form sends); and names that somebody has pointed here so that a browser takes
+//! this listener for his site (`Host`).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -217,17 +217,15 @@ impl Guard {
         let is_forwarded = is_forwarded(asked.version, asked.headers);
         match door {
             Door::Socket { is_trusted: false } => Err(Denial::User),
-            Door::Socket { .. } if is_forwarded => Err(Denial::Forwarded),
-            Door::Socket { .. } => Ok(()),
             Door::Listener { .. } if self.token.load().is_some() => Err(Denial::Token),
             // Whoever hands connections on, as a sidecar does, may do so from loopback, but not to
             // it.
             Door::Listener { client, own } if ![client, own].iter().all(is_loopback) => {
                 Err(Denial::NoToken)
             }
-            Door::Listener { .. } if is_forwarded => Err(Denial::Forwarded),
+            _ if is_forwarded => Err(Denial::Forwarded),
             Door::Listener { .. } if asked.deed == Deed::Act => Err(Denial::Act),
-            Door::Listener { .. } => Ok(()),
+            Door::Socket { .. } | Door::Listener { .. } => Ok(()),
         }
     }
 

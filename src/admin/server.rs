@@ -1,4 +1,5 @@
-//! The admin listener: for operators and probes, by default on loopback alone; and the admin socket.
+//! The admin listener, for operators and probes, by default on loopback alone; and the admin
+//! socket.
 
 use std::io;
 use std::net::SocketAddr;
