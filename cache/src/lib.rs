@@ -1,9 +1,9 @@
 //! The content-addressed store of entrepot: digests and bytes on disk, nothing else.
 //!
 //! What it does: keeps finished objects under their digest, lets at most one download of a digest
-//! from one registry run at a time while every reader follows its bytes, verifies before it publishes, survives
-//! crashes and bad disks, stays within its bounds, and keeps small records of which repository has
-//! shown which object.
+//! from one registry run at a time while every reader follows its bytes, verifies before it
+//! publishes, survives crashes and bad disks, stays within its bounds, and keeps small records of
+//! which repository has shown which object.
 //!
 //! What it deliberately does not do: HTTP, registries, authorisation, deciding what to fetch. It
 //! never trusts its index over the file system.

@@ -101,8 +101,8 @@ impl Store {
     /// The object if it is kept or in flight, else the exclusive right to download it from the
     /// registry called `origin` (`docker.io`, `registry.corp:5000`).
     ///
-    /// A download that broke off is continued only for the origin that began it, and one in flight is
-    /// followed only for its origin: another registry's is another download, and the first that
+    /// A download that broke off is continued only for the origin that began it, and one in flight
+    /// is followed only for its origin: another registry's is another download, and the first that
     /// comes right is published. Show its bytes only to clients of [`Reader::origin`].
     ///
     /// A kept object that this process has neither published nor verified is verified now: a small
@@ -110,10 +110,10 @@ impl Store {
     /// held back. A damaged one moves to `quarantine/` and is absent from then on; those who read
     /// it already get [`ReadError::Damaged`](crate::ReadError::Damaged).
     ///
-    /// Waits while another caller's reservation for the same origin has not begun; of many who ask one
-    /// origin for the same cold digest exactly one leads. A disk error counts as absent (it is logged; the download's
-    /// beginning will meet it again). Cancel safe: a reservation that was about to be returned is
-    /// given up.
+    /// Waits while another caller's reservation for the same origin has not begun; of many who ask
+    /// one origin for the same cold digest exactly one leads. A disk error counts as absent (it is
+    /// logged; the download's beginning will meet it again). Cancel safe: a reservation that was
+    /// about to be returned is given up.
     pub async fn lookup(&self, digest: &Digest, origin: &str) -> Lookup {
         let found = self.look_up(digest, origin).await;
         if matches!(found, Lookup::Kept(_)) {

@@ -89,8 +89,8 @@ impl Breaks {
     }
 }
 
-/// Writes `body` to its end, continuing with `Range` where it breaks, and verifies the object. Stops
-/// where nobody reads it and `share` has it go on no longer.
+/// Writes `body` to its end, continuing with `Range` where it breaks, and verifies the object.
+/// Stops where nobody reads it and `share` has it go on no longer.
 pub(super) async fn run(
     source: &Source,
     mut body: IdleBody,
@@ -249,8 +249,8 @@ type Flight = (Digest, Registry);
 /// For which repository, and as whom.
 type Purpose = (Place, Identity);
 
-/// Who fetches what, and for whom: of each object there is one download at a time from one registry.
-/// Cheap to clone.
+/// Who fetches what, and for whom: of each object there is one download at a time from one
+/// registry. Cheap to clone.
 ///
 /// An entry lasts from the question to the registry until the object is on record and has its name.
 /// So each state of an object has one question: *in flight*, is it fetched for this place; *kept*,
@@ -280,8 +280,8 @@ impl Fetching {
         self.0.lock().get(&key).is_some_and(|purpose| purpose.0 == *place)
     }
 
-    /// Whether `digest` is being fetched for another repository of the registry, or as somebody else:
-    /// its answer may be another then, and come when it likes.
+    /// Whether `digest` is being fetched for another repository of the registry, or as somebody
+    /// else: its answer may be another then, and come when it likes.
     pub(super) fn is_for_others(
         &self,
         digest: &Digest,

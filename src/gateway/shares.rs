@@ -1,10 +1,10 @@
 //! How much of the downloads into the store one client may bring about.
 //!
-//! A download outlives its client, so that a pull that is broken off and begun again goes on where it
-//! was. A client that asks and hangs up, and asks for something else, must not have all places, the
-//! whole line and the whole store by that: it has a part of the places that are free, and what nobody
-//! reads goes on within a budget, as long as places are not short. What stops stays as far as it came,
-//! and the next download goes on there.
+//! A download outlives its client, so that a pull that is broken off and begun again goes on where
+//! it was. A client that asks and hangs up, and asks for something else, must not have all places,
+//! the whole line and the whole store by that: it has a part of the places that are free, and what
+//! nobody reads goes on within a budget, as long as places are not short. What stops stays as far
+//! as it came, and the next download goes on there.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,8 +14,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Downloads into the store at a time, where enough files may be open; what is beyond them is passed
-/// on.
+/// Downloads into the store at a time, where enough files may be open; what is beyond them is
+/// passed on.
 const MOST: usize = 256;
 /// One in so many of the files that may be open is a place: a download has two, and outlives the
 /// connection that they are reckoned with.

@@ -42,8 +42,8 @@ pub(crate) type Received = Result<Request<Incoming>, Box<(Request<Incoming>, Unf
 /// have ended. Upgrades (CONNECT) are handed to whoever awaits them.
 ///
 /// A client that neither sends its body nor takes its answer for `silence` is given up; what else
-/// it is waited for is in [`patience`](super::patience). Its `place` is kept while a request is under
-/// way, and is others' to take when there is none: this future must be dropped then.
+/// it is waited for is in [`patience`](super::patience). Its `place` is kept while a request is
+/// under way, and is others' to take when there is none: this future must be dropped then.
 pub(crate) async fn serve<T, S, F, B>(
     stream: T,
     place: &Arc<Place>,

@@ -100,7 +100,6 @@ fn bytes_that_another_registry_is_sending_are_not_shown_as_ours() {
         let answer = world.proxy.client().send(&part).unwrap();
         let whole = world.proxy.puller().blob(ALPINE, &world.layer.digest).unwrap();
         // Nor does it keep the right bytes from being kept, and served.
-        assert_eq!(whole.cache_status(), "entrepot; fwd=miss; stored");
         world.proxy.wait_until_kept(&world.layer.digest);
         let again = world.proxy.puller().blob(ALPINE, &world.layer.digest).unwrap();
         assert_eq!(again.cache_status(), "entrepot; hit");

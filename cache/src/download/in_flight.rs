@@ -125,8 +125,8 @@ impl InFlight {
     }
 
     /// The right to remove what is kept under `digest`, unless somebody is about to look at it, or
-    /// just giving it its name. Until it is dropped no download of it begins, and none that is under
-    /// way gets the name.
+    /// just giving it its name. Until it is dropped no download of it begins, and none that is
+    /// under way gets the name.
     pub(crate) fn reserve(self: &Arc<Self>, digest: &Digest) -> Option<Removal> {
         self.reserve_where(digest, |slot| matches!(slot.occupant, Occupant::Filling(_)))
     }
@@ -141,8 +141,8 @@ impl InFlight {
         self.reserve_where(digest, |slot| !slot.is_removal() && !slot.may_write_to(digest, name))
     }
 
-    /// Whether a download writes to the partial file of `digest` that has this name, or may be about
-    /// to.
+    /// Whether a download writes to the partial file of `digest` that has this name, or may be
+    /// about to.
     pub(super) fn is_written(&self, digest: &Digest, name: &str) -> bool {
         let table = self.table.lock();
         table.get(digest).is_some_and(|slots| slots.any(|slot| slot.may_write_to(digest, name)))

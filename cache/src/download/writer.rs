@@ -130,8 +130,8 @@ pub struct Verified {
 
 impl Verified {
     /// Gives the object its name: the file is synced, renamed and its directory synced. An object
-    /// that is larger than `max_size` is not kept. One that nobody has read to its end goes first when
-    /// room is needed, until somebody has.
+    /// that is larger than `max_size` is not kept. One that nobody has read to its end goes first
+    /// when room is needed, until somebody has.
     ///
     /// After [`FinishError::Store`] nothing is kept, though its readers finish. When this future is
     /// dropped the work goes on in the background.

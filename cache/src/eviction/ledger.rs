@@ -1,9 +1,9 @@
 //! How much room records take, and how much they may.
 //!
-//! A record is a file, and often some directories, for whatever somebody has asked for and a registry
-//! has said yes to; a hostile one says yes to everything. So they count towards `max_size`, each file
-//! and directory with a block, and each registry has a share. One that comes to it loses its oldest
-//! records, which can be learnt again; no other does.
+//! A record is a file, and often some directories, for whatever somebody has asked for and a
+//! registry has said yes to; a hostile one says yes to everything. So they count towards
+//! `max_size`, each file and directory with a block, and each registry has a share. One that comes
+//! to it loses its oldest records, which can be learnt again; no other does.
 
 use std::collections::HashMap;
 use std::path::{Component, Path};
@@ -17,7 +17,8 @@ use crate::disk::tree::Tree;
 const BLOCK: u64 = 4096;
 /// Records are counted as this part of `max_size` at most: objects always have the rest.
 const PART: u64 = 4;
-/// One registry's may take this part of it, but always so many files and directories, and never more.
+/// One registry's may take this part of it, but always so many files and directories, and never
+/// more.
 const SHARE: u64 = 16;
 const FEWEST: u64 = 1024;
 const MOST: u64 = 1024 * 1024;

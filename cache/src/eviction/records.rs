@@ -1,7 +1,7 @@
 //! Counting the records of each registry, and taking away the oldest of one that has too many.
 //!
-//! A repository's records go together, what is on record of a registry's objects one by one. Those of
-//! what an operator has imported or pinned stay.
+//! A repository's records go together, what is on record of a registry's objects one by one. Those
+//! of what an operator has imported or pinned stay.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

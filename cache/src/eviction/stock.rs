@@ -33,7 +33,8 @@ impl Stock {
     /// Takes one object out, unless it was pinned or used since it was chosen. Present readers
     /// read on. Blocks.
     ///
-    /// The digest is reserved meanwhile: no download of it can begin, or publish, under the removal.
+    /// The digest is reserved meanwhile: no download of it can begin, or publish, under the
+    /// removal.
     pub(super) fn take_out(&self, candidate: &Candidate, why: TakenOut) -> Result<bool, DiskError> {
         let (digest, index) = (&candidate.digest, &self.kept.index);
         let Some(_reserved) = self.in_flight.reserve(digest) else { return Ok(false) };

@@ -118,8 +118,8 @@ impl Table {
         self.hints.get(digest).is_some_and(|known| known.is_cold)
     }
 
-    /// Notes a use of what is known; what is not has gone meanwhile. What nobody has read yet is not
-    /// used by being asked for.
+    /// Notes a use of what is known; what is not has gone meanwhile. What nobody has read yet is
+    /// not used by being asked for.
     pub(super) fn touch(&mut self, digest: &Digest, now: UnixSeconds) {
         let Some(known) = self.hints.get_mut(digest) else { return };
         known.hint.hits = known.hint.hits.saturating_add(1);

@@ -1,15 +1,15 @@
 //! Checking a password without being a burden or a help to those who guess.
 //!
-//! bcrypt is slow on purpose, and an engine opens a connection for every layer: a right password
-//! is remembered, by a keyed hash. Whatever is not remembered is checked on blocking threads, few at
-//! a time for all and one at a time for each client. Of a wrong one its client hears after two seconds,
-//! and meanwhile few others of that address are looked at, fewer with that name, whether it stays to
-//! hear of it or not.
+//! bcrypt is slow on purpose, and an engine opens a connection for every layer: a right password is
+//! remembered, by a keyed hash. Whatever is not remembered is checked on blocking threads, few at a
+//! time for all and one at a time for each client. Of a wrong one its client hears after two
+//! seconds, and meanwhile few others of that address are looked at, fewer with that name, whether
+//! it stays to hear of it or not.
 //!
-//! Behind one address there may be a whole site, and somebody in it who guesses. So of those who wait
-//! the newest is next: a right password comes after what is being checked, not after all the guesses
-//! before it. A name that there is not takes the
-//! same way, to the end, as one that there is.
+//! Behind one address there may be a whole site, and somebody in it who guesses. So of those who
+//! wait the newest is next: a right password comes after what is being checked, not after all the
+//! guesses before it. A name that there is not takes the same way, to the end, as one that there
+//! is.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -32,8 +32,8 @@ use tokio_util::task::TaskTracker;
 use super::Htpasswd;
 use super::turns::Turns;
 
-/// How long a right password is not checked again. The file that it was right by is in force as long
-/// as this is kept: where it is read again, all are checked anew.
+/// How long a right password is not checked again. The file that it was right by is in force as
+/// long as this is kept: where it is read again, all are checked anew.
 const REMEMBERED: Duration = Duration::from_hours(24);
 /// Right passwords remembered: a site's engines several times over.
 const MAX_REMEMBERED: u64 = 4096;
