@@ -35,8 +35,8 @@ const HOUSE: [Floors; 12] = [
         directory: "src/gateway",
         root: "src",
         rooms: &[
-            "mod",
             "fuzzing",
+            "mod",
             "explain",
             "vouching",
             "pruning",
@@ -92,8 +92,8 @@ const HOUSE: [Floors; 12] = [
         directory: "src/registry",
         root: "src",
         rooms: &[
-            "mod",
             "fuzzing",
+            "mod",
             "client",
             "refusals",
             "own_tokens",
@@ -113,7 +113,7 @@ const HOUSE: [Floors; 12] = [
         directory: "cache/src",
         root: "cache/src",
         rooms: &[
-            "mod", "fuzzing", "store", "records", "inner", "download", "eviction", "options",
+            "fuzzing", "mod", "store", "records", "inner", "download", "eviction", "options",
             "bytes", "errors", "index", "disk",
         ],
         exceptions: &[(

@@ -128,7 +128,7 @@ fn nominated(from: &HeaderMap) -> Vec<HeaderName> {
     let kept = [header::HOST, header::AUTHORIZATION, header::CONTENT_LENGTH, header::VIA];
     from.get_all(header::CONNECTION)
         .iter()
-        // By bytes: what is no name, in whatever characters, takes nothing from the names beside it.
+        // By bytes: what is no name, in whatever characters, takes nothing from those beside it.
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .filter(|name| !kept.contains(name))

@@ -1,5 +1,5 @@
-//! `Location` and `Link`: what leads to the registry leads to it by the client's own door and to the
-//! same path there; whatever else is left as it is, or leads to what it meant.
+//! `Location` and `Link`: what leads to the registry leads to it by the client's own door and to
+//! the same path there; whatever else is left as it is, or leads to what it meant.
 
 #![no_main]
 

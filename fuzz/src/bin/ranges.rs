@@ -1,5 +1,5 @@
-//! `Range` against a length: what is sent is what was asked for, in its order and within the object,
-//! by a slow reading of RFC 9110 §14.1.2.
+//! `Range` against a length: what is sent is what was asked for, in its order and within the
+//! object, by a slow reading of RFC 9110 §14.1.2.
 
 #![no_main]
 
