@@ -37,8 +37,8 @@ use crate::metrics::{HeldBack, Metrics};
 pub(crate) const MAX_REGISTRIES: usize = 3;
 /// Interim responses (1xx) taken before an answer.
 const MAX_INTERIM: usize = 16;
-/// What of a host's answer is read at a time, and the longest head that is taken: a client that does
-/// not read holds as much for each answer that is passed on to it.
+/// What of a host's answer is read at a time, and the longest head that is taken: a client that
+/// does not read holds as much for each answer that is passed on to it.
 const BUFFER: usize = 64 * 1024;
 /// Idle connections kept to one host: a pull opens a handful at a time.
 const MAX_IDLE_PER_HOST: usize = 32;
