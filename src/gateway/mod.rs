@@ -111,8 +111,8 @@ struct GatewayInner {
 }
 
 impl Gateway {
-    /// A gateway within `memory` that keeps in `store` what `upstream` delivers; downloads run on `tasks`, so that
-    /// they outlive their first client and a shutdown can wait for them.
+    /// A gateway within `memory` that keeps in `store` what `upstream` delivers; downloads run on
+    /// `tasks`, so that they outlive their first client and a shutdown can wait for them.
     #[must_use]
     pub(crate) fn new(
         store: Store,

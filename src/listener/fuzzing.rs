@@ -3,7 +3,7 @@
 //!
 //! A target for whatever else reads what a client sends first takes its function here.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::access::Htpasswd;
 use super::access::passwords::Credential;
 use super::http::{Received, serve};
+use super::places::{PlaceCount, Places, Whose};
 use super::policy::Policy;
-use super::{mirror, request};
+use super::{mirror, proxy_protocol, request};
+use crate::memory::{Memory, Shares};
 
 /// A request that came to its service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +56,12 @@ where
         async move { answer(&told, received).await }
     };
     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    serve(stream, client, SILENCE, &CancellationToken::new(), service).await;
+    let account = Memory::new(Shares::new(Some(0))).budget.account(None);
+    let Some(place) = Places::new(PlaceCount::within(None)).take(Whose::at(client)) else {
+        return Conversation::default();
+    };
+    let (place, shutdown) = (Arc::new(place), CancellationToken::new());
+    serve(stream, &place, client, account, SILENCE, &shutdown, service).await;
     std::mem::take(&mut told.lock())
 }
 
@@ -126,4 +133,12 @@ pub fn users(text: &str) -> Result<String, Vec<(usize, String)>> {
     Htpasswd::parse(text)
         .map(|users| format!("{users:?}"))
         .map_err(|wrong| wrong.into_iter().map(|wrong| (wrong.line, wrong.text)).collect())
+}
+
+/// Whose connection it is by the header that a load balancer's connection begins with, if that
+/// says, and what has been read behind it; `None` where there is no such header.
+pub async fn proxy_header<T: AsyncRead + Unpin>(
+    mut stream: T,
+) -> Option<(Option<SocketAddr>, Bytes)> {
+    proxy_protocol::read(&mut stream).await.ok()
 }

@@ -81,8 +81,8 @@ mod tests {
         }
         assert_eq!(large.len(), 1, "a quarter of 48 MiB");
         let other = memory.budget.account(Some([10, 0, 0, 2].into()));
-        Gathered::new(&other).push(&[7; 8_000_000]).await.unwrap();
+        Gathered::new(&other).push(&vec![7; 8_000_000]).await.unwrap();
         drop(large);
-        Gathered::new(&client).push(&[7; 8_000_000]).await.unwrap();
+        Gathered::new(&client).push(&vec![7; 8_000_000]).await.unwrap();
     }
 }

@@ -317,17 +317,17 @@ impl AsRef<[u8]> for Held {
 mod tests {
     use super::*;
 
-    fn client(number: u8) -> Option<IpAddr> {
-        Some([10, 0, 0, number].into())
+    fn account(budget: &Budget, number: u8) -> Account {
+        budget.account(Some([10, 0, 0, number].into()))
     }
 
     #[test]
     fn no_client_gets_more_than_a_quarter_of_what_others_leave() {
         let budget = Budget::of(1_000);
-        let first = budget.account(client(1));
+        let first = account(&budget, 1);
         let held = [first.try_take(200).unwrap(), first.try_take(50).unwrap()];
         assert!(first.try_take(1).is_none());
-        let second = budget.account(client(2));
+        let second = account(&budget, 2);
         assert!(second.try_take(188).is_none());
         let other = second.try_take(187).unwrap();
         drop(held);
@@ -360,7 +360,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn documents_of_one_client_do_not_wait_for_each_other() {
-        let account = Budget::of(4_000).account(client(1));
+        let budget = Budget::of(4_000);
+        let account = account(&budget, 1);
         let whole = async |number: u64| {
             let mut room = account.nothing();
             for step in 1..=8 {
@@ -374,7 +375,7 @@ mod tests {
         // One that never ends ends nobody else's.
         let mut endless = account.nothing();
         endless.grow(400).await.unwrap();
-        let other = Budget(account.budget.0.clone()).account(client(2));
+        let other = budget.account(None);
         other.nothing().grow(800).await.unwrap();
         account.nothing().grow(150).await.unwrap_err();
         drop(endless);

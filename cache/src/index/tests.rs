@@ -45,7 +45,9 @@ impl Engine for Moody {
         self.load.show()?;
         let hints = std::mem::take(&mut self.loaded);
         let count = hints.len() as u64;
-        hints.into_iter().for_each(|(digest, hint)| take_over(digest, hint));
+        for (digest, hint) in hints {
+            take_over(digest, hint);
+        }
         Ok(Loaded { count, clean: true })
     }
 
