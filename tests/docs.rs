@@ -138,3 +138,22 @@ fn what_the_program_prints_is_explained_in_its_own_words() {
         assert!(page.contains(words), "docs/troubleshooting.md does not explain {words:?}");
     }
 }
+
+/// What stands in backquotes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_attack_names_the_tests_that_there_are() {
+    let page = fs::read_to_string(root().join("docs/attacks.md")).unwrap();
+    let named: Vec<_> = quoted(&page).filter_map(|name| name.split_once(".rs::")).collect();
+    assert!(named.len() > 50, "{}", named.len());
+    for (file, test) in named {
+        let source = fs::read_to_string(root().join(format!("{file}.rs"))).unwrap();
+        assert!(source.contains(&format!("fn {test}(")), "{file}.rs has no test {test}");
+    }
+    for row in page.lines().filter(|line| line.starts_with("| ") && !line.contains("| tests |")) {
+        assert!(row.contains(".rs::"), "no test: {row}");
+    }
+}

@@ -4,16 +4,15 @@
 #![no_main]
 
 use entrepot::fuzzing::listener::proxy_header;
-use entrepot_fuzz::block_on;
+use entrepot_fuzz::{Peer, run};
 use libfuzzer_sys::fuzz_target;
 use tokio::io::AsyncReadExt as _;
 
 fuzz_target!(|input: (u8, &[u8])| {
-    let (at, bytes) = input;
-    let read = |cut: usize| {
-        block_on(async {
-            let (first, second) = bytes.split_at(cut);
-            let mut stream = first.chain(second);
+    let (piece, bytes) = input;
+    let read = |piece: usize| {
+        run(async {
+            let mut stream = Peer::new(bytes, piece);
             let (client, ahead) = proxy_header(&mut stream).await?;
             let mut rest = ahead.to_vec();
             stream.read_to_end(&mut rest).await.ok()?;
@@ -21,7 +20,7 @@ fuzz_target!(|input: (u8, &[u8])| {
         })
     };
     let whole = read(bytes.len());
-    assert_eq!(whole, read(usize::from(at).min(bytes.len())));
+    assert_eq!(whole, read(usize::from(piece)));
     let Some((_, rest)) = whole else { return };
     assert!(bytes.ends_with(&rest));
     let header = &bytes[..bytes.len() - rest.len()];
