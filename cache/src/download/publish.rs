@@ -46,8 +46,10 @@ impl Publisher {
         if self.kept.index.knowledge(digest) != Knowledge::Kept {
             return false;
         }
-        let opened = opening::open(&self.kept, digest);
-        opened.is_ok_and(|object| object.is_some_and(|object| object.is_verified()))
+        let Ok(Some(object)) = opening::open(&self.kept, digest) else { return false };
+        // One that is open may have lost its name.
+        let on_disk = self.kept.tree.disk().file_size(&self.kept.tree.blob(digest));
+        object.is_verified() && on_disk.is_ok_and(|size| size == object.size())
     }
 
     /// Gives `file`, which lies at `from` and has been verified, its final name.
