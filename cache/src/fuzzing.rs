@@ -24,7 +24,7 @@ pub struct IndexEntry {
 pub fn encode_entry(entry: &IndexEntry) -> (Vec<u8>, Vec<u8>) {
     let [size, last_use, hits] = entry.numbers;
     let references = match &entry.references {
-        Some(needed) => References::Known(needed.clone().into()),
+        Some(needed) => References::Known(needed.iter().copied().collect()),
         None => References::Unknown,
     };
     let hint = Hint { size, last_use: UnixSeconds(last_use), hits, references };
@@ -33,14 +33,16 @@ pub fn encode_entry(entry: &IndexEntry) -> (Vec<u8>, Vec<u8>) {
     (key, value)
 }
 
-/// The entry that a key and a value are; `None` where they are damaged.
+/// The entry that a key and a value are; `None` where they are damaged, or say that what the object
+/// needs is in its file.
 #[must_use]
 pub fn decode_entry(key: &[u8], value: &[u8]) -> Option<IndexEntry> {
     let digest = codec::digest(key)?;
     let hint = codec::hint(key, value)?;
-    let references = match hint.references {
-        References::Known(needed) => Some(needed.to_vec()),
+    let references = match &hint.references {
+        References::Known(_) => Some(hint.references.remembered().collect()),
         References::Unknown => None,
+        References::InFile | References::NoRoom => return None,
     };
     Some(IndexEntry { digest, numbers: [hint.size, hint.last_use.0, hint.hits], references })
 }

@@ -10,12 +10,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use proxy_header::{Error, ParseConfig, Protocol, ProxyHeader};
+use proxy_header::{ParseConfig, Protocol, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// The longest header that is taken: addresses have 232 bytes at most, and what else there may be
 /// (a certificate's name, a cloud's identifiers) is short, and of no use here.
 const LONGEST: usize = 4096;
+/// The longest line of version 1, with its end ("a 107-byte buffer is always enough").
+const LONGEST_LINE: usize = 107;
 /// How long the header may take to come.
 pub(super) const TIME: Duration = Duration::from_secs(10);
 /// What version 2 begins with.
@@ -87,10 +89,15 @@ fn parse(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, HeaderErro
         let header = bytes.get(..length).unwrap_or_default();
         return by_crate(header, length).map(Some);
     }
-    match ProxyHeader::parse(bytes, config()) {
-        Ok((_, length)) => by_crate(bytes, length).map(Some),
-        Err(Error::BufferTooShort) => Ok(None),
-        Err(_) => Err(HeaderError::Invalid),
+    // What it is does not hang on the pieces in which it comes.
+    let line = bytes.get(..LONGEST_LINE).unwrap_or(bytes);
+    match line.windows(2).position(|end| end == b"\r\n") {
+        Some(end) => {
+            let length = end + 2;
+            by_crate(line.get(..length).unwrap_or_default(), length).map(Some)
+        }
+        None if line.len() < LONGEST_LINE => Ok(None),
+        None => Err(HeaderError::Invalid),
     }
 }
 
@@ -177,6 +184,7 @@ mod tests {
             version_2(0x21, 0x12, &TCP4),
             version_2(0x21, 0x11, &TCP4[..11]),
             version_2(0x21, 0x55, &TCP4),
+            [b"PROXY UNKNOWN", [b'x'; 100].as_slice(), b"\r\n"].concat(),
         ] {
             let wrong = told(&sent).await;
             assert!(matches!(wrong, Err(HeaderError::Invalid)), "{sent:?}: {wrong:?}");

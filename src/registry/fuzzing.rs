@@ -34,7 +34,7 @@ pub fn challenged(url: &str, headers: &HeaderMap, own_realm: &str) -> Option<Led
     told.lead_to(&registry, own_realm, &mut rewritten);
     Some(Led {
         url: realm.with_query("scope=x").to_string(),
-        host: realm.host().to_string(),
+        host: realm.target.authority.host().to_string(),
         is_trusted: realm.is_trusted_by(&registry.authority),
         rewritten: rewritten.get_all(header::WWW_AUTHENTICATE).iter().cloned().collect(),
     })

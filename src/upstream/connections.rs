@@ -25,8 +25,8 @@ use super::link::Dialer;
 use super::reach::Exemptions;
 use super::trust::Certificate;
 
-/// What of a host's answer is read at a time, and the longest head that is taken: a client that does
-/// not read holds as much for each answer that is passed on to it.
+/// What of a host's answer is read at a time, and the longest head that is taken: a client that
+/// does not read holds as much for each answer that is passed on to it.
 const BUFFER: usize = 64 * 1024;
 /// Idle connections kept to one host: a pull opens a handful at a time.
 const MAX_IDLE_PER_HOST: usize = 32;

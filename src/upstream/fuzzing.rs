@@ -18,6 +18,7 @@ use super::client::check_coding;
 use super::proxy::ForwardProxy;
 use super::redirect::{self, Hop};
 use super::{ConnectTo, Scheme, Target, reach};
+use crate::memory::{Memory, Shares};
 use crate::metrics::Metrics;
 
 /// The target that a URL is, as a registry that the operator has named.
@@ -25,12 +26,9 @@ use crate::metrics::Metrics;
 pub(crate) fn target_of(url: &str) -> Option<Target> {
     let url = Url::parse(url).ok()?;
     let scheme = if url.scheme() == "http" { Scheme::Http } else { Scheme::Https };
-    let from = Target {
-        scheme,
-        authority: "any.invalid:443".parse().ok()?,
-        path_and_query: String::new(),
-    };
-    redirect::target(&from, &url).ok()
+    let from = Target::as_named(scheme, "any.invalid:443".parse().ok()?, "");
+    let named = redirect::target(&from, &url).ok()?;
+    Some(Target::of_registry(named.scheme, named.authority, named.path_and_query))
 }
 
 /// Where a redirect leads.
@@ -78,8 +76,9 @@ where
         let authority: Authority = "registry.example:443".parse().ok()?;
         check_coding(&authority, response.headers()).ok()?;
         let (head, body) = response.into_parts();
+        let account = Memory::new(Shares::new(Some(0))).budget.account(None);
         let counters = Metrics::default().of_upstream("registry.example");
-        let body = IdleBody::new(body, SILENCE, counters).whole(most).await;
+        let body = IdleBody::new(body, SILENCE, counters).whole(most, &account).await;
         Some(Response::from_parts(head, body.map_err(|error| error.to_string())))
     };
     let (answer, _) = tokio::join!(exchange, connection);

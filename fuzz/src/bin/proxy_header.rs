@@ -1,5 +1,5 @@
-//! The PROXY header of a load balancer's connection: it is the same in whatever pieces it comes, and
-//! not a byte behind it is lost.
+//! The PROXY header of a load balancer's connection: it is the same in whatever pieces it comes,
+//! and not a byte behind it is lost.
 
 #![no_main]
 
