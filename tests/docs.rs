@@ -129,6 +129,7 @@ fn what_the_program_prints_is_explained_in_its_own_words() {
         ("src/listener/proxy.rs", "may not use this proxy (access.clients)"),
         ("src/config/raw_config.rs", "is no variable of entrepot's"),
         ("cache/src/disk/open_error.rs", "is not a store and not empty"),
+        ("src/upstream/error.rs", "and the one in certs-dir serves pulls alone"),
         ("src/upstream/error.rs", "speaks plain HTTP, not TLS"),
         ("ca/src/error.rs", "others than its owner can read"),
     ];

@@ -32,9 +32,9 @@ fn challenge(request: &Request) -> Response {
 /// A helper that says whom it was asked about, in the secret and in a file; `first` is done before.
 fn write_helper(directory: &Path, first: &str) {
     let script = format!(
-        "#!/bin/sh\nread -r server\necho \"$server\" >>{0}/asked\n{first}\n\
+        "#!/bin/sh\nread -r server\necho \"$server\" >>{0}\n{first}\n\
          printf '{{\"Username\":\"robot\",\"Secret\":\"for %s\"}}' \"$server\"\n",
-        directory.display()
+        asked(directory).display()
     );
     let program = directory.join("docker-credential-test");
     fs::write(&program, script).unwrap();
@@ -80,7 +80,7 @@ fn tags(proxy: &Proxy, host: &str) -> Response {
 
 impl World {
     fn asked(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.directory.path().join("asked")).unwrap_or_default();
+        let text = fs::read_to_string(asked(self.directory.path())).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
@@ -133,6 +133,11 @@ fn gate(directory: &Path) -> PathBuf {
     directory.join("gate")
 }
 
+/// Where the helper writes down whom it was asked about.
+fn asked(directory: &Path) -> PathBuf {
+    directory.join("asked")
+}
+
 fn release(directory: &Path) {
     fs::write(gate(directory), "").unwrap();
 }
@@ -141,8 +146,13 @@ fn release(directory: &Path) {
 fn a_helper_that_is_slow_about_one_name_holds_up_no_other() {
     let hosts = ["slow.corp.example", "quick.corp.example"];
     let helper = |directory: &Path| {
-        let gate = gate(directory).display().to_string();
-        format!("case $server in slow*) while [ ! -e {gate} ]; do sleep 0.05; done;; esac")
+        // It ends with the test, whatever becomes of that.
+        let waits = format!(
+            "[ -e {0} ] && [ ! -e {1} ]",
+            asked(directory).display(),
+            gate(directory).display()
+        );
+        format!("case $server in slow*) while {waits}; do sleep 0.05; done;; esac")
     };
     let world = world(&hosts, helper, challenge);
     thread::scope(|scope| {
@@ -178,7 +188,9 @@ fn a_helper_that_fails_is_not_run_for_each_request() {
         asked += 1;
     }
     assert!(asked > 2, "{asked}");
-    assert_eq!(world.asked(), [hosts[0]], "{asked} requests");
+    // It may be asked again after five seconds, on a machine that has much to do.
+    let most = 1 + began.elapsed().as_secs() / 5;
+    assert!(world.asked().len() as u64 <= most, "{asked} requests: {:?}", world.asked());
     assert_eq!(tags(&world.proxy, hosts[1]).status, 200, "the failure is one name's");
     let warned = ["warn", "the configured credentials can't be used", "bad.corp.example"];
     world.proxy.wait_for_log(&warned);
