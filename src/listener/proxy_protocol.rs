@@ -71,6 +71,9 @@ fn parse(bytes: &[u8]) -> Result<Option<(Option<SocketAddr>, usize)>, HeaderErro
     if common.max(version_1) < bytes.len().min(6) {
         return Err(HeaderError::Missing);
     }
+    if common > 0 && common < SIGNATURE.len() {
+        return if common == bytes.len() { Ok(None) } else { Err(HeaderError::Missing) };
+    }
     if let Some(rest) = bytes.strip_prefix(SIGNATURE) {
         let [command, _family, high, low, ..] = rest else { return Ok(None) };
         let length = SIGNATURE.len() + 4 + usize::from(u16::from_be_bytes([*high, *low]));

@@ -27,7 +27,10 @@ fuzz_target!(|input: (u8, &[u8])| {
     let cut = run(converse(Peer::new(bytes, usize::from(piece) + 1)));
     let breaks_off = count.loss().is_some_and(|loss| loss.is_in_body);
     if !breaks_off {
-        return assert_eq!(whole, cut);
+        assert_eq!(whole.served, cut.served);
+        // What is refused may be hyper's to refuse, which says so to the client alone.
+        let mut refused = whole.refused.iter().zip(&cut.refused);
+        return assert!(refused.all(|(one, other)| one == other));
     }
     // What comes at once with the fault may go with it, and is no request then.
     for (one, other) in whole.served.iter().zip(&cut.served) {
