@@ -35,7 +35,7 @@ pub(super) struct Accept(String);
 impl Accept {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let fields: Vec<_> = headers.get_all(header::ACCEPT).iter().collect();
-        if let [] = *fields {
+        if fields.is_empty() {
             return Self(String::new());
         }
         let length: usize = fields.iter().map(|field| field.len()).sum();

@@ -490,10 +490,11 @@ mod tests {
         assert!(!theirs.may_pull().await, "what is over is over");
 
         let asked = Instant::now();
-        advance(SHARED_GRANT.checked_sub(left).unwrap()).await;
+        let lasting = SHARED_GRANT.checked_sub(left).unwrap();
+        advance(lasting).await;
         everybodys.grant(asked).await;
-        assert!(everybodys.shared_left().is_some_and(|lasting| lasting <= left));
-        assert!(everybodys.last_served().await.is_some_and(|age| age >= SHARED_GRANT - left));
+        assert!(everybodys.shared_left().is_some_and(|rest| rest <= left));
+        assert!(everybodys.last_served().await.is_some_and(|age| age >= lasting));
     }
 
     #[tokio::test]

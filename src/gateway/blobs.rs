@@ -341,7 +341,7 @@ impl BlobRequest {
             rights.grant(began).await;
         }
         let (writer, reader) = match reservation.begin(start, length).await {
-            Ok(begun) => begun,
+            Ok(ends) => ends,
             Err(error) => {
                 if matches!(error, BeginError::Store(_)) {
                     common.trouble.note(&error);

@@ -169,7 +169,7 @@ impl Pressure {
             limited: table(bytes, |_, _| 2 * NAME).time_to_idle(FORGOTTEN).build(),
             limited_here: table(bytes, |_, _| 2 * NAME).time_to_idle(FORGOTTEN).build(),
             last: table(bytes, |_, _| NAME).time_to_live(FORGOTTEN).build(),
-            served: table(bytes, |_, _| NAME).time_to_live(FORGOTTEN).build(),
+            served: table(bytes, |_, ()| NAME).time_to_live(FORGOTTEN).build(),
             unwell: table(bytes, |_, _| 3 * NAME).time_to_idle(FORGOTTEN).build(),
             errors: table(bytes, |_, _| 3 * NAME).time_to_live(FORGOTTEN).build(),
         }

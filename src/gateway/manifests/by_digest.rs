@@ -212,7 +212,7 @@ impl ManifestRequest {
             None => (false, rights.delivered(digest).await?),
         };
         let media_type = match told {
-            Some(told) => told.clone(),
+            Some(told) => *told,
             None => MediaType::of_manifest(record.media_type.as_deref()?)?,
         };
         match common.store.lookup(digest, asked.registry.as_str()).await {
