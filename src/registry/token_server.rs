@@ -154,7 +154,7 @@ impl From<UpstreamError> for TokenError {
 
 impl Realm {
     /// Gets a token for `scope` on this `errand`, as `login` or anonymously, on behalf of a request
-    /// that has been [`through`](via) these proxies and takes memory of `account`.
+    /// that has been [`through`](crate::upstream::via) these proxies and takes memory of `account`.
     pub(crate) async fn token(
         &self,
         upstream: &Upstream,
