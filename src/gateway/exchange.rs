@@ -74,13 +74,13 @@ pub(super) struct Question<V> {
 
 impl<V> Question<V> {
     /// The answer, if it comes within `stale-after`; else that it has not, as if the registry were
-    /// away.
+    /// unwell.
     pub(super) async fn in_time(&mut self) -> Result<Result<V, UpstreamError>, UpstreamError> {
         if let Ok(ended) = tokio::time::timeout(self.patience, &mut self.running).await {
             return Ok(ended.unwrap_or_else(|_| Err(self.stopped())));
         }
         let (authority, after) = (self.authority.clone(), self.patience);
-        Err(UpstreamError::HeaderTimeout { authority, after })
+        Err(UpstreamError::Late { authority, after })
     }
 
     /// The answer, whenever it comes.
@@ -228,17 +228,26 @@ impl Exchange {
         Ok(answer)
     }
 
-    /// Sends a HEAD to learn whether the registry would serve this, as far as storage that names
-    /// `object`. The refusal of a pull ends the right to pull.
+    /// Sends a HEAD to learn whether the registry would serve what is asked for, as far as storage
+    /// that names `object`. The refusal of a pull ends the right to pull.
     pub(super) async fn inquire(
         &self,
         headers: &HeaderMap,
         object: Option<&str>,
     ) -> Result<Followed, UpstreamError> {
-        let target = self.asked.target();
-        let answer = match self.client.inquire(Method::HEAD, &target, headers, object).await {
+        self.inquire_at(&self.asked.target(), headers, object).await
+    }
+
+    /// As [`inquire`](Self::inquire), about another content of the repository.
+    pub(super) async fn inquire_at(
+        &self,
+        target: &Target,
+        headers: &HeaderMap,
+        object: Option<&str>,
+    ) -> Result<Followed, UpstreamError> {
+        let answer = match self.client.inquire(Method::HEAD, target, headers, object).await {
             Err(error) if error.is_of_others() && self.rights.is_to_be_asked().await => {
-                self.client.pressing().inquire(Method::HEAD, &target, headers, object).await?
+                self.client.pressing().inquire(Method::HEAD, target, headers, object).await?
             }
             answer => answer?,
         };

@@ -540,7 +540,9 @@ impl Client {
         let Inner { upstream, pressure, quotas, .. } = &*self.registries.inner;
         let authority = &target.authority;
         let topic = Topic::new(authority, &method, route);
-        let is_plain = self.identity != Identity::Shared || is_plainly_said(&headers);
+        // A page of a listing is one of as many as there are numbers.
+        let is_plainly_asked = is_plainly_said(&headers) && !target.path_and_query.contains('?');
+        let is_plain = self.identity != Identity::Shared || is_plainly_asked;
         let admitted = if self.is_pressing {
             pressure.admit_here(&topic, &self.identity)
         } else {

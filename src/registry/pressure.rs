@@ -49,6 +49,7 @@ enum Kind {
 enum Object {
     Manifest(Reference),
     Blob(Digest),
+    ReferrersOf(Digest),
 }
 
 /// What a question is about.
@@ -74,7 +75,10 @@ impl Topic {
         let object = match route {
             Route::Manifest { reference, .. } => Some(Object::Manifest(reference.clone())),
             Route::Blob { digest, .. } => Some(Object::Blob(*digest)),
-            _ => None,
+            Route::Referrers { subject, .. } => Some(Object::ReferrersOf(*subject)),
+            Route::Tags { .. } | Route::Ping | Route::Upload { .. } | Route::Api | Route::Other => {
+                None
+            }
         };
         let repository = route.repository().cloned();
         Self { authority: authority.clone(), kind, repository, object }

@@ -293,6 +293,15 @@ pub(crate) enum UpstreamError {
         /// `header-timeout`.
         after: Duration,
     },
+    /// No answer within the time for which somebody is kept waiting who can be served without it.
+    /// The question goes on.
+    #[error("{authority} has not answered within {} s", after.as_secs())]
+    Late {
+        /// Who was asked.
+        authority: Authority,
+        /// `stale-after`.
+        after: Duration,
+    },
     /// The connection broke, or what came was not HTTP.
     #[error("the exchange with {authority} failed: {reason}")]
     Exchange {
@@ -369,7 +378,9 @@ impl UpstreamError {
         match self {
             Self::Shared(shared) => shared.is_timeout(),
             Self::Dial(error) => error.is_timeout(),
-            Self::HeaderTimeout { .. } | Self::Tls(TlsError::Timeout { .. }) => true,
+            Self::HeaderTimeout { .. }
+            | Self::Late { .. }
+            | Self::Tls(TlsError::Timeout { .. }) => true,
             Self::Unreachable { reason, .. } => reason.is_timeout(),
             Self::Tls(_)
             | Self::Exchange { .. }
@@ -397,6 +408,7 @@ impl UpstreamError {
             | Self::Unwell { .. }
             | Self::Credentials { .. }
             | Self::Limited { .. }
+            | Self::Late { .. }
             | Self::Exchange { .. }
             | Self::Redirect { .. }
             | Self::Token { .. } => false,

@@ -315,6 +315,25 @@ fn what_a_registry_withdraws_is_not_served_for_ever() {
 }
 
 #[test]
+fn a_withdrawn_image_is_not_served_by_its_tag_as_long_as_the_tag_is_fresh() {
+    let registry = Registry::open();
+    let image = Image::random(1, 1000);
+    registry.push(ALPINE, "1", &image);
+    let mut proxy =
+        Proxy::builder(BINARY).in_front_of(&registry).config("tag-ttl = \"60d\"\n").start();
+    let pulled = proxy.puller().pull(ALPINE, "1").unwrap();
+    proxy.wait_until_all_kept(&pulled);
+    let tag = format!("{ALPINE}/manifests/1");
+    send(&proxy, &registry, "GET", &tag);
+    age_records(&mut proxy, "_contents", 25 * 3600);
+    for path in [&tag, &format!("{ALPINE}/manifests/{}", image.manifest.digest)] {
+        registry.fault_always(On::path(path), Fault::status(404));
+    }
+    let gone = (0..200).map(|_| send(&proxy, &registry, "GET", &tag).status).find(|s| *s != 200);
+    assert_eq!(gone, Some(404));
+}
+
+#[test]
 fn while_a_registry_is_away_nothing_counts_as_withdrawn() {
     let (mut registry, mut proxy, image) = kept();
     age_records(&mut proxy, "_contents", 25 * 3600);

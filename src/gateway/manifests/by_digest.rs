@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use entrepot_cache::{ContentRecord, Lookup, Presence, Reader};
 use entrepot_oci::manifest::signed_payload;
-use entrepot_oci::{Algorithm, Digest, MediaType};
+use entrepot_oci::{Algorithm, Digest, MediaType, Reference, Route};
 use http::{HeaderMap, Method, Response, header};
 use tokio::time::Instant;
 
@@ -79,9 +79,7 @@ impl ManifestRequest {
         if let Some(kept) = kept {
             let rights = &self.exchange.rights;
             if kept.belongs && rights.may_pull().await {
-                if rights.is_to_be_confirmed(digest, &kept.record) {
-                    self.confirm_behind(*digest, kept.reader.size());
-                }
+                self.confirm_behind(&kept);
                 return Ok(self.as_kept(&kept, Provenance::Kept(None)));
             }
             match Box::pin(self.confirmed_in_time(&kept, digest)).await {
@@ -153,14 +151,21 @@ impl ManifestRequest {
         Ok(Some(Confirmed { media_type: media_type_of(answer.response.headers()) }))
     }
 
-    /// Asks the registry once more whether it has the manifest here, behind the answer: what it has
-    /// withdrawn is not served for ever.
-    fn confirm_behind(&self, digest: Digest, size: Option<u64>) {
+    /// Asks the registry once more whether it has the manifest here, if that is due, behind the
+    /// answer: what it has withdrawn is not served for ever.
+    pub(super) fn confirm_behind(&self, kept: &KeptManifest) {
+        let (digest, size) = (*kept.reader.digest(), kept.reader.size());
+        if !self.exchange.rights.is_to_be_confirmed(&digest, &kept.record) {
+            return;
+        }
         let it = self.clone();
         self.exchange.common.tasks.spawn(async move {
             let Exchange { asked, rights, is_peculiar, .. } = &*it.exchange;
             let (began, headers) = (Instant::now(), for_whole_content(&asked.headers));
-            let Ok(answer) = it.exchange.inquire(&headers, None).await else { return };
+            let repository = rights.place().repository.clone();
+            let route = Route::Manifest { repository, reference: Reference::Digest(digest) };
+            let target = asked.target_of(&route);
+            let Ok(answer) = it.exchange.inquire_at(&target, &headers, None).await else { return };
             if consents(&answer, &digest, size) {
                 rights.grant(began).await;
                 let told = media_type_of(answer.response.headers());

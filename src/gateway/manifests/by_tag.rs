@@ -148,7 +148,10 @@ impl Tagged {
         }
         let fresh = Provenance::Kept(Some(Reason::FreshTag));
         match self.kept(known).await {
-            Some(kept) => Some(self.request.presented(&kept, known.asked, fresh)),
+            Some(kept) => {
+                self.request.confirm_behind(&kept);
+                Some(self.request.presented(&kept, known.asked, fresh))
+            }
             None if self.exchange().asked.method == Method::HEAD => {
                 described(&known.resolution, fresh)
             }
