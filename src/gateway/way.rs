@@ -77,6 +77,8 @@ impl Way {
 fn mirrored(path_and_query: &str, namespace: Option<&str>, prefix: &str) -> String {
     let path = match path_and_query.strip_prefix("/v2/") {
         Some(rest) => format!("/v2/{prefix}{rest}"),
+        // Two slashes would begin a host (RFC 3986 §4.2); a dot in between is taken out again.
+        None if path_and_query.starts_with("//") => format!("/.{path_and_query}"),
         None => path_and_query.to_owned(),
     };
     let Some(namespace) = namespace else { return path };

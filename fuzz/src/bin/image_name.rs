@@ -13,6 +13,10 @@ fuzz_target!(|text: &str| {
     };
     assert_eq!(name.to_string().parse::<ImageName>().as_ref(), Ok(&name));
     assert_eq!(Registry::at(&name.authority), name.registry);
+    // Its pulls can't be told from an upload's session.
+    if format!("/{}/", name.repository).contains("/blobs/uploads/") {
+        return;
+    }
     let path = format!("/v2/{}/manifests/{}", name.repository, name.reference);
     let route = Route::Manifest { repository: name.repository, reference: name.reference };
     assert_eq!(Route::parse(&path, None), route);

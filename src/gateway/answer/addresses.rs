@@ -154,6 +154,19 @@ mod tests {
     }
 
     #[test]
+    fn a_path_of_two_slashes_is_no_host() {
+        for way in [
+            Way::mirror(&ghcr(), Some("ghcr.io".to_owned()), ""),
+            Way::mirror(&ghcr(), None, "ghcr.io/"),
+        ] {
+            let location = led(&way, "https://ghcr.io/v2/", &header::LOCATION, "/.//evil/x");
+            let mirror = Url::parse("http://proxy:3128/v2/").unwrap();
+            let reached = mirror.join(&location).unwrap();
+            assert_eq!((reached.host_str(), reached.path()), (Some("proxy"), "//evil/x"));
+        }
+    }
+
+    #[test]
     fn a_mirrors_client_comes_back_to_the_mirror() {
         let base = "https://ghcr.io/v2/a/b/tags/list";
         let next = "</v2/a/b/tags/list?last=1>; rel=\"next\"";
