@@ -36,6 +36,9 @@ fuzz_target!(|text: &str| {
     let json = for_machines.strip_suffix('\n').expect("a line ends");
     assert!(!json.contains(['\n', '\r']) && !json.contains('\u{1b}'), "{json:?}");
     let read: Value = serde_json::from_str(json).expect("a JSON object");
-    assert_eq!(read["reason"], rest);
+    // Cut where it is long.
+    let reason = read["reason"].as_str().expect("a reason is text");
+    assert!(reason == rest || rest.starts_with(reason.trim_end_matches('…')), "{reason:?}");
+    assert!(reason == rest || reason.len() >= 1000, "{reason:?}");
     assert_eq!(read["outcome"], outcome.as_str());
 });
