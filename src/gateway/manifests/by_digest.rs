@@ -173,6 +173,8 @@ impl ManifestRequest {
             } else if is_gone(&answer) && !is_peculiar && rights.may_pull().await {
                 tracing::info!(registry = %asked.registry, %digest, "withdrawn by its registry");
                 rights.disown(&digest).await;
+                // What a tag has meant would be taken for the registry's word for it.
+                it.tags.forget_digest(rights.records(), rights.place(), &digest).await;
             }
         });
     }
