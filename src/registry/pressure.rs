@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::fields::text;
 use super::identity::Identity;
 use crate::memory::{NAME, Shares, table};
+use crate::upstream::is_passing;
 
 /// Between two requests to a registry that has had enough.
 const PACE: Duration = Duration::from_secs(1);
@@ -328,15 +329,10 @@ impl Pressure {
     }
 }
 
-/// Whether trouble with this status is the registry's, or of what stands before it, for now. Other
-/// errors are of the question: one name may be a 500 for ever (RFC 9110 §15.6).
+/// Whether trouble with this status is the registry's, or of what stands before it, for now.
 fn tells_of_state(trouble: StatusCode) -> bool {
-    let is_of_gateway = matches!(
-        trouble,
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-    );
     // A refusal that counts as trouble is a page of bot protection.
-    is_of_gateway || !trouble.is_server_error()
+    is_passing(trouble) || !trouble.is_server_error()
 }
 
 /// Takes an entry away that is seldom there: looking costs less than invalidating.

@@ -371,6 +371,15 @@ pub(crate) enum UpstreamError {
     Shared(#[from] Arc<UpstreamError>),
 }
 
+/// Whether an error says that a server, or what stands before it, can't answer for now. Other
+/// errors are of the question: one name may be a 500 for ever (RFC 9110 §15.6).
+pub(crate) fn is_passing(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
 impl UpstreamError {
     /// Whether the upstream was silent rather than wrong: a 504 rather than a 502.
     #[must_use]
@@ -511,13 +520,7 @@ impl UpstreamError {
         match self {
             Self::Shared(shared) => shared.is_of_question(),
             Self::Unwell { status, .. } | Self::Limited { status, .. } => {
-                let is_passing = matches!(
-                    *status,
-                    StatusCode::BAD_GATEWAY
-                        | StatusCode::SERVICE_UNAVAILABLE
-                        | StatusCode::GATEWAY_TIMEOUT
-                );
-                status.is_server_error() && !is_passing
+                status.is_server_error() && !is_passing(*status)
             }
             _ => false,
         }
