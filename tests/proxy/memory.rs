@@ -2,11 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use entrepot_testkit::image::MANIFEST;
 use entrepot_testkit::{
-    Blob, Fault, Gate, Image, On, PATIENCE, Proxy, Registry, Request, Response,
+    Blob, Fault, Gate, Image, On, Proxy, Registry, Request, Response, wait_until,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -48,15 +48,6 @@ fn stingy(address: SocketAddr) -> TcpStream {
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&address.into()).unwrap();
     socket.into()
-}
-
-/// Waits until `done`, and no longer than a test may take.
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !done() {
-        assert!(began.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn blob_target(blob: &Blob) -> String {

@@ -61,3 +61,13 @@ pub use user::as_user;
 /// How long anything here waits for something that must happen: a test that is not done by then
 /// has failed. Long, since a machine that runs many tests at a time is slow.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `done`, which is asked again and again; [`PATIENCE`] is counted in time, since how
+/// often a fast machine asks says nothing.
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
