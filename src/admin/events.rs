@@ -18,6 +18,7 @@ use super::AdminServices;
 use super::api::{reports, watching};
 use super::body::AdminBody;
 use super::pages::refused;
+use super::verdict;
 
 /// Watchers at a time: each costs a few documents a second.
 const MOST: usize = 32;
@@ -83,7 +84,7 @@ struct Told {
     /// The number of the next request that it has not seen.
     next: u64,
     /// Each document as it was sent last.
-    documents: [String; 5],
+    documents: [String; 6],
 }
 
 /// What it does not know, and what it knows after that.
@@ -96,6 +97,7 @@ impl Told {
     fn news(&self, services: &AdminServices) -> News {
         let (mut told, mut message) = (self.clone(), String::new());
         let documents = [
+            ("status", verdict::document(services)),
             ("stats", reports::stats(services)),
             ("point", watching::point(&services.history.now())),
             ("fetches", reports::fetches(services)),

@@ -13,6 +13,7 @@
 //! - `pull`: bringing an image in ahead of time
 //! - `verification`: hashing everything that is kept
 //! - `scrape`: `/metrics`
+//! - `verdict`: whether all is well, and what is not
 //! - `body`: what the admin listener sends
 //! - `setup`: scripts that set clients up
 
@@ -30,6 +31,7 @@ mod scrape;
 pub(crate) mod server;
 pub mod setup;
 pub(crate) mod socket;
+mod verdict;
 pub(crate) mod verification;
 
 use std::time::SystemTime;
@@ -101,6 +103,8 @@ pub(crate) struct Facts {
     pub ca_expiry: SystemTime,
     /// SHA-256 of the CA's certificate.
     pub ca_fingerprint: String,
+    /// What the proxy is called: what `external-url` has, or this machine's name.
+    pub name: String,
     /// The proxy's URL, as clients reach it.
     pub proxy_url: String,
     /// The line to run on a client.

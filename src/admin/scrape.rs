@@ -13,8 +13,10 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::AdminServices;
 use super::pages::refused;
+use super::verdict;
 use crate::gateway::ResponseBody;
 use crate::metrics::{Families, Flavour, exposed};
+use crate::registry::State;
 
 /// The page, in the format that `accept` asks for.
 pub(super) fn page(services: &Arc<AdminServices>, accept: Option<&str>) -> Response<ResponseBody> {
@@ -104,9 +106,39 @@ fn upstreams(services: &AdminServices, families: &mut Families<'_, '_>) -> fmt::
         .filter_map(|(registry, quota)| Some(([("registry", registry.as_str())], quota.limit?)));
     let help = "Pulls of the proxy's own quota in a window.";
     families.gauges("entrepot_quota_limit", help, limits)?;
+    states(services, families)?;
     let outages = services.gateway.outages();
     let help = "Hosts that could not be reached and are left alone for now.";
     families.gauge("entrepot_unreachable_hosts", help, outages.len() as u64)
+}
+
+/// How each registry is, for those that were asked and those that something is wrong with.
+fn states(services: &AdminServices, families: &mut Families<'_, '_>) -> fmt::Result {
+    let troubles = verdict::states(services);
+    let asked = services.metrics.by_registry();
+    let registries = asked.iter().filter(|one| one.last_success.is_some()).map(|one| {
+        let trouble = troubles.iter().find(|trouble| trouble.registry.as_str() == one.registry);
+        (one.registry.as_str(), trouble.map_or(State::Well, |trouble| trouble.state))
+    });
+    let unasked = troubles.iter().filter(|trouble| {
+        let name = trouble.registry.as_str();
+        !asked.iter().any(|one| one.registry == name && one.last_success.is_some())
+    });
+    let all = registries.chain(unasked.map(|one| (one.registry.as_str(), one.state)));
+    let told = all.take(MOST_REGISTRIES).flat_map(|(registry, now)| {
+        State::ALL.map(|state| {
+            ([("registry", registry), ("state", state.as_str())], u64::from(state == now))
+        })
+    });
+    let help = "The state of each registry that was asked: 1 for what applies.";
+    families.gauges("entrepot_registry_state", help, told)?;
+    let good = services.gateway.credentials();
+    let told = good
+        .iter()
+        .map(|(registry, is_good)| ([("registry", registry.as_str())], u64::from(*is_good)));
+    let help =
+        "0 while a registry does not take the proxy's own credentials, or they can't be had.";
+    families.gauges("entrepot_registry_credentials_ok", help, told)
 }
 
 /// The index's state as a word.

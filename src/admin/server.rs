@@ -18,6 +18,7 @@ use super::body::AdminBody;
 use super::guard::{Asked, Denial, Door};
 use super::pages::{not_found, only_get, refused, text};
 use super::socket;
+use super::verdict;
 use super::{AdminServices, api, page, scrape};
 use crate::gateway::ResponseBody;
 use crate::listener::files_at_most;
@@ -232,19 +233,9 @@ impl Visitor {
 /// store makes pulls slower and stops none; the shutdown does.
 fn ready(services: &AdminServices) -> Response<ResponseBody> {
     let is_ready = !services.shutdown.is_cancelled();
-    let reasons = [
-        (!is_ready, "draining: no new clients are taken"),
-        (
-            services.gateway.store_health().is_troubled,
-            "the store's disk fails: downloads are passed on unkept",
-        ),
-        (
-            scrape::index_state(services.store.index_state()) == "in_memory",
-            "the store's index is given up until the next start",
-        ),
-    ];
-    let reasons: Vec<_> =
-        reasons.into_iter().filter(|(applies, _)| *applies).map(|(_, reason)| reason).collect();
+    let draining = "draining: no new clients are taken".to_owned();
+    let mut reasons: Vec<_> = (!is_ready).then_some(draining).into_iter().collect();
+    reasons.extend(verdict::troubles(services).into_iter().map(|trouble| trouble.words));
     let status = match (is_ready, reasons.is_empty()) {
         (false, _) => "draining",
         (true, true) => "ready",

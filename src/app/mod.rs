@@ -102,8 +102,10 @@ impl App {
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
         tasks.spawn(history.keep(shutdown.clone()));
-        let ended = shutdown.clone();
+        let (ended, probing) = (shutdown.clone(), gateway.clone());
         tasks.spawn(async move { ended.run_until_cancelled(gateway.keep_pruning()).await });
+        let ended = shutdown.clone();
+        tasks.spawn(async move { ended.run_until_cancelled(probing.keep_probing()).await });
         let access = listener.access_rules();
         let (socket, socket_file) = socket.map(AdminSocket::into_parts).unzip();
         #[expect(
@@ -188,6 +190,7 @@ impl Core {
             ca_expiry: self.certificates.not_after(),
             ca_fingerprint: self.certificates.fingerprint().to_string(),
             set_up: address::set_up(&proxy_url, &self.certificates),
+            name: address::name(settings),
             proxy_url,
         }
     }

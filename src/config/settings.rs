@@ -294,18 +294,28 @@ fn upstream_options(
 fn gateway_options(reader: &mut Reader, registries: Vec<RegistryEntry>) -> gateway::Options {
     let tag_ttl_at =
         registries.iter().map(|entry| (entry.rule.host.clone(), entry.tag_ttl.clone()));
+    let stale_after = reader.get_or_default("stale-after").unwrap_or_default();
     gateway::Options {
         push: reader.get_or_default("push").unwrap_or_default(),
         tag_ttl_at: tag_ttl_at.collect(),
         registry: registry::Options {
             rules: registries.into_iter().map(|entry| entry.rule).collect(),
+            slow_after: slow_after(stale_after),
         },
         // One that has no say comes to its default in the end.
         tag_ttl: reader.get("tag-ttl").unwrap_or_default(),
-        stale_after: reader.get_or_default("stale-after").unwrap_or_default(),
+        stale_after,
         keep_deleted: reader.get_or_default("keep-deleted").unwrap_or_default(),
         quota_floor: reader.get_or_default("quota-floor").unwrap_or_default(),
     }
+}
+
+/// After how long a registry counts as slow: when it is waited for no longer, unless that is at once
+/// or never.
+fn slow_after(stale_after: Duration) -> Duration {
+    const USUAL: Duration = Duration::from_secs(2);
+    const LONGEST: Duration = Duration::from_secs(10);
+    if stale_after.is_zero() { USUAL } else { stale_after.min(LONGEST) }
 }
 
 /// Reads the files that are named: whatever is wrong with them is told with the rest.

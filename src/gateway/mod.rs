@@ -88,7 +88,7 @@ use crate::log::{Outcome, Subject};
 use crate::memory::{Account, Memory, NoRoom, Room};
 use crate::registry::fields::append;
 use crate::registry::identity::Identity;
-use crate::registry::{Client, Quota, Registries};
+use crate::registry::{Client, Quota, Registries, RegistryState};
 use crate::upstream::body::RequestBody;
 use crate::upstream::client::AnsweredAt;
 use crate::upstream::connections::may_log_a_connection_in;
@@ -302,6 +302,24 @@ impl Gateway {
     #[must_use]
     pub(crate) fn limits(&self) -> Vec<(Authority, Duration, StatusCode)> {
         self.inner.common.registries.limits()
+    }
+
+    /// The registries that something is wrong with.
+    #[must_use]
+    pub(crate) fn troubles(&self) -> Vec<RegistryState> {
+        self.inner.common.registries.troubles()
+    }
+
+    /// The registries that the proxy has credentials for, and whether these are taken, as far as is
+    /// known.
+    #[must_use]
+    pub(crate) fn credentials(&self) -> Vec<(Registry, bool)> {
+        self.inner.common.registries.credentials()
+    }
+
+    /// Asks registries that are away whether they are back. Never ends.
+    pub(crate) async fn keep_probing(&self) {
+        self.inner.common.registries.keep_probing().await;
     }
 
     /// The proxy's own quota at each registry that counts pulls.

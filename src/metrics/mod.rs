@@ -108,7 +108,12 @@ impl Metrics {
 
     /// A request has been answered, all of it.
     pub fn answered(&self, line: &Arc<RequestLine>) {
-        let counters = self.parts.registries.of_request(line.subject.registry());
+        let registries = &self.parts.registries;
+        let counters = match (line.subject.registry(), line.outcome) {
+            // Whoever can't be asked may be no registry, but a typing mistake.
+            (Some(name), Outcome::Error | Outcome::Denied) => registries.of_upstream(name).as_ref(),
+            (name, _) => registries.of_request(name),
+        };
         counters.answered(line);
         if let Some(histogram) = self.parts.durations.get(line.outcome as usize) {
             histogram.observe(line.elapsed);
@@ -133,6 +138,17 @@ impl Metrics {
     /// A request about `registry` was not sent, because of what its last answers were.
     pub fn held_back(&self, registry: &str, why: HeldBack) {
         self.parts.registries.of_upstream(registry).held_back(why);
+    }
+
+    /// Whether this registry has a place among those that are told apart.
+    #[must_use]
+    pub fn is_told_apart(&self, registry: &str) -> bool {
+        self.parts.registries.has(registry)
+    }
+
+    /// Gives this registry such a place, if there is one left.
+    pub fn tell_apart(&self, registry: &str) {
+        self.parts.registries.of_request(Some(registry));
     }
 
     /// Where bytes are counted that come from upstreams about `registry`.

@@ -90,7 +90,13 @@ impl Counters {
             count.add_one();
         }
         self.sent_bytes.add(line.body_bytes);
-        if let (Outcome::Error | Outcome::Stale, Some(reason)) = (line.outcome, &line.reason) {
+        // What a registry refuses to a client is no error of the registry's.
+        let is_clients = line.status.is_some_and(|status| {
+            status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
+        });
+        if let (Outcome::Error | Outcome::Stale, Some(reason), false) =
+            (line.outcome, &line.reason, is_clients)
+        {
             let error = LastError { at: SystemTime::now(), reason: reason.clone() };
             *self.last_error.lock() = Some(error);
         }
@@ -196,6 +202,11 @@ impl RegistryTable {
     /// The counters of a registry, if clients have asked for it.
     pub(super) fn of_upstream(&self, name: &str) -> &Arc<Counters> {
         &self.taken().find(|place| place.name == name).unwrap_or(&self.other).counters
+    }
+
+    /// Whether it is told apart.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.taken().any(|place| place.name == name)
     }
 
     fn placed(&self, name: &str) -> &NamedCounters {

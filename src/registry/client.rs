@@ -1,5 +1,6 @@
 //! One who asks a registry, and the answer after tokens and redirects.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::own_tokens::{OwnTokens, TokenRequest, no_credentials};
 use super::pressure::{Held, Pressure, Sign, Topic};
 use super::quota::{Quota, Quotas};
 use super::refusals::{Refusals, RefusedQuestion};
+use super::states::{RegistryState, State, States};
 use super::token_server::Realm;
 use crate::collapse::{Collapse, Turn};
 use crate::memory::{Account, Shares};
@@ -32,6 +34,8 @@ use crate::upstream::{Errand, Scheme, Target, Upstream, UpstreamError, via};
 const LACKING: &str = "insufficient_scope";
 /// The longest `Accept` that an engine may send: containerd's has some 400 bytes.
 const LONGEST_PLAIN: usize = 4096;
+/// How often registries that are away are looked after.
+const PROBE: Duration = Duration::from_secs(5);
 /// How long a ping waits for another's answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -52,6 +56,7 @@ struct Inner {
     quotas: Quotas,
     identifier: Identifier,
     pings: Collapse<Registry, ()>,
+    states: Arc<States>,
 }
 
 /// What the operator wants now, and the tokens that were got under it: a request that began under
@@ -63,8 +68,8 @@ struct InForce {
 }
 
 impl InForce {
-    fn new(options: Options, shares: Shares) -> Arc<Self> {
-        let (tokens, refusals) = (OwnTokens::new(shares), Refusals::new(shares));
+    fn new(options: Options, shares: Shares, states: &Arc<States>) -> Arc<Self> {
+        let (tokens, refusals) = (OwnTokens::new(shares, states.clone()), Refusals::new(shares));
         Arc::new(Self { options, tokens, refusals })
     }
 }
@@ -74,16 +79,18 @@ impl Registries {
     ///
     /// What is remembered of them takes these shares of the memory.
     pub(crate) fn new(store: Store, upstream: Upstream, options: Options, shares: Shares) -> Self {
+        let states = Arc::new(States::new(shares));
         let inner = Inner {
             upstream,
             store,
-            in_force: ArcSwap::new(InForce::new(options, shares)),
+            in_force: ArcSwap::new(InForce::new(options, shares, &states)),
             shares,
             challenges: Challenges::new(shares),
             pressure: Pressure::new(shares),
             quotas: Quotas::new(shares),
             identifier: Identifier::new(),
             pings: Collapse::default(),
+            states,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -91,7 +98,9 @@ impl Registries {
     /// Asks by these options from now on. Tokens that the credentials of before have bought are not
     /// used any more.
     pub(crate) fn reconfigure(&self, options: Options) {
-        self.inner.in_force.store(InForce::new(options, self.inner.shares));
+        let Inner { in_force, shares, states, .. } = &*self.inner;
+        in_force.store(InForce::new(options, *shares, states));
+        states.forget_credentials();
     }
 
     pub(crate) fn upstream(&self) -> &Upstream {
@@ -141,6 +150,43 @@ impl Registries {
     /// they are left alone yet, and the status that said so.
     pub(crate) fn limits(&self) -> Vec<(Authority, Duration, StatusCode)> {
         self.inner.pressure.on_us()
+    }
+
+    /// The registries that something is wrong with.
+    pub(crate) fn troubles(&self) -> Vec<RegistryState> {
+        self.inner.states.troubles()
+    }
+
+    /// The registries that the proxy has credentials for, as far as they are named, and whether
+    /// these are taken, as far as is known.
+    pub(crate) fn credentials(&self) -> Vec<(Registry, bool)> {
+        let all = self.inner.states.all().into_iter();
+        let refused = all.filter(|one| one.state == State::CredentialsRefused);
+        let mut credentials: BTreeMap<_, _> = refused.map(|one| (one.registry, false)).collect();
+        let in_force = self.inner.in_force.load();
+        let rules = in_force.options.rules.iter().filter(|rule| rule.credentials.is_some());
+        for authority in rules.filter_map(|rule| rule.host.exact()) {
+            credentials.entry(Registry::at(&authority)).or_insert(true);
+        }
+        credentials.into_iter().collect()
+    }
+
+    /// Asks the registries that are away whether they are back, now and then. Never ends.
+    pub(crate) async fn keep_probing(&self) {
+        let mut ticks = tokio::time::interval(PROBE);
+        loop {
+            ticks.tick().await;
+            for (registry, authority) in self.inner.states.take_due() {
+                let target = Target::of_registry(self.scheme_for(&authority), authority, "/v2/");
+                let (headers, body) = (for_ourselves(&HeaderMap::new()), RequestBody::Empty);
+                let upstream = self.upstream();
+                let asked =
+                    upstream.send(Errand::Pull, None, Method::GET, &target, headers, body).await;
+                if asked.is_ok() {
+                    self.inner.states.note_back(&registry, &target.authority);
+                }
+            }
+        }
     }
 
     /// The proxy's own quota at each registry that counts pulls.
@@ -298,6 +344,67 @@ impl Client {
         headers: &HeaderMap,
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
+        let topic = Topic::new(&target.authority, &method, &self.route);
+        let asking = self.ask_at_all(method, target, headers, redirects);
+        self.watched(&self.registry, &topic, asking).await
+    }
+
+    /// Notes how long the registry takes for an answer, token and all, and when it has none.
+    async fn watched<V>(
+        &self,
+        registry: &Registry,
+        topic: &Topic,
+        asking: impl Future<Output = Result<V, UpstreamError>>,
+    ) -> Result<V, UpstreamError> {
+        let states = &self.registries.inner.states;
+        let patience = self.registries.inner.in_force.load().options.slow_after;
+        let mut asking = std::pin::pin!(asking);
+        let answer = if let Ok(answer) = tokio::time::timeout(patience, &mut asking).await {
+            if answer.is_ok() {
+                states.note_quick(registry, topic);
+            }
+            answer
+        } else {
+            states.note_slow(registry, topic, patience);
+            asking.await
+        };
+        if let Err(error) = &answer {
+            self.note_failure(registry, topic, error).await;
+        }
+        answer
+    }
+
+    /// Notes that a registry which is one could not be asked. What only a client has named is none
+    /// before it has answered.
+    async fn note_failure(&self, registry: &Registry, topic: &Topic, error: &UpstreamError) {
+        let Inner { upstream, states, .. } = &*self.registries.inner;
+        if !error.tells_of_state() {
+            return;
+        }
+        let is_known = upstream.metrics().is_told_apart(registry.as_str())
+            || self.registries.last_challenge(registry).await.is_some();
+        if !is_known {
+            return;
+        }
+        upstream.metrics().tell_apart(registry.as_str());
+        let own = topic.authority();
+        let why = error.cause();
+        if upstream.outages().iter().any(|outage| outage.authority == *own) {
+            states.note_away(registry, own, why);
+        } else if error.is_away() && !error.is_silence() {
+            states.note_part_away(registry, topic, why);
+        } else if !error.is_away() {
+            states.note_broken(registry, topic, why);
+        }
+    }
+
+    async fn ask_at_all(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: &HeaderMap,
+        redirects: Redirects<'_>,
+    ) -> Result<Followed, UpstreamError> {
         match self.identity {
             Identity::Client(_) => {
                 let asking = Asking { registry: &self.registry, target, route: &self.route };
@@ -437,7 +544,7 @@ impl Client {
             return Some(Some(renewed));
         }
         // A 403 may be about this repository alone.
-        if status == StatusCode::FORBIDDEN {
+        if status == StatusCode::FORBIDDEN && !self.refuses_all(shown, request).await {
             return None;
         }
         if let Some(login) = request.shown_login().await {
@@ -445,6 +552,20 @@ impl Client {
             tokens.note_refused(request, &login);
         }
         Some(None)
+    }
+
+    /// Whether a registry refuses these credentials for whatever it is asked; found out once in a
+    /// while.
+    async fn refuses_all(&self, shown: &HeaderValue, request: &TokenRequest<'_>) -> bool {
+        if !self.registries.inner.challenges.may_doubt(request.registry) {
+            return false;
+        }
+        let fields = with_authorization(&forwarded(&self.via), Some(shown));
+        let (target, body) = (request.target.ping(), RequestBody::Empty);
+        let upstream = self.registries.upstream();
+        let asking = upstream.send(Errand::Pull, None, Method::GET, &target, fields, body);
+        let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+        asking.await.is_ok_and(|answer| refused.contains(&answer.status()))
     }
 
     /// Asks the registry at `target` anew how it wants to be authenticated to, since what is known
@@ -506,16 +627,19 @@ impl Client {
         registry: &Registry,
         target: &Target,
     ) -> Result<(Option<Authentication>, Response<IdleBody>), UpstreamError> {
-        let Inner { upstream, pressure, challenges, store, .. } = &*self.registries.inner;
+        let Inner { upstream, pressure, challenges, store, states, .. } = &*self.registries.inner;
         let topic = Topic::new(&target.authority, &Method::GET, &Route::Ping);
         self.registries.admit(&topic, &target.authority, &Identity::Shared)?;
         let headers = for_ourselves(&forwarded(&self.via));
         let (errand, body) = (Errand::Pull, RequestBody::Empty);
-        let response = upstream.send(errand, None, Method::GET, target, headers, body).await?;
+        let asking = upstream.send(errand, None, Method::GET, target, headers, body);
+        let response = self.watched(registry, &topic, asking).await?;
         let status = response.status();
         let trouble = trouble(status, response.headers());
         let headers = response.headers();
-        pressure.note(&topic, &Identity::Shared, Sign { status, trouble, is_plain: true, headers });
+        let sign = Sign { status, trouble, is_plain: true, headers };
+        pressure.note(&topic, &Identity::Shared, sign);
+        states.note_answer(registry, &topic, true, sign);
         let known = match status {
             StatusCode::OK if is_registry(response.headers()) => {
                 challenges.remember(store, registry, Authentication::None).await;
@@ -532,12 +656,12 @@ impl Client {
 
     async fn send(
         &self,
-        Asking { target, route, .. }: &Asking<'_>,
+        Asking { registry, target, route }: &Asking<'_>,
         method: Method,
         headers: HeaderMap,
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
-        let Inner { upstream, pressure, quotas, .. } = &*self.registries.inner;
+        let Inner { upstream, pressure, quotas, states, .. } = &*self.registries.inner;
         let authority = &target.authority;
         let topic = Topic::new(authority, &method, route);
         // A page of a listing is one of as many as there are numbers.
@@ -564,6 +688,7 @@ impl Client {
             let (status, headers) = (answer.response.status(), answer.response.headers());
             let sign = Sign { status, trouble: trouble_of(&answer), is_plain, headers };
             pressure.note(&topic, &self.identity, sign);
+            states.note_answer(registry, &topic, self.identity == Identity::Shared, sign);
             quotas.note(&Registry::at(authority), &self.identity, headers);
         }
         Ok(answer)

@@ -7,10 +7,12 @@
 //! - `identity`: as whom a request is sent
 //! - `challenge`: how registries want to be authenticated to
 //! - `own_tokens`: tokens of the proxy itself
+//! - `login`: trying the operator's credentials
 //! - `token_server`: asking a token server
 //! - `credentials`: where the operator's logins come from
 //! - `refusals`: what was refused a moment ago is not asked again
 //! - `pressure`, `quota`: registries that want to be left alone, and how many pulls are left
+//! - `states`: what is wrong with which registry, since when and why
 //! - `fields`: which header fields go to a registry, and which come back
 //! - `answer`: what an answer says
 //! - `options`: what the operator has said of a registry
@@ -24,14 +26,18 @@ pub(crate) mod fields;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub(crate) mod identity;
+mod login;
 mod options;
 mod own_tokens;
 mod pressure;
 mod quota;
 mod refusals;
+mod states;
 pub(crate) mod token_server;
 
 pub(crate) use challenge::Authentication;
 pub(crate) use client::{Client, Registries};
+pub(crate) use login::{Tried, try_login};
 pub(crate) use options::{Options, RegistryRule};
 pub(crate) use quota::Quota;
+pub(crate) use states::{RegistryState, State};

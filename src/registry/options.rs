@@ -1,5 +1,7 @@
 //! What the operator has said of registries.
 
+use std::time::Duration;
+
 use entrepot_oci::host::{HTTP_PORT, HTTPS_PORT};
 use entrepot_oci::{Authority, HostPattern};
 
@@ -22,6 +24,8 @@ pub(crate) struct RegistryRule {
 pub(crate) struct Options {
     /// `[[registry]]`, the first that fits wins.
     pub rules: Vec<RegistryRule>,
+    /// A registry that takes longer to answer is slow: clients of what is kept wait no longer.
+    pub slow_after: Duration,
 }
 
 impl Options {

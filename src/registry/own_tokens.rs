@@ -14,8 +14,9 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::challenge::Authentication;
-use super::credentials::{Credentials, Login};
+use super::credentials::{Credentials, Failure, Login};
 use super::options::RegistryRule;
+use super::states::States;
 use super::token_server::{Realm, Token, TokenError};
 use crate::collapse::Collapse;
 use crate::memory::{Account, NAME, Shares, table};
@@ -33,7 +34,7 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// How long a request waits for another's token.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The operator's credentials that a registry does not take any more.
+/// The operator's credentials that a registry does not take any more, or that can't be had.
 #[derive(Clone)]
 pub(crate) struct RefusedCredentials {
     /// Whose.
@@ -41,7 +42,8 @@ pub(crate) struct RefusedCredentials {
     /// Since when.
     pub(crate) since: Instant,
     tried: Instant,
-    login: Login,
+    /// What was refused; none if there was nothing to show.
+    login: Option<Login>,
 }
 
 /// The tokens of the shared identity.
@@ -51,6 +53,7 @@ pub(crate) struct OwnTokens {
     refused: Cache<Registry, RefusedCredentials>,
     /// What the token server is being asked for.
     asked: Collapse<TokenKey, Result<Arc<Token>, Arc<TokenError>>>,
+    states: Arc<States>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -94,8 +97,8 @@ pub(crate) struct TokenRequest<'a> {
 }
 
 impl OwnTokens {
-    /// None was got yet.
-    pub(crate) fn new(shares: Shares) -> Self {
+    /// None was got yet. What becomes of the operator's credentials is a matter of `states`.
+    pub(crate) fn new(shares: Shares, states: Arc<States>) -> Self {
         let weight = |key: &TokenKey, token: &Arc<Token>| {
             let realm = NAME + key.realm.path_and_query.len();
             let key = key.registry.as_str().len() + realm + key.scope.len();
@@ -107,7 +110,7 @@ impl OwnTokens {
             registry.as_str().len() + refused.label.len() + CREDENTIALS
         };
         let refused = table(shares.small_table(), weight).build();
-        Self { tokens, refused, asked: Collapse::default() }
+        Self { tokens, refused, asked: Collapse::default(), states }
     }
 
     /// The `Authorization` of a request; none where the registry wants none, or where none is to
@@ -123,7 +126,8 @@ impl OwnTokens {
         match &request.authentication {
             None | Some(Authentication::None) => Ok(None),
             Some(Authentication::Basic { .. }) => {
-                let login = self.untried(request, request.shown_login().await).await;
+                let login = self.login(request, request.target).await;
+                let login = self.untried(request, login).await;
                 Ok(login.as_ref().and_then(Login::basic))
             }
             Some(bearer @ Authentication::Bearer { .. }) => {
@@ -131,7 +135,7 @@ impl OwnTokens {
                 let Some(key) = request.key() else { return Ok(None) };
                 let authority = &request.target.authority;
                 let login = if realm.is_trusted_by(authority) {
-                    request.login(&realm.target).await
+                    self.login(request, &realm.target).await
                 } else {
                     None
                 };
@@ -158,13 +162,33 @@ impl OwnTokens {
         }
     }
 
+    /// The operator's credentials, if they may be shown at `place`; that they can't be had is noted.
+    async fn login(&self, request: &TokenRequest<'_>, place: &Target) -> Option<Login> {
+        match request.login(place).await {
+            Ok(login) => login,
+            Err(failure) => {
+                if failure.is_news {
+                    no_credentials(request.registry, &failure);
+                }
+                self.note_dead(request, None, &failure.to_string());
+                None
+            }
+        }
+    }
+
     /// Notes that the registry, or its token server, does not take the operator's credentials.
     pub(crate) fn note_refused(&self, request: &TokenRequest<'_>, login: &Login) {
+        self.note_dead(request, Some(login), "they are not taken");
+    }
+
+    fn note_dead(&self, request: &TokenRequest<'_>, login: Option<&Login>, why: &str) {
         let label = request.rule.and_then(|rule| rule.credentials.as_ref()).map(Credentials::whose);
         let Some(label) = label else { return };
         let now = Instant::now();
         let since = self.refused_at(request.registry).map_or(now, |refused| refused.since);
-        let refused = RefusedCredentials { label, since, tried: now, login: login.clone() };
+        let told = format!("this proxy's own credentials ({label}): {why}");
+        self.states.note_credentials(request.registry, told);
+        let refused = RefusedCredentials { label, since, tried: now, login: login.cloned() };
         self.refused.insert(request.registry.clone(), refused);
     }
 
@@ -173,8 +197,9 @@ impl OwnTokens {
     async fn untried(&self, request: &TokenRequest<'_>, login: Option<Login>) -> Option<Login> {
         let login = login?;
         let Some(refused) = self.refused_at(request.registry) else { return Some(login) };
-        let now = request.renewed(&refused.login).await.unwrap_or(login);
-        (now != refused.login || refused.tried.elapsed() >= TRIED).then_some(now)
+        let Some(shown) = refused.login else { return Some(login) };
+        let now = request.renewed(&shown).await.unwrap_or(login);
+        (now != shown || refused.tried.elapsed() >= TRIED).then_some(now)
     }
 
     /// The operator's credentials that the registry does not take, if that is so now.
@@ -186,6 +211,7 @@ impl OwnTokens {
     pub(crate) fn note_taken(&self, registry: &Registry) {
         if self.refused.contains_key(registry) {
             self.refused.invalidate(registry);
+            self.states.note_taken(registry);
         }
     }
 
@@ -252,24 +278,18 @@ impl TokenRequest<'_> {
 
     /// The operator's credentials, if they may be shown at `place`: the registry, or a token server
     /// that it [may name](Realm::is_trusted_by).
-    async fn login(&self, place: &Target) -> Option<Login> {
-        let rule = self.rule?;
-        let credentials = rule.credentials.as_ref()?;
+    async fn login(&self, place: &Target) -> Result<Option<Login>, Failure> {
+        let credentials = self.rule.and_then(|rule| Some((rule, rule.credentials.as_ref()?)));
+        let Some((rule, credentials)) = credentials else { return Ok(None) };
         if !may_be_shown(rule, credentials, self.target.authority.host(), place) {
-            return None;
+            return Ok(None);
         }
-        let login = credentials.login(&helper_name(self.registry, &self.target.authority)).await;
-        let told = login.inspect_err(|failure| {
-            if failure.is_news {
-                no_credentials(self.registry, failure);
-            }
-        });
-        told.ok()
+        credentials.login(&helper_name(self.registry, &self.target.authority)).await.map(Some)
     }
 
     /// The operator's credentials, as they are shown to the registry itself.
     pub(crate) async fn shown_login(&self) -> Option<Login> {
-        self.login(self.target).await
+        self.login(self.target).await.ok().flatten()
     }
 
     /// The operator's credentials, read anew after `refused` was not taken; `None` where they are
@@ -295,7 +315,7 @@ impl TokenRequest<'_> {
 /// `place`: by TLS, or where the operator has said that this registry is spoken to without.
 ///
 /// What a helper says of one of the many hosts of a pattern is that host's alone.
-fn may_be_shown(
+pub(super) fn may_be_shown(
     rule: &RegistryRule,
     credentials: &Credentials,
     host: &Host,
@@ -309,7 +329,7 @@ fn may_be_shown(
 }
 
 /// Under which name credential helpers know a registry; the Hub's is a URL of old.
-fn helper_name(registry: &Registry, authority: &Authority) -> String {
+pub(super) fn helper_name(registry: &Registry, authority: &Authority) -> String {
     if registry.is_hub() {
         "https://index.docker.io/v1/".to_owned()
     } else {

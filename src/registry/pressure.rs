@@ -33,7 +33,7 @@ const FORGOTTEN: Duration = Duration::from_mins(10);
 
 /// What kind of question it is, as registries count and serve them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
+pub(super) enum Kind {
     /// A pull, where pulls are counted.
     Manifest,
     /// What a tag means.
@@ -43,6 +43,16 @@ enum Kind {
     Ping,
     /// Whatever else: each is a question of its own.
     Other,
+}
+
+impl Kind {
+    /// Whether a registry has to do little for an answer: one that takes long is slow.
+    pub(super) fn is_quickly_answered(self) -> bool {
+        match self {
+            Self::Manifest | Self::ManifestHead | Self::Ping => true,
+            Self::Blob | Self::Listing | Self::Other => false,
+        }
+    }
 }
 
 /// What of a repository.
@@ -83,6 +93,18 @@ impl Topic {
         };
         let repository = route.repository().cloned();
         Self { authority: authority.clone(), kind, repository, object }
+    }
+
+    pub(super) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(super) fn repository(&self) -> Option<&RepositoryName> {
+        self.repository.as_ref()
     }
 
     /// Whatever of the kind, in the same repository.
@@ -330,7 +352,7 @@ impl Pressure {
 }
 
 /// Whether trouble with this status is the registry's, or of what stands before it, for now.
-fn tells_of_state(trouble: StatusCode) -> bool {
+pub(super) fn tells_of_state(trouble: StatusCode) -> bool {
     // A refusal that counts as trouble is a page of bot protection.
     is_passing(trouble) || !trouble.is_server_error()
 }

@@ -1,6 +1,6 @@
 //! What registries say of how often they may still be asked.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use entrepot_oci::Registry;
 use http::{HeaderMap, header};
@@ -29,6 +29,12 @@ pub(crate) struct Quota {
 }
 
 impl Quota {
+    /// When a window has passed since this was told, if it has one.
+    #[must_use]
+    pub(crate) fn whole_again(&self) -> Option<SystemTime> {
+        self.told.checked_add(Duration::from_secs(self.window_secs?))
+    }
+
     /// What was told longer ago than its window tells nothing.
     fn is_current(&self) -> bool {
         let age = self.told.elapsed().ok();

@@ -453,6 +453,34 @@ impl UpstreamError {
         }
     }
 
+    /// Whether it tells of the state of who was asked, and is not told by an answer as well.
+    #[must_use]
+    pub(crate) fn tells_of_state(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.tells_of_state(),
+            Self::Dial(_) | Self::Tls(_) => !self.is_refused_here() && !self.is_offline(),
+            Self::HeaderTimeout { .. }
+            | Self::Exchange { .. }
+            | Self::Token { .. }
+            | Self::Unreachable { .. } => true,
+            Self::Late { .. }
+            | Self::Redirect { .. }
+            | Self::Unwell { .. }
+            | Self::Credentials { .. }
+            | Self::Limited { .. } => false,
+        }
+    }
+
+    /// What went wrong in the first place, where this tells of it again.
+    #[must_use]
+    pub(crate) fn cause(&self) -> String {
+        match self {
+            Self::Shared(shared) => shared.cause(),
+            Self::Unreachable { reason, .. } => reason.cause(),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether the registry does not take the operator's credentials.
     #[must_use]
     pub(crate) fn is_of_credentials(&self) -> bool {

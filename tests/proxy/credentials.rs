@@ -276,7 +276,9 @@ fn credentials_that_have_expired_by_a_403_are_read_anew() {
     });
     registry.fault_always(On::path("/manifests/"), expired);
     let url = format!("https://{}/v2/{PRIVATE}/manifests/{TAG}", registry.host());
-    assert_eq!(proxy.client().get(&url).unwrap().status, 403);
+    let refused = proxy.client().get(&url).unwrap();
+    assert_eq!(refused.status, 401);
+    assert!(refused.oci_error().contains("docker-credential-test"), "{}", refused.text());
     write(&robot().password);
     within_some_seconds(|| proxy.client().get(&url).unwrap().status == 200);
 }

@@ -59,6 +59,7 @@ mod resume;
 mod secrets;
 mod shutdown;
 mod stale;
+mod states;
 mod strangers;
 mod tags;
 mod tokens;

@@ -73,13 +73,13 @@ fn a_registry_is_told_with_its_trouble_and_its_quota() {
     let fields = fields.map(|(name, value)| Fault::Header(name, value.to_owned()));
     upstream.faults(On::path("/manifests/"), fields.to_vec(), usize::MAX);
     let proxy = in_front_of(&upstream);
-    assert_eq!(registry(&told(&proxy, "registries"), "ghcr.io")["health"], "unknown");
+    assert_eq!(registry(&told(&proxy, "registries"), "ghcr.io")["state"], "unknown");
     let pulled = proxy.puller().pull(ALPINE, "1").unwrap();
     proxy.wait_until_all_kept(&pulled);
     proxy.wait_for_log(&["MISS", "blob"]);
     let document = told(&proxy, "registries");
     let hub = registry(&document, "docker.io");
-    assert_eq!(hub["health"], "well", "{hub}");
+    assert_eq!(hub["state"], "well", "{hub}");
     assert_eq!((&hub["quota"]["remaining"], &hub["quota"]["limit"]), (&42.into(), &100.into()));
     assert!(hub["requests"]["miss"].as_u64().unwrap() >= 2, "{hub}");
     assert!(hub["sent_bytes"].as_u64().unwrap() >= 1000, "{hub}");
@@ -93,7 +93,7 @@ fn a_registry_is_told_with_its_trouble_and_its_quota() {
     let line = proxy.wait_for_log(&["STALE", "manifest"]);
     let document = told(&proxy, "registries");
     let hub = registry(&document, "docker.io");
-    assert_eq!(hub["health"], "unreachable", "{hub}");
+    assert_eq!(hub["state"], "away", "{hub}");
     assert_eq!(hub["outage"]["host"], "registry-1.docker.io:443");
     assert!(hub["outage"]["next_try"].as_u64() >= hub["outage"]["since"].as_u64(), "{hub}");
     let reason = hub["last_error"]["reason"].as_str().unwrap();

@@ -32,11 +32,13 @@ use super::body::AdminBody;
 use super::events;
 use super::guard::Deed;
 use super::pages::refused;
+use super::verdict;
 use crate::gateway::ResponseBody;
 
 /// What can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Endpoint {
+    Status,
     Stats,
     Blobs,
     Fetches,
@@ -64,7 +66,8 @@ impl Endpoint {
     /// Whether it only shows figures and names, or does more than that.
     fn deed(self) -> Deed {
         match self {
-            Self::Stats
+            Self::Status
+            | Self::Stats
             | Self::Blobs
             | Self::Fetches
             | Self::About
@@ -94,6 +97,7 @@ const NAME: &str = "{name}";
 
 /// Every endpoint: its method, its path. Of two paths that fit, the first is meant.
 pub(super) const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
+    (Method::GET, "/api/v1/status", Endpoint::Status),
     (Method::GET, "/api/v1/stats", Endpoint::Stats),
     (Method::GET, "/api/v1/blobs", Endpoint::Blobs),
     (Method::GET, "/api/v1/fetches", Endpoint::Fetches),
@@ -156,6 +160,7 @@ pub(super) async fn answer(
         return wrong_method(&methods).map(Into::into);
     };
     match endpoint {
+        Endpoint::Status => json(&verdict::document(services)),
         Endpoint::Stats => json(&reports::stats(services)),
         Endpoint::Fetches => json(&reports::fetches(services)),
         Endpoint::Config => json(&services.config.load()),

@@ -1,14 +1,15 @@
 //! What a person who watches wants to see: requests, errors, registries, how it went.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use entrepot_oci::{Registry, UnixSeconds};
 use serde_json::{Map, Value, json};
 
 use super::super::AdminServices;
 use super::super::history::{Point, STEP};
+use super::super::verdict;
 use crate::metrics::{Answered, Demand, MOST_REQUESTS, RegistrySummary};
-use crate::registry::Quota;
+use crate::registry::{Quota, RegistryState, State};
 use crate::upstream::Outage;
 
 /// Repositories that are told of.
@@ -107,6 +108,7 @@ pub(in super::super) fn point(point: &Point) -> Value {
 pub(in super::super) fn registries(services: &AdminServices) -> Value {
     let (gateway, now) = (&services.gateway, SystemTime::now());
     let (outages, limits, quotas) = (gateway.outages(), gateway.limits(), gateway.quotas());
+    let states = verdict::states(services);
     let registries: Vec<_> = services
         .metrics
         .by_registry()
@@ -119,14 +121,9 @@ pub(in super::super) fn registries(services: &AdminServices) -> Value {
                 json!({ "status": status.as_u16(), "next_try": UnixSeconds::from(now + *wait) })
             });
             let quota = quotas.iter().find(|(name, _)| is_it(name)).map(|(_, quota)| quota);
-            let health = match (outage, &limit, counted.last_success) {
-                (Some(_), ..) => "unreachable",
-                (None, Some(_), _) => "limited",
-                (None, None, Some(_)) => "well",
-                (None, None, None) => "unknown",
-            };
+            let state = states.iter().find(|state| is_it(&state.registry));
             let outage = outage.map(|outage| unreachable(outage, now));
-            registry(&counted, health, outage.as_ref(), limit.as_ref(), quota)
+            registry(&counted, state, outage.as_ref(), limit.as_ref(), quota)
         })
         .collect();
     let outages: Vec<_> = outages.iter().map(|outage| unreachable(outage, now)).collect();
@@ -135,7 +132,7 @@ pub(in super::super) fn registries(services: &AdminServices) -> Value {
 
 fn registry(
     counted: &RegistrySummary,
-    health: &str,
+    state: Option<&RegistryState>,
     outage: Option<&Value>,
     limit: Option<&Value>,
     told: Option<&Quota>,
@@ -146,9 +143,13 @@ fn registry(
         .map(|(outcome, count)| (outcome.label().to_owned(), Value::from(*count)))
         .collect();
     let last_error = counted.last_error.as_ref();
+    let unhindered = counted.last_success.map_or(State::Unknown, |_| State::Well);
     json!({
         "registry": counted.registry,
-        "health": health,
+        "state": state.map_or(unhindered, |state| state.state).as_str(),
+        "since": state.and_then(|state| state.since).map(UnixSeconds::from),
+        "until": state.and_then(|state| state.until).map(UnixSeconds::from),
+        "why": state.map(|state| &state.why),
         "outage": outage,
         "limit": limit,
         "quota": told.map(quota),
@@ -173,14 +174,13 @@ fn unreachable(outage: &Outage, now: SystemTime) -> Value {
 }
 
 fn quota(quota: &Quota) -> Value {
-    let window = quota.window_secs.map(Duration::from_secs);
     json!({
         "remaining": quota.remaining,
         "limit": quota.limit,
         "window_secs": quota.window_secs,
         "source": quota.source,
         "told": UnixSeconds::from(quota.told),
-        "whole_again": window.and_then(|window| quota.told.checked_add(window)).map(UnixSeconds::from),
+        "whole_again": quota.whole_again().map(UnixSeconds::from),
     })
 }
 

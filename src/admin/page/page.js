@@ -219,7 +219,9 @@ function drawFetches({ fetches }) {
 }
 
 const STATES = {
-  well: ['good', 'well'], unreachable: ['bad', 'unreachable'], limited: ['warn', 'held back'], unknown: ['quiet', 'not asked yet'],
+  well: ['good', 'well'], away: ['bad', 'unreachable'],
+  'credentials-refused': ['bad', 'credentials refused'], limited: ['warn', 'limited'],
+  unwell: ['warn', 'unwell'], slow: ['warn', 'slow'], unknown: ['quiet', 'not asked yet'],
 };
 
 function drawRegistries({ registries }) {
@@ -227,7 +229,7 @@ function drawRegistries({ registries }) {
   const seen = registries.filter(one => all(one) > 0 || one.quota || one.outage || one.last_error);
   seen.sort((a, b) => all(b) - all(a));
   byId('registries').replaceChildren(...seen.map(one => {
-    const [style, word] = STATES[one.health] || STATES.unknown;
+    const [style, word] = STATES[one.state] || STATES.unknown;
     const health = cell('', make('span', { class: style }, word), trouble(one));
     return row({},
       head(one.registry), health, quota(one),

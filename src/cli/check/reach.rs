@@ -10,7 +10,9 @@ use http::{HeaderMap, Method, Response, header};
 use super::super::runtime;
 use super::Finding;
 use crate::config::Settings;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::registry::{RegistryRule, Tried, try_login};
 use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::proxy::{ForwardProxy, NoProxy, Proxies};
 use crate::upstream::{ConnectTo, Errand, Options, Scheme, Target, Upstream, UpstreamError};
@@ -99,10 +101,31 @@ async fn ask(settings: &Settings, upstream: &Upstream, authority: &Authority) ->
     let (fields, body) = (HeaderMap::new(), RequestBody::Empty);
     let answer = upstream.send(Errand::Pull, None, Method::GET, &target, fields, body).await;
     let found = match answer {
-        Ok(answer) => judged(&answer, began.elapsed()),
+        Ok(answer) => match (judged(&answer, began.elapsed()), rule) {
+            (Ok(words), Some(rule)) => {
+                logged_in(settings, upstream, rule, &target, answer.headers(), words).await
+            }
+            (judged, _) => judged,
+        },
         Err(error) => Err(error.into()),
     };
     Finding::new(subject(authority), found)
+}
+
+/// What is said of a registry that answers, and of the credentials that `rule` has for it.
+async fn logged_in(
+    settings: &Settings,
+    upstream: &Upstream,
+    rule: &RegistryRule,
+    target: &Target,
+    challenge: &HeaderMap,
+    words: String,
+) -> anyhow::Result<String> {
+    let account = Memory::new(settings.shares).budget.account(None);
+    Ok(match try_login(upstream, rule, target, challenge, &account).await? {
+        Tried::NotWanted => words,
+        Tried::Taken(whose) => format!("{words}, and takes {whose}"),
+    })
 }
 
 fn subject(authority: &Authority) -> String {
