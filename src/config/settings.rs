@@ -310,8 +310,8 @@ fn gateway_options(reader: &mut Reader, registries: Vec<RegistryEntry>) -> gatew
     }
 }
 
-/// After how long a registry counts as slow: when it is waited for no longer, unless that is at once
-/// or never.
+/// After how long a registry counts as slow: when it is waited for no longer, unless that is at
+/// once or never.
 fn slow_after(stale_after: Duration) -> Duration {
     const USUAL: Duration = Duration::from_secs(2);
     const LONGEST: Duration = Duration::from_secs(10);

@@ -162,7 +162,8 @@ impl OwnTokens {
         }
     }
 
-    /// The operator's credentials, if they may be shown at `place`; that they can't be had is noted.
+    /// The operator's credentials, if they may be shown at `place`; that they can't be had is
+    /// noted.
     async fn login(&self, request: &TokenRequest<'_>, place: &Target) -> Option<Login> {
         match request.login(place).await {
             Ok(login) => login,

@@ -195,8 +195,7 @@ impl States {
         if !is_ours || !sign.is_plain {
             return;
         }
-        let about = topic.repository().map(|name| format!(" for {name}")).unwrap_or_default();
-        let why = format!("it answers {status}{about}");
+        let why = format!("it answers {status}");
         if status == StatusCode::TOO_MANY_REQUESTS {
             self.note(registry, Cause::Limited(kind), why, Some(limit_ends(sign.headers)));
         } else if tells_of_state(status) || self.is_often_odd(registry, topic) {

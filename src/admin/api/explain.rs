@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use super::super::AdminServices;
+use super::super::verdict::{self, Trouble};
 use crate::gateway::{Expected, Explanation, ObjectState, TagState};
 
 /// The document, or why the question is none.
@@ -25,7 +26,28 @@ pub(super) async fn explain(services: &AdminServices, query: &str) -> Result<Val
     let all: Vec<_> = known.objects.iter().map(|one| one.digest).collect();
     let foreign = services.images.foreign_among(&all).await;
     known.objects.retain(|one| one.presence != Presence::Absent || !foreign.contains(&one.digest));
-    Ok(document(&image, is_intercepted, &known))
+    let mut document = document(&image, is_intercepted, &known);
+    let troubles = verdict::troubles(services);
+    let its_own = |one: &&Trouble| one.registry.as_deref() == Some(image.registry.as_str());
+    if let Some(trouble) = troubles.iter().find(its_own) {
+        document["registry_state"] = json!(trouble.state);
+        if let Some(words) = document["words"].as_array_mut() {
+            words.insert(1.min(words.len()), json!(with_advice(trouble)));
+        }
+    }
+    Ok(document)
+}
+
+/// What is wrong with the registry, and what a pull meets by that.
+fn with_advice(trouble: &Trouble) -> String {
+    let advice = match trouble.state {
+        "credentials-refused" => {
+            ": what is public is asked for without them, what is kept is served as it is; renew them"
+        }
+        "slow" => ": what is kept is not waited for (stale-after)",
+        _ => "",
+    };
+    format!("{}{advice}", trouble.words)
 }
 
 fn document(image: &ImageName, is_intercepted: bool, known: &Explanation) -> Value {
@@ -51,6 +73,7 @@ fn document(image: &ImageName, is_intercepted: bool, known: &Explanation) -> Val
     json!({
         "image": image.to_string(),
         "registry": image.registry.as_str(),
+        "registry_state": null,
         "repository": image.repository.as_str(),
         "reference": image.reference.to_string(),
         "is_intercepted": is_intercepted,

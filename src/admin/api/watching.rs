@@ -143,9 +143,17 @@ fn registry(
         .map(|(outcome, count)| (outcome.label().to_owned(), Value::from(*count)))
         .collect();
     let last_error = counted.last_error.as_ref();
+    // The word of before there were states, for who reads that.
+    let health = match (outage, limit, counted.last_success) {
+        (Some(_), ..) => "unreachable",
+        (None, Some(_), _) => "limited",
+        (None, None, Some(_)) => "well",
+        (None, None, None) => "unknown",
+    };
     let unhindered = counted.last_success.map_or(State::Unknown, |_| State::Well);
     json!({
         "registry": counted.registry,
+        "health": health,
         "state": state.map_or(unhindered, |state| state.state).as_str(),
         "since": state.and_then(|state| state.since).map(UnixSeconds::from),
         "until": state.and_then(|state| state.until).map(UnixSeconds::from),
