@@ -85,7 +85,7 @@ const HOUSE: [Floors; 12] = [
     Floors {
         directory: "src/gateway/manifests",
         root: "src",
-        rooms: &["mod", "by_tag", "by_digest", "tags"],
+        rooms: &["mod", "by_tag", "by_digest", "tags", "uses"],
         exceptions: &[],
     },
     Floors {

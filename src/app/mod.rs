@@ -102,6 +102,10 @@ impl App {
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
         tasks.spawn(history.keep(shutdown.clone()));
+        let (ended, writing) = (shutdown.clone(), gateway.clone());
+        tasks.spawn(async move {
+            ended.run_until_cancelled(writing.keep_writing_uses()).await;
+        });
         let (ended, probing) = (shutdown.clone(), gateway.clone());
         tasks.spawn(async move { ended.run_until_cancelled(gateway.keep_pruning()).await });
         let ended = shutdown.clone();
@@ -282,6 +286,7 @@ impl RunningApp {
             tracing::warn!(%error, "the listener did not end well");
         }
         self.tasks.wait().await;
+        self.operators.gateway.write_uses().await;
     }
 
     /// Removes the admin socket and closes the store.

@@ -75,6 +75,7 @@ use generations::Generations;
 use listings::Listings;
 use manifests::Manifests;
 pub(crate) use manifests::tags::{Standing, standings};
+pub(crate) use manifests::uses::uses;
 pub(crate) use options::{Options, Push, TagTtl};
 pub(crate) use shares::Requester;
 pub(crate) use store_health::StoreHealth;
@@ -315,6 +316,18 @@ impl Gateway {
     #[must_use]
     pub(crate) fn credentials(&self) -> Vec<(Registry, bool)> {
         self.inner.common.registries.credentials()
+    }
+
+    /// Puts on record how often tags were used, now and then. Never ends.
+    pub(crate) async fn keep_writing_uses(&self) {
+        let GatewayInner { common, manifests, .. } = &*self.inner;
+        manifests.uses.keep_writing(&common.store).await;
+    }
+
+    /// Puts that on record now: for who is about to look, and before the end.
+    pub(crate) async fn write_uses(&self) {
+        let GatewayInner { common, manifests, .. } = &*self.inner;
+        manifests.uses.write(&common.store).await;
     }
 
     /// Asks registries that are away whether they are back. Never ends.

@@ -6,12 +6,12 @@ use std::collections::HashSet;
 use entrepot_cache::{Presence, RepositoryPath};
 use entrepot_oci::host::HTTPS_PORT;
 use entrepot_oci::{
-    Authority, Digest, ImageName, MediaType, Reference, Registry, RepositoryName, Tag,
+    Authority, Digest, ImageName, MediaType, Reference, Registry, RepositoryName, Tag, UnixSeconds,
 };
 
 use super::parts::{ImageParts, closure};
 use super::{Image, ImageError, Images, Query, Selection};
-use crate::gateway::{Standing, standings};
+use crate::gateway::{Standing, standings, uses};
 
 /// Some images, in the order of their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,6 +181,15 @@ impl Images {
         let Standing { digest, media_type, asked } = &entry.shown;
         let parts = ImageParts::of(&self.store, *digest).await;
         let is_tag = matches!(entry.name.reference, Reference::Tag(_));
+        // Other tags may stand for the same object: each is counted for itself.
+        let (last_use, hits) = match &entry.name.reference {
+            Reference::Digest(_) => (parts.last_use(&self.store), parts.hits()),
+            Reference::Tag(tag) => {
+                let records = self.store.repository(&entry.name.registry, &entry.name.repository);
+                let used = uses(&records).await.remove(tag.as_str());
+                used.map_or((UnixSeconds::from(*asked), 0), |used| (used.last, used.hits))
+            }
+        };
         Image {
             name: entry.name.to_string(),
             digest: digest.to_string(),
@@ -188,8 +197,8 @@ impl Images {
             bytes: parts.bytes(),
             is_complete: parts.is_complete(),
             platforms: parts.platforms(),
-            last_use: parts.last_use(&self.store),
-            hits: parts.hits(),
+            last_use,
+            hits,
             is_pinned: self.store.is_pinned(digest),
             asked: is_tag.then(|| (*asked).into()),
         }

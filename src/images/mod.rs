@@ -59,9 +59,10 @@ pub(crate) struct Image {
     pub is_complete: bool,
     /// The platforms that are kept whole.
     pub platforms: Vec<String>,
-    /// When its manifests or configuration were last asked for, or came.
+    /// When it was last asked for by this name, or came; by a digest, when its manifests or
+    /// configuration were.
     pub last_use: UnixSeconds,
-    /// How often its manifest was served from the store.
+    /// How often it was asked for by this name and the store had it.
     pub hits: u64,
     /// Whether it is never evicted.
     pub is_pinned: bool,

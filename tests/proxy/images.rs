@@ -287,3 +287,36 @@ fn a_name_that_is_none_is_wrong_usage() {
     let server = ["ls", "--server", "http://127.0.0.1:1"];
     assert_eq!(proxy.run(&server).code, Some(1));
 }
+
+#[test]
+fn tags_of_one_digest_are_counted_each_for_itself() {
+    let registry = Registry::open();
+    let image = Image::random(1, 1_000);
+    for (repository, tag) in [(ALPINE, "3.20"), (ALPINE, "latest"), (OTHER, "latest")] {
+        registry.push(repository, tag, &image);
+    }
+    let mut proxy = in_front_of(&registry);
+    pull(&proxy, ALPINE, "3.20");
+    for (repository, tag, times) in
+        [(ALPINE, "3.20", 3), (ALPINE, "latest", 2), (OTHER, "latest", 1)]
+    {
+        (0..times).for_each(|_| drop(pull(&proxy, repository, tag)));
+    }
+    let hits = |proxy: &Proxy| -> Vec<(String, u64)> {
+        let listed = told(proxy, &["ls"]);
+        let images = listed["images"].as_array().unwrap();
+        let hits = |image: &Value| image["hits"].as_u64().unwrap();
+        images.iter().map(|one| (one["name"].as_str().unwrap().to_owned(), hits(one))).collect()
+    };
+    let counted = hits(&proxy);
+    let of = |name: &str| counted.iter().find(|(one, _)| one.ends_with(name)).unwrap().1;
+    let each = [of("alpine:3.20"), of("alpine:latest"), of("busybox:latest")];
+    // A puller asks by tag once or twice a pull, always as often.
+    let a_pull = each[2];
+    assert!((1..=2).contains(&a_pull), "{counted:?}");
+    assert_eq!(each, [3 * a_pull, 2 * a_pull, a_pull], "{counted:?}");
+    proxy.restart(Signal::TERM);
+    assert_eq!(hits(&proxy), counted);
+    stop(&proxy);
+    assert_eq!(hits(&proxy), counted, "of a proxy that does not run as well");
+}

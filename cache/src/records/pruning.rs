@@ -45,7 +45,7 @@ pub(crate) fn prune(
         for listing in listing::names(inner.tree(), &dir.join("_listings"), Kind::File)? {
             pruning.remove_old(&dir.join("_listings").join(listing), lifetimes.of_rest)?;
         }
-        for rest in ["_access", "_import", "_challenge"] {
+        for rest in ["_access", "_import", "_uses", "_challenge"] {
             pruning.remove_old(&dir.join(rest), lifetimes.of_rest)?;
         }
     }

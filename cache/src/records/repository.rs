@@ -38,6 +38,8 @@ pub enum Fact<'a> {
     Access,
     /// `_import`: that an operator has brought objects here.
     Import,
+    /// `_uses`: how often its tags were asked for.
+    Uses,
     /// `_challenge`: how the registry wants to be authenticated to.
     Challenge,
     /// `_tags/<tag>`: what a tag stands for.
@@ -228,6 +230,7 @@ impl Repository {
         match fact {
             Fact::Access => self.dir.join("_access"),
             Fact::Import => self.dir.join("_import"),
+            Fact::Uses => self.dir.join("_uses"),
             Fact::Challenge => self.dir.join("_challenge"),
             Fact::Listing(question) => self.dir.join("_listings").join(question.hex()),
             Fact::Tag(tag) => listing::tag(&self.dir, tag),

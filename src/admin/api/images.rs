@@ -14,6 +14,7 @@ use crate::images::{ImageError, MOST, Query, Selection, is_explicit};
 /// A page of images.
 pub(super) async fn list(services: &AdminServices, query: &str) -> Result<Value, ApiRefusal> {
     let query = parse(query).map_err(bad)?;
+    services.gateway.write_uses().await;
     let page = services.images.list(&query).await.map_err(refusal)?;
     let next = page.next.map(|name| name.to_string());
     Ok(json!({ "images": page.images, "next": next }))
@@ -21,6 +22,7 @@ pub(super) async fn list(services: &AdminServices, query: &str) -> Result<Value,
 
 /// One image.
 pub(super) async fn find(services: &AdminServices, name: &str) -> Result<Value, ApiRefusal> {
+    services.gateway.write_uses().await;
     let image = services.images.find(&full_name(name)?).await.map_err(refusal)?;
     Ok(json!(image))
 }

@@ -3,11 +3,13 @@
 //! - `by_tag`: what a tag means now, and its manifest
 //! - `by_digest`: what a digest names never goes stale: once it is here, only the right to it is a
 //!   question
+//! - `uses`: how often tags are pulled
 //! - `tags`: what tags stand for, as their registries said last
 
 mod by_digest;
 mod by_tag;
 pub(super) mod tags;
+pub(super) mod uses;
 
 use std::sync::Arc;
 
@@ -20,10 +22,12 @@ use crate::upstream::UpstreamError;
 use by_digest::{Fetches, ManifestRequest};
 use by_tag::Heads;
 use tags::Tags;
+use uses::TagUses;
 
 /// What requests for manifests share.
 pub(super) struct Manifests {
     pub(super) tags: Arc<Tags>,
+    pub(super) uses: TagUses,
     heads: Heads,
     fetches: Fetches,
 }
@@ -32,7 +36,7 @@ impl Manifests {
     /// Nothing is known yet.
     pub(super) fn new(shares: Shares) -> Self {
         let (heads, fetches) = Default::default();
-        Self { tags: Arc::new(Tags::new(shares)), heads, fetches }
+        Self { tags: Arc::new(Tags::new(shares)), uses: TagUses::default(), heads, fetches }
     }
 
     /// Answers a GET or HEAD of a manifest.
@@ -41,11 +45,18 @@ impl Manifests {
         exchange: Arc<Exchange>,
         reference: &Reference,
     ) -> Result<Served, UpstreamError> {
-        let Self { tags, heads, fetches } = self;
+        let Self { tags, uses, heads, fetches } = self;
         let request = ManifestRequest { tags: tags.clone(), fetches: fetches.clone(), exchange };
         match reference {
             Reference::Digest(digest) => request.by_digest(digest).await,
-            Reference::Tag(tag) => by_tag::serve(request, heads, tag).await,
+            Reference::Tag(tag) => {
+                let place = request.exchange.rights.place().clone();
+                let served = by_tag::serve(request, heads, tag).await?;
+                if served.response.status().is_success() {
+                    uses.note(&place, tag, served.outcome().is_from_store());
+                }
+                Ok(served)
+            }
         }
     }
 }
