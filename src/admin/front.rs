@@ -148,7 +148,7 @@ fn marked_up(words: &str) -> String {
     marked.collect::<String>().replace("/ca.crt", "<a href=\"/ca.crt\">/ca.crt</a>")
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

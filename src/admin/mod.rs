@@ -13,6 +13,7 @@
 //! - `pull`: bringing an image in ahead of time
 //! - `verification`: hashing everything that is kept
 //! - `scrape`: `/metrics`
+//! - `runbook`: `/runbook`
 //! - `verdict`: whether all is well, and what is not
 //! - `body`: what the admin listener sends
 //! - `setup`: scripts that set clients up
@@ -27,6 +28,7 @@ mod history;
 mod page;
 pub(crate) mod pages;
 pub(crate) mod pull;
+mod runbook;
 mod scrape;
 pub(crate) mod server;
 pub mod setup;

@@ -19,7 +19,7 @@ use super::guard::{Asked, Denial, Door};
 use super::pages::{not_found, only_get, refused, text};
 use super::socket;
 use super::verdict;
-use super::{AdminServices, api, page, scrape};
+use super::{AdminServices, api, page, runbook, scrape};
 use crate::gateway::ResponseBody;
 use crate::listener::files_at_most;
 use crate::listener::http::{self as connection, Received};
@@ -224,6 +224,7 @@ impl Visitor {
                 let accept = request.headers().get(header::ACCEPT);
                 scrape::page(&self.services, accept.and_then(|accept| accept.to_str().ok()))
             }
+            "/runbook" => runbook::page(),
             path => page::file(path).unwrap_or_else(|| not_found(path)),
         }
     }

@@ -127,6 +127,16 @@ fn prometheus_takes_the_rules_and_the_metrics() {
         Command::new("promtool").args(["check", "rules"]).arg(path("prometheus-rules.yaml")),
     );
     assert!(rules.status.success(), "{}", String::from_utf8_lossy(&rules.stderr));
+    let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/proxy/prometheus-rules.test.yaml");
+    let tested = promtool(Command::new("promtool").args(["test", "rules", tests]));
+    let told = String::from_utf8_lossy(&tested.stdout).into_owned();
+    assert!(tested.status.success(), "{told}{}", String::from_utf8_lossy(&tested.stderr));
+    let tests = std::fs::read_to_string(tests).unwrap();
+    for alert in text("prometheus-rules.yaml").lines().filter_map(|line| line.split_once("alert: "))
+    {
+        let fires = format!("{{alertname=\"{}\"}}', value: 1", alert.1);
+        assert!(tests.contains(&fires), "{} is never seen to fire", alert.1);
+    }
     let mut check = Command::new("promtool");
     check.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut check =
