@@ -106,6 +106,13 @@ fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
     let ids: BTreeSet<_> =
         dashboard["panels"].as_array().unwrap().iter().map(|one| one["id"].as_u64()).collect();
     assert_eq!(ids.len(), dashboard["panels"].as_array().unwrap().len());
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let (kind, description) = (&panel["type"], panel["description"].as_str());
+        assert!(kind == "row" || description.is_some_and(|text| !text.is_empty()), "{panel}");
+    }
+    let mut annotations = Vec::new();
+    values(&dashboard["annotations"], "expr", &mut annotations);
+    assert_known(&annotations, &exposed);
 
     let rules = YamlLoader::load_from_str(&text("prometheus-rules.yaml")).unwrap();
     let rules = rules[0]["groups"][0]["rules"].as_vec().unwrap();
