@@ -129,19 +129,13 @@ pub(super) fn sentence(troubles: &[Trouble]) -> String {
         return "All well.".to_owned();
     }
     let told: Vec<_> = troubles.iter().take(MOST_TOLD).map(|one| one.words.as_str()).collect();
-    let mut sentence = String::new();
-    if troubles.len() > 1 {
-        sentence.push_str(&format!("{} things are wrong: ", troubles.len()));
-    }
-    sentence.push_str(&told.join("; "));
-    if troubles.len() > MOST_TOLD {
-        sentence.push_str(&format!("; and {} more", troubles.len() - MOST_TOLD));
-    }
-    if troubles.iter().any(|one| one.registry.is_some()) {
-        sentence.push_str("; what is kept is served");
-    }
-    sentence.push('.');
-    sentence
+    let count = troubles.len();
+    let count = if count > 1 { format!("{count} things are wrong: ") } else { String::new() };
+    let rest = troubles.len().saturating_sub(MOST_TOLD);
+    let rest = if rest > 0 { format!("; and {rest} more") } else { String::new() };
+    let is_of_registry = troubles.iter().any(|one| one.registry.is_some());
+    let comfort = if is_of_registry { "; what is kept is served" } else { "" };
+    format!("{count}{}{rest}{comfort}.", told.join("; "))
 }
 
 /// The whole answer, as a document.

@@ -1,6 +1,7 @@
 //! One who asks a registry, and the answer after tokens and redirects.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -345,7 +346,7 @@ impl Client {
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
         let topic = Topic::new(&target.authority, &method, &self.route);
-        let asking = self.ask_at_all(method, target, headers, redirects);
+        let asking = Box::pin(self.ask_at_all(method, target, headers, redirects));
         self.watched(&self.registry, &topic, asking).await
     }
 
@@ -354,11 +355,10 @@ impl Client {
         &self,
         registry: &Registry,
         topic: &Topic,
-        asking: impl Future<Output = Result<V, UpstreamError>>,
+        mut asking: Pin<Box<impl Future<Output = Result<V, UpstreamError>>>>,
     ) -> Result<V, UpstreamError> {
         let states = &self.registries.inner.states;
         let patience = self.registries.inner.in_force.load().options.slow_after;
-        let mut asking = std::pin::pin!(asking);
         let answer = if let Ok(answer) = tokio::time::timeout(patience, &mut asking).await {
             if answer.is_ok() {
                 states.note_quick(registry, topic);
@@ -632,7 +632,7 @@ impl Client {
         self.registries.admit(&topic, &target.authority, &Identity::Shared)?;
         let headers = for_ourselves(&forwarded(&self.via));
         let (errand, body) = (Errand::Pull, RequestBody::Empty);
-        let asking = upstream.send(errand, None, Method::GET, target, headers, body);
+        let asking = Box::pin(upstream.send(errand, None, Method::GET, target, headers, body));
         let response = self.watched(registry, &topic, asking).await?;
         let status = response.status();
         let trouble = trouble(status, response.headers());

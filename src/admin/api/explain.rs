@@ -26,16 +26,9 @@ pub(super) async fn explain(services: &AdminServices, query: &str) -> Result<Val
     let all: Vec<_> = known.objects.iter().map(|one| one.digest).collect();
     let foreign = services.images.foreign_among(&all).await;
     known.objects.retain(|one| one.presence != Presence::Absent || !foreign.contains(&one.digest));
-    let mut document = document(&image, is_intercepted, &known);
     let troubles = verdict::troubles(services);
     let its_own = |one: &&Trouble| one.registry.as_deref() == Some(image.registry.as_str());
-    if let Some(trouble) = troubles.iter().find(its_own) {
-        document["registry_state"] = json!(trouble.state);
-        if let Some(words) = document["words"].as_array_mut() {
-            words.insert(1.min(words.len()), json!(with_advice(trouble)));
-        }
-    }
-    Ok(document)
+    Ok(document(&image, is_intercepted, &known, troubles.iter().find(its_own)))
 }
 
 /// What is wrong with the registry, and what a pull meets by that.
@@ -50,7 +43,12 @@ fn with_advice(trouble: &Trouble) -> String {
     format!("{}{advice}", trouble.words)
 }
 
-fn document(image: &ImageName, is_intercepted: bool, known: &Explanation) -> Value {
+fn document(
+    image: &ImageName,
+    is_intercepted: bool,
+    known: &Explanation,
+    trouble: Option<&Trouble>,
+) -> Value {
     let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs());
     let tag = known.tag.as_ref().map(|tag| {
         json!({
@@ -73,7 +71,7 @@ fn document(image: &ImageName, is_intercepted: bool, known: &Explanation) -> Val
     json!({
         "image": image.to_string(),
         "registry": image.registry.as_str(),
-        "registry_state": null,
+        "registry_state": trouble.map(|trouble| trouble.state),
         "repository": image.repository.as_str(),
         "reference": image.reference.to_string(),
         "is_intercepted": is_intercepted,
@@ -86,7 +84,7 @@ fn document(image: &ImageName, is_intercepted: bool, known: &Explanation) -> Val
         "imported_secs_ago": seconds(known.imported),
         "trouble": known.trouble,
         "quota": quota,
-        "words": words(image, is_intercepted, known),
+        "words": words(image, is_intercepted, known, trouble),
     })
 }
 
@@ -115,7 +113,12 @@ fn is_fresh(tag: &TagState) -> bool {
 }
 
 /// The explanation for people, the conclusion first.
-fn words(image: &ImageName, is_intercepted: bool, known: &Explanation) -> Vec<String> {
+fn words(
+    image: &ImageName,
+    is_intercepted: bool,
+    known: &Explanation,
+    trouble: Option<&Trouble>,
+) -> Vec<String> {
     let registry = &image.registry;
     if !is_intercepted {
         return vec![format!(
@@ -124,6 +127,7 @@ fn words(image: &ImageName, is_intercepted: bool, known: &Explanation) -> Vec<St
         )];
     }
     let mut words = vec![conclusion(image, known)];
+    words.extend(trouble.map(with_advice));
     words.extend(known.tag.as_ref().map(|tag| {
         let (age, ttl) = (tag.age.as_secs(), tag.ttl.as_secs());
         let then = if is_fresh(tag) { "it is fresh" } else { "the registry would be asked again" };
