@@ -213,7 +213,12 @@ impl Client {
 
 /// A connection from an address of one's own choice.
 fn connected_from(own: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None)?;
+    let socket = net::socket_with(
+        net::AddressFamily::INET,
+        net::SocketType::STREAM,
+        net::SocketFlags::CLOEXEC,
+        None,
+    )?;
     net::bind(&socket, &SocketAddr::from((own, 0)))?;
     net::connect(&socket, &to)?;
     Ok(TcpStream::from(socket))
