@@ -50,6 +50,7 @@ const HOUSE: [Floors; 12] = [
             "download",
             "answer",
             "exchange",
+            "question",
             "generations",
             "accept",
             "shares",

@@ -236,7 +236,7 @@ impl BlobRequest {
         let (it, size) = (self.clone(), reader.size());
         let asking = async move { it.is_confirmed(size).await };
         let Exchange { common, asked, .. } = &*self.exchange;
-        let mut question = common.ask(&asked.authority, asking);
+        let mut question = common.ask(asked, asking);
         let confirmed = match question.in_time().await {
             Ok(told) => told?,
             Err(late) if self.may_unasked(belonging, &late).await => return Err(late),

@@ -1,20 +1,19 @@
 //! One request: parsed once, with who asks and what they may.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use entrepot_cache::Store;
 use entrepot_oci::{Authority, Digest, Reference, Registry, RepositoryName, Route};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, header, request};
-use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use super::accept;
 use super::access::{Access, Place, Rights};
 use super::generations::{Generation, Generations};
 use super::options::Options;
+use super::question::{Lateness, Question};
 use super::shares::Requester;
 use super::store_health::Trouble;
 use super::way::Way;
@@ -43,6 +42,7 @@ pub(super) struct Common {
     pub(super) access: Arc<Access>,
     pub(super) trouble: Trouble,
     pub(super) generations: Generations,
+    pub(super) lateness: Lateness,
     pub(super) memory: Memory,
     /// Where tasks run that outlive their request, so that a shutdown can wait for them.
     pub(super) tasks: TaskTracker,
@@ -53,45 +53,16 @@ impl Common {
         self.registries.upstream().metrics()
     }
 
-    /// Puts a question to the registry at `authority` that goes on when nobody waits for it any
-    /// more: its answer is remembered, and its failure too.
+    /// Puts a question to the registry that is asked, which goes on when nobody waits for it any more:
+    /// its answer is remembered, and its failure too.
     pub(super) fn ask<V: Send + 'static>(
         &self,
-        authority: &Authority,
+        asked: &Asked,
         asking: impl Future<Output = Result<V, UpstreamError>> + Send + 'static,
     ) -> Question<V> {
-        let patience = self.options.load().stale_after;
-        Question { authority: authority.clone(), patience, running: self.tasks.spawn(asking) }
-    }
-}
-
-/// A question under way.
-pub(super) struct Question<V> {
-    authority: Authority,
-    patience: Duration,
-    running: JoinHandle<Result<V, UpstreamError>>,
-}
-
-impl<V> Question<V> {
-    /// The answer, if it comes within `stale-after`; else that it has not, as if the registry were
-    /// unwell.
-    pub(super) async fn in_time(&mut self) -> Result<Result<V, UpstreamError>, UpstreamError> {
-        if let Ok(ended) = tokio::time::timeout(self.patience, &mut self.running).await {
-            return Ok(ended.unwrap_or_else(|_| Err(self.stopped())));
-        }
-        let (authority, after) = (self.authority.clone(), self.patience);
-        Err(UpstreamError::Late { authority, after })
-    }
-
-    /// The answer, whenever it comes.
-    pub(super) async fn answer(mut self) -> Result<V, UpstreamError> {
-        let ended = (&mut self.running).await;
-        ended.unwrap_or_else(|_| Err(self.stopped()))
-    }
-
-    fn stopped(&self) -> UpstreamError {
-        let reason = "the question was given up".to_owned();
-        UpstreamError::Exchange { authority: self.authority.clone(), reason }
+        let stale_after = self.options.load().stale_after;
+        let about = (asked.authority.clone(), asked.route.repository().cloned());
+        self.lateness.ask(about, stale_after, &self.tasks, asking)
     }
 }
 

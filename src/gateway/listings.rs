@@ -166,8 +166,8 @@ impl ListingRequest {
         if self.known().await.is_none() {
             return self.asking().await;
         }
-        let (it, authority) = (self.clone(), &self.exchange.asked.authority);
-        let mut question = self.exchange.common.ask(authority, async move { it.asking().await });
+        let (it, asked) = (self.clone(), &self.exchange.asked);
+        let mut question = self.exchange.common.ask(asked, async move { it.asking().await });
         match question.in_time().await {
             Ok(answer) => answer,
             Err(late) => match self.stale(&late).await {

@@ -20,6 +20,7 @@
 //! - `access`: who may have what
 //! - `accept`: what clients take
 //! - `generations`: which knowledge is from before the last write
+//! - `question`: what is not waited for for ever
 //! - `store_health`: a store that can't take downloads for now
 //! - `options`: how requests are decided, as the operator wants it
 //! - `fuzzing`: what fuzz targets feed of it
@@ -39,6 +40,7 @@ mod manifests;
 mod options;
 mod ping;
 mod pruning;
+mod question;
 mod relay;
 mod shares;
 mod store_health;
@@ -77,6 +79,7 @@ use manifests::Manifests;
 pub(crate) use manifests::tags::{Standing, standings};
 pub(crate) use manifests::uses::uses;
 pub(crate) use options::{Options, Push, TagTtl};
+use question::Lateness;
 pub(crate) use shares::Requester;
 pub(crate) use store_health::StoreHealth;
 use store_health::Trouble;
@@ -132,6 +135,7 @@ impl Gateway {
             access: Arc::new(Access::new(shares)),
             trouble: Trouble::default(),
             generations: Generations::new(shares),
+            lateness: Lateness::new(shares),
             memory,
             tasks,
         };

@@ -38,7 +38,7 @@ pub(super) async fn serve(common: &Common, asked: &Asked) -> Result<Served, Upst
     let last = registries.last_challenge(&asked.registry).await;
     let (registry, target) = (asked.registry.clone(), asked.target());
     let all = registries.clone();
-    let mut question = common.ask(&asked.authority, async move {
+    let mut question = common.ask(asked, async move {
         let turn = client.turn_to_ping().await;
         // It may have been told since.
         if let Some(known) = all.fresh_challenge(&registry) {

@@ -91,7 +91,7 @@ fn a_tag_that_was_only_asked_about_is_told_of_while_the_registry_is_away() {
 #[test]
 fn a_slow_registry_is_not_waited_for_where_the_image_is_kept() {
     let registry = Registry::open();
-    let image = Image::random(1, 10_000);
+    let image = Image::random(12, 1_000);
     registry.push(ALPINE, "1", &image);
     let config = "stale-after = \"500ms\"";
     let mut proxy = Proxy::builder(BINARY).in_front_of(&registry).config(config).start();

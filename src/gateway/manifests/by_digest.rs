@@ -119,7 +119,7 @@ impl ManifestRequest {
         let Exchange { common, asked, rights, .. } = &*self.exchange;
         let (it, wanted, size) = (self.clone(), *digest, kept.reader.size());
         let asking = async move { it.confirmed(&wanted, size).await };
-        let mut question = common.ask(&asked.authority, asking);
+        let mut question = common.ask(asked, asking);
         let confirmed = match question.in_time().await {
             Ok(told) => told?,
             Err(late) if kept.belongs && rights.may_have_unasked(&kept.record, &late).await => {

@@ -113,9 +113,9 @@ impl Tagged {
     /// The answer where the registry has to be asked.
     async fn asking(self, known: Option<KnownResolution>) -> Result<Served, UpstreamError> {
         let told = if known.is_some() {
-            let (it, authority) = (self.clone(), &self.exchange().asked.authority);
+            let (it, asked) = (self.clone(), &self.exchange().asked);
             let asking = async move { it.ask().await };
-            let mut question = self.exchange().common.ask(authority, asking);
+            let mut question = self.exchange().common.ask(asked, asking);
             match question.in_time().await {
                 Ok(told) => told,
                 Err(late) => {
