@@ -52,6 +52,7 @@ const HOUSE: [Floors; 12] = [
             "exchange",
             "generations",
             "accept",
+            "arrivals",
             "shares",
             "access",
             "way",
