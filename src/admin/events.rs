@@ -83,7 +83,7 @@ struct Told {
     /// The number of the next request that it has not seen.
     next: u64,
     /// Each document as it was sent last.
-    documents: [String; 5],
+    documents: [String; 6],
 }
 
 /// What it does not know, and what it knows after that.
@@ -101,6 +101,7 @@ impl Told {
             ("fetches", reports::fetches(services)),
             ("registries", watching::registries(services)),
             ("repositories", watching::repositories(services)),
+            ("errors", watching::failures(services)),
         ];
         for ((name, document), last) in documents.into_iter().zip(&mut told.documents) {
             let text = document.to_string();
