@@ -1,10 +1,11 @@
 //! Who may use the admin API.
 //!
 //! Four kinds of strangers are kept out: machines elsewhere (a token, or for looking alone an
-//! address that the operator has named); other users of this machine, and whoever has a request forwarded to it (the token; without one the socket, of which the
-//! kernel says who is there); web pages in the browser of somebody at this machine (`Origin`, and a
-//! media type that no form sends); and names that somebody has pointed here so that a browser takes
-//! this listener for his site (`Host`).
+//! address that the operator has named); other users of this machine, and whoever has a request
+//! forwarded to it (the token; without one the socket, of which the kernel says who is there); web
+//! pages in the browser of somebody at this machine (`Origin`, and a media type that no form
+//! sends); and names that somebody has pointed here so that a browser takes this listener for his
+//! site (`Host`).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -416,7 +417,7 @@ mod tests {
             let entries = ["10.0.0.0/24".parse().unwrap()];
             Guard::new(token.and_then(Token::new), Onlookers::of(&entries))
         };
-        let open = guard(None);
+        let (open, closed) = (guard(None), guard(Some(SECRET)));
         let look = |guard, client, fields: &[(&str, &str)]| {
             ask_of(guard, door(client), Deed::Look, Version::HTTP_11, fields)
         };
@@ -424,7 +425,7 @@ mod tests {
             assert_eq!(look(&open, "10.0.0.7", &[("host", host)]), Ok(()), "{host}");
             let unknown = Err(Denial::NoToken([10, 0, 1, 7].into()));
             assert_eq!(look(&open, "10.0.1.7", &[("host", host)]), unknown);
-            assert_eq!(look(&guard(Some(SECRET)), "10.0.0.7", &[("host", host)]), Err(Denial::Token));
+            assert_eq!(look(&closed, "10.0.0.7", &[("host", host)]), Err(Denial::Token));
             let act =
                 ask_of(&open, door("10.0.0.7"), Deed::Act, Version::HTTP_11, &[("host", host)]);
             assert_eq!(act, Err(Denial::Act), "{host}");
