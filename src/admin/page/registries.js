@@ -77,8 +77,8 @@ function trouble(one) {
   const until = one.until ?? one.outage?.next_try ?? one.limit?.next_try;
   const why = one.why ?? one.outage?.reason ?? (one.limit ? `it answered ${one.limit.status}` : null);
   if (isTroubled(one)) {
-    const times = listed([since && `since ${when(since)}`, until && `asked again ${soon(until)}`]);
-    return small(listed([times]), times && why ? ': ' : '', why || '');
+    const times = listed([since && `since ${when(since)} (${ago(since)})`, until && `asked again ${soon(until)}`]);
+    return small(times, times && why ? ': ' : '', why || '');
   }
   return one.last_error ? small(`last trouble ${ago(one.last_error.at)}: ${one.last_error.reason}`) : null;
 }

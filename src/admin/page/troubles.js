@@ -2,7 +2,7 @@
 'use strict';
 
 import { breakable, byId, make, setText, small } from './dom.js';
-import { clock, listed, plural, soon, when } from './words.js';
+import { ago, clock, listed, plural, soon, when, whenUtc } from './words.js';
 
 const MOST_GROUPS = 8;
 const VERDICTS = ['well', 'troubled', 'draining'];
@@ -15,7 +15,8 @@ export function drawStatus(status) {
   // One trouble is what the sentence says.
   const told = troubles.length > 1 ? troubles : [];
   byId('troubles').replaceChildren(...told.map(one => {
-    const times = listed([one.since && `since ${when(one.since)}`, one.until && `asked again ${soon(one.until)}`]);
+    const since = one.since && `since ${whenUtc(one.since)} (${ago(one.since)})`;
+    const times = listed([since, one.until && `asked again ${soon(one.until, whenUtc)}`]);
     return make('li', {}, ...breakable(one.words), times ? small(times) : null);
   }));
   setText('name', name);

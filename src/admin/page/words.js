@@ -32,16 +32,20 @@ export const clock = (millis, withSeconds) => new Date(millis).toLocaleTimeStrin
 });
 export const day = at => new Date(at * 1000).toLocaleDateString('en-GB', { day: 'numeric', month: 'short', year: 'numeric' });
 
-// A time of today by the clock, another one with its day.
-export function when(at) {
-  const date = new Date(at * 1000);
-  const isToday = date.toDateString() === new Date().toDateString();
-  const time = clock(at * 1000, false);
-  return isToday ? time : `${date.toLocaleDateString('en-GB', { day: 'numeric', month: 'short' })} ${time}`;
+// A time of today by the clock, another one with its day: by this browser's clock, or that of the
+// log and of the proxy's own sentences.
+function dated(at, timeZone, suffix) {
+  const [date, today] = [at * 1000, Date.now()].map(time => new Date(time)
+    .toLocaleDateString('en-GB', { day: 'numeric', month: 'short', timeZone }));
+  const time = new Date(at * 1000).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hour12: false, timeZone });
+  return `${date === today ? '' : `${date} `}${time}${suffix}`;
 }
 
+export const when = at => dated(at, undefined, '');
+export const whenUtc = at => dated(at, 'UTC', ' UTC');
+
 // When something is to be: shortly, or by the clock.
-export const soon = at => (at - now() < 3600 ? `in ${span(at - now())}` : `at ${when(at)}`);
+export const soon = (at, by = when) => (at - now() < 3600 ? `in ${span(at - now())}` : `at ${by(at)}`);
 
 export function money(amount, currency) {
   const digits = Math.abs(amount) < 100 ? 2 : 0;
