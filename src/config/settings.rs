@@ -179,7 +179,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         admin_listen: reader.get_or_default("admin-listen").unwrap_or(NOWHERE),
         admin_token_file,
         admin_token,
-        admin_look_from: reader.get("admin-look-from").unwrap_or_default(),
+        admin_look_from: admin::onlookers(reader),
         admin_socket: admin::socket(reader, &cache_dir),
         shown: Json::Null,
         external_url,
