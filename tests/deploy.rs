@@ -147,8 +147,31 @@ fn compose_configures_what_there_is() {
     // The host reaches it, and nobody else does.
     assert_eq!(ports[1].as_str(), Some("127.0.0.1:3129:3129"));
     assert_eq!(shown["admin-listen"], "0.0.0.0:3129");
+    assert_eq!(shown["admin-look-from"], serde_json::json!(["gateway"]));
     // What clients are told is what each of them can use.
     assert!(shown["external-url"].is_null());
+}
+
+/// Whoever runs the line has the status page on that machine, and nobody else has.
+#[test]
+fn the_lines_of_the_pages_show_the_status_page_to_the_host_alone() {
+    for page in ["README.md", "docs/deploy/README.md"] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+        let line = text.split("docker run -d --name entrepot ").nth(1).unwrap();
+        let line = line.split("```").next().unwrap().replace('\\', " ");
+        let words: Vec<_> = line.split_whitespace().collect();
+        let of = |option: &str| -> Vec<&str> {
+            let pairs = words.windows(2).filter(|pair| pair[0] == option);
+            pairs.map(|pair| pair[1]).collect()
+        };
+        assert_eq!(of("-p"), ["3128:3128", "127.0.0.1:3129:3129"], "{page}");
+        let environment = of("-e").into_iter().map(|one| one.split_once('=').unwrap());
+        let environment: Vec<_> = environment.chain([("STATE_DIRECTORY", "/")]).collect();
+        let shown = shown(None, &environment);
+        assert_eq!(shown["admin-listen"], "0.0.0.0:3129", "{page}");
+        assert_eq!(shown["admin-look-from"], serde_json::json!(["gateway"]), "{page}");
+        assert!(shown["admin-token-file"].is_null(), "{page}");
+    }
 }
 
 #[test]

@@ -53,6 +53,7 @@ const HOUSE: [Floors; 12] = [
             "question",
             "generations",
             "accept",
+            "arrivals",
             "shares",
             "access",
             "way",

@@ -4,6 +4,7 @@
 //! a message or two for one that is slow; such a one misses steps, never the state itself, and is
 //! sent away when it has taken nothing for a minute.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,7 +85,7 @@ struct Told {
     /// The number of the next request that it has not seen.
     next: u64,
     /// Each document as it was sent last.
-    documents: [String; 6],
+    documents: BTreeMap<&'static str, String>,
 }
 
 /// What it does not know, and what it knows after that.
@@ -103,9 +104,11 @@ impl Told {
             ("fetches", reports::fetches(services)),
             ("registries", watching::registries(services)),
             ("repositories", watching::repositories(services)),
+            ("errors", watching::failures(services)),
         ];
-        for ((name, document), last) in documents.into_iter().zip(&mut told.documents) {
+        for (name, document) in documents {
             let text = document.to_string();
+            let last = told.documents.entry(name).or_default();
             if *last != text {
                 event(&mut message, name, &text);
                 *last = text;

@@ -1,21 +1,24 @@
 //! Who may use the admin API.
 //!
-//! Four kinds of strangers are kept out: machines elsewhere (a token); other users of this machine,
-//! and whoever has a request forwarded to it (the token; without one the socket, of which the
-//! kernel says who is there); web pages in the browser of somebody at this machine (`Origin`, and a
-//! media type that no form sends); and names that somebody has pointed here so that a browser takes
-//! this listener for his site (`Host`).
+//! Four kinds of strangers are kept out: machines elsewhere (a token, or for looking alone an
+//! address that the operator has named); other users of this machine, and whoever has a request
+//! forwarded to it (the token; without one the socket, of which the kernel says who is there); web
+//! pages in the browser of somebody at this machine (`Origin`, and a media type that no form
+//! sends); and names that somebody has pointed here so that a browser takes this listener for his
+//! site (`Host`).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{self, SHA256};
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
 
 use entrepot_oci::{Authority, Host};
+
+use super::onlookers::Onlookers;
 
 /// The shortest token: less can be guessed.
 pub(crate) const SHORTEST_TOKEN: usize = 16;
@@ -124,8 +127,11 @@ pub(super) struct Asked<'a> {
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Denial {
-    #[error("from other machines the API needs a token: set admin-token-file")]
-    NoToken,
+    #[error(
+        "from other machines the API needs a token: set admin-token-file; to look without one, name \
+         {0} in admin-look-from"
+    )]
+    NoToken(IpAddr),
     #[error("the API needs `Authorization: Bearer` with the token in admin-token-file")]
     Token,
     #[error(
@@ -155,7 +161,7 @@ pub(super) enum Denial {
 impl Denial {
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::NoToken
+            Self::NoToken(_)
             | Self::Forwarded
             | Self::Act
             | Self::User
@@ -171,18 +177,28 @@ impl Denial {
 #[derive(Debug)]
 pub(crate) struct Guard {
     token: ArcSwapOption<Token>,
+    onlookers: ArcSwap<Onlookers>,
 }
 
 impl Guard {
-    /// With `token` the API is heard from other machines.
+    /// With `token` the API is heard from other machines; without one, `onlookers` may look.
     #[must_use]
-    pub(crate) fn new(token: Option<Token>) -> Self {
-        Self { token: ArcSwapOption::from_pointee(token) }
+    pub(crate) fn new(token: Option<Token>, onlookers: Onlookers) -> Self {
+        Self {
+            token: ArcSwapOption::from_pointee(token),
+            onlookers: ArcSwap::from_pointee(onlookers),
+        }
     }
 
-    /// This token and no other opens the API from now on.
-    pub(crate) fn replace_token(&self, token: Option<Token>) {
+    /// This token and no other opens the API from now on, and these may look where there is none.
+    pub(crate) fn replace(&self, token: Option<Token>, onlookers: Onlookers) {
+        self.onlookers.store(Arc::new(onlookers));
         self.token.store(token.map(Arc::new));
+    }
+
+    /// Whether there is a token that could be shown.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.load().is_some()
     }
 
     /// Whether a request for the API is heard.
@@ -211,22 +227,28 @@ impl Guard {
     }
 
     /// Whether a request without the token is heard: at the socket by its user; else, where there
-    /// is no token that could be asked for, from this machine and for looking alone. What has only
-    /// passed through this machine has an end here as well, and need not say so.
+    /// is no token that could be asked for, from this machine or by an onlooker, and for looking
+    /// alone. What has only passed through this machine has an end here as well, and need not say
+    /// so.
     fn check_stranger(&self, door: Door, asked: &Asked<'_>) -> Result<(), Denial> {
         let is_forwarded = is_forwarded(asked.version, asked.headers);
         match door {
             Door::Socket { is_trusted: false } => Err(Denial::User),
-            Door::Listener { .. } if self.token.load().is_some() => Err(Denial::Token),
-            // Whoever hands connections on, as a sidecar does, may do so from loopback, but not to
-            // it.
-            Door::Listener { client, own } if ![client, own].iter().all(is_loopback) => {
-                Err(Denial::NoToken)
+            Door::Listener { .. } if self.has_token() => Err(Denial::Token),
+            Door::Listener { client, own } if !self.may_look(client, own) => {
+                Err(Denial::NoToken(client.ip().to_canonical()))
             }
             _ if is_forwarded => Err(Denial::Forwarded),
             Door::Listener { .. } if asked.deed == Deed::Act => Err(Denial::Act),
             Door::Socket { .. } | Door::Listener { .. } => Ok(()),
         }
+    }
+
+    /// Whether who comes from `client` to this address of the listener may look without a token.
+    fn may_look(&self, client: SocketAddr, own: SocketAddr) -> bool {
+        // Whoever hands connections on, as a sidecar does, may do so from loopback, but not to it.
+        let is_here = [client, own].iter().all(is_loopback);
+        is_here || self.onlookers.load().include(client.ip())
     }
 
     /// Whether the request brings the token; a wrong one is not like none.
@@ -320,7 +342,17 @@ mod tests {
         version: Version,
         fields: &[(&str, &str)],
     ) -> Result<(), Denial> {
-        let guard = Guard::new(Token::new(SECRET).filter(|_| token));
+        let guard = Guard::new(Token::new(SECRET).filter(|_| token), Onlookers::default());
+        ask_of(&guard, door, deed, version, fields)
+    }
+
+    fn ask_of(
+        guard: &Guard,
+        door: Door,
+        deed: Deed,
+        version: Version,
+        fields: &[(&str, &str)],
+    ) -> Result<(), Denial> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             let name = header::HeaderName::try_from(*name).unwrap();
@@ -346,7 +378,8 @@ mod tests {
         assert_eq!(check(true, "127.0.0.1", &[here]), Err(Denial::Token), "not here either");
         assert_eq!(check(true, "127.0.0.1", &[here, right]), Ok(()));
         assert_eq!(check(true, "127.0.0.1", &[here, wrong]), Err(Denial::Token));
-        assert_eq!(check(false, "10.0.0.7", &[there]), Err(Denial::NoToken));
+        let unknown = Err(Denial::NoToken([10, 0, 0, 7].into()));
+        assert_eq!(check(false, "10.0.0.7", &[there]), unknown);
         assert_eq!(check(true, "10.0.0.7", &[there]), Err(Denial::Token));
         assert_eq!(check(true, "10.0.0.7", &[there, basic]), Err(Denial::Token));
         assert_eq!(check(true, "10.0.0.7", &[there, wrong]), Err(Denial::Token));
@@ -355,7 +388,7 @@ mod tests {
         let handed_on =
             Door::Listener { client: client.parse().unwrap(), own: own.parse().unwrap() };
         let asked = ask(false, handed_on, Deed::Look, Version::HTTP_11, &[("host", own)]);
-        assert_eq!(asked, Err(Denial::NoToken));
+        assert_eq!(asked, Err(Denial::NoToken([127, 0, 0, 6].into())));
     }
 
     #[test]
@@ -376,6 +409,42 @@ mod tests {
         }
         assert_eq!(act(true, other, &[host, right]), Ok(()));
         assert_eq!(ask(false, other, Deed::Look, Version::HTTP_11, &[host]), Err(Denial::User));
+    }
+
+    #[test]
+    fn onlookers_may_look_where_there_is_no_token_and_do_nothing() {
+        let guard = |token: Option<&str>| {
+            let entries = ["10.0.0.0/24".parse().unwrap()];
+            Guard::new(token.and_then(Token::new), Onlookers::of(&entries))
+        };
+        let (open, closed) = (guard(None), guard(Some(SECRET)));
+        let look = |guard, client, fields: &[(&str, &str)]| {
+            ask_of(guard, door(client), Deed::Look, Version::HTTP_11, fields)
+        };
+        for host in ["127.0.0.1:3129", "localhost:3129", "10.0.0.1:3129"] {
+            assert_eq!(look(&open, "10.0.0.7", &[("host", host)]), Ok(()), "{host}");
+            let unknown = Err(Denial::NoToken([10, 0, 1, 7].into()));
+            assert_eq!(look(&open, "10.0.1.7", &[("host", host)]), unknown);
+            assert_eq!(look(&closed, "10.0.0.7", &[("host", host)]), Err(Denial::Token));
+            let act =
+                ask_of(&open, door("10.0.0.7"), Deed::Act, Version::HTTP_11, &[("host", host)]);
+            assert_eq!(act, Err(Denial::Act), "{host}");
+        }
+        // What keeps web pages out of this machine's listener keeps them out of that as well.
+        let here = ("host", "localhost:3129");
+        for (field, denial) in [
+            (("origin", "http://evil.example"), Denial::Origin),
+            (("sec-fetch-site", "cross-site"), Denial::Origin),
+            (("x-forwarded-for", "10.0.0.7"), Denial::Forwarded),
+        ] {
+            assert_eq!(look(&open, "10.0.0.7", &[here, field]), Err(denial), "{field:?}");
+        }
+        for led in ["evil.example:3129", "proxy.corp", "10.0.0.2"] {
+            assert_eq!(look(&open, "10.0.0.7", &[("host", led)]), Err(Denial::Host), "{led}");
+        }
+        open.replace(None, Onlookers::default());
+        let unknown = Err(Denial::NoToken([10, 0, 0, 7].into()));
+        assert_eq!(look(&open, "10.0.0.7", &[here]), unknown, "no more");
     }
 
     #[test]

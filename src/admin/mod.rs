@@ -6,6 +6,7 @@
 //! - `socket`: the admin socket, where the kernel says who is there
 //! - `page`: the status page there
 //! - `guard`: who may use its API
+//! - `onlookers`: who may look at it from elsewhere
 //! - `api`: the API
 //! - `events`: what changes, as it changes
 //! - `history`: how it went, minute by minute
@@ -25,6 +26,7 @@ mod free_space;
 mod front;
 pub(crate) mod guard;
 mod history;
+pub(crate) mod onlookers;
 mod page;
 pub(crate) mod pages;
 pub(crate) mod pull;

@@ -29,6 +29,7 @@ pub(crate) use authority::certificates;
 pub(crate) use error::AppError;
 
 use crate::admin::guard::Guard;
+use crate::admin::onlookers::Onlookers;
 use crate::admin::pages::ProxyPages;
 use crate::admin::server::AdminServer;
 use crate::admin::socket::{AdminSocket, Place, SocketFile};
@@ -177,7 +178,7 @@ impl Core {
             memory: self.memory.clone(),
             metrics: self.metrics.clone(),
             config: ArcSwap::from_pointee(waiting_for(settings.shown.clone(), &[])),
-            guard: Guard::new(settings.admin_token.clone()),
+            guard: Guard::new(settings.admin_token.clone(), onlookers(settings)),
             tasks: self.tasks.clone(),
             shutdown: self.shutdown.clone(),
             queues: admin::Queues::default(),
@@ -205,6 +206,10 @@ fn metrics(settings: &Settings) -> Metrics {
     let hosts = &settings.listener.policy.intercept;
     let named = hosts.iter().filter_map(HostPattern::exact);
     Metrics::new(named.map(|authority| Registry::at(&authority).to_string()))
+}
+
+fn onlookers(settings: &Settings) -> Onlookers {
+    Onlookers::of(&settings.admin_look_from)
 }
 
 async fn bind_admin(address: SocketAddr) -> Result<AdminServer, AppError> {
@@ -266,7 +271,7 @@ impl RunningApp {
         let ListenerOptions { access, names, .. } = settings.listener.clone();
         self.access.replace(access, names.mirror)?;
         self.operators.gateway.reconfigure(settings.gateway.clone());
-        self.operators.guard.replace_token(settings.admin_token.clone());
+        self.operators.guard.replace(settings.admin_token.clone(), onlookers(settings));
         Ok(())
     }
 

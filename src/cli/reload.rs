@@ -15,9 +15,10 @@ use crate::config::{ConfigError, Settings, Sources};
 use crate::log::Volume;
 
 /// The keys that take effect at once, beside `[[registry]]`.
-const AT_ONCE: [&str; 11] = [
+const AT_ONCE: [&str; 12] = [
     "access.clients",
     "access.htpasswd",
+    "admin-look-from",
     "admin-token-file",
     "keep-deleted",
     "log-level",

@@ -69,6 +69,11 @@ pub(crate) const KEYS: &[Key] = &[
         Nothing,
         "A file with the token of the admin API, which is asked of all but the admin socket's users",
     ),
+    many(
+        "admin-look-from",
+        Nothing,
+        "Networks that may look at the admin API without a token where there is none, or gateway",
+    ),
     one(
         "admin-socket",
         Words("admin.sock in cache-dir"),

@@ -93,6 +93,11 @@ impl Reader {
         std::mem::take(&mut self.found.notes)
     }
 
+    /// Adds one of them.
+    pub(super) fn note(&mut self, note: impl Into<String>) {
+        self.found.notes.push(note.into());
+    }
+
     /// Whether more is to be logged.
     pub(super) fn is_debugging(&self) -> bool {
         self.found.debug

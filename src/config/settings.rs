@@ -17,6 +17,7 @@ use super::source::Sources;
 use super::value::ByteSize;
 use super::{access, admin};
 use crate::admin::guard::Token;
+use crate::admin::onlookers::Onlooker;
 use crate::admin::setup::ProxyAddress;
 use crate::admin::socket::Place;
 use crate::listener::{self, Policy, ProxyNames};
@@ -75,6 +76,8 @@ pub(crate) struct Settings {
     pub admin_token_file: Option<PathBuf>,
     /// The token in it.
     pub admin_token: Option<Token>,
+    /// `admin-look-from`.
+    pub admin_look_from: Vec<Onlooker>,
     /// `admin-socket`.
     pub admin_socket: Place,
     /// What was configured, without secrets.
@@ -176,6 +179,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         admin_listen: reader.get_or_default("admin-listen").unwrap_or(NOWHERE),
         admin_token_file,
         admin_token,
+        admin_look_from: admin::onlookers(reader),
         admin_socket: admin::socket(reader, &cache_dir),
         shown: Json::Null,
         external_url,

@@ -8,6 +8,7 @@ use entrepot_oci::{Host, HostPattern};
 use ipnet::IpNet;
 
 use super::source::Value;
+use crate::admin::onlookers::Onlooker;
 use crate::admin::setup::ProxyAddress;
 use crate::gateway::Push;
 use crate::listener::policy::Tunnels;
@@ -120,6 +121,15 @@ impl FromValue for PathBuf {
 
 impl FromValue for SocketAddr {
     const EXPECTED: &'static str = "an address with a port, such as 0.0.0.0:3128 or [::]:3128";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl FromValue for Onlooker {
+    const EXPECTED: &'static str =
+        "networks such as 172.16.0.0/12, addresses, or gateway for that of this network";
 
     fn from_text(text: &str) -> Option<Self> {
         text.parse().ok()

@@ -17,6 +17,7 @@ use super::answer::object::{PassedObject, Presentation, passed_object, respond};
 use super::answer::passed::{not_content, passed_on};
 use super::answer::provenance::{Forward, Provenance, Reason};
 use super::answer::served::Served;
+use super::arrivals::Begun;
 use super::download::{self, DownloadError, Fetch, Fetching, Opened};
 use super::exchange::{Exchange, Source};
 use super::shares::{Share, Shares};
@@ -308,7 +309,11 @@ impl BlobRequest {
     }
 
     fn kept_as(&self, reader: Reader, provenance: Provenance, since: Option<SystemTime>) -> Served {
-        let source = Source::of_blob(&self.exchange);
+        let Exchange { common, asked, .. } = &*self.exchange;
+        let is_coming = reader.origin().is_some();
+        let follow = || common.arrivals.follow(&self.digest, &asked.registry, asked.asker);
+        let follower = if is_coming { follow() } else { None };
+        let source = Source::of_blob(&self.exchange).followed_by(follower);
         respond(reader, Presentation { media_type: MEDIA_TYPE, provenance, since, source })
     }
 
@@ -321,7 +326,7 @@ impl BlobRequest {
             return self.pass_through(Prior::UNKEPT).await;
         };
         let began = Instant::now();
-        let Exchange { common, client, rights, .. } = &*self.exchange;
+        let Exchange { common, asked, client, rights, .. } = &*self.exchange;
         let purpose = (rights.place().clone(), client.identity.clone());
         let fetch = self.blobs.fetching.begin(self.digest, purpose.0, purpose.1);
         let source = Source::of_blob(&self.exchange);
@@ -349,7 +354,8 @@ impl BlobRequest {
                 return self.pass_through(Prior::UNKEPT).await;
             }
         };
-        let running = Running { _fetch: fetch, share, began };
+        let arrival = common.arrivals.begin(self.digest, rights.place(), asked.asker);
+        let running = Running { _fetch: fetch, arrival, share, began };
         let body = answer.response.into_body();
         common.tasks.spawn(running.run(source, self.digest, body, writer));
         Ok(self.kept_as(reader, Provenance::Stored, None))
@@ -464,6 +470,7 @@ impl Belonging {
 /// A download under way: what is given back once its object is on record and has its name.
 struct Running {
     _fetch: Fetch,
+    arrival: Begun,
     share: Share,
     began: Instant,
 }
@@ -472,7 +479,7 @@ impl Running {
     async fn run(mut self, source: Source, digest: Digest, body: IdleBody, writer: Writer) {
         let exchange = &source.exchange;
         let trouble = &exchange.common.trouble;
-        match download::run(&source, body, writer, &mut self.share).await {
+        match download::run(&source, body, writer, &mut self.share, self.arrival.arrival()).await {
             Ok(verified) => {
                 // On record before it can be found.
                 delivered(exchange, &digest, self.began).await;

@@ -16,6 +16,7 @@ use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 
 use super::access::Place;
+use super::arrivals::Arrival;
 use super::exchange::Source;
 use super::shares::Share;
 use crate::registry::answer::{content_length, is_trouble, is_whole, starts_at, total};
@@ -90,16 +91,17 @@ impl Breaks {
 }
 
 /// Writes `body` to its end, continuing with `Range` where it breaks, and verifies the object.
-/// Stops where nobody reads it and `share` has it go on no longer.
+/// Stops where nobody reads it and `share` has it go on no longer. Tells `arrival` what comes.
 pub(super) async fn run(
     source: &Source,
     mut body: IdleBody,
     mut writer: Writer,
     share: &mut Share,
+    arrival: &Arrival,
 ) -> Result<Verified, DownloadError> {
     let mut breaks = Breaks { count: 0, reached: writer.offset() };
     let mut known = 0;
-    while let Err(error) = copy(&mut body, known, &mut writer, share).await? {
+    while let Err(error) = copy(&mut body, known, &mut writer, (share, arrival)).await? {
         breaks.count(writer.offset(), DownloadError::Broken(error))?;
         (body, known) = loop {
             tokio::time::sleep(backoff(breaks.count)).await;
@@ -208,14 +210,16 @@ async fn copy(
     body: &mut IdleBody,
     mut known: u64,
     writer: &mut Writer,
-    share: &mut Share,
+    (share, arrival): (&mut Share, &Arrival),
 ) -> Result<Result<(), BodyError>, DownloadError> {
     loop {
         // One that sends nothing is looked at too.
         let come = tokio::time::timeout(LOOK, body.frame()).await;
         let bytes = come.as_ref().ok().and_then(Option::as_ref).map(|frame| frame.as_ref());
         let bytes = bytes.and_then(Result::ok).and_then(http_body::Frame::data_ref);
-        if !share.goes_on(writer.has_readers(), bytes.map_or(0, Bytes::len)) {
+        let count = bytes.map_or(0, Bytes::len);
+        arrival.came(count);
+        if !share.goes_on(writer.has_readers(), count) {
             return Err(DownloadError::Unread);
         }
         let frame = match come {

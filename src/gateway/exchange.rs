@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::accept;
 use super::access::{Access, Place, Rights};
+use super::arrivals::{Arrivals, Asker, Follower};
 use super::generations::{Generation, Generations};
 use super::options::Options;
 use super::question::{Lateness, Question};
@@ -41,6 +42,7 @@ pub(super) struct Common {
     pub(super) options: ArcSwap<Options>,
     pub(super) access: Arc<Access>,
     pub(super) trouble: Trouble,
+    pub(super) arrivals: Arrivals,
     pub(super) generations: Generations,
     pub(super) lateness: Lateness,
     pub(super) memory: Memory,
@@ -84,6 +86,8 @@ pub(super) struct Asked {
     pub(super) account: Account,
     /// Which client asks; the operator where it is none.
     pub(super) requester: Option<Requester>,
+    /// Its address; none is the operator's.
+    pub(super) asker: Option<Asker>,
 }
 
 impl Asked {
@@ -102,6 +106,7 @@ impl Asked {
             as_it_came: head.uri.path_and_query().cloned().unwrap_or_else(none),
             method: head.method,
             requester: head.extensions.get::<Requester>().copied(),
+            asker: head.extensions.get::<Asker>().copied(),
             headers: head.headers,
             route,
             authority: root.authority.clone(),
@@ -274,19 +279,26 @@ impl Exchange {
 pub(super) struct Source {
     pub(super) exchange: Arc<Exchange>,
     route: Route,
+    /// Counts whoever reads it among those who wait for it, as long as they do.
+    _follower: Option<Arc<Follower>>,
 }
 
 impl Source {
     /// Where the blob is to be had that is asked for.
     pub(super) fn of_blob(exchange: &Arc<Exchange>) -> Self {
-        Self { exchange: exchange.clone(), route: exchange.asked.route.clone() }
+        Self { exchange: exchange.clone(), route: exchange.asked.route.clone(), _follower: None }
     }
 
     /// Where the manifest `digest` of the repository is to be had that is asked about.
     pub(super) fn of_manifest(exchange: &Arc<Exchange>, digest: &Digest) -> Self {
         let repository = exchange.rights.place().repository.clone();
         let route = Route::Manifest { repository, reference: Reference::Digest(*digest) };
-        Self { exchange: exchange.clone(), route }
+        Self { exchange: exchange.clone(), route, _follower: None }
+    }
+
+    /// The same, for somebody who reads it while it comes.
+    pub(super) fn followed_by(self, follower: Option<Follower>) -> Self {
+        Self { _follower: follower.map(Arc::new), ..self }
     }
 
     /// Asks for all of it, or for a `range` as it stands in the field. Through the registry again

@@ -16,6 +16,7 @@
 //! - `download`: a download on its way into the store, and who fetches what for whom
 //! - `answer`: from what is kept to HTTP
 //! - `exchange`: one request, with who asks and what they may
+//! - `arrivals`: what comes in now, for people who watch
 //! - `way`: by which door a client came
 //! - `access`: who may have what
 //! - `accept`: what clients take
@@ -28,6 +29,7 @@
 mod accept;
 mod access;
 mod answer;
+mod arrivals;
 mod blobs;
 mod download;
 mod exchange;
@@ -54,6 +56,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use entrepot_cache::{Presence, RecordError, Store};
+use entrepot_oci::host::HTTPS_PORT;
 use entrepot_oci::{
     Authority, Digest, ErrorCode, ErrorDocument, ImageName, Registry, RepositoryName, Route,
 };
@@ -70,6 +73,8 @@ use answer::errors::{denied, no_room, stranger_failed, upstream_failed};
 pub(crate) use answer::provenance::{Provenance, Reason};
 pub use answer::ranges::ByteRanges;
 pub(crate) use answer::served::Served;
+use arrivals::Arrivals;
+pub(crate) use arrivals::{Asker, Coming};
 use blobs::Blobs;
 use exchange::{Asked, Common, Exchange};
 pub(crate) use explain::{Expected, Explanation, ObjectState, TagState};
@@ -134,6 +139,7 @@ impl Gateway {
             options: ArcSwap::from_pointee(options),
             access: Arc::new(Access::new(shares)),
             trouble: Trouble::default(),
+            arrivals: Arrivals::new(shares),
             generations: Generations::new(shares),
             lateness: Lateness::new(shares),
             memory,
@@ -242,7 +248,10 @@ impl Gateway {
                 blobs.serve(Exchange::new(common, asked, &repository), &digest).await
             }
             (Route::Manifest { repository, reference }, &Method::GET | &Method::HEAD) => {
-                manifests.serve(Exchange::new(common, asked, &repository), &reference).await
+                let exchange = Exchange::new(common, asked, &repository);
+                let (place, whose) = (exchange.rights.place(), exchange.asked.asker);
+                common.arrivals.named(place, whose, &reference);
+                manifests.serve(exchange, &reference).await
             }
             (Route::Tags { repository } | Route::Referrers { repository, .. }, &Method::GET) => {
                 Box::pin(listings.serve(Exchange::new(common, asked, &repository))).await
@@ -339,10 +348,32 @@ impl Gateway {
         self.inner.common.registries.keep_probing().await;
     }
 
+    /// What is known of an object that the store is getting from this registry.
+    #[must_use]
+    pub(crate) fn incoming(&self, digest: &Digest, registry: &str) -> Option<Coming> {
+        self.inner.common.arrivals.told(digest, registry)
+    }
+
     /// The proxy's own quota at each registry that counts pulls.
     #[must_use]
     pub(crate) fn quotas(&self) -> Vec<(Registry, Quota)> {
         self.inner.common.registries.quotas()
+    }
+
+    /// What tells the proxy itself at the registry of this name from others, never a secret; `None`
+    /// where it is anonymous.
+    #[must_use]
+    pub(crate) fn identity_at(&self, registry: &str) -> Option<String> {
+        let authority = Authority::parse(registry, HTTPS_PORT).ok()?;
+        // Of the Hub's hosts it is another that is asked.
+        let asked = Registry::at(&authority).authority(&authority);
+        self.inner.common.registries.own_label(&asked)
+    }
+
+    /// How many pulls of a registry's quota are left alone.
+    #[must_use]
+    pub(crate) fn quota_floor(&self) -> u64 {
+        self.inner.common.options.load().quota_floor
     }
 
     /// What a pull of `image` would meet now. Asks no registry, and changes nothing.

@@ -22,7 +22,7 @@ use super::places::Place;
 use super::request::{self, Unfit};
 use super::stream::{ClientStream, Rewound};
 use super::watched::{Admissions, Watched};
-use crate::gateway::Requester;
+use crate::gateway::{Asker, Requester};
 use crate::log::chain;
 use crate::memory::Account;
 
@@ -69,6 +69,7 @@ pub(crate) async fn serve<T, S, F, B>(
     let service = service_fn(move |mut request: Request<Incoming>| {
         place.is_at_work();
         request.extensions_mut().insert(Requester(one_client(client)));
+        request.extensions_mut().insert(Asker(client));
         let is_connect = request.method() == Method::CONNECT;
         let answering = service(received(&admissions, &account, request));
         let (admissions, place) = (admissions.clone(), place.clone());

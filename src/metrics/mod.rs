@@ -7,6 +7,7 @@
 //!
 //! - `registries`: counters by registry
 //! - `recent`: the last requests, and what is asked for most
+//! - `failures`: what goes wrong, each kind of it once
 //! - `histogram`: how long requests take
 //! - `collect`: these as families with names and words
 //! - `exposition`: a page of families, as OpenMetrics or as the older text format
@@ -14,6 +15,7 @@
 
 mod collect;
 mod exposition;
+mod failures;
 mod histogram;
 mod process;
 mod recent;
@@ -27,6 +29,8 @@ use http::{Method, StatusCode};
 
 use crate::log::{Outcome, RequestLine};
 pub(crate) use exposition::{Families, Flavour, exposed};
+use failures::Failures;
+pub(crate) use failures::{FailureGroup, Side};
 use histogram::Histogram;
 use recent::Recent;
 pub(crate) use recent::{Answered, Demand, MOST_REQUESTS};
@@ -66,6 +70,7 @@ struct MetricsInner {
     started: SystemTime,
     registries: RegistryTable,
     recent: Recent,
+    failures: Failures,
     sent_bytes: [Count; Outcome::ALL.len()],
     durations: [Histogram; Outcome::ALL.len()],
     connections: Arc<AtomicI64>,
@@ -89,6 +94,7 @@ impl Metrics {
             started: SystemTime::now(),
             registries: RegistryTable::new(known),
             recent: Recent::default(),
+            failures: Failures::default(),
             sent_bytes: Default::default(),
             durations: Default::default(),
             connections: Arc::default(),
@@ -119,6 +125,7 @@ impl Metrics {
             histogram.observe(line.elapsed);
         }
         self.parts.recent.note(line);
+        self.parts.failures.note(line);
     }
 
     /// Bytes of a body have gone to a client.
@@ -194,6 +201,12 @@ impl Metrics {
     #[must_use]
     pub fn last_errors(&self) -> Vec<Answered> {
         self.parts.recent.errors()
+    }
+
+    /// What has gone wrong of late, each kind of it once.
+    #[must_use]
+    pub fn failures(&self) -> Vec<FailureGroup> {
+        self.parts.failures.groups()
     }
 
     /// The repositories for which most bytes went out, at most so many, most first.

@@ -18,6 +18,7 @@
 //! - `pushing`: who writes through the proxy reads what is written, whatever the registry has lost
 //! - `conformance`: the conformance suite's requests, with the proxy as without it
 //! - `container_image`: entrepot's own image, built and run
+//! - `looking`: the status page of a container, from the machine that it runs on
 //! - `process`: starting, watching and stopping programs
 
 #![expect(
@@ -37,6 +38,7 @@ mod cri;
 mod dockerd;
 mod engine;
 mod images;
+mod looking;
 mod machine;
 mod podman;
 mod private;

@@ -17,13 +17,15 @@ use rustix::process::{Pid, Signal, kill_process};
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Where Debian keeps each program that is needed here.
-const PACKAGES: [(&str, &str); 11] = [
+const PACKAGES: [(&str, &str); 13] = [
     ("buildah", "buildah"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
+    ("curl", "curl"),
     ("docker", "docker.io"),
     ("docker-registry", "docker-registry"),
     ("dockerd", "docker.io"),
+    ("ip", "iproute2"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("podman", "podman"),

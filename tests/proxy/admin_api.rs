@@ -1,12 +1,13 @@
 //! What operators and their tools can ask of a running proxy, and who can't.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
 use entrepot_testkit::http::Response;
 use entrepot_testkit::proxy::Signal;
 use entrepot_testkit::user::NOBODY;
-use entrepot_testkit::{Client, Fault, Gate, On, PATIENCE, Proxy, Request, as_user};
+use entrepot_testkit::{Client, Fault, Gate, On, PATIENCE, Proxy, Request, as_user, own_address};
 use serde_json::Value;
 
 use crate::bad_disk::FailingCalls;
@@ -182,6 +183,53 @@ fn the_token_is_asked_of_everybody_but_the_sockets_users() {
     let verified = with.run(&["verify", "--server", &server]);
     assert_eq!(verified.code, Some(0), "with the token: {}", verified.output);
     assert!(!with.log_contains(TOKEN));
+}
+
+#[test]
+fn whom_the_operator_names_may_look_from_elsewhere_and_do_nothing() {
+    let (directory, key) = with_token();
+    let address = own_address();
+    let look_from = format!("admin-look-from = [\"198.51.100.0/24\", \"{address}\"]");
+    let proxy = Proxy::builder(BINARY).admin_everywhere().config(&look_from).start();
+    let elsewhere = SocketAddr::new(address, proxy.admin_address().port());
+    let ask = |request: &Request| Client::new(elsewhere).send(request).unwrap();
+    let stats = Request::get("/api/v1/stats");
+    // A published port of a container has the name that it has on the machine outside.
+    for host in ["127.0.0.1:3129", "localhost:3129", &elsewhere.to_string()] {
+        assert_eq!(ask(&stats.clone().header("Host", host)).status, 200, "{host}");
+    }
+    for host in ["evil.example:3129", "198.51.100.1:3129"] {
+        assert_eq!(ask(&stats.clone().header("Host", host)).status, 403, "{host}");
+    }
+    for (name, value) in [
+        ("Origin", "http://evil.example"),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("X-Forwarded-For", "10.0.0.7"),
+    ] {
+        assert_eq!(ask(&stats.clone().header(name, value)).status, 403, "{name}");
+    }
+    for request in deeds() {
+        let answer = ask(&request.header("Connection", "close"));
+        assert_eq!(answer.status, 403, "{}", answer.text());
+    }
+
+    let edit = |before: &str, after: &str| {
+        let text = std::fs::read_to_string(proxy.config_file()).unwrap();
+        assert!(text.contains(before), "{text}");
+        std::fs::write(proxy.config_file(), text.replace(before, after)).unwrap();
+        proxy.signal(Signal::HUP);
+    };
+    edit(&address.to_string(), "198.51.100.1");
+    proxy.wait_for_logs(&["the configuration was read again"], 1);
+    let refused = ask(&stats);
+    assert_eq!(refused.status, 403);
+    let told = refused.text();
+    let cure = format!("name {address} in admin-look-from");
+    assert!(told.contains(&cure) && told.contains("admin-token-file"), "{told}");
+    edit("\"198.51.100.1\"]", &format!("\"{address}\"]\n{key}"));
+    proxy.wait_for_logs(&["the configuration was read again"], 2);
+    assert_eq!(ask(&stats).status, 401, "there is a token now: it is asked of everybody");
+    drop(directory);
 }
 
 /// Whatever changes something or hands out what is kept, as it is asked for.

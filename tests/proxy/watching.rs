@@ -74,6 +74,7 @@ fn a_registry_is_told_with_its_trouble_and_its_quota() {
     upstream.faults(On::path("/manifests/"), fields.to_vec(), usize::MAX);
     let proxy = in_front_of(&upstream);
     assert_eq!(registry(&told(&proxy, "registries"), "ghcr.io")["state"], "unknown");
+    assert!(registry(&told(&proxy, "registries"), "docker.io")["identity"].is_null());
     let pulled = proxy.puller().pull(ALPINE, "1").unwrap();
     proxy.wait_until_all_kept(&pulled);
     proxy.wait_for_log(&["MISS", "blob"]);
@@ -102,6 +103,18 @@ fn a_registry_is_told_with_its_trouble_and_its_quota() {
     let page = proxy.admin("/metrics").text();
     let held = "entrepot_upstream_held_back_total{registry=\"docker.io\",reason=\"unreachable\"}";
     assert!(page.contains(held), "{page}");
+}
+
+#[test]
+fn a_registry_is_told_with_the_proxys_identity_there_and_no_secret() {
+    let hub = "[[registry]]\nhost = \"docker.io\"\nusername = \"robot\"\npassword = \"s3cret-of-robot\"\n";
+    let own = "[[registry]]\nhost = \"registry.corp:5000\"\nusername = \"me\"\npassword = \"s3cret-of-me\"";
+    let proxy = Proxy::builder(BINARY).tables(&format!("{hub}{own}")).start();
+    let document = told(&proxy, "registries");
+    assert_eq!(registry(&document, "docker.io")["identity"], "password robot", "{document}");
+    assert_eq!(registry(&document, "registry.corp:5000")["identity"], "password me", "{document}");
+    assert!(registry(&document, "ghcr.io")["identity"].is_null(), "{document}");
+    assert!(!document.to_string().contains("s3cret"));
 }
 
 #[test]
@@ -178,6 +191,87 @@ fn what_changes_is_told_as_it_changes() {
     let requests = watcher.next("requests");
     assert_eq!(requests["requests"][0]["outcome"], "miss", "{requests}");
     while watcher.next("stats")["store"]["objects"] != 1 {}
+}
+
+#[test]
+fn what_comes_in_is_told_with_its_image_and_those_who_wait() {
+    let registry = Registry::open();
+    let image = Image::random(1, 3_000_000);
+    registry.push(ALPINE, "3.20", &image);
+    let proxy = in_front_of(&registry);
+    let layer = &image.layers[0].digest;
+    let gate = Gate::new();
+    registry.fault_always(On::get(layer), Fault::Stall(1_000_000, gate.clone()));
+    let url = |what: &str| format!("https://{}/v2/{ALPINE}/{what}", registry.host());
+    let mut connection = proxy.client().open(registry.host()).unwrap();
+    connection.send(&Request::new("HEAD", url("manifests/3.20"))).unwrap();
+    let mut download = connection.start(&Request::get(url(&format!("blobs/{layer}")))).unwrap();
+    download.read_exactly(100_000).unwrap();
+    let second = proxy.client().from_address([127, 0, 0, 2].into());
+    let mut another = second.open(registry.host()).unwrap();
+    let mut joined = another.start(&Request::get(url(&format!("blobs/{layer}")))).unwrap();
+    joined.read_exactly(100_000).unwrap();
+
+    let mut watcher = Watcher::new(&proxy);
+    let fetches = loop {
+        let fetches = watcher.next("fetches");
+        if fetches["fetches"][0]["waiting"] == 2 {
+            break fetches;
+        }
+    };
+    let fetch = &fetches["fetches"][0];
+    assert_eq!(fetch["image"], "docker.io/library/alpine:3.20", "{fetch}");
+    assert_eq!(fetch["for"], serde_json::json!(["127.0.0.1", "127.0.0.2"]), "{fetch}");
+    assert!(fetch["bytes_per_sec"].is_u64(), "{fetch}");
+    // Nothing comes any more: how long the rest takes is not known.
+    while watcher.next("fetches")["fetches"][0]["bytes_per_sec"] != 0 {}
+    let fetch = told(&proxy, "fetches")["fetches"][0].clone();
+    assert!(fetch["remaining_secs"].is_null() && fetch["waiting"] == 2, "{fetch}");
+    // Who leaves waits no more, though nothing comes.
+    drop(joined);
+    drop(another);
+    while watcher.next("fetches")["fetches"][0]["waiting"] != 1 {}
+    gate.open();
+    download.finish().unwrap();
+    while watcher.next("fetches")["fetches"] != serde_json::json!([]) {}
+}
+
+#[test]
+fn one_outage_is_told_once_and_apart_from_mistakes_of_users() {
+    let mut registry = Registry::open();
+    registry.push(ALPINE, "1", &Image::random(1, 1000));
+    let proxy = Proxy::builder(BINARY).in_front_of(&registry).config("tunnel = \"none\"").start();
+    for _ in 0..3 {
+        proxy.client().connect("mail.example:25").unwrap();
+    }
+    for mistake in ["docker.io/library/nosuch:1", "ghrc.io/org/app:1"] {
+        let pulled = proxy.run(&["pull", mistake]);
+        assert_ne!(pulled.code, Some(0), "{}", pulled.output);
+    }
+    let url = format!("https://{}/v2/{ALPINE}/manifests/2", registry.host());
+    registry.stop();
+    for _ in 0..4 {
+        assert!(proxy.client().get(&url).unwrap().status >= 500);
+    }
+    let groups = told(&proxy, "errors")["groups"].clone();
+    let of_side = |side: &str| -> Vec<Value> {
+        let groups = groups.as_array().unwrap().iter().filter(|group| group["side"] == side);
+        groups.cloned().collect()
+    };
+    let registries = of_side("registry");
+    assert_eq!(registries.len(), 1, "{groups:#}");
+    assert_eq!(
+        (&registries[0]["registry"], &registries[0]["count"]),
+        (&"docker.io".into(), &4.into())
+    );
+    assert!(registries[0]["last_ms"].as_u64() >= registries[0]["first_ms"].as_u64());
+    let reason = registries[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("refused") && !reason.contains("unreachable for"), "{reason}");
+    let users = of_side("client");
+    assert!(users.iter().any(|group| group["count"] == 3), "{users:?}");
+    assert!(users.iter().any(|group| group["reason"].to_string().contains("nosuch")), "{users:?}");
+    assert!(users.iter().any(|group| group["reason"].to_string().contains("ghrc.io")), "{users:?}");
+    assert_eq!(Watcher::new(&proxy).next("errors")["groups"], groups);
 }
 
 #[test]

@@ -75,7 +75,8 @@ fn line(wanted: &Wanted, failure: &Failure) -> RequestLine {
     let route = Route::Manifest { repository: repository.clone(), reference: reference.clone() };
     let subject = Subject::of(registry.clone(), route, "");
     let line = RequestLine::new(Outcome::Error, Method::GET, subject, Ipv4Addr::LOCALHOST.into());
-    line.because(Some(failure.message.clone()))
+    let line = line.because(Some(failure.message.clone()));
+    RequestLine { status: Some(failure.kind.status()), ..line }
 }
 
 /// `image=NAME`, and `platform=OS/ARCH[/VARIANT]` any number of times, or `platform=all`.

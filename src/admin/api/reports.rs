@@ -1,10 +1,12 @@
 //! What there is to know, as documents.
 
+use entrepot_cache::Download;
 use entrepot_oci::{Digest, UnixSeconds};
 use serde_json::{Value, json};
 
 use super::super::AdminServices;
 use super::super::scrape::index_state;
+use crate::gateway::Coming;
 
 /// Objects on a page, unless another number is asked for.
 const USUAL: usize = 100;
@@ -41,20 +43,29 @@ pub(in super::super) fn stats(services: &AdminServices) -> Value {
 
 /// The downloads under way.
 pub(in super::super) fn fetches(services: &AdminServices) -> Value {
-    let fetches: Vec<_> = services
-        .store
-        .downloads()
-        .into_iter()
-        .map(|download| {
-            json!({
-                "digest": download.digest.to_string(),
-                "registry": download.origin,
-                "bytes": download.available,
-                "total_bytes": download.total,
-            })
-        })
-        .collect();
+    let told = |download: &Download| {
+        let coming = services.gateway.incoming(&download.digest, &download.origin);
+        fetch(download, coming.as_ref())
+    };
+    let fetches: Vec<_> = services.store.downloads().iter().map(told).collect();
     json!({ "fetches": fetches })
+}
+
+/// One of them, with what the gateway knows of it.
+fn fetch(download: &Download, coming: Option<&Coming>) -> Value {
+    let rate = coming.map_or(0, |coming| coming.bytes_per_sec);
+    let left = download.total.map(|total| total.saturating_sub(download.available));
+    json!({
+        "digest": download.digest.to_string(),
+        "registry": download.origin,
+        "image": coming.map(|coming| &coming.image),
+        "for": coming.map(|coming| &*coming.readers).unwrap_or_default(),
+        "waiting": coming.map_or(0, |coming| coming.waiting),
+        "bytes": download.available,
+        "total_bytes": download.total,
+        "bytes_per_sec": rate,
+        "remaining_secs": left.filter(|_| rate > 0).map(|left| left.div_ceil(rate)),
+    })
 }
 
 /// A page of what is kept.

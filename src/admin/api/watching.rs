@@ -2,18 +2,21 @@
 
 use std::time::SystemTime;
 
-use entrepot_oci::{Registry, UnixSeconds};
+use entrepot_oci::{HostPattern, Registry, UnixSeconds};
 use serde_json::{Map, Value, json};
 
 use super::super::AdminServices;
 use super::super::history::{Point, STEP};
 use super::super::verdict;
-use crate::metrics::{Answered, Demand, MOST_REQUESTS, RegistrySummary};
+use crate::metrics::{Answered, Demand, FailureGroup, MOST_REQUESTS, RegistrySummary, Side};
 use crate::registry::{Quota, RegistryState, State};
 use crate::upstream::Outage;
 
 /// Repositories that are told of.
 const MOST_REPOSITORIES: usize = 20;
+
+/// What is said of a name that is nobody's.
+const UNRESOLVED: &str = " does not resolve ";
 
 /// The last requests, newest first: as many as are asked for.
 pub(in super::super) fn requests(
@@ -30,7 +33,49 @@ pub(in super::super) fn requests(
 /// The last refusals and failures, newest first.
 pub(in super::super) fn errors(services: &AdminServices) -> Value {
     let errors = services.metrics.last_errors();
-    json!({ "errors": errors.iter().rev().map(request).collect::<Vec<_>>() })
+    let errors: Vec<_> = errors.iter().rev().map(request).collect();
+    json!({ "errors": errors, "groups": groups(services) })
+}
+
+/// What has gone wrong of late, each kind of it once.
+pub(in super::super) fn failures(services: &AdminServices) -> Value {
+    json!({ "groups": groups(services) })
+}
+
+fn groups(services: &AdminServices) -> Vec<Value> {
+    let summaries = services.metrics.by_registry();
+    let named = &services.facts.policy.intercept;
+    // A name that fits a pattern and is nobody's has been mistyped by whoever asks for it.
+    let is_nobodys = |group: &FailureGroup| {
+        let is_it = |name: &str| group.registry.as_deref() == Some(name);
+        let has_answered =
+            |one: &RegistrySummary| is_it(&one.registry) && one.last_success.is_some();
+        let is_named = |host: &HostPattern| {
+            host.exact().is_some_and(|authority| is_it(Registry::at(&authority).as_str()))
+        };
+        group.reason.contains(UNRESOLVED)
+            && !summaries.iter().any(has_answered)
+            && !named.iter().any(is_named)
+    };
+    let mut groups = services.metrics.failures();
+    for group in &mut groups {
+        if is_nobodys(group) {
+            group.side = Side::Client;
+        }
+    }
+    groups.sort_by_key(|group| (group.side == Side::Client, std::cmp::Reverse(group.last)));
+    groups.iter().map(failure).collect()
+}
+
+fn failure(group: &FailureGroup) -> Value {
+    json!({
+        "registry": group.registry,
+        "reason": group.reason,
+        "side": group.side.label(),
+        "count": group.count,
+        "first_ms": millis(group.first),
+        "last_ms": millis(group.last),
+    })
 }
 
 fn limit(query: &str) -> Result<usize, &'static str> {
@@ -123,11 +168,20 @@ pub(in super::super) fn registries(services: &AdminServices) -> Value {
             let quota = quotas.iter().find(|(name, _)| is_it(name)).map(|(_, quota)| quota);
             let state = states.iter().find(|state| is_it(&state.registry));
             let outage = outage.map(|outage| unreachable(outage, now));
-            registry(&counted, state, outage.as_ref(), limit.as_ref(), quota)
+            let told = registry(&counted, state, outage.as_ref(), limit.as_ref(), quota);
+            with_identity(told, gateway.identity_at(&counted.registry).as_deref())
         })
         .collect();
     let outages: Vec<_> = outages.iter().map(|outage| unreachable(outage, now)).collect();
     json!({ "registries": registries, "unreachable_hosts": outages })
+}
+
+/// As whom the proxy is there, a certificate included; never a secret.
+fn with_identity(mut registry: Value, identity: Option<&str>) -> Value {
+    if let Some(fields) = registry.as_object_mut() {
+        fields.insert("identity".to_owned(), json!(identity));
+    }
+    registry
 }
 
 fn registry(
@@ -201,6 +255,8 @@ pub(super) fn about(services: &AdminServices) -> Value {
         "ca_sha256": services.facts.ca_fingerprint,
         "ca_expires": UnixSeconds::from(services.facts.ca_expiry),
         "set_up": services.facts.set_up,
+        "quota_floor": services.gateway.quota_floor(),
+        "has_token": services.guard.has_token(),
     })
 }
 

@@ -41,6 +41,21 @@ pub(crate) enum FailureKind {
     Unusable,
 }
 
+impl FailureKind {
+    /// The status that a client would be told: by it what was asked wrong is known from what a
+    /// registry lets one wait for.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::NotFound | Self::NoPlatform => StatusCode::NOT_FOUND,
+            Self::Refused | Self::NotIntercepted => StatusCode::FORBIDDEN,
+            Self::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Quota => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotKept => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Unusable => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
 impl Failure {
     pub(super) fn not_intercepted(image: &ImageName) -> Self {
         let message = format!(

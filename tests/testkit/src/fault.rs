@@ -220,6 +220,15 @@ impl From<Response> for Reply {
     }
 }
 
+impl Reply {
+    /// The same, of which the rest waits at the gate after so many bytes of the body.
+    #[must_use]
+    pub fn stalling(mut self, after: usize, gate: Gate) -> Self {
+        self.delivery.stall = Some((after, gate));
+        self
+    }
+}
+
 /// How a response is sent; by default as it should be.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Delivery {

@@ -47,7 +47,7 @@ use std::time::Duration;
 
 pub use ca::{Leaf, TestCa};
 pub use client::Client;
-pub use fault::{Fault, Gate, Hangup, On};
+pub use fault::{Fault, Gate, Hangup, On, Reply};
 pub use forward::ForwardProxy;
 pub use http::{Headers, Request, Response};
 pub use image::{Blob, Image, Index};
@@ -70,4 +70,17 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "{what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// An address of this machine that is not loopback's: by it this machine is like another.
+///
+/// # Panics
+///
+/// Where it has none: such a machine needs a network interface.
+#[must_use]
+pub fn own_address() -> std::net::IpAddr {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let routed = socket.connect("203.0.113.1:9");
+    assert!(routed.is_ok(), "no address but loopback's: give this machine a network interface");
+    socket.local_addr().unwrap().ip()
 }
