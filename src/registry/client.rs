@@ -346,15 +346,17 @@ impl Client {
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
         let topic = Topic::new(&target.authority, &method, &self.route);
+        // What a client says of its own may bring about what others would not meet.
+        let is_ours = self.identity == Identity::Shared && is_plainly_said(headers);
         let asking = Box::pin(self.ask_at_all(method, target, headers, redirects));
-        self.watched(&self.registry, &topic, asking).await
+        self.watched(&self.registry, (&topic, is_ours), asking).await
     }
 
     /// Notes how long the registry takes for an answer, token and all, and when it has none.
     async fn watched<V>(
         &self,
         registry: &Registry,
-        topic: &Topic,
+        (topic, is_ours): (&Topic, bool),
         mut asking: Pin<Box<impl Future<Output = Result<V, UpstreamError>>>>,
     ) -> Result<V, UpstreamError> {
         let states = &self.registries.inner.states;
@@ -365,10 +367,14 @@ impl Client {
             }
             answer
         } else {
-            states.note_slow(registry, topic, patience);
+            if is_ours {
+                states.note_slow(registry, topic, patience);
+            }
             asking.await
         };
-        if let Err(error) = &answer {
+        if let Err(error) = &answer
+            && (is_ours || error.is_away())
+        {
             self.note_failure(registry, topic, error).await;
         }
         answer
@@ -633,7 +639,7 @@ impl Client {
         let headers = for_ourselves(&forwarded(&self.via));
         let (errand, body) = (Errand::Pull, RequestBody::Empty);
         let asking = Box::pin(upstream.send(errand, None, Method::GET, target, headers, body));
-        let response = self.watched(registry, &topic, asking).await?;
+        let response = self.watched(registry, (&topic, true), asking).await?;
         let status = response.status();
         let trouble = trouble(status, response.headers());
         let headers = response.headers();
