@@ -15,7 +15,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::AdminServices;
-use super::api::{reports, watching};
+use super::api::{pulls, reports, savings, watching};
 use super::body::AdminBody;
 use super::pages::refused;
 
@@ -82,8 +82,10 @@ async fn tell(services: &AdminServices, messages: &mpsc::Sender<Bytes>) {
 struct Told {
     /// The number of the next request that it has not seen.
     next: u64,
+    /// And that of the next pull.
+    next_pull: u64,
     /// Each document as it was sent last.
-    documents: [String; 5],
+    documents: [String; 6],
 }
 
 /// What it does not know, and what it knows after that.
@@ -101,6 +103,7 @@ impl Told {
             ("fetches", reports::fetches(services)),
             ("registries", watching::registries(services)),
             ("repositories", watching::repositories(services)),
+            ("savings", savings::savings(services)),
         ];
         for ((name, document), last) in documents.into_iter().zip(&mut told.documents) {
             let text = document.to_string();
@@ -114,6 +117,12 @@ impl Told {
             told.next = last.number + 1;
             let requests: Vec<Value> = requests.iter().map(watching::request).collect();
             event(&mut message, "requests", &json!({ "requests": requests }).to_string());
+        }
+        let pulls = services.pulls.since(self.next_pull);
+        if let Some(last) = pulls.last() {
+            told.next_pull = last.number + 1;
+            let pulls: Vec<Value> = pulls.iter().map(|event| pulls::pull(event)).collect();
+            event(&mut message, "pulls", &json!({ "pulls": pulls }).to_string());
         }
         if message.is_empty() {
             // "Lines that begin with a colon are comments": they keep what is between open.

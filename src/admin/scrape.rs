@@ -47,6 +47,7 @@ impl Collector for LookedUp {
         kept(&self.0, &mut families)?;
         health(&self.0, &mut families)?;
         upstreams(&self.0, &mut families)?;
+        saved(&self.0, &mut families)?;
         let downloads = self.0.store.downloads().len() as u64;
         let help = "Downloads into the store that are under way.";
         families.gauge("entrepot_downloads_in_flight", help, downloads)?;
@@ -107,6 +108,15 @@ fn upstreams(services: &AdminServices, families: &mut Families<'_, '_>) -> fmt::
     let outages = services.gateway.outages();
     let help = "Hosts that could not be reached and are left alone for now.";
     families.gauge("entrepot_unreachable_hosts", help, outages.len() as u64)
+}
+
+/// What was saved since it is counted, over restarts.
+fn saved(services: &AdminServices, families: &mut Families<'_, '_>) -> fmt::Result {
+    let report = services.savings.report();
+    let rows = report.registries.iter();
+    let saved = rows.map(|(name, sums)| ([("registry", name.as_str())], sums.saved_bytes()));
+    let help = "Bytes served less bytes fetched, since that is counted, over restarts.";
+    families.gauges("entrepot_saved_bytes", help, saved)
 }
 
 /// The index's state as a word.

@@ -39,6 +39,8 @@ use crate::images::Images;
 use crate::listener::{AccessRules, BindError, Listener, ListenerOptions, ListenerServices};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::pulls::Pulls;
+use crate::savings::Savings;
 use crate::upstream::{Dialer, Upstream};
 
 /// A proxy whose store is open and whose sockets are bound; nobody is served yet.
@@ -56,6 +58,8 @@ struct Core {
     certificates: Authority,
     store: Store,
     metrics: Metrics,
+    pulls: Pulls,
+    savings: Savings,
     memory: Memory,
     gateway: Gateway,
     dialer: Dialer,
@@ -98,10 +102,12 @@ impl App {
     #[must_use]
     pub(crate) fn run(self) -> RunningApp {
         let Self { core, listener, admin, socket, operators, cache_dir } = self;
-        let Core { store, gateway, tasks, shutdown, .. } = core;
+        let Core { store, gateway, pulls, savings, tasks, shutdown, .. } = core;
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
         tasks.spawn(history.keep(shutdown.clone()));
+        tasks.spawn(pulls.clone().keep(shutdown.clone()));
+        tasks.spawn(savings.clone().keep(shutdown.clone()));
         let ended = shutdown.clone();
         tasks.spawn(async move { ended.run_until_cancelled(gateway.keep_pruning()).await });
         let access = listener.access_rules();
@@ -116,6 +122,8 @@ impl App {
             accepting,
             access,
             operators,
+            pulls,
+            savings,
             store,
             _socket_file: socket_file,
             tasks,
@@ -131,6 +139,10 @@ impl Core {
             AppError::Store { dir: settings.store.dir.clone(), source: Box::new(source) }
         })?;
         let metrics = metrics(settings);
+        let price = settings.price.clone();
+        let savings = Savings::open(store.clone(), metrics.clone(), price).await;
+        let (shares, format) = (settings.shares, settings.log.format);
+        let pulls = Pulls::new(store.clone(), metrics.clone(), shares, format);
         let upstream = Upstream::new(&settings.upstream, metrics.clone());
         let upstream = upstream.map_err(AppError::Trust)?;
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
@@ -138,7 +150,18 @@ impl Core {
         let options = settings.gateway.clone();
         let memory = Memory::new(settings.shares);
         let gateway = Gateway::new(store.clone(), upstream, options, memory.clone(), tasks.clone());
-        Ok(Self { certificates, store, metrics, memory, gateway, dialer, tasks, shutdown })
+        Ok(Self {
+            certificates,
+            store,
+            metrics,
+            pulls,
+            savings,
+            memory,
+            gateway,
+            dialer,
+            tasks,
+            shutdown,
+        })
     }
 
     /// What the listener serves clients with.
@@ -154,6 +177,7 @@ impl Core {
             pages: Arc::new(pages),
             certificates: self.certificates.clone(),
             metrics: self.metrics.clone(),
+            pulls: self.pulls.clone(),
             memory: self.memory.clone(),
             tasks: self.tasks.clone(),
             shutdown: self.shutdown.clone(),
@@ -170,6 +194,8 @@ impl Core {
             gateway: self.gateway.clone(),
             memory: self.memory.clone(),
             metrics: self.metrics.clone(),
+            pulls: self.pulls.clone(),
+            savings: self.savings.clone(),
             config: ArcSwap::from_pointee(waiting_for(settings.shown.clone(), &[])),
             guard: Guard::new(settings.admin_token.clone()),
             tasks: self.tasks.clone(),
@@ -237,6 +263,8 @@ pub(crate) struct RunningApp {
     accepting: JoinHandle<()>,
     access: AccessRules,
     operators: Arc<AdminServices>,
+    pulls: Pulls,
+    savings: Savings,
     store: Store,
     _socket_file: Option<SocketFile>,
     tasks: TaskTracker,
@@ -260,6 +288,7 @@ impl RunningApp {
         self.access.replace(access, names.mirror)?;
         self.operators.gateway.reconfigure(settings.gateway.clone());
         self.operators.guard.replace_token(settings.admin_token.clone());
+        self.savings.reprice(settings.price.clone());
         Ok(())
     }
 
@@ -281,10 +310,12 @@ impl RunningApp {
         self.tasks.wait().await;
     }
 
-    /// Removes the admin socket and closes the store.
+    /// Removes the admin socket, writes down what was saved, and closes the store.
     pub(crate) async fn close(self) {
-        let Self { store, _socket_file: socket_file, .. } = self;
+        let Self { store, pulls, savings, _socket_file: socket_file, .. } = self;
         drop(socket_file);
+        pulls.finish().await;
+        savings.finish().await;
         store.close().await;
     }
 }

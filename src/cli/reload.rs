@@ -15,7 +15,7 @@ use crate::config::{ConfigError, Settings, Sources};
 use crate::log::Volume;
 
 /// The keys that take effect at once, beside `[[registry]]`.
-const AT_ONCE: [&str; 11] = [
+const AT_ONCE: [&str; 13] = [
     "access.clients",
     "access.htpasswd",
     "admin-token-file",
@@ -25,6 +25,8 @@ const AT_ONCE: [&str; 11] = [
     "proxy-protocol-from",
     "push",
     "quota-floor",
+    "savings.cost-per-gb",
+    "savings.currency",
     "stale-after",
     "tag-ttl",
 ];
