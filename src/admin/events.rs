@@ -21,6 +21,8 @@ use super::pages::refused;
 
 /// Watchers at a time: each costs a few documents a second.
 const MOST: usize = 32;
+/// Pulls that are told of in one message.
+const MOST_PULLS: usize = 100;
 /// How often each is told.
 const TICK: Duration = Duration::from_secs(1);
 /// Messages that wait for a slow one.
@@ -121,7 +123,8 @@ impl Told {
         let pulls = services.pulls.since(self.next_pull);
         if let Some(last) = pulls.last() {
             told.next_pull = last.number + 1;
-            let pulls: Vec<Value> = pulls.iter().map(|event| pulls::pull(event)).collect();
+            let new = pulls.iter().skip(pulls.len().saturating_sub(MOST_PULLS));
+            let pulls: Vec<Value> = new.map(|event| pulls::pull(event)).collect();
             event(&mut message, "pulls", &json!({ "pulls": pulls }).to_string());
         }
         if message.is_empty() {

@@ -326,7 +326,7 @@ impl RequestLine {
             id = %self.id,
             registry = self.subject.registry(),
             repository = self.subject.repository(),
-            object = self.subject.object(),
+            object = self.subject.whole_object(),
             wait_ms,
             "an answer was slow to begin"
         );

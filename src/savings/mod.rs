@@ -93,7 +93,9 @@ pub(crate) struct Report {
     pub price: Arc<Price>,
     /// All of it.
     pub total: Sums,
-    /// By month (`2026-11`, UTC), newest first; the first is the one under way.
+    /// Of the month under way.
+    pub this_month: Sums,
+    /// By month (`2026-11`, UTC), newest first.
     pub months: Vec<(String, Sums)>,
     /// By registry, what was served most first.
     pub registries: Vec<(String, Sums)>,
@@ -158,6 +160,7 @@ impl Savings {
             since: book.since,
             price: price.load_full(),
             total: book.total + book.in_months,
+            this_month: book.months.get(&month).copied().unwrap_or_default(),
             months: months.collect(),
             registries: merged(&book.registries, live),
             networks,

@@ -23,12 +23,11 @@ pub(in super::super) fn savings(services: &AdminServices) -> Value {
         report.registries.iter().map(|(name, sums)| row("registry", name.clone(), sums));
     let networks =
         report.networks.iter().map(|(name, sums)| row("network", name.to_string(), sums));
-    let this_month = report.months.first().map(|(_, sums)| *sums).unwrap_or_default();
     json!({
         "since": report.since,
         "currency": price.currency,
         "cost_per_gb": price.per_gb,
-        "this_month": told(&this_month, price),
+        "this_month": told(&report.this_month, price),
         "total": told(&report.total, price),
         "months": months.collect::<Vec<_>>(),
         "registries": registries.collect::<Vec<_>>(),
