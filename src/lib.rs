@@ -31,7 +31,9 @@ mod listener;
 mod log;
 mod memory;
 mod metrics;
+mod pulls;
 mod registry;
+mod savings;
 mod trickle;
 mod upstream;
 
@@ -54,4 +56,4 @@ pub use admin::setup;
 pub use gateway::ByteRanges;
 pub use listener::framing::Framing;
 pub use log::{Outcome, RequestLine, Subject};
-pub use metrics::Metrics;
+pub use metrics::{Answering, Metrics};

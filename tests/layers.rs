@@ -26,8 +26,9 @@ const HOUSE: [Floors; 12] = [
         directory: "src",
         root: "src",
         rooms: &[
-            "main", "mod", "cli", "app", "config", "admin", "images", "listener", "gateway",
-            "registry", "upstream", "metrics", "log", "collapse", "memory", "trickle",
+            "main", "mod", "cli", "app", "config", "admin", "images", "savings", "listener",
+            "pulls", "gateway", "registry", "upstream", "metrics", "log", "collapse", "memory",
+            "trickle",
         ],
         exceptions: &[],
     },
@@ -215,7 +216,7 @@ const HOUSE: [Floors; 12] = [
     Floors {
         directory: "cache/src/records",
         root: "cache/src",
-        rooms: &["mod", "repository", "pruning", "listing", "files"],
+        rooms: &["mod", "repository", "pruning", "listing", "savings", "files"],
         exceptions: &[],
     },
 ];

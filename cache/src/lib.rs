@@ -97,4 +97,5 @@ pub use options::Options;
 pub use records::listing::RepositoryPath;
 pub use records::pruning::{Lifetimes, ReadTag};
 pub use records::repository::{ContentRecord, Fact, Repository};
+pub use records::savings::SavingsRecord;
 pub use store::{Lookup, Store};

@@ -24,7 +24,7 @@ use crate::download::origin::Origin;
 use crate::download::publish::Publisher;
 use crate::download::reservation::{Reservation, usable};
 use crate::download::whole;
-use crate::errors::{PutError, QuarantineError};
+use crate::errors::{PutError, QuarantineError, RecordError};
 use crate::eviction::Eviction;
 use crate::eviction::pins::Pins;
 use crate::eviction::stock::Stock;
@@ -36,6 +36,7 @@ use crate::inner::{Inner, Presence};
 use crate::options::Options;
 use crate::records::listing::{self, RepositoryPath};
 use crate::records::repository::Repository;
+use crate::records::savings::{self, SavingsRecord};
 
 /// How often it is looked whether the index has been read: only its owner's thread knows when.
 const LOOK: Duration = Duration::from_millis(10);
@@ -277,6 +278,18 @@ impl Store {
     pub async fn peek(&self, digest: &Digest) -> Option<Bytes> {
         let work = |inner: &Inner, digest: &Digest| verify::peek(&inner.kept, digest);
         self.off_thread(digest, work).await.ok().flatten()
+    }
+
+    /// What the store's user has counted, as it was written last.
+    pub async fn savings(&self) -> Result<SavingsRecord, DiskError> {
+        let inner = Arc::clone(&self.inner);
+        threads::run(move || savings::read(&inner)).await?
+    }
+
+    /// Keeps what the store's user has counted, in place of what was kept before; durable once this
+    /// returns. When the future is dropped it may or may not be, never half.
+    pub async fn keep_savings(&self, record: &impl serde::Serialize) -> Result<(), RecordError> {
+        savings::write(&self.inner, record).await
     }
 
     /// Wherever there may be records: those of every repository before its registry's. A walk

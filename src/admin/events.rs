@@ -16,13 +16,15 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::AdminServices;
-use super::api::{reports, watching};
+use super::api::{pulls, reports, savings, watching};
 use super::body::AdminBody;
 use super::pages::refused;
 use super::verdict;
 
 /// Watchers at a time: each costs a few documents a second.
 const MOST: usize = 32;
+/// Pulls that are told of in one message.
+const MOST_PULLS: usize = 100;
 /// How often each is told.
 const TICK: Duration = Duration::from_secs(1);
 /// Messages that wait for a slow one.
@@ -84,6 +86,8 @@ async fn tell(services: &AdminServices, messages: &mpsc::Sender<Bytes>) {
 struct Told {
     /// The number of the next request that it has not seen.
     next: u64,
+    /// And that of the next pull.
+    next_pull: u64,
     /// Each document as it was sent last.
     documents: BTreeMap<&'static str, String>,
 }
@@ -105,6 +109,7 @@ impl Told {
             ("registries", watching::registries(services)),
             ("repositories", watching::repositories(services)),
             ("errors", watching::failures(services)),
+            ("savings", savings::savings(services)),
         ];
         for (name, document) in documents {
             let text = document.to_string();
@@ -119,6 +124,13 @@ impl Told {
             told.next = last.number + 1;
             let requests: Vec<Value> = requests.iter().map(watching::request).collect();
             event(&mut message, "requests", &json!({ "requests": requests }).to_string());
+        }
+        let pulls = services.pulls.since(self.next_pull);
+        if let Some(last) = pulls.last() {
+            told.next_pull = last.number + 1;
+            let new = pulls.iter().skip(pulls.len().saturating_sub(MOST_PULLS));
+            let pulls: Vec<Value> = new.map(|event| pulls::pull(event)).collect();
+            event(&mut message, "pulls", &json!({ "pulls": pulls }).to_string());
         }
         if message.is_empty() {
             // "Lines that begin with a colon are comments": they keep what is between open.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{Metrics, Summary};
+use crate::metrics::{Metrics, Summary, Sums};
 
 /// What a point covers.
 pub(super) const STEP: Duration = Duration::from_mins(1);
@@ -22,14 +22,10 @@ pub(super) struct Point {
     pub(super) at: SystemTime,
     /// Requests answered.
     pub(super) requests: u64,
-    /// Those for something that can be kept.
-    pub(super) cacheable: u64,
-    /// Those of them that needed no transfer of their own.
-    pub(super) hits: u64,
+    /// What was served of content, and what was fetched for it.
+    pub(super) sums: Sums,
     /// Bytes that went to clients.
     pub(super) sent_bytes: u64,
-    /// Those of them that needed no transfer of their own.
-    pub(super) saved_bytes: u64,
     /// Bytes that came from upstreams.
     pub(super) received_bytes: u64,
 }
@@ -95,10 +91,8 @@ impl Past {
         Point {
             at: self.since,
             requests: now.requests.saturating_sub(before.requests),
-            cacheable: now.cacheable.saturating_sub(before.cacheable),
-            hits: now.hits.saturating_sub(before.hits),
+            sums: now.sums.since(&before.sums),
             sent_bytes: now.sent_bytes.saturating_sub(before.sent_bytes),
-            saved_bytes: now.saved_bytes.saturating_sub(before.saved_bytes),
             received_bytes: now.received_bytes.saturating_sub(before.received_bytes),
         }
     }
@@ -108,21 +102,33 @@ impl Past {
 mod tests {
     use tokio_util::task::TaskTracker;
 
+    use entrepot_oci::{Registry, Route};
+    use http::Method;
+
     use super::*;
-    use crate::log::Outcome;
+    use crate::log::{ContentKind, Outcome, RequestLine, Subject};
+
+    fn serve(metrics: &Metrics, bytes: u64) {
+        let path = "/v2/a/manifests/1";
+        let registry = Registry::at(&"ghcr.io:443".parse().unwrap());
+        let subject = Subject::of(registry, Route::parse(path, None), path);
+        let line = RequestLine::new(Outcome::Hit, Method::GET, subject, [10, 0, 0, 7].into());
+        metrics.answering(&line, None).sent(Outcome::Hit, bytes);
+    }
 
     #[test]
     fn a_point_is_what_came_since_the_one_before() {
         let metrics = Metrics::default();
-        metrics.sent(Outcome::Hit, 5);
+        serve(&metrics, 5);
         let history = History::new(metrics.clone());
-        metrics.sent(Outcome::Hit, 10);
-        assert_eq!(history.now().saved_bytes, 10, "what was before does not count");
+        serve(&metrics, 10);
+        assert_eq!(history.now().sums.saved_bytes(), 10, "what was before does not count");
         history.turn();
-        metrics.sent(Outcome::Miss, 7);
+        metrics.asking("ghcr.io", None, Some(ContentKind::Blob)).received(7);
         let points = history.points();
-        let told: Vec<_> = points.iter().map(|one| (one.sent_bytes, one.saved_bytes)).collect();
-        assert_eq!(told, [(10, 10), (7, 0)]);
+        let told: Vec<_> =
+            points.iter().map(|one| (one.sent_bytes, one.sums.saved_bytes())).collect();
+        assert_eq!(told, [(10, 10), (0, -7)]);
     }
 
     #[test]

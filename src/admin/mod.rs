@@ -50,6 +50,8 @@ use crate::images::Images;
 use crate::listener::policy::Policy;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::pulls::Pulls;
+use crate::savings::Savings;
 use guard::Guard;
 
 /// What the admin listener tells of.
@@ -68,6 +70,10 @@ pub(crate) struct AdminServices {
     pub memory: Memory,
     /// What is counted.
     pub metrics: Metrics,
+    /// What clients pull.
+    pub pulls: Pulls,
+    /// What was saved.
+    pub savings: Savings,
     /// What was configured and is in force, without secrets.
     pub config: ArcSwap<serde_json::Value>,
     /// Who may use the API.

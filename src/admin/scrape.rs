@@ -49,6 +49,7 @@ impl Collector for LookedUp {
         kept(&self.0, &mut families)?;
         health(&self.0, &mut families)?;
         upstreams(&self.0, &mut families)?;
+        saved(&self.0, &mut families)?;
         let downloads = self.0.store.downloads().len() as u64;
         let help = "Downloads into the store that are under way.";
         families.gauge("entrepot_downloads_in_flight", help, downloads)?;
@@ -139,6 +140,15 @@ fn states(services: &AdminServices, families: &mut Families<'_, '_>) -> fmt::Res
     let help =
         "0 while a registry does not take the proxy's own credentials, or they can't be had.";
     families.gauges("entrepot_registry_credentials_ok", help, told)
+}
+
+/// What was saved since it is counted, over restarts.
+fn saved(services: &AdminServices, families: &mut Families<'_, '_>) -> fmt::Result {
+    let report = services.savings.report();
+    let rows = report.registries.iter();
+    let saved = rows.map(|(name, sums)| ([("registry", name.as_str())], sums.saved_bytes()));
+    let help = "Bytes served less bytes fetched, since that is counted, over restarts.";
+    families.gauges("entrepot_saved_bytes", help, saved)
 }
 
 /// The index's state as a word.

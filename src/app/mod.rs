@@ -40,6 +40,8 @@ use crate::images::Images;
 use crate::listener::{AccessRules, BindError, Listener, ListenerOptions, ListenerServices};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::pulls::Pulls;
+use crate::savings::Savings;
 use crate::upstream::{Dialer, Upstream};
 
 /// A proxy whose store is open and whose sockets are bound; nobody is served yet.
@@ -57,6 +59,8 @@ struct Core {
     certificates: Authority,
     store: Store,
     metrics: Metrics,
+    pulls: Pulls,
+    savings: Savings,
     memory: Memory,
     gateway: Gateway,
     dialer: Dialer,
@@ -99,18 +103,13 @@ impl App {
     #[must_use]
     pub(crate) fn run(self) -> RunningApp {
         let Self { core, listener, admin, socket, operators, cache_dir } = self;
-        let Core { store, gateway, tasks, shutdown, .. } = core;
+        let Core { store, gateway, pulls, savings, tasks, shutdown, .. } = core;
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
         tasks.spawn(history.keep(shutdown.clone()));
-        let (ended, writing) = (shutdown.clone(), gateway.clone());
-        tasks.spawn(async move {
-            ended.run_until_cancelled(writing.keep_writing_uses()).await;
-        });
-        let (ended, probing) = (shutdown.clone(), gateway.clone());
-        tasks.spawn(async move { ended.run_until_cancelled(gateway.keep_pruning()).await });
-        let ended = shutdown.clone();
-        tasks.spawn(async move { ended.run_until_cancelled(probing.keep_probing()).await });
+        tasks.spawn(pulls.clone().keep(shutdown.clone()));
+        tasks.spawn(savings.clone().keep(shutdown.clone()));
+        tasks.spawn(gateway.keep_house(shutdown.clone()));
         let access = listener.access_rules();
         let (socket, socket_file) = socket.map(AdminSocket::into_parts).unzip();
         #[expect(
@@ -123,6 +122,8 @@ impl App {
             accepting,
             access,
             operators,
+            pulls,
+            savings,
             store,
             _socket_file: socket_file,
             tasks,
@@ -138,6 +139,10 @@ impl Core {
             AppError::Store { dir: settings.store.dir.clone(), source: Box::new(source) }
         })?;
         let metrics = metrics(settings);
+        let price = settings.price.clone();
+        let savings = Savings::open(store.clone(), metrics.clone(), price).await;
+        let (shares, format) = (settings.shares, settings.log.format);
+        let pulls = Pulls::new(store.clone(), metrics.clone(), shares, format);
         let upstream = Upstream::new(&settings.upstream, metrics.clone());
         let upstream = upstream.map_err(AppError::Trust)?;
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
@@ -145,7 +150,18 @@ impl Core {
         let options = settings.gateway.clone();
         let memory = Memory::new(settings.shares);
         let gateway = Gateway::new(store.clone(), upstream, options, memory.clone(), tasks.clone());
-        Ok(Self { certificates, store, metrics, memory, gateway, dialer, tasks, shutdown })
+        Ok(Self {
+            certificates,
+            store,
+            metrics,
+            pulls,
+            savings,
+            memory,
+            gateway,
+            dialer,
+            tasks,
+            shutdown,
+        })
     }
 
     /// What the listener serves clients with.
@@ -161,6 +177,7 @@ impl Core {
             pages: Arc::new(pages),
             certificates: self.certificates.clone(),
             metrics: self.metrics.clone(),
+            pulls: self.pulls.clone(),
             memory: self.memory.clone(),
             tasks: self.tasks.clone(),
             shutdown: self.shutdown.clone(),
@@ -177,6 +194,8 @@ impl Core {
             gateway: self.gateway.clone(),
             memory: self.memory.clone(),
             metrics: self.metrics.clone(),
+            pulls: self.pulls.clone(),
+            savings: self.savings.clone(),
             config: ArcSwap::from_pointee(waiting_for(settings.shown.clone(), &[])),
             guard: Guard::new(settings.admin_token.clone(), onlookers(settings)),
             tasks: self.tasks.clone(),
@@ -249,6 +268,8 @@ pub(crate) struct RunningApp {
     accepting: JoinHandle<()>,
     access: AccessRules,
     operators: Arc<AdminServices>,
+    pulls: Pulls,
+    savings: Savings,
     store: Store,
     _socket_file: Option<SocketFile>,
     tasks: TaskTracker,
@@ -272,6 +293,7 @@ impl RunningApp {
         self.access.replace(access, names.mirror)?;
         self.operators.gateway.reconfigure(settings.gateway.clone());
         self.operators.guard.replace(settings.admin_token.clone(), onlookers(settings));
+        self.savings.reprice(settings.price.clone());
         Ok(())
     }
 
@@ -294,10 +316,12 @@ impl RunningApp {
         self.operators.gateway.write_uses().await;
     }
 
-    /// Removes the admin socket and closes the store.
+    /// Removes the admin socket, writes down what was saved, and closes the store.
     pub(crate) async fn close(self) {
-        let Self { store, _socket_file: socket_file, .. } = self;
+        let Self { store, pulls, savings, _socket_file: socket_file, .. } = self;
         drop(socket_file);
+        pulls.finish().await;
+        savings.finish().await;
         store.close().await;
     }
 }

@@ -15,7 +15,7 @@ use crate::config::{ConfigError, Settings, Sources};
 use crate::log::Volume;
 
 /// The keys that take effect at once, beside `[[registry]]`.
-const AT_ONCE: [&str; 12] = [
+const AT_ONCE: &[&str] = &[
     "access.clients",
     "access.htpasswd",
     "admin-look-from",
@@ -26,6 +26,8 @@ const AT_ONCE: [&str; 12] = [
     "proxy-protocol-from",
     "push",
     "quota-floor",
+    "savings.cost-per-gb",
+    "savings.currency",
     "stale-after",
     "tag-ttl",
 ];
@@ -203,7 +205,7 @@ mod tests {
         let listed = page.split("## Changing it while it runs").nth(1).unwrap();
         let listed = listed.split("\n## ").next().unwrap();
         for name in AT_ONCE {
-            assert!(KEYS.iter().any(|key| key.name == name), "{name}");
+            assert!(KEYS.iter().any(|key| key.name == *name), "{name}");
             assert!(
                 listed.contains(&format!("`{name}`")),
                 "{name} is not in docs/configuration.md"

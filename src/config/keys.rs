@@ -130,6 +130,12 @@ pub(crate) const KEYS: &[Key] = &[
     one("push", Value("client"), "Pushes: client (relayed under the client's credential), deny"),
     one("log", Value("text"), "Log format: text, json"),
     one("log-level", Value("info"), "How much is logged: error, warn, info, debug, trace"),
+    one(
+        "savings.cost-per-gb",
+        Nothing,
+        "What a gigabyte (10^9 bytes) costs that comes from a registry, e.g. 0.045",
+    ),
+    one("savings.currency", Value("USD"), "The currency of that"),
     many("access.clients", Words("all"), "Networks whose clients may use the proxy"),
     one("access.htpasswd", Unsaid, "A file of users (bcrypt), who are asked for their passwords"),
     many(

@@ -18,6 +18,7 @@
 //! - `show`: what was configured, as an operator may see it
 //! - `admin`: `admin-token-file`
 //! - `access`: `[access]`, with the file of users that it names
+//! - `savings`: `[savings]`, what bytes cost
 //! - `error`: what is said of wrong configuration
 //! - `fuzzing`: what fuzz targets feed of it
 
@@ -33,6 +34,7 @@ mod raw_config;
 mod reader;
 mod registry;
 mod run_as;
+mod savings;
 pub(crate) mod settings;
 mod show;
 pub(crate) mod source;

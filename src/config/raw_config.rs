@@ -198,8 +198,9 @@ fn is_section(key: &str) -> bool {
 fn plain(value: &DeValue<'_>) -> Option<Value> {
     Some(match value {
         DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Float(number) => Value::Number(number.as_str().to_owned()),
         DeValue::Integer(number) if number.radix() == 10 => {
-            Value::Integer(number.as_str().to_owned())
+            Value::Number(number.as_str().to_owned())
         }
         DeValue::Boolean(flag) => Value::Boolean(*flag),
         DeValue::Array(items) => {

@@ -168,7 +168,7 @@ fn parsed<T: FromValue>(entry: &ConfigEntry, is_file_broken: bool) -> Result<T, 
 fn shown(value: &Value) -> String {
     match value {
         Value::Text(text) => format!("{text:?}"),
-        Value::Integer(number) => number.clone(),
+        Value::Number(number) => number.clone(),
         Value::Boolean(flag) => flag.to_string(),
         Value::List(items) => {
             let items: Vec<_> = items.iter().map(shown).collect();

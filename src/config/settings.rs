@@ -15,7 +15,7 @@ use super::run_as::RunAs;
 use super::show::{DEFAULT, fill_in};
 use super::source::Sources;
 use super::value::ByteSize;
-use super::{access, admin};
+use super::{access, admin, savings};
 use crate::admin::guard::Token;
 use crate::admin::onlookers::Onlooker;
 use crate::admin::setup::ProxyAddress;
@@ -23,6 +23,7 @@ use crate::admin::socket::Place;
 use crate::listener::{self, Policy, ProxyNames};
 use crate::log;
 use crate::memory::{self, Shares};
+use crate::savings::Price;
 use crate::upstream;
 use crate::upstream::certs::Certificates;
 use crate::upstream::proxy::Proxies;
@@ -96,6 +97,8 @@ pub(crate) struct Settings {
     pub gateway: gateway::Options,
     /// How upstreams are reached.
     pub upstream: upstream::Options,
+    /// `[savings]`: what bytes cost.
+    pub price: Price,
     /// `log`.
     pub log: log::LogOptions,
     /// `run-as`.
@@ -189,6 +192,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         shares,
         gateway: gateway_options(reader, entries),
         upstream,
+        price: savings::price(reader),
         log: log::LogOptions {
             format: reader.get_or_default("log").unwrap_or_default(),
             level: level(reader),

@@ -67,7 +67,11 @@ fn visible(entry: &ConfigEntry) -> Json {
 fn value(given: &Value) -> Json {
     match given {
         Value::Text(text) => Json::from(without_user(text)),
-        Value::Integer(number) => number.parse::<i64>().map_or(Json::Null, Json::from),
+        Value::Number(number) => {
+            let whole = number.parse::<i64>().map(Json::from);
+            let fraction = || number.parse::<f64>().map(Json::from);
+            whole.or_else(|_| fraction()).unwrap_or(Json::Null)
+        }
         Value::Boolean(flag) => Json::from(*flag),
         Value::List(items) => items.iter().map(value).collect(),
         Value::Table(fields) => {

@@ -10,7 +10,7 @@ pub(crate) enum Value {
     /// Text: quoted in the file, or anything in environment and flags.
     Text(String),
     /// A number in the file.
-    Integer(String),
+    Number(String),
     /// `true` or `false` in the file.
     Boolean(bool),
     /// Several values.

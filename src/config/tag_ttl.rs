@@ -23,7 +23,7 @@ impl FromValue for TagTtl {
                 let rules = items.iter().map(rule).collect::<Option<_>>()?;
                 Some(Self { rules, default: None })
             }
-            Value::Integer(_) | Value::Boolean(_) | Value::Table(_) => None,
+            Value::Number(_) | Value::Boolean(_) | Value::Table(_) => None,
         }
     }
 }
@@ -54,7 +54,7 @@ impl FromValue for u64 {
 
     fn from_value(value: &Value) -> Option<Self> {
         match value {
-            Value::Integer(text) | Value::Text(text) => Self::from_text(text),
+            Value::Number(text) | Value::Text(text) => Self::from_text(text),
             Value::Boolean(_) | Value::List(_) | Value::Table(_) => None,
         }
     }

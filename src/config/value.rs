@@ -29,7 +29,7 @@ pub(super) trait FromValue: Sized {
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::Text(text) => Self::from_text(text),
-            Value::Integer(_) | Value::Boolean(_) | Value::List(_) | Value::Table(_) => None,
+            Value::Number(_) | Value::Boolean(_) | Value::List(_) | Value::Table(_) => None,
         }
     }
 }
@@ -61,7 +61,7 @@ impl FromValue for bool {
         match value {
             Value::Boolean(flag) => Some(*flag),
             Value::Text(text) => Self::from_text(text),
-            Value::Integer(_) | Value::List(_) | Value::Table(_) => None,
+            Value::Number(_) | Value::List(_) | Value::Table(_) => None,
         }
     }
 }
@@ -108,6 +108,42 @@ impl FromValue for ByteSize {
             _ => return None,
         };
         number.parse::<u64>().ok()?.checked_mul(factor).map(Self)
+    }
+}
+
+/// What something costs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Cost(pub(super) f64);
+
+impl FromValue for Cost {
+    const EXPECTED: &'static str = "a number such as 0.045, not below 0";
+
+    fn from_text(text: &str) -> Option<Self> {
+        const MOST: f64 = 1e6;
+        let cost = text.parse().ok().filter(|cost| (0.0..=MOST).contains(cost));
+        cost.map(Self)
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Text(text) | Value::Number(text) => Self::from_text(text),
+            Value::Boolean(_) | Value::List(_) | Value::Table(_) => None,
+        }
+    }
+}
+
+/// What money is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Currency(pub(super) String);
+
+impl FromValue for Currency {
+    const EXPECTED: &'static str = "a currency such as USD, EUR or \u{20ac}";
+
+    fn from_text(text: &str) -> Option<Self> {
+        const LONGEST: usize = 8;
+        let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
+        let is_one = (1..=LONGEST).contains(&text.chars().count()) && text.chars().all(is_plain);
+        is_one.then(|| Self(text.to_owned()))
     }
 }
 

@@ -62,6 +62,7 @@ use entrepot_oci::{
 };
 use http::{Method, Request, StatusCode, header, request};
 use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use access::{Access, Place};
@@ -331,21 +332,10 @@ impl Gateway {
         self.inner.common.registries.credentials()
     }
 
-    /// Puts on record how often tags were used, now and then. Never ends.
-    pub(crate) async fn keep_writing_uses(&self) {
-        let GatewayInner { common, manifests, .. } = &*self.inner;
-        manifests.uses.keep_writing(&common.store).await;
-    }
-
-    /// Puts that on record now: for who is about to look, and before the end.
+    /// Puts on record how often tags were used: for who is about to look, and before the end.
     pub(crate) async fn write_uses(&self) {
         let GatewayInner { common, manifests, .. } = &*self.inner;
         manifests.uses.write(&common.store).await;
-    }
-
-    /// Asks registries that are away whether they are back. Never ends.
-    pub(crate) async fn keep_probing(&self) {
-        self.inner.common.registries.keep_probing().await;
     }
 
     /// What is known of an object that the store is getting from this registry.
@@ -399,10 +389,19 @@ impl Gateway {
         self.inner.manifests.tags.forget(&place);
     }
 
-    /// Forgets, now and once a day, what is on record of objects that have been gone for long.
-    /// Never ends.
-    pub(crate) async fn keep_pruning(&self) {
-        pruning::keep_pruning(&self.inner.common.store).await;
+    /// Does what has to be done now and then, until the shutdown: forgets what is on record of objects
+    /// that have been gone for long, puts on record how often tags were used, asks registries that
+    /// are away whether they are back.
+    pub(crate) async fn keep_house(self, shutdown: CancellationToken) {
+        let GatewayInner { common, manifests, .. } = &*self.inner;
+        let keeping = async {
+            tokio::join!(
+                pruning::keep_pruning(&common.store),
+                manifests.uses.keep_writing(&common.store),
+                common.registries.keep_probing(),
+            );
+        };
+        shutdown.run_until_cancelled(keeping).await;
     }
 }
 

@@ -10,9 +10,12 @@ use super::answer::passed::passed_on;
 use super::answer::provenance::{Forward, Provenance};
 use super::answer::served::Served;
 use super::exchange::{Asked, Common};
+use crate::log::ContentKind;
+use crate::metrics::Behalf;
 use crate::registry::fields::forwarded;
 use crate::registry::identity::{Identity, has_own_token};
 use crate::upstream::body::{IdleBody, RequestBody};
+use crate::upstream::client::Sending;
 use crate::upstream::{Errand, Upstream, UpstreamError};
 
 /// Sends the request to the registry and its answer to the client. Redirects are the client's.
@@ -35,7 +38,10 @@ pub(super) async fn serve(
         let answer = client.once(asked.method, &target, &headers).await?;
         return Ok(passed_on(answer.response, Forward::Bypass));
     }
-    let response = send(common.registries.upstream(), asked, body).await?;
+    let content = ContentKind::of(&asked.route);
+    let client = asked.account.client();
+    let behalf = common.metrics().asking(asked.registry.as_str(), client, content);
+    let response = send(common.registries.upstream(), &behalf, asked, body).await?;
     Ok(passed_on(response, Forward::Bypass))
 }
 
@@ -48,7 +54,9 @@ pub(super) async fn unseen(
     if let Some(answer) = last_stop(&mut asked) {
         return Ok(answer);
     }
-    let response = send(common.registries.upstream().for_strangers(), asked, body).await?;
+    let upstream = common.registries.upstream().for_strangers();
+    let behalf = upstream.behalf_of(&asked.target());
+    let response = send(upstream, &behalf, asked, body).await?;
     Ok(passed_on(response, Forward::Bypass))
 }
 
@@ -102,6 +110,7 @@ fn options() -> Served {
 /// nothing to anybody else.
 async fn send(
     upstream: &Upstream,
+    behalf: &Behalf,
     asked: Asked,
     body: RequestBody,
 ) -> Result<Response<IdleBody>, UpstreamError> {
@@ -115,5 +124,6 @@ async fn send(
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
     }
     let (target, errand) = (asked.target(), Errand::of(&asked.method, &asked.route));
-    upstream.send(errand, asked.own.as_ref(), asked.method, &target, headers, body).await
+    let sending = Sending { behalf, errand, own: asked.own.as_ref() };
+    upstream.send(sending, asked.method, &target, headers, body).await
 }

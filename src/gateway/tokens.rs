@@ -23,6 +23,7 @@ use crate::registry::fields::forwarded;
 use crate::registry::identity::{has_own_token, own_token};
 use crate::registry::token_server::Realm;
 use crate::upstream::body::{IdleBody, RequestBody};
+use crate::upstream::client::Sending;
 use crate::upstream::{Errand, UpstreamError};
 
 /// Where clients get their tokens, on the registry's own host.
@@ -101,9 +102,11 @@ async fn ask(
         _ => RequestBody::Empty,
     };
     let upstream = common.registries.upstream();
-    let (own, method) = (asked.own.as_ref(), asked.method.clone());
+    let behalf = upstream.behalf_of(&target);
     // A certificate of the operator's is not for what a client wants of a token server.
-    upstream.send(Errand::Other, own, method, &target, forwarded(&asked.headers), body).await
+    let errand = Errand::Other;
+    let sending = Sending { behalf: &behalf, errand, own: asked.own.as_ref() };
+    upstream.send(sending, asked.method.clone(), &target, forwarded(&asked.headers), body).await
 }
 
 fn is_failure(answer: &Result<Response<IdleBody>, UpstreamError>) -> bool {

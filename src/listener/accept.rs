@@ -316,8 +316,7 @@ impl Arrival {
         };
         let shutdown = shared.services.shutdown.clone();
         let account = account(&shared, client);
-        let peer =
-            Peer { shared, client, account: account.clone(), place: place.clone(), _open: open };
+        let peer = Peer::new(shared, client, account.clone(), place.clone(), open);
         http::serve(stream, &place, client.ip(), account, http::SILENCE, &shutdown, |received| {
             let peer = peer.clone();
             async move {
@@ -348,8 +347,7 @@ impl Arrival {
         let shutdown = shared.services.shutdown.clone();
         let open = Arc::new(shared.services.metrics.connection());
         let account = account(&shared, client);
-        let peer =
-            Peer { shared, client, account: account.clone(), place: place.clone(), _open: open };
+        let peer = Peer::new(shared, client, account.clone(), place.clone(), open);
         let stream = ClientStream::Left(stream);
         http::serve(stream, &place, client.ip(), account, http::SILENCE, &shutdown, |received| {
             std::future::ready(proxy::put_off(&peer, received))

@@ -14,7 +14,8 @@ use super::request::Unfit;
 use crate::gateway::ResponseError;
 use crate::gateway::{ResponseBody, error_response};
 use crate::log::{Outcome, RequestLine};
-use crate::metrics::Metrics;
+use crate::metrics::{Answering, Metrics, Tally};
+use crate::pulls::Asking;
 
 /// A registry that takes this long to begin an answer is one that people notice.
 const SLOW: Duration = Duration::from_secs(10);
@@ -23,19 +24,26 @@ const SLOW: Duration = Duration::from_secs(10);
 pub(super) struct Answer {
     response: Response<ResponseBody>,
     line: Option<RequestLine>,
+    /// The part of a pull that this answers.
+    asking: Option<Asking>,
 }
 
 impl Answer {
     pub(super) fn new(response: Response<ResponseBody>, line: RequestLine) -> Self {
-        Self { response, line: Some(line) }
+        Self { response, line: Some(line), asking: None }
     }
 
     pub(super) fn silent(response: Response<ResponseBody>) -> Self {
-        Self { response, line: None }
+        Self { response, line: None, asking: None }
+    }
+
+    /// The answer to this part of a pull.
+    pub(super) fn to(self, asking: Option<Asking>) -> Self {
+        Self { asking, ..self }
     }
 
     /// The response for hyper, whose end writes the line.
-    pub(super) fn logged(mut self, began: Instant, metrics: &Metrics) -> Response<LoggedBody> {
+    pub(super) fn logged(mut self, began: Instant, count: Count<'_>) -> Response<LoggedBody> {
         let status = Some(self.response.status());
         let why = self.response.extensions_mut().remove::<Why>().map(|Why(reason)| reason);
         let line = self.line.map(|line| {
@@ -52,9 +60,26 @@ impl Answer {
         // These have no body, whatever they describe; nobody will ask for its end.
         let ended = line.as_ref().is_some_and(|line| line.method == Method::HEAD)
             || matches!(status, Some(StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED));
-        let metrics = metrics.clone();
-        self.response.map(|inner| LoggedBody { inner, line, began, ended, metrics })
+        let mut asking = self.asking;
+        if let Some(asking) = &mut asking {
+            asking.serves(self.response.headers().get("docker-content-digest"));
+        }
+        let network = count.network.cloned();
+        let logged = line.map(|line| Logged {
+            answering: count.metrics.answering(&line, network),
+            line,
+            asking,
+        });
+        self.response.map(|inner| LoggedBody { inner, logged, began, ended })
     }
+}
+
+/// Where an answer is counted.
+#[derive(Clone, Copy)]
+pub(super) struct Count<'a> {
+    pub(super) metrics: &'a Metrics,
+    /// The network of its client.
+    pub(super) network: Option<&'a Arc<Tally>>,
 }
 
 /// Tells the client under which id the log has an answer that it will ask about: one of our own, so
@@ -70,26 +95,32 @@ fn name_request(line: &RequestLine, response: &mut Response<ResponseBody>) {
 /// A response body that writes its request's line when it ends, however it ends.
 pub(crate) struct LoggedBody {
     inner: ResponseBody,
-    line: Option<RequestLine>,
+    logged: Option<Logged>,
     began: Instant,
     ended: bool,
-    metrics: Metrics,
+}
+
+/// What is told of an answer, and to whom.
+struct Logged {
+    line: RequestLine,
+    answering: Answering,
+    asking: Option<Asking>,
 }
 
 impl LoggedBody {
     fn note(&mut self, result: Option<&Result<Frame<Bytes>, ResponseError>>) {
-        let Some(line) = &mut self.line else { return };
+        let Some(Logged { line, answering, .. }) = &mut self.logged else { return };
         match result {
             None => self.ended = true,
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
                 line.body_bytes += bytes;
-                self.metrics.sent(line.outcome, bytes);
+                answering.sent(line.outcome, bytes);
             }
             Some(Err(error)) => {
                 self.ended = true;
                 if matches!(error, ResponseError::Digest(_)) {
-                    self.metrics.mismatched();
+                    answering.mismatched();
                 }
                 line.outcome = Outcome::Error;
                 line.reason = Some(error.to_string());
@@ -131,13 +162,17 @@ impl Body for LoggedBody {
 
 impl Drop for LoggedBody {
     fn drop(&mut self) {
-        let Some(mut line) = self.line.take() else { return };
-        if !self.ended && !self.inner.is_end_stream() {
+        let Some(Logged { mut line, answering, asking }) = self.logged.take() else { return };
+        let is_whole = self.ended || self.inner.is_end_stream();
+        if !is_whole {
             left(&mut line);
         }
         line.elapsed = self.began.elapsed();
         let line = Arc::new(line);
-        self.metrics.answered(&line);
+        answering.answered(&line);
+        if let Some(asking) = asking {
+            asking.ended(&line, is_whole);
+        }
         line.emit();
     }
 }
@@ -213,7 +248,8 @@ mod tests {
                 let line = RequestLine::new(Outcome::Relay, Method::GET, subject, client);
                 let answer = Answer::new(Response::new(ResponseBody::Empty), line);
                 let began = Instant::now().checked_sub(waited).unwrap();
-                drop(answer.logged(began, &Metrics::default()));
+                let metrics = &Metrics::default();
+                drop(answer.logged(began, Count { metrics, network: None }));
             });
             assert_eq!(*seen.0.lock(), levels);
         }

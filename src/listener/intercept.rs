@@ -123,23 +123,25 @@ impl Context {
             Err(unserved) => {
                 let (request, unfit) = *unserved;
                 let line = self.denied(request.method()).because(Some(unfit.reason.to_string()));
-                return Answer::new(refused(&unfit), line).logged(began, self.peer.metrics());
+                return Answer::new(refused(&unfit), line).logged(began, self.peer.count());
             }
         };
         if let Some(response) = self.refused(&request) {
             return Answer::new(response, self.denied(request.method()))
-                .logged(began, self.peer.metrics());
+                .logged(began, self.peer.count());
         }
         request.extensions_mut().insert(self.own.clone());
         let method = request.method().clone();
         let route = Route::parse(request.uri().path(), request.uri().query());
+        let (asker, asking) = self.peer.asks(&self.authority, &route, &request);
         let way = Way::new(&self.authority, Scheme::Https);
         let gateway = &self.peer.shared.services.gateway;
         // On the heap: the connection keeps the room of its answer's future while it lies idle.
         let (served, subject) =
             Box::pin(gateway.respond(&self.authority, route, way, request)).await;
         let line = self.peer.line(served.outcome(), method, subject).because(served.reason());
-        Answer::new(served.response, line).logged(began, self.peer.metrics())
+        let line = line.from_program(asker.user_agent);
+        Answer::new(served.response, line).to(asking).logged(began, self.peer.count())
     }
 
     fn denied(&self, method: &Method) -> RequestLine {

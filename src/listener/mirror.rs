@@ -85,12 +85,13 @@ pub(super) async fn answer(peer: &Peer, mut request: Request<Incoming>) -> Answe
     };
     *request.uri_mut() = uri;
     let way = asked.way();
+    let (client, asking) = peer.asks(&asked.authority, &asked.route, &request);
     let gateway = &peer.shared.services.gateway;
     let (served, subject) =
         gateway.respond(&asked.authority, asked.route.clone(), way, request).await;
     let served = as_a_mirror(&asked, served);
     let line = peer.line(served.outcome(), method, subject).because(served.reason());
-    Answer::new(served.response, line)
+    Answer::new(served.response, line.from_program(client.user_agent)).to(asking)
 }
 
 /// The ping, which needs no registry: "200 OK" says that this is one.

@@ -51,7 +51,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{Method, Response};
+use ::http::{Method, Request, Response, header};
 use arc_swap::ArcSwap;
 use entrepot_ca::Authority as CertificateAuthority;
 use tokio_util::sync::CancellationToken;
@@ -62,12 +62,13 @@ pub(crate) use names::ProxyNames;
 pub(crate) use policy::Policy;
 
 use entrepot_oci::host::HTTPS_PORT;
-use entrepot_oci::{Authority, Host};
+use entrepot_oci::{Authority, Host, Registry, Route};
 
 use crate::gateway::{Gateway, ResponseBody};
 use crate::log::{Outcome, RequestLine, Subject};
 use crate::memory::{Account, Memory};
-use crate::metrics::{Metrics, Open};
+use crate::metrics::{Metrics, Open, Tally};
+use crate::pulls::{Asker, Asking, Pulls};
 use crate::upstream::Dialer;
 
 /// Where the proxy listens, and as whom.
@@ -124,6 +125,8 @@ pub(crate) struct ListenerServices {
     pub certificates: CertificateAuthority,
     /// What is counted.
     pub metrics: Metrics,
+    /// What clients pull.
+    pub pulls: Pulls,
     /// What clients take.
     pub memory: Memory,
     /// Every connection and download, for the drain.
@@ -151,15 +154,56 @@ struct Peer {
     client: SocketAddr,
     /// Who takes the memory that its requests need.
     account: Account,
+    /// As which user of the proxy, where it asks for users.
+    user: Option<Arc<str>>,
+    /// Where is counted what its network of clients is served.
+    network: Arc<Tally>,
     /// A place among the connections; a tunnel keeps it as long as it lasts.
     place: Arc<places::Place>,
     _open: Arc<Open>,
 }
 
 impl Peer {
+    /// A client that nobody knows by name yet.
+    fn new(
+        shared: Arc<Shared>,
+        client: SocketAddr,
+        account: Account,
+        place: Arc<places::Place>,
+        open: Arc<Open>,
+    ) -> Self {
+        let network = shared.services.metrics.network(client.ip());
+        Self { shared, client, account, user: None, network, place, _open: open }
+    }
+
     /// A line for a request of this client's.
     fn line(&self, outcome: Outcome, method: Method, subject: Subject) -> RequestLine {
-        RequestLine::new(outcome, method, subject, self.client.ip())
+        RequestLine::new(outcome, method, subject, self.client.ip()).by(self.user.clone())
+    }
+
+    /// Who makes a request.
+    fn asker<B>(&self, request: &Request<B>) -> Asker {
+        let user_agent = Asker::program(request.headers().get(header::USER_AGENT));
+        Asker { client: self.client.ip(), user: self.user.clone(), user_agent }
+    }
+
+    /// Who makes a request of the registry at `authority`, and the part of a pull that it is, if it
+    /// is one.
+    fn asks<B>(
+        &self,
+        authority: &Authority,
+        route: &Route,
+        request: &Request<B>,
+    ) -> (Asker, Option<Asking>) {
+        let asker = self.asker(request);
+        let pulls = &self.shared.services.pulls;
+        let asking = pulls.asks(&asker, Registry::at(authority), route, request);
+        (asker, asking)
+    }
+
+    /// Where its answers are counted.
+    fn count(&self) -> answer::Count<'_> {
+        answer::Count { metrics: self.metrics(), network: Some(&self.network) }
     }
 
     fn metrics(&self) -> &Metrics {

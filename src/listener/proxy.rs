@@ -1,5 +1,6 @@
 //! Requests to the proxy itself: CONNECT, absolute-form, origin-form (RFC 9112 §3.2).
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use entrepot_oci::host::HTTP_PORT;
@@ -30,19 +31,28 @@ pub(super) async fn answer(peer: &Peer, received: Received) -> Response<LoggedBo
             None => admitted(peer, request).await,
         },
     };
-    answer.logged(began, peer.metrics())
+    answer.logged(began, peer.count())
 }
 
 /// Answers a request whose form is as it should be, if its user may use the proxy.
 async fn admitted(peer: &Peer, request: Request<Incoming>) -> Answer {
-    match denial(peer, &request).await {
-        Some(answer) => answer,
-        None if request.method() == Method::CONNECT => connect(peer, request).await,
-        None if is_forwarded(&request) => Box::pin(absolute(peer, request)).await,
-        None if mirror::is_for(request.uri().path()) => {
-            Box::pin(mirror::answer(peer, request)).await
+    let known;
+    let peer = match user(peer, &request).await {
+        Ok(None) => peer,
+        Ok(user) => {
+            known = Peer { user, ..peer.clone() };
+            &known
         }
-        None => origin(peer, &request),
+        Err(answer) => return *answer,
+    };
+    if request.method() == Method::CONNECT {
+        connect(peer, request).await
+    } else if is_forwarded(&request) {
+        Box::pin(absolute(peer, request)).await
+    } else if mirror::is_for(request.uri().path()) {
+        Box::pin(mirror::answer(peer, request)).await
+    } else {
+        origin(peer, &request)
     }
 }
 
@@ -74,7 +84,7 @@ pub(super) fn turn_away(peer: &Peer, received: Received) -> Response<LoggedBody>
     let began = Instant::now();
     let request = match received {
         Ok(request) if !is_forwarded(&request) && request.uri().path() == "/healthz" => {
-            return origin(peer, &request).logged(began, peer.metrics());
+            return origin(peer, &request).logged(began, peer.count());
         }
         Ok(request) => request,
         Err(unserved) => unserved.0,
@@ -83,7 +93,7 @@ pub(super) fn turn_away(peer: &Peer, received: Received) -> Response<LoggedBody>
     let reason = format!("{} may not use this proxy (access.clients)", peer.client.ip());
     let mut response = refusal(StatusCode::FORBIDDEN, ErrorCode::Denied, &reason);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    Answer::new(response, line.because(Some(reason))).logged(began, peer.metrics())
+    Answer::new(response, line.because(Some(reason))).logged(began, peer.count())
 }
 
 /// Answers a client for whom there is no place: a probe is told how the proxy is, everybody else to
@@ -97,7 +107,7 @@ pub(super) fn put_off(peer: &Peer, received: Received) -> Response<LoggedBody> {
         Ok(request) => put_off_line(peer, &request),
         Err(unserved) => put_off_line(peer, &unserved.0),
     };
-    let mut response = answer.logged(began, peer.metrics());
+    let mut response = answer.logged(began, peer.count());
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -111,25 +121,29 @@ fn put_off_line(peer: &Peer, request: &Request<Incoming>) -> Answer {
     Answer::new(response, line.because(Some(REASON.to_owned())))
 }
 
-/// The answer to a request of somebody who is no user of the proxy's, where users are asked for.
+/// Which user of the proxy a request is from, where users are asked for, or the answer to somebody
+/// who is none.
 ///
 /// The pages by which clients are set up are everybody's. Whatever else there is in origin form
 /// takes the proxy for an origin, which asks by 401 (RFC 9110 §11.6).
-async fn denial(peer: &Peer, request: &Request<Incoming>) -> Option<Answer> {
+async fn user(peer: &Peer, request: &Request<Incoming>) -> Result<Option<Arc<str>>, Box<Answer>> {
     let access = peer.shared.access.load_full();
     let client = peer.client.ip();
     let is_direct = request.method() != Method::CONNECT && !is_forwarded(request);
     let checked = if !is_direct {
         access.check(client, request.headers()).await
     } else if is_page(request.uri().path()) {
-        Ok(())
+        Ok(None)
     } else {
         access.check_direct(client, request.headers()).await
     };
-    let denial = checked.err()?;
+    let denial = match checked {
+        Ok(user) => return Ok(user),
+        Err(denial) => denial,
+    };
     let line = peer.line(Outcome::Denied, request.method().clone(), shown(request.uri()));
     let response = denied_user(denial, is_direct);
-    Some(Answer::new(response, line.because(Some(denial.to_string()))))
+    Err(Box::new(Answer::new(response, line.because(Some(denial.to_string())))))
 }
 
 /// The pages that ask for no user.
@@ -248,10 +262,13 @@ async fn absolute(peer: &Peer, request: Request<Incoming>) -> Answer {
     };
     let gateway = &peer.shared.services.gateway;
     let authority = peer.shared.policy.canonical(authority);
+    let asker = peer.asker(&request);
+    let mut asking = None;
     let (served, subject) = match peer.shared.policy.verdict(&authority, HTTP_PORT) {
         Verdict::Intercept => {
             let route = Route::parse(request.uri().path(), request.uri().query());
             let way = Way::of(&authority, request.uri());
+            asking = peer.asks(&authority, &route, &request).1;
             gateway.respond(&authority, route, way, request).await
         }
         Verdict::Tunnel(_) => {
@@ -264,7 +281,7 @@ async fn absolute(peer: &Peer, request: Request<Incoming>) -> Answer {
         }
     };
     let line = peer.line(served.outcome(), method, subject).because(served.reason());
-    Answer::new(served.response, line)
+    Answer::new(served.response, line.from_program(asker.user_agent)).to(asking)
 }
 
 fn absolute_authority(uri: &Uri) -> Result<Authority, &'static str> {

@@ -77,7 +77,7 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, far: Link, line: RequestLin
             // The client tries again by itself, and then elsewhere.
             peer.shared.services.dialer.set_back(address);
         }
-        peer.metrics().sent(line.outcome, body_bytes);
+        peer.metrics().tunnelled(body_bytes);
         peer.finish(RequestLine { body_bytes, elapsed: began.elapsed(), ..line });
     });
 }

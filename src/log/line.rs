@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -88,6 +89,44 @@ impl Outcome {
     }
 }
 
+/// What an image is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ContentKind {
+    /// A manifest or an index.
+    Manifest,
+    /// A configuration or a layer.
+    Blob,
+}
+
+impl ContentKind {
+    /// Both.
+    pub(crate) const ALL: [Self; 2] = [Self::Manifest, Self::Blob];
+
+    /// What a request for `route` is for, if it is for content.
+    #[must_use]
+    pub(crate) fn of(route: &Route) -> Option<Self> {
+        match route {
+            Route::Manifest { .. } => Some(Self::Manifest),
+            Route::Blob { .. } => Some(Self::Blob),
+            Route::Ping
+            | Route::Tags { .. }
+            | Route::Referrers { .. }
+            | Route::Upload { .. }
+            | Route::Api
+            | Route::Other => None,
+        }
+    }
+
+    /// The word in metrics.
+    #[must_use]
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::Blob => "blob",
+        }
+    }
+}
+
 /// What a request was about, without its query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
@@ -122,6 +161,15 @@ impl Subject {
         }
     }
 
+    /// The kind of content that is asked for, if any is.
+    #[must_use]
+    pub(crate) fn content(&self) -> Option<ContentKind> {
+        match self {
+            Self::Registry { route, .. } => ContentKind::of(route),
+            Self::Other(_) => None,
+        }
+    }
+
     /// The repository's name, if it is about one.
     #[must_use]
     pub fn repository(&self) -> Option<&str> {
@@ -133,20 +181,30 @@ impl Subject {
         }
     }
 
-    /// What is asked for, in words.
+    /// What is asked for, in words, its digest cut to what tells objects apart.
     #[must_use]
     pub fn object(&self) -> String {
+        self.object_with(|digest| Short(digest).to_string())
+    }
+
+    /// What is asked for, in words, with its whole digest.
+    #[must_use]
+    pub fn whole_object(&self) -> String {
+        self.object_with(Digest::to_string)
+    }
+
+    fn object_with(&self, named: impl Fn(&Digest) -> String) -> String {
         let (route, path) = match self {
             Self::Other(what) => return what.clone(),
             Self::Registry { route, path, .. } => (route, path),
         };
         match route {
-            Route::Blob { digest, .. } => format!("blob {}", Short(digest)),
+            Route::Blob { digest, .. } => format!("blob {}", named(digest)),
             Route::Manifest { reference: Reference::Digest(digest), .. } => {
-                format!("manifest {}", Short(digest))
+                format!("manifest {}", named(digest))
             }
             Route::Manifest { reference: Reference::Tag(tag), .. } => format!("manifest {tag}"),
-            Route::Referrers { subject, .. } => format!("referrers {}", Short(subject)),
+            Route::Referrers { subject, .. } => format!("referrers {}", named(subject)),
             Route::Tags { .. } => "tags".to_owned(),
             Route::Upload { .. } => "upload".to_owned(),
             Route::Ping | Route::Api | Route::Other => path.clone().unwrap_or_default(),
@@ -159,10 +217,18 @@ struct Short<'a>(&'a Digest);
 
 impl fmt::Display for Short<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 12;
-        let hex = self.0.hex();
-        write!(f, "{}:{}\u{2026}", self.0.algorithm(), hex.get(..SHOWN).unwrap_or(&hex))
+        let whole = self.0.to_string();
+        f.write_str(shortened(&whole).unwrap_or(&whole))?;
+        f.write_str("\u{2026}")
     }
+}
+
+/// The beginning of a digest that tells objects apart, if this is one at its whole length.
+pub(super) fn shortened(digest: &str) -> Option<&str> {
+    const SHOWN: usize = 12;
+    let (algorithm, hex) = digest.split_once(':')?;
+    let is_whole = hex.len() >= 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    digest.get(..algorithm.len() + 1 + SHOWN).filter(|_| is_whole)
 }
 
 /// What tells a request's lines from those of others.
@@ -201,6 +267,10 @@ pub struct RequestLine {
     pub elapsed: Duration,
     /// Who asked.
     pub client: IpAddr,
+    /// As which user of the proxy, where it asks for users.
+    pub user: Option<Arc<str>>,
+    /// By which program, as that says itself.
+    pub user_agent: Option<Arc<str>>,
     /// Why it ended early or was refused.
     pub reason: Option<String>,
 }
@@ -224,6 +294,8 @@ impl RequestLine {
             body_bytes: 0,
             elapsed: Duration::ZERO,
             client,
+            user: None,
+            user_agent: None,
             reason: None,
         }
     }
@@ -254,13 +326,25 @@ impl RequestLine {
             id = %self.id,
             registry = self.subject.registry(),
             repository = self.subject.repository(),
-            object = self.subject.object(),
+            object = self.subject.whole_object(),
             wait_ms,
             "an answer was slow to begin"
         );
     }
 
-    /// Writes the line.
+    /// The line of a request that this user of the proxy makes.
+    #[must_use]
+    pub fn by(self, user: Option<Arc<str>>) -> Self {
+        Self { user, ..self }
+    }
+
+    /// The line of a request that this program makes.
+    #[must_use]
+    pub fn from_program(self, user_agent: Option<Arc<str>>) -> Self {
+        Self { user_agent, ..self }
+    }
+
+    /// Writes the line, with every digest whole: the text format cuts them.
     pub fn emit(&self) {
         let elapsed_ms = u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
@@ -270,11 +354,13 @@ impl RequestLine {
             method = self.method.as_str(),
             registry = self.subject.registry(),
             repository = self.subject.repository(),
-            object = self.subject.object(),
+            object = self.subject.whole_object(),
             status = self.status.map(|status| status.as_u16()),
             body_bytes = self.body_bytes,
             elapsed_ms,
             client = %self.client,
+            user = self.user.as_deref(),
+            user_agent = self.user_agent.as_deref(),
             reason = self.reason.as_deref(),
             "request"
         );

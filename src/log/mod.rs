@@ -16,6 +16,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
+pub(crate) use line::ContentKind;
 pub use line::{Outcome, RequestLine, Subject};
 pub(crate) use safe::{Safe, one_line};
 pub(crate) use text::{bytes, chain};

@@ -8,7 +8,7 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::line::TARGET;
+use super::line::{TARGET, shortened};
 use super::safe::is_line_safe;
 
 /// `HIT  GET docker.io library/alpine blob sha256:ab12… 3.4 MB 2 ms 10.0.0.7`, and other events
@@ -44,6 +44,15 @@ where
             Some(code) => writeln!(writer, "\u{1b}[{code}m{line}\u{1b}[0m"),
             None => writeln!(writer, "{line}"),
         }
+    }
+}
+
+/// Adds what was asked for, its digest cut to what tells objects apart.
+fn push_short(line: &mut String, object: &str) {
+    let (kind, name) = object.rsplit_once(' ').unwrap_or(("", object));
+    match shortened(name).filter(|_| !kind.is_empty()) {
+        Some(short) => line.extend([kind, " ", short, "\u{2026}"]),
+        None => line.push_str(object),
     }
 }
 
@@ -91,11 +100,15 @@ impl Fields {
     fn request_line(&self, shows_ids: bool) -> Result<String, fmt::Error> {
         let mut line = String::with_capacity(self.values.len() + 32);
         write!(line, "{:<4}", self.get("outcome").unwrap_or_default())?;
-        for name in ["method", "registry", "repository", "object"] {
+        for name in ["method", "registry", "repository"] {
             if let Some(value) = self.get(name) {
                 line.push(' ');
                 line.push_str(value);
             }
+        }
+        if let Some(object) = self.get("object") {
+            line.push(' ');
+            push_short(&mut line, object);
         }
         // A success needs no number; whatever else it was does.
         if let Some(status) = self.get("status").filter(|status| !matches!(*status, "200" | "206"))

@@ -214,6 +214,11 @@ pub(crate) struct Account {
 }
 
 impl Account {
+    /// Whose it is; `None`: the proxy's own.
+    pub(crate) fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+
     /// Room for so many bytes, if there is some now.
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Room> {
         let bytes = bytes as u64;

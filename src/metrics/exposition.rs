@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
@@ -23,6 +23,12 @@ impl<'a, 'e> Families<'a, 'e> {
 
     /// A counter without labels.
     pub(crate) fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.family(name, help, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    /// A counter of seconds without labels.
+    pub(super) fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         self.family(name, help, MetricType::Counter)?
             .encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
@@ -59,11 +65,11 @@ impl<'a, 'e> Families<'a, 'e> {
     }
 
     /// A gauge with labels.
-    pub(crate) fn gauges<'v, const N: usize>(
+    pub(crate) fn gauges<'v, const N: usize, V: EncodeGaugeValue>(
         &mut self,
         name: &str,
         help: &str,
-        values: impl Iterator<Item = ([Label<'v>; N], u64)>,
+        values: impl Iterator<Item = ([Label<'v>; N], V)>,
     ) -> fmt::Result {
         let mut family = self.family(name, help, MetricType::Gauge)?;
         for (labels, value) in values {
@@ -72,18 +78,19 @@ impl<'a, 'e> Families<'a, 'e> {
         Ok(())
     }
 
-    pub(super) fn histograms<'v>(
+    /// Histograms with labels.
+    pub(super) fn histograms<'v, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
-        values: impl Iterator<Item = (Label<'v>, &'v Histogram)>,
+        values: impl Iterator<Item = ([Label<'v>; N], &'v Histogram)>,
     ) -> fmt::Result {
         let mut family = self.family(name, help, MetricType::Histogram)?;
-        for (label, histogram) in values {
+        for (labels, histogram) in values {
             let buckets = histogram.buckets();
             // Read once: what is counted meanwhile must not make the parts contradict each other.
             let count = buckets.iter().map(|(_, count)| count).sum();
-            family.encode_family(&[label])?.encode_histogram::<NoLabelSet>(
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
                 histogram.sum_secs(),
                 count,
                 &buckets,
@@ -173,6 +180,7 @@ fn described(line: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::histogram::FIRST_BYTE;
     use super::*;
 
     #[derive(Debug)]
@@ -184,7 +192,7 @@ mod tests {
             families.counter("plain", "One.", 1)?;
             let hostile = [("name", "a\"b\\c\nd")];
             families.gauges("hostile", "Two.", std::iter::once((hostile, 2)))?;
-            let (histogram, label) = (Histogram::default(), ("outcome", "hit"));
+            let (histogram, label) = (Histogram::new(FIRST_BYTE), [("outcome", "hit")]);
             histogram.observe(std::time::Duration::from_millis(2));
             families.histograms("took_seconds", "Three.", std::iter::once((label, &histogram)))
         }

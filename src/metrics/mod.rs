@@ -6,6 +6,11 @@
 //! the gateway) is asked when somebody looks, by `admin::scrape`.
 //!
 //! - `registries`: counters by registry
+//! - `tally`: what was served and what was fetched for it
+//! - `networks`: tallies by network of clients
+//! - `latency`: how long registries take
+//! - `behalf`: on whose behalf upstreams are asked
+//! - `answering`: a request that is being answered
 //! - `recent`: the last requests, and what is asked for most
 //! - `failures`: what goes wrong, each kind of it once
 //! - `histogram`: how long requests take
@@ -13,29 +18,41 @@
 //! - `exposition`: a page of families, as OpenMetrics or as the older text format
 //! - `process`: what the system says of this process
 
+mod answering;
+mod behalf;
 mod collect;
 mod exposition;
 mod failures;
 mod histogram;
+mod latency;
+mod networks;
 mod process;
 mod recent;
 mod registries;
+mod tally;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use http::{Method, StatusCode};
-
-use crate::log::{Outcome, RequestLine};
+use crate::log::{ContentKind, Outcome, RequestLine};
+pub use answering::Answering;
+pub(crate) use behalf::Behalf;
 pub(crate) use exposition::{Families, Flavour, exposed};
 use failures::Failures;
 pub(crate) use failures::{FailureGroup, Side};
-use histogram::Histogram;
+use histogram::{Histogram, REQUESTS};
+pub(crate) use networks::Network;
+use networks::Networks;
 use recent::Recent;
 pub(crate) use recent::{Answered, Demand, MOST_REQUESTS};
 use registries::RegistryTable;
-pub(crate) use registries::{Counters, HeldBack, RegistrySummary};
+pub(crate) use registries::{HeldBack, RegistrySummary};
+pub(crate) use tally::{Sums, Tally};
+
+/// Kinds of requests whose durations are told apart: those of content, and all others.
+const KINDS: [&str; 3] = ["manifest", "blob", "other"];
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -69,10 +86,10 @@ pub struct Metrics {
 struct MetricsInner {
     started: SystemTime,
     registries: RegistryTable,
-    recent: Recent,
+    networks: Networks,
     failures: Failures,
-    sent_bytes: [Count; Outcome::ALL.len()],
-    durations: [Histogram; Outcome::ALL.len()],
+    recent: Recent,
+    durations: [[Histogram; Outcome::ALL.len()]; KINDS.len()],
     connections: Arc<AtomicI64>,
     tunnels: Arc<AtomicI64>,
     resumed: Count,
@@ -93,10 +110,10 @@ impl Metrics {
         let parts = MetricsInner {
             started: SystemTime::now(),
             registries: RegistryTable::new(known),
-            recent: Recent::default(),
+            networks: Networks::default(),
             failures: Failures::default(),
-            sent_bytes: Default::default(),
-            durations: Default::default(),
+            recent: Recent::default(),
+            durations: std::array::from_fn(|_| std::array::from_fn(|_| Histogram::new(REQUESTS))),
             connections: Arc::default(),
             tunnels: Arc::default(),
             resumed: Count::default(),
@@ -112,39 +129,68 @@ impl Metrics {
         self.parts.started
     }
 
-    /// A request has been answered, all of it.
+    /// A request has been answered, all of it, with no body that was counted.
     pub fn answered(&self, line: &Arc<RequestLine>) {
+        self.counting(line).answered(line);
+    }
+
+    /// A request that is being answered to a client that counts in no network.
+    #[must_use]
+    pub fn counting(&self, line: &RequestLine) -> Answering {
+        self.answering(line, None)
+    }
+
+    /// A request that is being answered to a client of `network`.
+    pub(crate) fn answering(&self, line: &RequestLine, network: Option<Arc<Tally>>) -> Answering {
         let registries = &self.parts.registries;
         let counters = match (line.subject.registry(), line.outcome) {
             // Whoever can't be asked may be no registry, but a typing mistake.
-            (Some(name), Outcome::Error | Outcome::Denied) => registries.of_upstream(name).as_ref(),
+            (Some(name), Outcome::Error | Outcome::Denied) => registries.of_upstream(name),
             (name, _) => registries.of_request(name),
         };
-        counters.answered(line);
-        if let Some(histogram) = self.parts.durations.get(line.outcome as usize) {
+        let counters = counters.clone();
+        Answering::new(self.clone(), counters, network, line)
+    }
+
+    /// Bytes have gone to a client through a tunnel.
+    pub fn tunnelled(&self, bytes: u64) {
+        self.parts.registries.of_request(None).sent(Outcome::Tunnel, bytes);
+    }
+
+    fn note(&self, line: &Arc<RequestLine>) {
+        let kind = line.subject.content().map_or(KINDS.len() - 1, |kind| kind as usize);
+        let histogram = self.parts.durations.get(kind).and_then(|of| of.get(line.outcome as usize));
+        if let Some(histogram) = histogram {
             histogram.observe(line.elapsed);
         }
         self.parts.recent.note(line);
         self.parts.failures.note(line);
     }
 
-    /// Bytes of a body have gone to a client.
-    pub fn sent(&self, outcome: Outcome, bytes: u64) {
-        if let Some(count) = self.parts.sent_bytes.get(outcome as usize) {
-            count.add(bytes);
-        }
+    /// Where is counted what a client is served; a lock.
+    pub(crate) fn network(&self, client: IpAddr) -> Arc<Tally> {
+        self.parts.networks.of(Some(client))
     }
 
-    /// An upstream has answered a request that was about `registry`; without a status it has not.
-    ///
-    /// What is not known from clients' requests (a token server) is counted as `other`.
-    pub fn asked(&self, registry: &str, method: &Method, status: Option<StatusCode>) {
-        self.parts.registries.of_upstream(registry).asked(method, status);
+    /// On whose behalf upstreams are asked for what a client wants of `registry`, whoever answers;
+    /// `None`: the operator.
+    pub(crate) fn asking(
+        &self,
+        registry: &str,
+        client: Option<IpAddr>,
+        content: Option<ContentKind>,
+    ) -> Behalf {
+        let registries = &self.parts.registries;
+        let counters = registries.of_upstream(registry).clone();
+        let network = content.map(|_| self.parts.networks.of(client));
+        let behalf = Behalf::new(counters, network, content);
+        if registries.has(registry) { behalf } else { behalf.of_newcomer(self.clone(), registry) }
     }
 
-    /// A request about `registry` was not sent, because of what its last answers were.
-    pub fn held_back(&self, registry: &str, why: HeldBack) {
-        self.parts.registries.of_upstream(registry).held_back(why);
+    /// On behalf of what is no registry that clients have asked for (a token server, a host of
+    /// plain HTTP): it is counted as `other`.
+    pub(crate) fn asking_others(&self, name: &str) -> Behalf {
+        Behalf::new(self.parts.registries.of_upstream(name).clone(), None, None)
     }
 
     /// Whether this registry has a place among those that are told apart.
@@ -155,13 +201,43 @@ impl Metrics {
 
     /// Gives this registry such a place, if there is one left.
     pub fn tell_apart(&self, registry: &str) {
-        self.parts.registries.of_request(Some(registry));
+        self.placed(registry);
+    }
+
+    pub(super) fn placed(&self, registry: &str) -> Arc<registries::Counters> {
+        self.parts.registries.of_request(Some(registry)).clone()
     }
 
     /// Where bytes are counted that come from upstreams about `registry`.
+    /// A client has pulled an image.
+    pub(crate) fn pulled(&self, registry: &str, client: IpAddr) {
+        self.parts.registries.of_request(Some(registry)).tally().pulled();
+        self.parts.networks.of(Some(client)).pulled();
+    }
+
+    /// Whether a registry counts pulls.
     #[must_use]
-    pub fn of_upstream(&self, registry: &str) -> Arc<Counters> {
-        self.parts.registries.of_upstream(registry).clone()
+    pub(crate) fn counts_pulls(&self, registry: &str) -> bool {
+        self.parts.registries.of_upstream(registry).counts_pulls(registry)
+    }
+
+    /// What was counted of each registry since the start, the rest included.
+    #[must_use]
+    pub(crate) fn registry_sums(&self) -> Vec<(String, Sums)> {
+        let all = self.parts.registries.all();
+        all.map(|(name, counters)| (name.to_owned(), counters.tally().sums())).collect()
+    }
+
+    /// What was counted of each network, the rest included; before the start as well, where that is
+    /// known.
+    #[must_use]
+    pub(crate) fn network_sums(&self) -> Vec<(Network, Sums)> {
+        self.parts.networks.sums()
+    }
+
+    /// What was counted of networks before the start is counted on.
+    pub(crate) fn go_on_from(&self, before: impl Iterator<Item = (Network, Sums)>) {
+        self.parts.networks.go_on_from(before);
     }
 
     /// A client's connection, counted until it is dropped.
@@ -217,28 +293,21 @@ impl Metrics {
 
     /// What was counted of each registry that is configured or was asked for.
     #[must_use]
-    pub fn by_registry(&self) -> Vec<RegistrySummary> {
+    pub(crate) fn by_registry(&self) -> Vec<RegistrySummary> {
         self.parts.registries.summaries()
     }
 
     /// The sums that people ask for.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        let mut summary = Summary { uptime: self.uptime(), ..Summary::default() };
-        for (outcome, bytes) in Outcome::ALL.into_iter().zip(&self.parts.sent_bytes) {
-            let requests = self.parts.registries.answered(outcome);
-            summary.requests += requests;
-            summary.sent_bytes += bytes.value();
-            if outcome.is_from_store() {
-                summary.hits += requests;
-                summary.saved_bytes += bytes.value();
-            }
-            if outcome.is_from_store() || outcome == Outcome::Miss {
-                summary.cacheable += requests;
-            }
+        let registries = &self.parts.registries;
+        Summary {
+            uptime: self.uptime(),
+            requests: Outcome::ALL.into_iter().map(|outcome| registries.answered(outcome)).sum(),
+            sums: registries.all().map(|(_, counters)| counters.tally().sums()).sum(),
+            sent_bytes: Outcome::ALL.into_iter().map(|outcome| registries.sent(outcome)).sum(),
+            received_bytes: registries.received(),
         }
-        summary.received_bytes = self.parts.registries.received();
-        summary
     }
 
     fn uptime(&self) -> Duration {
@@ -253,24 +322,21 @@ pub struct Summary {
     pub uptime: Duration,
     /// Requests answered, whichever way.
     pub requests: u64,
-    /// Those for something that can be kept.
-    pub cacheable: u64,
-    /// Those of them that needed no transfer from an upstream of their own.
-    pub hits: u64,
-    /// Bytes of bodies that went to clients.
+    /// What was served of content, and what was fetched for it.
+    pub(crate) sums: Sums,
+    /// Bytes of bodies that went to clients, whatever they were.
     pub sent_bytes: u64,
-    /// Those of them that needed no transfer of their own.
-    pub saved_bytes: u64,
-    /// Bytes of bodies that came from upstreams.
+    /// Bytes of bodies that came from upstreams, whatever they were.
     pub received_bytes: u64,
 }
 
 impl Summary {
-    /// Which part of what can be kept was; none before the first request.
+    /// Which part of the requests for content needed no transfer of its own; none before the first.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a ratio is told to three digits")]
     pub fn hit_ratio(&self) -> Option<f64> {
-        (self.cacheable > 0).then(|| self.hits as f64 / self.cacheable as f64)
+        let requests = self.sums.requests();
+        (requests > 0).then(|| self.sums.hits() as f64 / requests as f64)
     }
 }
 
@@ -296,26 +362,75 @@ mod tests {
     use super::*;
     use crate::log::Subject;
     use entrepot_oci::{Registry, Route};
+    use http::{Method, StatusCode};
 
-    fn line(outcome: Outcome, registry: &str) -> Arc<RequestLine> {
-        let registry = Registry::at(&format!("{registry}:443").parse().unwrap());
-        let subject = Subject::of(registry, Route::Ping, "/v2/");
-        Arc::new(RequestLine::new(outcome, Method::GET, subject, [10, 0, 0, 7].into()))
+    fn line(outcome: Outcome, path: &str) -> Arc<RequestLine> {
+        let registry = Registry::at(&"docker.io:443".parse().unwrap());
+        let subject = Subject::of(registry, Route::parse(path, None), path);
+        let line = RequestLine::new(outcome, Method::GET, subject, [10, 0, 0, 7].into());
+        Arc::new(RequestLine { status: Some(StatusCode::OK), ..line })
     }
 
     #[test]
-    fn what_needed_no_transfer_is_saved() {
+    fn hits_are_of_content_alone() {
         let metrics = Metrics::default();
         assert_eq!(metrics.summary().hit_ratio(), None);
-        for outcome in [Outcome::Hit, Outcome::Miss, Outcome::Joined, Outcome::Stale] {
-            metrics.sent(outcome, 10);
-            metrics.answered(&line(outcome, "docker.io"));
+        let outcomes = [Outcome::Hit, Outcome::Miss, Outcome::Joined, Outcome::Stale];
+        for outcome in outcomes {
+            let line = line(outcome, "/v2/a/manifests/1");
+            let answering = metrics.answering(&line, None);
+            answering.sent(outcome, 10);
+            answering.answered(&line);
         }
-        metrics.answered(&line(Outcome::Denied, "docker.io"));
+        for path in ["/v2/", "/v2/a/tags/list", "/entrepot/token"] {
+            metrics.answered(&line(Outcome::Hit, path));
+        }
+        metrics.answered(&line(Outcome::Denied, "/v2/a/manifests/1"));
         let summary = metrics.summary();
-        assert_eq!((summary.requests, summary.cacheable, summary.hits), (5, 4, 3));
-        assert_eq!((summary.sent_bytes, summary.saved_bytes), (40, 30));
+        assert_eq!((summary.requests, summary.sums.requests(), summary.sums.hits()), (8, 4, 3));
+        assert_eq!((summary.sent_bytes, summary.sums.served_bytes), (40, 40));
         assert_eq!(summary.hit_ratio(), Some(0.75));
+        assert_eq!(summary.sums.quota_pulls_saved, 3, "the Hub counts pulls");
+    }
+
+    #[test]
+    fn pulls_are_saved_where_they_count() {
+        let metrics = Metrics::default();
+        let hub = metrics.asking("docker.io", None, Some(ContentKind::Manifest));
+        let hit = line(Outcome::Hit, "/v2/a/manifests/1");
+        hub.told_of_quota(false);
+        metrics.answered(&hit);
+        assert_eq!(metrics.summary().sums.quota_pulls_saved, 0, "it is not limited");
+        hub.told_of_quota(true);
+        metrics.answered(&hit);
+        assert_eq!(metrics.summary().sums.quota_pulls_saved, 1);
+        assert!(!metrics.counts_pulls("ghcr.io"));
+    }
+
+    #[test]
+    fn what_is_fetched_counts_for_whom_it_was_asked() {
+        let metrics = Metrics::new(["docker.io".to_owned()].into_iter());
+        let client = Some([10, 0, 0, 7].into());
+        metrics.asking("new.example", client, Some(ContentKind::Blob)).received(5);
+        metrics.asking("new.example", client, None).received(3);
+        metrics.asking("docker.io", None, Some(ContentKind::Blob)).received(7);
+        metrics.asking_others("auth.docker.io").received(1);
+        let fetched: Vec<_> = metrics
+            .registry_sums()
+            .into_iter()
+            .map(|(name, sums)| (name, sums.fetched_bytes))
+            .filter(|(_, bytes)| *bytes > 0)
+            .collect();
+        assert_eq!(fetched, [("docker.io".to_owned(), 7), ("new.example".to_owned(), 5)]);
+        let mut networks: Vec<_> = metrics
+            .network_sums()
+            .into_iter()
+            .map(|(network, sums)| (network.to_string(), sums.fetched_bytes))
+            .filter(|(_, bytes)| *bytes > 0)
+            .collect();
+        networks.sort();
+        assert_eq!(networks, [("10.0.0.0/24".to_owned(), 5), ("operator".to_owned(), 7)]);
+        assert_eq!(metrics.summary().received_bytes, 16);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+use super::tally::counted;
 use crate::log::{Outcome, RequestLine};
 
 /// Requests kept: what fits a screen several times over. A line holds a path of 8 KiB at most.
@@ -36,7 +37,7 @@ pub struct Demand {
     pub registry: String,
     /// Its name there.
     pub repository: String,
-    /// Requests that were served.
+    /// GETs of its manifests and blobs.
     pub requests: u64,
     /// Those of them that needed no transfer of their own.
     pub hits: u64,
@@ -136,8 +137,9 @@ impl Seen {
 
 impl Demand {
     fn add(&mut self, line: &RequestLine, at: SystemTime) {
-        self.requests += 1;
-        self.hits += u64::from(line.outcome.is_from_store());
+        let is_content = counted(line).is_some();
+        self.requests += u64::from(is_content);
+        self.hits += u64::from(is_content && line.outcome.is_from_store());
         self.sent_bytes += line.body_bytes;
         self.last = at;
     }

@@ -1,15 +1,17 @@
 //! Counters by registry, for so many registries and no more.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use entrepot_oci::UnixSeconds;
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
 
 use super::Count;
-use crate::log::{Outcome, RequestLine};
+use super::latency::Latency;
+use super::tally::{Sums, Tally, counted};
+use crate::log::{ContentKind, Outcome, RequestLine};
 
 /// Registries that are told apart: more than a site uses, and few enough that somebody who asks for
 /// ever new names (`intercept = ["*"]`) fills no memory here or in a time series database.
@@ -18,6 +20,8 @@ const MOST: usize = 100;
 const OTHER: &str = "other";
 /// What requests are called that are about none.
 const NONE: &str = "none";
+/// The registry that is known to count pulls.
+const HUB: &str = "docker.io";
 
 /// Methods that are told apart; the last one is all others.
 pub(super) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "other"];
@@ -26,7 +30,7 @@ pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"
 
 /// Why a request is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeldBack {
+pub(crate) enum HeldBack {
     /// The host could not be reached a moment ago.
     Unreachable,
     /// It has asked for a pause (429), or answers with errors of its own.
@@ -47,7 +51,7 @@ impl HeldBack {
 
 /// What went wrong last.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastError {
+pub(crate) struct LastError {
     /// When.
     pub at: SystemTime,
     /// In words.
@@ -56,7 +60,7 @@ pub struct LastError {
 
 /// What was counted of one registry since the start.
 #[derive(Debug, Clone)]
-pub struct RegistrySummary {
+pub(crate) struct RegistrySummary {
     /// Its name.
     pub registry: String,
     /// Requests answered, by how.
@@ -69,13 +73,37 @@ pub struct RegistrySummary {
     pub last_success: Option<UnixSeconds>,
     /// The last request that failed, or was answered from the store in its place.
     pub last_error: Option<LastError>,
+    /// What was served and fetched.
+    pub sums: Sums,
+    /// How long it takes to begin with its answers: half of the last ones less than the first of
+    /// these, 19 of 20 less than the second.
+    pub first_byte: Option<(Duration, Duration)>,
+}
+
+/// What is known of whether a registry counts pulls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Counting {
+    /// It was not asked yet.
+    Unknown = 0,
+    /// It tells of a quota.
+    Counts = 1,
+    /// It serves manifests to a login without a word of one.
+    Free = 2,
 }
 
 /// What is counted of one registry.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub(crate) struct Counters {
     answered: [Count; Outcome::ALL.len()],
-    sent_bytes: Count,
+    /// GETs that were answered with content, by its kind.
+    content: [[Count; Outcome::ALL.len()]; ContentKind::ALL.len()],
+    sent_bytes: [Count; Outcome::ALL.len()],
+    tally: Tally,
+    quota_pulls_spent: Count,
+    /// As [`Counting`].
+    counting: AtomicU8,
+    first_byte: [Latency; ContentKind::ALL.len()],
     held_back: [Count; HeldBack::ALL.len()],
     /// Seconds since the epoch; 0: never.
     last_success: AtomicU64,
@@ -89,7 +117,12 @@ impl Counters {
         if let Some(count) = self.answered.get(line.outcome as usize) {
             count.add_one();
         }
-        self.sent_bytes.add(line.body_bytes);
+        if let Some(kind) = counted(line)
+            && let Some(count) =
+                self.content.get(kind as usize).and_then(|of| of.get(line.outcome as usize))
+        {
+            count.add_one();
+        }
         // What a registry refuses to a client is no error of the registry's.
         let is_clients = line.status.is_some_and(|status| {
             status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
@@ -102,13 +135,56 @@ impl Counters {
         }
     }
 
-    pub(super) fn held_back(&self, why: HeldBack) {
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub(super) fn sent(&self, outcome: Outcome, bytes: u64) {
+        if let Some(count) = self.sent_bytes.get(outcome as usize) {
+            count.add(bytes);
+        }
+    }
+
+    /// Whether the registry counts pulls, as it has just said by a quota, or by none.
+    pub(super) fn told_of_quota(&self, tells: bool) {
+        let counting = if tells { Counting::Counts } else { Counting::Free };
+        self.counting.store(counting as u8, Ordering::Relaxed);
+    }
+
+    /// A GET of a manifest was answered by the registry.
+    pub(super) fn spent_a_pull(&self) {
+        self.quota_pulls_spent.add_one();
+    }
+
+    /// Whether the registry called `name` counts pulls: by its own word, and the Hub unless it has
+    /// said otherwise.
+    pub(super) fn counts_pulls(&self, name: &str) -> bool {
+        match self.counting.load(Ordering::Relaxed) {
+            known if known == Counting::Unknown as u8 => name == HUB,
+            known => known == Counting::Counts as u8,
+        }
+    }
+
+    /// The registry has taken so long to begin with an answer about content, its tokens and
+    /// redirects and all.
+    pub(super) fn began(&self, kind: ContentKind, after: Duration) {
+        if let Some(latency) = self.first_byte.get(kind as usize) {
+            latency.note(after);
+        }
+    }
+
+    /// How long it takes to begin, by the kind of content.
+    pub(super) fn first_bytes(&self) -> impl Iterator<Item = (ContentKind, &Latency)> {
+        ContentKind::ALL.into_iter().zip(&self.first_byte)
+    }
+
+    pub(crate) fn held_back(&self, why: HeldBack) {
         if let Some(count) = self.held_back.get(why as usize) {
             count.add_one();
         }
     }
 
-    pub(super) fn asked(&self, method: &Method, status: Option<StatusCode>) {
+    pub(crate) fn asked(&self, method: &Method, status: Option<StatusCode>) {
         let method = METHODS.iter().position(|known| *known == method.as_str());
         let class = status.map_or(0, |status| usize::from(status.as_u16() / 100));
         let class = class.checked_sub(1).unwrap_or(CLASSES.len() - 1).min(CLASSES.len() - 1);
@@ -125,8 +201,34 @@ impl Counters {
     }
 
     /// Bytes of a body have come.
-    pub fn received(&self, bytes: usize) {
-        self.received_bytes.add(bytes as u64);
+    pub(super) fn received(&self, bytes: u64) {
+        self.received_bytes.add(bytes);
+    }
+
+    /// GETs that were answered with content: its kind, how, how often.
+    pub(super) fn by_content(&self) -> impl Iterator<Item = (ContentKind, Outcome, u64)> {
+        ContentKind::ALL.into_iter().zip(&self.content).flat_map(|(kind, outcomes)| {
+            Outcome::ALL
+                .into_iter()
+                .zip(outcomes)
+                .map(move |(outcome, n)| (kind, outcome, n.value()))
+        })
+    }
+
+    /// Bytes of bodies that went to clients, by how they were answered.
+    pub(super) fn sent_by_outcome(&self) -> impl Iterator<Item = (Outcome, u64)> {
+        Outcome::ALL.into_iter().zip(self.sent_bytes.iter().map(Count::value))
+    }
+
+    /// GETs of manifests that the registry has counted.
+    pub(super) fn quota_pulls_spent(&self) -> u64 {
+        self.quota_pulls_spent.value()
+    }
+
+    /// When it last gave an answer that was no error of its own.
+    pub(super) fn last_success(&self) -> Option<UnixSeconds> {
+        let last_success = self.last_success.load(Ordering::Relaxed);
+        (last_success > 0).then_some(UnixSeconds(last_success))
     }
 
     /// How often it was answered each way.
@@ -151,14 +253,15 @@ impl Counters {
     }
 
     fn summary(&self, registry: &str) -> RegistrySummary {
-        let last_success = self.last_success.load(Ordering::Relaxed);
         RegistrySummary {
             registry: registry.to_owned(),
             requests: self.by_outcome().collect(),
-            sent_bytes: self.sent_bytes.value(),
+            sent_bytes: self.sent_bytes.iter().map(Count::value).sum(),
             received_bytes: self.received_bytes(),
-            last_success: (last_success > 0).then_some(UnixSeconds(last_success)),
+            last_success: self.last_success(),
             last_error: self.last_error.lock().clone(),
+            sums: self.tally.sums(),
+            first_byte: Latency::of_all(&self.first_byte),
         }
     }
 }
@@ -195,8 +298,8 @@ impl RegistryTable {
     }
 
     /// The counters of the registry that a client's request is about.
-    pub(super) fn of_request(&self, name: Option<&str>) -> &Counters {
-        name.map_or(&self.none, |name| self.placed(name)).counters.as_ref()
+    pub(super) fn of_request(&self, name: Option<&str>) -> &Arc<Counters> {
+        &name.map_or(&self.none, |name| self.placed(name)).counters
     }
 
     /// The counters of a registry, if clients have asked for it.
@@ -234,6 +337,14 @@ impl RegistryTable {
     pub(super) fn answered(&self, outcome: Outcome) -> u64 {
         let count = |(_, counters): (&str, &Counters)| {
             counters.answered.get(outcome as usize).map_or(0, Count::value)
+        };
+        self.all().map(count).sum()
+    }
+
+    /// Bytes of bodies that went to clients, answered like that.
+    pub(super) fn sent(&self, outcome: Outcome) -> u64 {
+        let count = |(_, counters): (&str, &Counters)| {
+            counters.sent_bytes.get(outcome as usize).map_or(0, Count::value)
         };
         self.all().map(count).sum()
     }

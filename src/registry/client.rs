@@ -19,15 +19,16 @@ use super::identity::{Identifier, Identity};
 use super::options::Options;
 use super::own_tokens::{OwnTokens, TokenRequest, no_credentials};
 use super::pressure::{Held, Pressure, Sign, Topic};
-use super::quota::{Quota, Quotas};
+use super::quota::{self, Quota, Quotas};
 use super::refusals::{Refusals, RefusedQuestion};
 use super::states::{RegistryState, State, States};
 use super::token_server::Realm;
 use crate::collapse::{Collapse, Turn};
+use crate::log::ContentKind;
 use crate::memory::{Account, Shares};
-use crate::metrics::HeldBack;
+use crate::metrics::{Behalf, HeldBack};
 use crate::upstream::body::{IdleBody, RequestBody};
-use crate::upstream::client::{Followed, MAX_REGISTRIES};
+use crate::upstream::client::{Followed, MAX_REGISTRIES, Sending};
 use crate::upstream::redirect::RedirectError;
 use crate::upstream::{Errand, Scheme, Target, Upstream, UpstreamError, via};
 
@@ -180,10 +181,10 @@ impl Registries {
             for (registry, authority) in self.inner.states.take_due() {
                 let target = Target::of_registry(self.scheme_for(&authority), authority, "/v2/");
                 let (headers, body) = (for_ourselves(&HeaderMap::new()), RequestBody::Empty);
-                let upstream = self.upstream();
-                let asked =
-                    upstream.send(Errand::Pull, None, Method::GET, &target, headers, body).await;
-                if asked.is_ok() {
+                let behalf = self.upstream().behalf_of(&target);
+                let sending = Sending::shared(&behalf, Errand::Pull);
+                let asking = self.upstream().send(sending, Method::GET, &target, headers, body);
+                if asking.await.is_ok() {
                     self.inner.states.note_back(&registry, &target.authority);
                 }
             }
@@ -193,28 +194,6 @@ impl Registries {
     /// The proxy's own quota at each registry that counts pulls.
     pub(crate) fn quotas(&self) -> Vec<(Registry, Quota)> {
         self.inner.quotas.shared()
-    }
-
-    /// Whether a question may go out now: a registry that has asked for a pause is left alone.
-    fn admit(
-        &self,
-        topic: &Topic,
-        authority: &Authority,
-        identity: &Identity,
-    ) -> Result<(), UpstreamError> {
-        self.held_back(authority, self.inner.pressure.admit(topic, identity))
-    }
-
-    fn held_back(
-        &self,
-        authority: &Authority,
-        admitted: Result<(), Held>,
-    ) -> Result<(), UpstreamError> {
-        admitted.map_err(|held| {
-            let registry = Registry::at(authority);
-            self.upstream().metrics().held_back(registry.as_str(), HeldBack::Limited);
-            limited(authority, held)
-        })
     }
 
     /// Why the proxy itself would not ask the registry at `authority` now what `route` means.
@@ -242,6 +221,12 @@ pub(crate) struct Client {
     is_pressing: bool,
     /// Who takes the memory that answers need.
     account: Account,
+}
+
+/// An answer, and whether it was known without asking.
+struct Told {
+    answer: Followed,
+    is_known: bool,
 }
 
 /// What is done about redirects.
@@ -338,6 +323,13 @@ impl Client {
         self.registries.inner.pings.turn(self.registry.clone(), PATIENCE).await
     }
 
+    /// What counts what is asked: the registry that the client asked, wherever that leads.
+    fn behalf(&self) -> Behalf {
+        let metrics = self.registries.upstream().metrics();
+        let content = ContentKind::of(&self.route);
+        metrics.asking(self.registry.as_str(), self.account.client(), content)
+    }
+
     async fn ask(
         &self,
         method: Method,
@@ -411,10 +403,28 @@ impl Client {
         headers: &HeaderMap,
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
+        let (behalf, began) = (self.behalf(), Instant::now());
+        let answer = self.ask_on(&behalf, method, target, headers, redirects).await;
+        if answer.as_ref().map_or_else(UpstreamError::is_silence, |told| !told.is_known) {
+            behalf.began(began.elapsed());
+        }
+        answer.map(|told| told.answer)
+    }
+
+    async fn ask_on(
+        &self,
+        behalf: &Behalf,
+        method: Method,
+        target: &Target,
+        headers: &HeaderMap,
+        redirects: Redirects<'_>,
+    ) -> Result<Told, UpstreamError> {
         match self.identity {
             Identity::Client(_) => {
-                let asking = Asking { registry: &self.registry, target, route: &self.route };
-                self.send(&asking, method, headers.clone(), redirects).await
+                let registry = &self.registry;
+                let asking = Asking { behalf, registry, target, route: &self.route };
+                let answer = self.send(&asking, method, headers.clone(), redirects).await?;
+                Ok(Told { answer, is_known: false })
             }
             Identity::Shared => {
                 let in_force = self.registries.inner.in_force.load_full();
@@ -423,9 +433,9 @@ impl Client {
                 if let Some(question) = &question
                     && let Some(refused) = in_force.refusals.get(question)
                 {
-                    return Ok(refused);
+                    return Ok(Told { answer: refused, is_known: true });
                 }
-                let asked = self.ask_as_ourselves(method, target, headers, redirects).await;
+                let asked = self.ask_as_ourselves(behalf, method, target, headers, redirects).await;
                 let mut answer = asked?;
                 without_session(answer.response.headers_mut());
                 if let Some(question) = question
@@ -433,7 +443,7 @@ impl Client {
                 {
                     answer = in_force.refusals.remember(question, answer, &self.account).await;
                 }
-                Ok(answer)
+                Ok(Told { answer, is_known: false })
             }
         }
     }
@@ -441,6 +451,7 @@ impl Client {
     /// From registry to registry, at each under what we are there.
     async fn ask_as_ourselves(
         &self,
+        behalf: &Behalf,
         method: Method,
         target: &Target,
         headers: &HeaderMap,
@@ -449,7 +460,7 @@ impl Client {
         let (mut registry, mut target) = (self.registry.clone(), target.clone());
         let mut route = self.route.clone();
         for _ in 0..MAX_REGISTRIES {
-            let asking = Asking { registry: &registry, target: &target, route: &route };
+            let asking = Asking { behalf, registry: &registry, target: &target, route: &route };
             let answer = self.authorized(&asking, &method, headers, redirects).await?;
             let Some((next, its_route)) = &answer.elsewhere else { return Ok(answer) };
             registry = Registry::at(&next.authority);
@@ -470,7 +481,7 @@ impl Client {
         headers: &HeaderMap,
         redirects: Redirects<'_>,
     ) -> Result<Followed, UpstreamError> {
-        let Asking { registry, target, route } = *asking;
+        let Asking { registry, target, route, .. } = *asking;
         let Some(scope) = pulled(route).map(pull_scope) else {
             // What is no pull is asked for anonymously.
             let fields = with_authorization(headers, None);
@@ -568,8 +579,9 @@ impl Client {
         }
         let fields = with_authorization(&forwarded(&self.via), Some(shown));
         let (target, body) = (request.target.ping(), RequestBody::Empty);
-        let upstream = self.registries.upstream();
-        let asking = upstream.send(Errand::Pull, None, Method::GET, &target, fields, body);
+        let (upstream, behalf) = (self.registries.upstream(), self.behalf().without_content());
+        let sending = Sending::shared(&behalf, Errand::Pull);
+        let asking = upstream.send(sending, Method::GET, &target, fields, body);
         let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
         asking.await.is_ok_and(|answer| refused.contains(&answer.status()))
     }
@@ -635,10 +647,11 @@ impl Client {
     ) -> Result<(Option<Authentication>, Response<IdleBody>), UpstreamError> {
         let Inner { upstream, pressure, challenges, store, states, .. } = &*self.registries.inner;
         let topic = Topic::new(&target.authority, &Method::GET, &Route::Ping);
-        self.registries.admit(&topic, &target.authority, &Identity::Shared)?;
+        let behalf = self.behalf().without_content();
+        held_back(&behalf, &target.authority, pressure.admit(&topic, &Identity::Shared))?;
         let headers = for_ourselves(&forwarded(&self.via));
-        let (errand, body) = (Errand::Pull, RequestBody::Empty);
-        let asking = Box::pin(upstream.send(errand, None, Method::GET, target, headers, body));
+        let (sending, body) = (Sending::shared(&behalf, Errand::Pull), RequestBody::Empty);
+        let asking = Box::pin(upstream.send(sending, Method::GET, target, headers, body));
         let response = self.watched(registry, (&topic, true), asking).await?;
         let status = response.status();
         let trouble = trouble(status, response.headers());
@@ -660,9 +673,24 @@ impl Client {
         Ok((known, response))
     }
 
+    /// Notes whether a registry that serves a manifest counts pulls. One that says nothing of a
+    /// quota to somebody with a login may not count theirs (the Hub, of those who pay).
+    fn note_counting(&self, behalf: &Behalf, target: &Target, route: &Route, answer: &Followed) {
+        let is_manifest = matches!(route, Route::Manifest { .. });
+        if !is_manifest || !answer.response.status().is_success() {
+            return;
+        }
+        let tells = quota::tells(answer.response.headers());
+        let has_login =
+            self.identity == Identity::Shared && self.registries.has_credentials(&target.authority);
+        if tells || has_login {
+            behalf.told_of_quota(tells);
+        }
+    }
+
     async fn send(
         &self,
-        Asking { registry, target, route }: &Asking<'_>,
+        Asking { registry, target, route, behalf }: &Asking<'_>,
         method: Method,
         headers: HeaderMap,
         redirects: Redirects<'_>,
@@ -678,19 +706,20 @@ impl Client {
         } else {
             pressure.admit(&topic, &self.identity)
         };
-        self.registries.held_back(authority, admitted)?;
-        let errand = Errand::of(&method, route);
+        held_back(behalf, authority, admitted)?;
+        let sending = Sending::shared(behalf, Errand::of(&method, route));
         let answer = match redirects {
             Redirects::Followed(object) => {
-                upstream.walk(errand, method, (*target).clone(), headers, object).await?
+                upstream.walk(sending, method, (*target).clone(), headers, object).await?
             }
             Redirects::Returned => {
                 let body = RequestBody::Empty;
-                let sent = upstream.send(errand, None, method, target, headers, body);
+                let sent = upstream.send(sending, method, target, headers, body);
                 sent.await.map(Followed::at_once)?
             }
         };
         if answer.is_from_registry() {
+            self.note_counting(behalf, target, route, &answer);
             let (status, headers) = (answer.response.status(), answer.response.headers());
             let sign = Sign { status, trouble: trouble_of(&answer), is_plain, headers };
             pressure.note(&topic, &self.identity, sign);
@@ -699,6 +728,18 @@ impl Client {
         }
         Ok(answer)
     }
+}
+
+/// Whether a question may go out now: a registry that has asked for a pause is left alone.
+fn held_back(
+    behalf: &Behalf,
+    authority: &Authority,
+    admitted: Result<(), Held>,
+) -> Result<(), UpstreamError> {
+    admitted.map_err(|held| {
+        behalf.held_back(HeldBack::Limited);
+        limited(authority, held)
+    })
 }
 
 fn limited(authority: &Authority, held: Held) -> UpstreamError {
@@ -717,6 +758,8 @@ fn is_plainly_said(fields: &HeaderMap) -> bool {
 
 /// One registry, and what is asked of it.
 struct Asking<'a> {
+    /// What counts it: the registry that the client asked may have led here.
+    behalf: &'a Behalf,
     registry: &'a Registry,
     target: &'a Target,
     route: &'a Route,

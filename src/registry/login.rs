@@ -12,6 +12,7 @@ use super::own_tokens::{helper_name, may_be_shown};
 use super::token_server::TokenError;
 use crate::memory::Account;
 use crate::upstream::body::RequestBody;
+use crate::upstream::client::Sending;
 use crate::upstream::{Errand, Target, Upstream, UpstreamError};
 
 /// What became of credentials that were tried.
@@ -96,6 +97,8 @@ async fn ping_as(
         fields.insert(header::AUTHORIZATION, basic);
     }
     let body = RequestBody::Empty;
-    let answer = upstream.send(Errand::Pull, None, Method::GET, target, fields, body).await?;
+    let behalf = upstream.behalf_of(target);
+    let sending = Sending::shared(&behalf, Errand::Pull);
+    let answer = upstream.send(sending, Method::GET, target, fields, body).await?;
     Ok(answer.status())
 }

@@ -75,6 +75,11 @@ impl Quotas {
     }
 }
 
+/// Whether an answer tells of a quota.
+pub(super) fn tells(headers: &HeaderMap) -> bool {
+    headers.contains_key("ratelimit-remaining") || headers.contains_key("ratelimit-limit")
+}
+
 /// What an answer tells.
 pub(super) fn read(headers: &HeaderMap) -> Option<Quota> {
     let (remaining, window) = counted(text(headers, "ratelimit-remaining")?)?;

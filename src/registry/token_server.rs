@@ -16,6 +16,7 @@ use url::form_urlencoded::Serializer;
 use super::credentials::Login;
 use crate::memory::Account;
 use crate::upstream::body::RequestBody;
+use crate::upstream::client::Sending;
 use crate::upstream::{Errand, Scheme, Target, Upstream, UpstreamError, redirect};
 
 /// The largest answer of a token server that is read.
@@ -169,6 +170,8 @@ impl Realm {
             service.into_iter().chain(scope.map(|scope| ("scope", scope)))
         };
         let mut headers = through.clone();
+        let behalf = upstream.behalf_of(&self.target);
+        let sending = Sending::shared(&behalf, errand);
         let response = if let Some(Login::Refresh(secret)) = login {
             let fields = [
                 ("grant_type", "refresh_token"),
@@ -181,14 +184,14 @@ impl Realm {
             let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
             headers.insert(header::CONTENT_TYPE, form_type);
             let body = RequestBody::Whole(Some(form.into()));
-            upstream.send(errand, None, Method::POST, &self.target, headers, body).await?
+            upstream.send(sending, Method::POST, &self.target, headers, body).await?
         } else {
             let query = Serializer::new(String::new()).extend_pairs(parameters()).finish();
             if let Some(basic) = login.and_then(Login::basic) {
                 headers.insert(header::AUTHORIZATION, basic);
             }
             let (target, body) = (self.with_query(&query), RequestBody::Empty);
-            upstream.send(errand, None, Method::GET, &target, headers, body).await?
+            upstream.send(sending, Method::GET, &target, headers, body).await?
         };
         let server = || self.target.authority.clone();
         if response.status() != StatusCode::OK {

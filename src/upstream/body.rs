@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::memory::{Account, Gathered, NoRoom, Room};
-use crate::metrics::Counters;
+use crate::metrics::Behalf;
 use crate::trickle::Trickle;
 
 /// A body broke off.
@@ -45,7 +45,7 @@ pub struct IdleBody {
     /// What was read of it already, and is handed out before the rest.
     front: Option<Bytes>,
     /// What is still to come, if anything is.
-    inner: Option<(Incoming, Arc<Counters>)>,
+    inner: Option<(Incoming, Behalf)>,
     limit: Duration,
     deadline: Pin<Box<Sleep>>,
     /// What it takes of the budget while it is passed on.
@@ -56,11 +56,11 @@ pub struct IdleBody {
 }
 
 impl IdleBody {
-    /// Watches over `inner`; what comes is counted in `counters`.
+    /// Watches over `inner`; what comes counts on this behalf.
     #[must_use]
-    pub fn new(inner: Incoming, limit: Duration, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(inner: Incoming, limit: Duration, behalf: Behalf) -> Self {
         let deadline = Box::pin(tokio::time::sleep(limit));
-        let inner = Some((inner, counters));
+        let inner = Some((inner, behalf));
         let (front, room, trickle, pause) = Default::default();
         Self { front, inner, limit, deadline, room, trickle, pause }
     }
@@ -122,7 +122,7 @@ impl Body for IdleBody {
             return Poll::Ready(Some(Ok(Frame::data(front))));
         }
         let Self { inner, deadline, limit, trickle, pause, .. } = &mut *self;
-        let Some((inner, counters)) = inner else { return Poll::Ready(None) };
+        let Some((inner, behalf)) = inner else { return Poll::Ready(None) };
         if let Some(resting) = pause {
             ready!(resting.as_mut().poll(cx));
             *pause = None;
@@ -130,9 +130,9 @@ impl Body for IdleBody {
         if let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) {
             deadline.as_mut().reset(Instant::now() + *limit);
             if let Some(Ok(frame)) = &frame {
-                let length = frame.data_ref().map_or(0, Bytes::len);
-                counters.received(length);
-                let wait = trickle.note(Trickle::shortfall(length as u64));
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                behalf.received(length);
+                let wait = trickle.note(Trickle::shortfall(length));
                 *pause = wait.map(|wait| Box::pin(tokio::time::sleep(wait)));
             }
             return Poll::Ready(frame.map(|result| result.map_err(BodyError::from)));

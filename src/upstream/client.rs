@@ -34,7 +34,7 @@ use super::setbacks::Setbacks;
 use super::stream::Reached;
 use super::trust::{Trust, TrustError};
 use super::via;
-use crate::metrics::{HeldBack, Metrics};
+use crate::metrics::{Behalf, HeldBack, Metrics};
 
 /// Registries that one request may be sent on to: registry.k8s.io and lscr.io need one hop.
 pub(crate) const MAX_REGISTRIES: usize = 3;
@@ -343,28 +343,19 @@ impl Upstream {
         self.dialer.certificate_label(authority)
     }
 
+    /// On behalf of whoever is asked at `target`, as itself: a token server, a host of no
+    /// registry's.
+    pub(crate) fn behalf_of(&self, target: &Target) -> Behalf {
+        self.metrics.asking_others(Registry::at(&target.authority).as_str())
+    }
+
     /// Sends one request to one host and waits for the answer's header. A body, and a login of a
     /// connection, goes by `own` connections of its client's, or by one that is used once.
     ///
     /// Cancel safe: dropping the future closes the connection or gives it back.
     pub(crate) async fn send(
         &self,
-        errand: Errand,
-        own: Option<&OwnConnections>,
-        method: Method,
-        target: &Target,
-        headers: HeaderMap,
-        body: RequestBody,
-    ) -> Result<Response<IdleBody>, UpstreamError> {
-        let registry = Registry::at(&target.authority);
-        let way = Way { registry: &registry, errand, own };
-        self.send_about(way, method, target, headers, body).await
-    }
-
-    /// [`Upstream::send`] on behalf of a registry, whose storage or token server may be asked.
-    async fn send_about(
-        &self,
-        Way { registry, errand, own }: Way<'_>,
+        Sending { behalf, errand, own }: Sending<'_>,
         method: Method,
         target: &Target,
         mut headers: HeaderMap,
@@ -386,7 +377,7 @@ impl Upstream {
         // What a client sends may take as long as the client likes: it tells nothing of the host.
         let is_clients = matches!(body.body, RequestBody::Client(_));
         let request = request(method.clone(), target, headers, body)?;
-        let admission = if is_clients { None } else { Some(self.admitted(registry, target)?) };
+        let admission = if is_clients { None } else { Some(self.admitted(behalf, target)?) };
         // A registry may have gigabytes to put in place before it says that a push has come.
         let is_reading = matches!(method, Method::GET | Method::HEAD);
         let least = if is_clients && !is_reading { COMMIT } else { Duration::ZERO };
@@ -398,7 +389,7 @@ impl Upstream {
         let is_withheld = has_certificate && lane != Lane::Identified;
         let answered = answered.map_err(|error| if is_withheld { error.withheld() } else { error });
         let status = answered.as_ref().ok().map(Response::status);
-        self.metrics.asked(registry.as_str(), &method, status);
+        behalf.asked(&method, status);
         let is_silent = answered.as_ref().is_err_and(UpstreamError::is_silence);
         let response = match admission {
             Some(admission)
@@ -415,10 +406,9 @@ impl Upstream {
         if let Some(refused) = proxy.and_then(refusal) {
             return Err(refused.into());
         }
-        let counters = self.metrics.of_upstream(registry.as_str());
         let mut response = response;
         response.extensions_mut().insert(AnsweredAt(target.clone()));
-        Ok(response.map(|body| IdleBody::new(body, self.idle_timeout, counters)))
+        Ok(response.map(|body| IdleBody::new(body, self.idle_timeout, behalf.clone())))
     }
 
     /// Whether the host that is asked at `target` answers the easiest question that there is.
@@ -437,10 +427,9 @@ impl Upstream {
         self.answered(by, &ping.authority, request, &progress, most).await.is_ok()
     }
 
-    fn admitted(&self, registry: &Registry, target: &Target) -> Result<Admission, UpstreamError> {
-        self.breakers.admit(&target.authority).inspect_err(|_| {
-            self.metrics.held_back(registry.as_str(), HeldBack::Unreachable);
-        })
+    fn admitted(&self, behalf: &Behalf, target: &Target) -> Result<Admission, UpstreamError> {
+        let admitted = self.breakers.admit(&target.authority);
+        admitted.inspect_err(|_| behalf.held_back(HeldBack::Unreachable))
     }
 
     /// Why a request to `authority` would fail before it is sent, if it would.
@@ -521,27 +510,25 @@ impl Upstream {
         }
     }
 
-    /// Sends a GET or HEAD for `errand` and follows its redirects, hop by hop, until an answer, or
-    /// until storage under a path that names `object`: that need not be asked where only the
-    /// registry's yes is wanted (some refuses HEAD).
+    /// Sends a GET or HEAD and follows its redirects, hop by hop, until an answer, or until storage
+    /// under a path that names `object`: that need not be asked where only the registry's yes is
+    /// wanted (some refuses HEAD).
     ///
     /// "Clients MUST NOT forward an Authorization header across host boundaries" (OCI distribution
     /// specification): once a redirect has left the host, no credential goes along any more.
     pub(crate) async fn walk(
         &self,
-        mut errand: Errand,
+        mut sending: Sending<'_>,
         method: Method,
         mut target: Target,
         mut headers: HeaderMap,
         object: Option<&str>,
     ) -> Result<Followed, UpstreamError> {
         let mut storage_path = None;
-        let registry = Registry::at(&target.authority);
         let asked = target.clone();
         for _ in 0..=MAX_HOPS {
             let body = RequestBody::Empty;
-            let way = Way { registry: &registry, errand, own: None };
-            let asking = self.send_about(way, method.clone(), &target, headers.clone(), body);
+            let asking = self.send(sending, method.clone(), &target, headers.clone(), body);
             let response = asking.await?;
             let hop = redirect::hop(&target, response.status(), response.headers())
                 .map_err(|source| redirected(&target, source))?;
@@ -562,7 +549,7 @@ impl Upstream {
                         return Ok(Followed { response, elsewhere: None, storage_path });
                     }
                     headers = for_strangers(&headers);
-                    errand = Errand::Other;
+                    sending.errand = Errand::Other;
                     next
                 }
             };
@@ -573,10 +560,21 @@ impl Upstream {
 
 /// On whose behalf a request is sent, and for what.
 #[derive(Clone, Copy)]
-struct Way<'a> {
-    registry: &'a Registry,
-    errand: Errand,
-    own: Option<&'a OwnConnections>,
+pub(crate) struct Sending<'a> {
+    /// What counts it, wherever it goes.
+    pub behalf: &'a Behalf,
+    /// What it is about.
+    pub errand: Errand,
+    /// The connections that its client has for itself, if it has any.
+    pub own: Option<&'a OwnConnections>,
+}
+
+impl<'a> Sending<'a> {
+    /// On this behalf, by connections that everybody uses.
+    #[must_use]
+    pub(crate) fn shared(behalf: &'a Behalf, errand: Errand) -> Self {
+        Self { behalf, errand, own: None }
+    }
 }
 
 /// Keeps a connection from being used by anybody else.

@@ -77,7 +77,7 @@ where
         check_coding(&authority, response.headers()).ok()?;
         let (head, body) = response.into_parts();
         let account = Memory::new(Shares::new(Some(0))).budget.account(None);
-        let counters = Metrics::default().of_upstream("registry.example");
+        let counters = Metrics::default().asking_others("registry.example");
         let body = IdleBody::new(body, SILENCE, counters).whole(most, &account).await;
         Some(Response::from_parts(head, body.map_err(|error| error.to_string())))
     };

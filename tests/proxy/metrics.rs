@@ -46,14 +46,16 @@ fn what_happens_is_counted() {
     assert!(sample(&page, hits).unwrap() >= 1.0, "{page}");
     let misses = r#"entrepot_requests_total{outcome="miss",registry="docker.io"}"#;
     assert!(sample(&page, misses).unwrap() >= 2.0, "{page}");
-    let bytes = sample(&page, r#"entrepot_response_bytes_total{outcome="hit"}"#).unwrap();
+    let bytes =
+        sample(&page, r#"entrepot_response_bytes_total{outcome="hit",registry="docker.io"}"#)
+            .unwrap();
     assert!(bytes >= 300_000.0, "{page}");
     let received = r#"entrepot_upstream_received_bytes_total{registry="docker.io"}"#;
     assert!(sample(&page, received).unwrap() > 300_000.0, "{page}");
     let asked =
         r#"entrepot_upstream_requests_total{registry="docker.io",method="GET",status="2xx"}"#;
     assert!(sample(&page, asked).unwrap() >= 2.0, "{page}");
-    let timed = r#"entrepot_request_duration_seconds_count{outcome="hit"}"#;
+    let timed = r#"entrepot_request_duration_seconds_count{kind="blob",outcome="hit"}"#;
     assert!(sample(&page, timed).unwrap() >= 1.0, "{page}");
     let kept = (pulled.manifests.len() + pulled.blobs.len()) as u64;
     assert_eq!(sample(&page, "entrepot_store_objects").unwrap().to_string(), kept.to_string());
@@ -62,6 +64,56 @@ fn what_happens_is_counted() {
     assert!(sample(&page, "entrepot_connections_open").unwrap() >= 1.0, "{page}");
     assert!(sample(&page, "entrepot_ca_expiry_timestamp_seconds").unwrap() > 1.8e9, "{page}");
     assert!(sample(&page, "process_open_fds").unwrap() > 5.0, "{page}");
+    assert!(sample(&page, "process_threads").unwrap() > 1.0, "{page}");
+    assert!(sample(&page, "process_virtual_memory_bytes").unwrap() > 1e6, "{page}");
+    let began =
+        r#"entrepot_upstream_first_byte_seconds_count{kind="manifest",registry="docker.io"}"#;
+    assert!(sample(&page, began).unwrap() >= 2.0, "{page}");
+    let answered = r#"entrepot_registry_last_success_timestamp_seconds{registry="docker.io"}"#;
+    assert!(sample(&page, answered).unwrap() > 1.7e9, "{page}");
+    let saved = sample(&page, r#"entrepot_saved_bytes{registry="docker.io"}"#).unwrap();
+    let sum = |name: &str| sample(&page, &format!("{name}{{registry=\"docker.io\"}}")).unwrap();
+    let difference = sum("entrepot_served_bytes_total") - sum("entrepot_fetched_bytes_total");
+    assert!((saved - difference).abs() < 1.0 && saved >= 300_000.0, "{saved}: {page}");
+}
+
+/// `increase()` sees no first event of a series that was not there before.
+#[test]
+fn what_is_named_is_there_from_the_start() {
+    let proxy = Proxy::builder(BINARY).config("intercept-also = [\"mine.example\"]").start();
+    let page = scrape(&proxy);
+    for registry in ["docker.io", "registry.k8s.io", "mine.example"] {
+        for outcome in ["hit", "miss", "stale", "denied", "error"] {
+            let labels = format!("outcome=\"{outcome}\",registry=\"{registry}\"");
+            assert_sample_is_there(&page, &format!("entrepot_requests_total{{{labels}}}"));
+            assert_sample_is_there(&page, &format!("entrepot_response_bytes_total{{{labels}}}"));
+        }
+        for reason in ["unreachable", "limited"] {
+            let labels = format!("registry=\"{registry}\",reason=\"{reason}\"");
+            assert_sample_is_there(
+                &page,
+                &format!("entrepot_upstream_held_back_total{{{labels}}}"),
+            );
+        }
+        for status in ["2xx", "4xx", "5xx", "none"] {
+            let labels = format!("registry=\"{registry}\",method=\"GET\",status=\"{status}\"");
+            assert_sample_is_there(&page, &format!("entrepot_upstream_requests_total{{{labels}}}"));
+        }
+        for kind in ["manifest", "blob"] {
+            let labels = format!("kind=\"{kind}\",outcome=\"hit\",registry=\"{registry}\"");
+            assert_sample_is_there(&page, &format!("entrepot_content_requests_total{{{labels}}}"));
+        }
+        for name in ["served_bytes", "fetched_bytes", "quota_pulls_saved", "pulls"] {
+            let name = format!("entrepot_{name}_total{{registry=\"{registry}\"}}");
+            assert_sample_is_there(&page, &name);
+        }
+    }
+    assert!(page.lines().count() < 4000, "{} lines", page.lines().count());
+}
+
+#[track_caller]
+fn assert_sample_is_there(page: &str, name: &str) {
+    assert_eq!(sample(page, name), Some(0.0), "{name}");
 }
 
 #[test]

@@ -136,6 +136,11 @@ impl Tree {
         self.dir.join("index.aside")
     }
 
+    /// `savings`
+    pub(crate) fn savings(&self) -> PathBuf {
+        self.dir.join("savings")
+    }
+
     /// `lock`
     pub(crate) fn lock(&self) -> PathBuf {
         self.dir.join("lock")

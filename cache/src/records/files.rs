@@ -41,9 +41,14 @@ pub(crate) fn read<T: DeserializeOwned>(tree: &Tree, path: &Path) -> Option<T> {
 }
 
 fn read_file(tree: &Tree, path: &Path) -> Result<Vec<u8>, DiskError> {
+    read_within(tree, path, LIMIT)
+}
+
+/// What is in the file at `path`; nothing where that is more than `limit` bytes. Blocks.
+pub(super) fn read_within(tree: &Tree, path: &Path, limit: usize) -> Result<Vec<u8>, DiskError> {
     let file = tree.disk().open(path)?;
     let len = usize::try_from(file.len()?).unwrap_or(usize::MAX);
-    if len > LIMIT { Ok(Vec::new()) } else { file.read_exact_at(len, 0) }
+    if len > limit { Ok(Vec::new()) } else { file.read_exact_at(len, 0) }
 }
 
 /// What stands in a record's file; `None` where that is damaged, or no `T`.
@@ -62,12 +67,18 @@ pub(crate) fn write<T: Serialize>(tree: &Tree, path: &Path, record: &T) -> Resul
 
 /// The line that stands in a record's file; `None` where it would be larger than any record.
 pub(crate) fn encode_line<T: Serialize>(record: &T) -> Option<String> {
-    let json = serde_json::to_string(record).ok()?;
-    let line = format!("{} {json}\n", encode(&checksum(&[json.as_bytes()])));
-    (line.len() <= LIMIT).then_some(line)
+    encode_within(record, LIMIT)
 }
 
-fn replace(tree: &Tree, path: &Path, line: Bytes) -> Result<(), DiskError> {
+/// [`encode_line`] of at most so many bytes.
+pub(super) fn encode_within<T: Serialize>(record: &T, limit: usize) -> Option<String> {
+    let json = serde_json::to_string(record).ok()?;
+    let line = format!("{} {json}\n", encode(&checksum(&[json.as_bytes()])));
+    (line.len() <= limit).then_some(line)
+}
+
+/// Replaces the file at `path`: a temporary file, synced, then renamed. Blocks.
+pub(super) fn replace(tree: &Tree, path: &Path, line: Bytes) -> Result<(), DiskError> {
     let disk = tree.disk();
     let draft = tree.temporary();
     let file = disk.create_new(&draft)?;

@@ -19,6 +19,7 @@ mod records;
 mod removal;
 mod resume;
 mod rot;
+mod savings;
 
 use std::path::Path;
 

@@ -6,6 +6,8 @@
 //! - `lines`: work that is told of while it goes on
 //! - `reports`: what there is to know, as documents
 //! - `watching`: what a person who watches wants to see
+//! - `savings`: what the cache was worth
+//! - `pulls`: who pulls what
 //! - `images`: what is kept, as images
 //! - `archives`: images out of the store, and into it
 
@@ -14,7 +16,9 @@ mod explain;
 mod images;
 pub(super) mod lines;
 mod pull;
+pub(super) mod pulls;
 pub(super) mod reports;
+pub(super) mod savings;
 mod verify;
 pub(super) mod watching;
 
@@ -49,6 +53,9 @@ pub(super) enum Endpoint {
     Errors,
     Repositories,
     History,
+    Savings,
+    Pulls,
+    Clients,
     Events,
     Verify,
     Pull,
@@ -76,6 +83,9 @@ impl Endpoint {
             | Self::Errors
             | Self::Repositories
             | Self::History
+            | Self::Savings
+            | Self::Pulls
+            | Self::Clients
             | Self::Events
             | Self::Explain
             | Self::Images
@@ -108,6 +118,9 @@ pub(super) const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
     (Method::GET, "/api/v1/errors", Endpoint::Errors),
     (Method::GET, "/api/v1/repositories", Endpoint::Repositories),
     (Method::GET, "/api/v1/history", Endpoint::History),
+    (Method::GET, "/api/v1/savings", Endpoint::Savings),
+    (Method::GET, "/api/v1/pulls", Endpoint::Pulls),
+    (Method::GET, "/api/v1/clients", Endpoint::Clients),
     (Method::GET, "/api/v1/events", Endpoint::Events),
     (Method::POST, "/api/v1/verify", Endpoint::Verify),
     (Method::POST, "/api/v1/pull", Endpoint::Pull),
@@ -169,6 +182,9 @@ pub(super) async fn answer(
         Endpoint::Errors => json(&watching::errors(services)),
         Endpoint::Repositories => json(&watching::repositories(services)),
         Endpoint::History => json(&watching::history(services)),
+        Endpoint::Savings => json(&savings::savings(services)),
+        Endpoint::Clients => json(&pulls::clients(services)),
+        Endpoint::Pulls => queried(pulls::pulls(services, query)),
         Endpoint::Blobs => queried(reports::blobs(services, query)),
         Endpoint::Requests => queried(watching::requests(services, query)),
         Endpoint::Events => events::stream(services),
@@ -189,10 +205,10 @@ pub(super) async fn answer(
 }
 
 /// The answer to a request with a query, which may be a wrong one.
-fn queried(document: Result<Value, &'static str>) -> Response<AdminBody> {
+fn queried(document: Result<Value, impl AsRef<str>>) -> Response<AdminBody> {
     match document {
         Ok(document) => json(&document),
-        Err(reason) => refused(StatusCode::BAD_REQUEST, reason).map(Into::into),
+        Err(reason) => refused(StatusCode::BAD_REQUEST, reason.as_ref()).map(Into::into),
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
 
-use entrepot_oci::{ImageName, Platform, Route};
+use entrepot_oci::{ImageName, Platform, Reference, Route};
 use http::{Method, Response, StatusCode};
 use tokio::sync::Semaphore;
 use url::form_urlencoded;
@@ -11,9 +13,10 @@ use url::form_urlencoded;
 use super::super::AdminServices;
 use super::super::body::AdminBody;
 use super::super::pages::refused;
-use super::super::pull::{Failure, Platforms, Pull, PullLine, Wanted};
+use super::super::pull::{Failure, ManifestCost, Platforms, Pull, PullLine, PullSummary, Wanted};
 use super::lines;
 use crate::log::{Outcome, RequestLine, Subject};
+use crate::pulls::{PullEvent, PullOutcome, Puller};
 
 /// Pulls at a time: each has a handful of transfers of its own.
 const MOST: usize = 32;
@@ -48,8 +51,13 @@ pub(super) fn start(services: &Arc<AdminServices>, query: &str) -> Response<Admi
                 let policy = &services.facts.policy;
                 tracing::info!(image = %wanted.image, "bringing an image in");
                 let account = &services.memory.budget.account(None);
-                let pull = Pull { gateway, policy, store, wanted: &wanted, lines: &lines, account };
-                let last = match pull.run().await {
+                let (wanted, lines, began) = (&wanted, &lines, Instant::now());
+                let cost = &ManifestCost::default();
+                let pull = Pull { gateway, policy, store, wanted, lines, account, cost };
+                let ended = pull.run().await;
+                let event = event(&services, wanted, &ended, cost, began.elapsed());
+                services.pulls.ahead(event);
+                let last = match ended {
                     Ok(summary) => {
                         let (blobs, bytes) = (summary.fetched_blobs, summary.fetched_bytes);
                         tracing::info!(image = %wanted.image, blobs, bytes, "an image was brought in");
@@ -57,7 +65,7 @@ pub(super) fn start(services: &Arc<AdminServices>, query: &str) -> Response<Admi
                     }
                     Err(failure) => {
                         tracing::warn!(error = failure.message, "an image could not be brought in");
-                        services.metrics.answered(&Arc::new(line(&wanted, &failure)));
+                        services.metrics.answered(&Arc::new(line(wanted, &failure)));
                         PullLine::Error(failure)
                     }
                 };
@@ -67,6 +75,46 @@ pub(super) fn start(services: &Arc<AdminServices>, query: &str) -> Response<Admi
             }
         },
     )
+}
+
+/// The pull as those are told who ask who pulls what.
+fn event(
+    services: &AdminServices,
+    wanted: &Wanted,
+    ended: &Result<PullSummary, Failure>,
+    cost: &ManifestCost,
+    duration: Duration,
+) -> PullEvent {
+    let ImageName { registry, repository, reference, .. } = wanted.image.clone();
+    let (tag, named) = match reference {
+        Reference::Tag(tag) => (Some(tag), None),
+        Reference::Digest(digest) => (None, Some(digest)),
+    };
+    let summary = ended.as_ref().ok();
+    let of_manifests = cost.bytes.load(Ordering::Relaxed);
+    let bytes = summary.map_or(0, |summary| summary.bytes);
+    let fetched = summary.map_or(0, |summary| summary.fetched_bytes + of_manifests);
+    let counts_pulls = services.metrics.counts_pulls(registry.as_str());
+    let platforms = summary.map(|summary| summary.platforms.join(", "));
+    PullEvent {
+        number: 0,
+        at: SystemTime::now(),
+        puller: Puller::Operator,
+        user: None,
+        user_agent: None,
+        registry,
+        repository,
+        tag,
+        digest: named.or_else(|| summary?.digest.parse().ok()),
+        platform: platforms.filter(|names| !names.is_empty()),
+        bytes,
+        bytes_from_cache: bytes.saturating_sub(fetched),
+        is_all_from_cache: summary.is_some() && fetched == 0,
+        duration,
+        outcome: if summary.is_some() { PullOutcome::Complete } else { PullOutcome::Failed },
+        quota_pulls: if counts_pulls { cost.fetches.load(Ordering::Relaxed) } else { 0 },
+        reason: ended.as_ref().err().map(|failure| failure.message.clone()),
+    }
 }
 
 /// What those who watch are told of a pull that failed: as of a request of the proxy's own.

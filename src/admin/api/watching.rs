@@ -1,6 +1,6 @@
 //! What a person who watches wants to see: requests, errors, registries, how it went.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use entrepot_oci::{HostPattern, Registry, UnixSeconds};
 use serde_json::{Map, Value, json};
@@ -95,6 +95,8 @@ pub(in super::super) fn request(answered: &Answered) -> Value {
         "at_ms": millis(answered.at),
         "id": line.id.to_string(),
         "client": line.client.to_string(),
+        "user": line.user.as_deref(),
+        "user_agent": line.user_agent.as_deref(),
         "outcome": line.outcome.label(),
         "method": line.method.as_str(),
         "registry": line.subject.registry(),
@@ -108,7 +110,7 @@ pub(in super::super) fn request(answered: &Answered) -> Value {
 }
 
 /// For browsers, which can tell a time of day from it.
-fn millis(at: SystemTime) -> u64 {
+pub(super) fn millis(at: SystemTime) -> u64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -141,10 +143,12 @@ pub(in super::super) fn point(point: &Point) -> Value {
     json!({
         "at": UnixSeconds::from(point.at),
         "requests": point.requests,
-        "cacheable_requests": point.cacheable,
-        "hits": point.hits,
+        "cacheable_requests": point.sums.requests(),
+        "hits": point.sums.hits(),
         "sent_bytes": point.sent_bytes,
-        "saved_bytes": point.saved_bytes,
+        "served_bytes": point.sums.served_bytes,
+        "fetched_bytes": point.sums.fetched_bytes,
+        "saved_bytes": point.sums.saved_bytes(),
         "received_bytes": point.received_bytes,
     })
 }
@@ -218,6 +222,12 @@ fn registry(
         "requests": requests,
         "sent_bytes": counted.sent_bytes,
         "received_bytes": counted.received_bytes,
+        "saved_bytes": counted.sums.saved_bytes(),
+        "quota_pulls_saved": counted.sums.quota_pulls_saved,
+        "first_byte_ms": counted.first_byte.map(|(half, most)| {
+            let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            json!({ "p50": millis(half), "p95": millis(most) })
+        }),
         "last_success": counted.last_success,
         "last_error": last_error.map(|error| {
             json!({ "at": UnixSeconds::from(error.at), "reason": error.reason })

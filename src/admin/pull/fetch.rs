@@ -1,5 +1,6 @@
 //! One object of an image, asked for as an engine asks.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -33,6 +34,7 @@ impl Pull<'_> {
         let image = &self.wanted.image;
         let repository = image.repository.clone();
         let served = self.ask(Route::Manifest { repository, reference: reference.clone() }).await?;
+        let is_fetched = !served.outcome().is_from_store();
         let mut body = Limited::new(served.response.into_body(), LARGEST_MANIFEST);
         let mut gathered = Gathered::new(self.account);
         while let Some(frame) = body.frame().await {
@@ -41,6 +43,10 @@ impl Pull<'_> {
             gathered.push(&data).await.map_err(|error| Failure::unusable(image, &error))?;
         }
         let bytes = gathered.finish();
+        if is_fetched {
+            self.cost.fetches.fetch_add(1, Ordering::Relaxed);
+            self.cost.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
         let algorithm = match reference {
             Reference::Digest(digest) => digest.algorithm(),
             Reference::Tag(_) => Algorithm::Sha256,

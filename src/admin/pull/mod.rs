@@ -13,6 +13,7 @@ mod fetch;
 mod told;
 
 use std::collections::HashSet;
+use std::sync::atomic::AtomicU64;
 
 use entrepot_oci::{Contents, Digest, ImageBlob, ImageName, Listed, Platform, Reference};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -61,6 +62,17 @@ pub(super) struct Pull<'a> {
     pub(super) lines: &'a Lines,
     /// Who takes the memory that it needs.
     pub(super) account: &'a Account,
+    /// What its manifests have cost.
+    pub(super) cost: &'a ManifestCost,
+}
+
+/// What the manifests of a pull have cost.
+#[derive(Debug, Default)]
+pub(super) struct ManifestCost {
+    /// GETs that were no hits.
+    pub(super) fetches: AtomicU64,
+    /// Their bytes.
+    pub(super) bytes: AtomicU64,
 }
 
 /// The manifests of an image that are wanted, and the blobs that they name.

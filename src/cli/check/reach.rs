@@ -14,6 +14,7 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::registry::{RegistryRule, Tried, try_login};
 use crate::upstream::body::{IdleBody, RequestBody};
+use crate::upstream::client::Sending;
 use crate::upstream::proxy::{ForwardProxy, NoProxy, Proxies};
 use crate::upstream::{ConnectTo, Errand, Options, Scheme, Target, Upstream, UpstreamError};
 
@@ -99,7 +100,9 @@ async fn ask(settings: &Settings, upstream: &Upstream, authority: &Authority) ->
     let target = Target::of_registry(scheme, authority.clone(), "/v2/");
     let began = Instant::now();
     let (fields, body) = (HeaderMap::new(), RequestBody::Empty);
-    let answer = upstream.send(Errand::Pull, None, Method::GET, &target, fields, body).await;
+    let behalf = upstream.behalf_of(&target);
+    let sending = Sending::shared(&behalf, Errand::Pull);
+    let answer = upstream.send(sending, Method::GET, &target, fields, body).await;
     let found = match answer {
         Ok(answer) => match (judged(&answer, began.elapsed()), rule) {
             (Ok(words), Some(rule)) => {

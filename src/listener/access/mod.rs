@@ -12,6 +12,7 @@ pub(super) mod passwords;
 mod turns;
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use aws_lc_rs::error::Unspecified;
 use http::{HeaderMap, header};
@@ -60,10 +61,14 @@ impl AccessCheck {
         self.clients.is_empty() || self.clients.iter().any(|network| network.contains(&client))
     }
 
-    /// Whether a request to the proxy comes from one of its users.
+    /// Which of the proxy's users a request to it comes from; none where it asks for none.
     ///
     /// Cancel safe; a check that has begun goes on, so that hanging up does not shorten it.
-    pub(super) async fn check(&self, client: IpAddr, fields: &HeaderMap) -> Result<(), Denial> {
+    pub(super) async fn check(
+        &self,
+        client: IpAddr,
+        fields: &HeaderMap,
+    ) -> Result<Option<Arc<str>>, Denial> {
         self.check_field(client, fields, header::PROXY_AUTHORIZATION).await
     }
 
@@ -73,7 +78,7 @@ impl AccessCheck {
         &self,
         client: IpAddr,
         fields: &HeaderMap,
-    ) -> Result<(), Denial> {
+    ) -> Result<Option<Arc<str>>, Denial> {
         self.check_field(client, fields, header::AUTHORIZATION).await
     }
 
@@ -82,14 +87,16 @@ impl AccessCheck {
         client: IpAddr,
         fields: &HeaderMap,
         name: header::HeaderName,
-    ) -> Result<(), Denial> {
-        let Some(passwords) = &self.passwords else { return Ok(()) };
+    ) -> Result<Option<Arc<str>>, Denial> {
+        let Some(passwords) = &self.passwords else { return Ok(None) };
         let mut values = fields.get_all(name).iter();
         let credential = match (values.next(), values.next()) {
             (Some(value), None) => Credential::parse(value).ok_or(Denial::Missing)?,
             _ => return Err(Denial::Missing),
         };
-        passwords.check(one_client(client), credential).await
+        let user = Arc::from(&*String::from_utf8_lossy(credential.name()));
+        passwords.check(one_client(client), credential).await?;
+        Ok(Some(user))
     }
 }
 

@@ -93,7 +93,8 @@ impl Credential {
         (name, password.get(1..).unwrap_or_default())
     }
 
-    fn name(&self) -> &[u8] {
+    /// The name.
+    pub(super) fn name(&self) -> &[u8] {
         self.parts().0
     }
 

@@ -1,0 +1,61 @@
+//! A request that is being answered.
+
+use std::sync::Arc;
+
+use super::Metrics;
+use super::registries::Counters;
+use super::tally::{Tally, counted, is_served};
+use crate::log::{ContentKind, Outcome, RequestLine};
+
+/// What counts an answer: looked up once, so that a body costs no more than additions.
+#[derive(Debug)]
+pub struct Answering {
+    metrics: Metrics,
+    counters: Arc<Counters>,
+    network: Option<Arc<Tally>>,
+    /// Whether the bytes are of content.
+    is_served: bool,
+}
+
+impl Answering {
+    pub(super) fn new(
+        metrics: Metrics,
+        counters: Arc<Counters>,
+        network: Option<Arc<Tally>>,
+        line: &RequestLine,
+    ) -> Self {
+        Self { metrics, counters, network, is_served: is_served(line) }
+    }
+
+    /// Bytes of the body have gone to the client.
+    pub fn sent(&self, outcome: Outcome, bytes: u64) {
+        self.counters.sent(outcome, bytes);
+        if self.is_served {
+            self.counters.tally().served(bytes);
+            if let Some(network) = &self.network {
+                network.served(bytes);
+            }
+        }
+    }
+
+    /// An upstream has delivered other bytes than the digest names.
+    pub(crate) fn mismatched(&self) {
+        self.metrics.mismatched();
+    }
+
+    /// All of it has been answered.
+    pub fn answered(&self, line: &Arc<RequestLine>) {
+        self.counters.answered(line);
+        let counts_pulls = counted(line) == Some(ContentKind::Manifest)
+            && line.subject.registry().is_some_and(|name| self.counters.counts_pulls(name));
+        let is_saved = counts_pulls && line.outcome.is_from_store();
+        if counts_pulls && !is_saved {
+            self.counters.spent_a_pull();
+        }
+        self.counters.tally().answered(line, is_saved);
+        if let Some(network) = &self.network {
+            network.answered(line, is_saved);
+        }
+        self.metrics.note(line);
+    }
+}
