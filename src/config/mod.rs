@@ -8,6 +8,7 @@
 //! - `raw_config`: files, environment and flags as entries
 //! - `keys`: the keys there are, with their defaults and their words for `--help`
 //! - `value`: one value into one type
+//! - `units`: sizes and durations as people write them
 //! - `reader`: entries by key, and the list of what is wrong with them
 //! - `drop_in`: the environment of docker-registry-proxy
 //! - `registry`: one `[[registry]]` entry
@@ -37,6 +38,7 @@ pub(crate) mod settings;
 mod show;
 pub(crate) mod source;
 mod tag_ttl;
+pub(crate) mod units;
 mod value;
 
 pub(crate) use error::ConfigError;

@@ -14,6 +14,7 @@ use super::registry::RegistryEntry;
 use super::run_as::RunAs;
 use super::show::{DEFAULT, fill_in};
 use super::source::Sources;
+use super::units::exact_size;
 use super::value::ByteSize;
 use super::{access, admin};
 use crate::admin::guard::Token;
@@ -127,7 +128,7 @@ impl Settings {
         for (key, dir) in directories {
             fill_in(&mut shown, key, &dir.as_deref().map_or(Json::Null, path), DEFAULT);
         }
-        let budget = Json::from(format!("{}B", self.shares.whole));
+        let budget = Json::from(exact_size(self.shares.whole));
         fill_in(&mut shown, "memory-budget", &budget, DEFAULT);
         fill_in(&mut shown, "intercept", &Json::from(BUILT_IN_REGISTRIES), DEFAULT);
         let proxies = &self.upstream.proxies;
