@@ -16,6 +16,7 @@
 //! - `tag_ttl`: how long tags are served without asking
 //! - `run_as`: a user and a group
 //! - `settings`: the settings, built from a reader
+//! - `contradictions`: values that can't be meant together
 //! - `show`: what was configured, as an operator may see it
 //! - `admin`: `admin-token-file`
 //! - `access`: `[access]`, with the file of users that it names
@@ -24,6 +25,7 @@
 
 mod access;
 mod admin;
+mod contradictions;
 pub(crate) mod drop_in;
 pub(crate) mod error;
 #[cfg(fuzzing)]

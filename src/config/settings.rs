@@ -16,7 +16,7 @@ use super::show::{DEFAULT, fill_in};
 use super::source::Sources;
 use super::units::exact_size;
 use super::value::ByteSize;
-use super::{access, admin};
+use super::{access, admin, contradictions};
 use crate::admin::guard::Token;
 use crate::admin::setup::ProxyAddress;
 use crate::admin::socket::Place;
@@ -112,6 +112,8 @@ impl Settings {
     pub(super) fn of(mut reader: Reader, sources: &Sources) -> Result<Self, ConfigError> {
         let shown = reader.shown();
         let mut settings = build(&mut reader, sources);
+        contradictions::check(&mut reader, &settings);
+        settings.notes = reader.notes();
         settings.shown = settings.as_in_force(shown, sources);
         reader.finish(settings)
     }
@@ -193,7 +195,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
             is_plain: sources.given("NO_COLOR").is_some(),
         },
         run_as: reader.get("run-as"),
-        notes: reader.notes(),
+        notes: Vec::new(),
     }
 }
 
@@ -213,7 +215,9 @@ fn listen(reader: &mut Reader) -> Vec<SocketAddr> {
 }
 
 fn registries(reader: &mut Reader) -> Vec<RegistryEntry> {
-    reader.registries(super::registry::entry)
+    let entries = reader.registries(super::registry::entry);
+    contradictions::entries(reader, &entries);
+    entries
 }
 
 /// The registries that are intercepted.
@@ -544,10 +548,32 @@ pasword = "x"
     }
 
     #[test]
-    fn broken_toml_names_its_line() {
-        let error = load(&sources("a = 1\nlisten = [\n", &[("HOME", "/h")], &[])).unwrap_err();
-        assert!(error.contains("entrepot.toml:2: not TOML"), "{error}");
-        assert!(error.contains("entrepot.toml:1: unknown key \"a\""), "{error}");
+    fn what_is_no_toml_is_told_alone_with_its_line() {
+        for (file, line, words) in [
+            ("listen = [\"[::1]:3128\"\npush = \"deny\"\n", 1, "a list is not closed here"),
+            ("a = 1\nlisten = [\n", 2, "unclosed array"),
+            ("a = 1\npush = deny\nb = 2\n", 2, "a text stands in quotes"),
+            ("[upstream\nproxy = \"direct\"\n", 1, "unclosed table"),
+            ("push = \"deny\"\npush = \"client\"\n", 2, "\"push\" is there twice"),
+            ("tag-ttl = [{ tag = \"v*\", ttl = \"60d\"]\n", 1, "a table is not closed here"),
+            ("push = \"deny\nlog = \"json\"\n", 1, "invalid basic string"),
+            ("max-size: 32GiB\n", 1, "key with no value"),
+        ] {
+            // No place for the store is no news either: it may be in the file.
+            let error = load(&sources(file, &[], &[])).unwrap_err();
+            let expected = format!("the configuration is not valid:\n  entrepot.toml:{line}: not TOML: {words}");
+            assert!(error.starts_with(&expected), "{file}: {error}");
+            assert_eq!(error.lines().count(), 2, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_alone() {
+        let mut gone = sources("", &[], &[]);
+        gone.file = Some("/nowhere/entrepot.toml".into());
+        let error = Settings::load(&gone).unwrap_err().to_string();
+        assert_eq!(error.lines().count(), 2, "{error}");
+        assert!(error.contains("\n  /nowhere/entrepot.toml: can't be read: "), "{error}");
     }
 
     #[test]

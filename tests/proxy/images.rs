@@ -201,11 +201,11 @@ fn an_image_that_is_removed_while_it_is_read_is_read_to_its_end() {
 #[test]
 fn what_is_pinned_stays_until_it_is_unpinned() {
     let registry = Registry::open();
-    let (pinned, newer) = (Image::random(1, 60_000), Image::random(1, 60_000));
+    let (pinned, newer) = (Image::random(1, 600_000), Image::random(1, 600_000));
     registry.push(ALPINE, "1", &pinned);
     registry.push(ALPINE, "2", &newer);
     let builder = Proxy::builder(BINARY).in_front_of(&registry);
-    let mut proxy = builder.config("max-size = \"100kB\"").start();
+    let mut proxy = builder.config("max-size = \"1MB\"").start();
     pull(&proxy, ALPINE, "1");
     assert_eq!(told(&proxy, &["pin", "alpine:1"])["images"][0]["is_pinned"], true);
     let refused = proxy.run(&["rm", "alpine:1"]);
