@@ -108,9 +108,7 @@ fn may_come_from(listen: SocketAddr, network: &IpNet) -> bool {
             listen.is_ipv4()
                 && (network.addr().is_loopback() || network.contains(&Ipv4Addr::LOCALHOST))
         }
-        IpNet::V6(network) => {
-            listen.is_ipv6() && network.contains(&Ipv6Addr::LOCALHOST)
-        }
+        IpNet::V6(network) => listen.is_ipv6() && network.contains(&Ipv6Addr::LOCALHOST),
     };
     let is_same_family = matches!(network, IpNet::V4(_)) == listen.is_ipv4();
     if listen.ip().is_loopback() { loopback } else { is_same_family }
@@ -126,8 +124,7 @@ fn bounds(reader: &mut Reader, settings: &Settings) {
         problem(reader, "max-idle", "found 0: all would go at once; expected more");
     }
     let disk = file_system(&store.dir);
-    if let (Some(min_free), Some(disk), true) =
-        (store.min_free, disk, reader.is_given("min-free"))
+    if let (Some(min_free), Some(disk), true) = (store.min_free, disk, reader.is_given("min-free"))
         && min_free >= disk
     {
         let (found, disk) = (exact_size(min_free), crate::log::bytes(disk));
@@ -137,8 +134,7 @@ fn bounds(reader: &mut Reader, settings: &Settings) {
         );
         problem(reader, "min-free", &text);
     }
-    if let (Some(max_size), Some(disk), true) =
-        (store.max_size, disk, reader.is_given("max-size"))
+    if let (Some(max_size), Some(disk), true) = (store.max_size, disk, reader.is_given("max-size"))
         && max_size > disk
     {
         reader.note(format!(
@@ -176,10 +172,8 @@ fn directories(reader: &mut Reader, settings: &Settings) {
 }
 
 fn ways(reader: &mut Reader, settings: &Settings) {
-    let own = Own {
-        listen: &settings.listener.addresses,
-        external_url: settings.external_url.as_ref(),
-    };
+    let own =
+        Own { listen: &settings.listener.addresses, external_url: settings.external_url.as_ref() };
     for entry in &settings.upstream.connect_to {
         let led = entry.asked().and_then(|asked| entry.apply(&asked));
         if let Some(led) = led.filter(|led| own.is_at(led)) {
@@ -231,7 +225,8 @@ pub(super) fn entries(reader: &mut Reader, entries: &[RegistryEntry]) {
         let fits = |other: &&RegistryEntry| {
             let is_of_file = matches!(other.place, Some(Position::File(..)));
             let exact = host.exact();
-            is_of_file && exact.map_or(other.rule.host == *host, |one| other.rule.host.matches(&one))
+            is_of_file
+                && exact.map_or(other.rule.host == *host, |one| other.rule.host.matches(&one))
         };
         let Some(earlier) = entries.iter().take(at).find(fits) else { continue };
         if earlier.rule.host.is_exact() == host.is_exact() {

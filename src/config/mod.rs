@@ -18,6 +18,7 @@
 //! - `settings`: the settings, built from a reader
 //! - `contradictions`: values that can't be meant together
 //! - `show`: what was configured, as an operator may see it
+//! - `toml_text`: the same as a file
 //! - `admin`: `admin-token-file`
 //! - `access`: `[access]`, with the file of users that it names
 //! - `error`: what is said of wrong configuration
@@ -40,6 +41,7 @@ pub(crate) mod settings;
 mod show;
 pub(crate) mod source;
 mod tag_ttl;
+mod toml_text;
 pub(crate) mod units;
 mod value;
 

@@ -7,6 +7,7 @@ use super::keys::{Default, Key};
 use super::raw_config::RawConfig;
 use super::show;
 use super::source::{ConfigEntry, Sources, Value};
+use super::toml_text;
 use super::value::FromValue;
 
 /// Hands out values; what is wrong with one is noted and its default goes on in its place, so
@@ -28,6 +29,11 @@ impl Reader {
     /// What was configured, as an operator may see it.
     pub(super) fn shown(&self) -> serde_json::Value {
         show::shown(&self.found)
+    }
+
+    /// The same as a file; `shown` with what has come of it.
+    pub(super) fn text(&self, shown: &serde_json::Value, has_plain_proxy: bool) -> String {
+        toml_text::text(&self.found, shown, has_plain_proxy)
     }
 
     /// The strongest value of `key`, if it was given and is right.
@@ -74,7 +80,7 @@ impl Reader {
         &mut self,
         build: impl Fn(&mut RegistryReader<'_>) -> Option<T>,
     ) -> Vec<T> {
-        let registries = std::mem::take(&mut self.found.registries);
+        let registries = self.found.registries.clone();
         let problems = &mut self.found.problems;
         let build = |entries| build(&mut RegistryReader { entries, problems: &mut *problems });
         registries.iter().filter_map(build).collect()
@@ -146,7 +152,7 @@ impl RegistryReader<'_> {
     }
 }
 
-fn beside(place: Option<&Position>, path: PathBuf) -> PathBuf {
+pub(super) fn beside(place: Option<&Position>, path: PathBuf) -> PathBuf {
     match place {
         Some(Position::File(file, _)) => file.parent().map(|dir| dir.join(&path)).unwrap_or(path),
         _ => path,

@@ -80,6 +80,8 @@ pub(crate) struct Settings {
     pub admin_socket: Place,
     /// What was configured, without secrets.
     pub shown: Json,
+    /// The same as a file that gives these settings, but for the secrets.
+    pub text: String,
     /// `external-url`.
     pub external_url: Option<ProxyAddress>,
     /// `ca-dir`.
@@ -115,6 +117,8 @@ impl Settings {
         contradictions::check(&mut reader, &settings);
         settings.notes = reader.notes();
         settings.shown = settings.as_in_force(shown, sources);
+        let has_plain_proxy = settings.has_plain_proxy(sources);
+        settings.text = reader.text(&settings.shown, has_plain_proxy);
         reader.finish(settings)
     }
 
@@ -129,6 +133,10 @@ impl Settings {
         ];
         for (key, dir) in directories {
             fill_in(&mut shown, key, &dir.as_deref().map_or(Json::Null, path), DEFAULT);
+        }
+        if self.log.level != log::Level::default() {
+            let level = Json::from(self.log.level.name());
+            fill_in(&mut shown, "log-level", &level, "DEBUG");
         }
         let budget = Json::from(exact_size(self.shares.whole));
         fill_in(&mut shown, "memory-budget", &budget, DEFAULT);
@@ -145,6 +153,16 @@ impl Settings {
         };
         fill_in(&mut shown, "upstream.no-proxy", &exempt, from);
         shown
+    }
+
+    /// Whether the environment names one proxy for everything, and no password for it.
+    fn has_plain_proxy(&self, sources: &Sources) -> bool {
+        let Proxies { https: Some(https), http: Some(http), .. } = &self.upstream.proxies else {
+            return false;
+        };
+        let urls = [https, http].map(|proxy| sources.variable(proxy.setting()));
+        let [Some(https), Some(http)] = urls else { return false };
+        https == http && !https.contains('@')
     }
 }
 
@@ -181,6 +199,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         admin_token,
         admin_socket: admin::socket(reader, &cache_dir),
         shown: Json::Null,
+        text: String::new(),
         external_url,
         ca_dir,
         ca_constraints,
@@ -561,7 +580,9 @@ pasword = "x"
         ] {
             // No place for the store is no news either: it may be in the file.
             let error = load(&sources(file, &[], &[])).unwrap_err();
-            let expected = format!("the configuration is not valid:\n  entrepot.toml:{line}: not TOML: {words}");
+            let expected = format!(
+                "the configuration is not valid:\n  entrepot.toml:{line}: not TOML: {words}"
+            );
             assert!(error.starts_with(&expected), "{file}: {error}");
             assert_eq!(error.lines().count(), 2, "{error}");
         }

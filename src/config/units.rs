@@ -46,8 +46,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let end = rest.find(|c: char| c.is_ascii_alphabetic())?;
         let behind = rest.get(end..)?;
-        let unit_end =
-            behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
+        let unit_end = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
         let (unit, after) = behind.split_at(unit_end);
         let factor = milliseconds(unit).filter(|factor| *factor < largest)?;
         let number = Number::parse(rest.get(..end)?.trim_end())?;
