@@ -17,7 +17,7 @@ pub(super) fn command() -> Command {
     let show = Command::new("show")
         .about("Show the configuration as TOML, with where each value comes from");
     let check = Command::new("check").about("Validate the configuration: say all that is wrong");
-    let inner = [show, check].map(|one| arguments::with_settings(one).arg(arguments::json()));
+    let inner = [show, check].map(|one| arguments::with_keys(one.arg(arguments::json()), &[]));
     let example = Command::new("example").about("Print a configuration file with every key");
     Command::new("config")
         .about("Show, validate, or begin a configuration")

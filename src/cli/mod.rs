@@ -8,9 +8,12 @@
 //! - `runtime`: the runtime that work is done on
 //! - `site`: a proxy that runs, or the store of one that does not
 //! - `api`: the admin API of a running proxy
-//! - `output`, `progress`: how a result is told, and how far it is
+//! - `output`, `table`, `progress`: how a result is told, and how far it is
+//! - `listing`: which images are kept of those that somebody names
 //! - `change`: what `rm`, `pin` and `unpin` do to an image
-//! - `reload`, `credentials`: what `serve` does on SIGHUP, and what it warns of
+//! - `reload`, `credentials`: how `serve` reads its configuration again, and what it warns of
+//!   (`reread` is the subcommand that asks for it)
+//! - `help`: what help texts and manual pages say beside the arguments
 //! - `documents`: `completions` and `man`, which are made from the command line's description
 
 mod api;
@@ -21,8 +24,11 @@ mod check;
 mod config;
 mod credentials;
 mod documents;
+mod explain;
 mod export;
+mod help;
 mod import;
+mod listing;
 mod ls;
 mod output;
 mod pin;
@@ -30,12 +36,15 @@ mod privileges;
 mod progress;
 mod pull;
 mod reload;
+mod reread;
 mod rm;
 mod runtime;
 mod serve;
 mod site;
+mod table;
 mod unpin;
 mod verify;
+mod version;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -47,6 +56,9 @@ use self::output::{complain, unless_closed};
 
 /// The exit code of a check that could not be made.
 const CANNOT: u8 = 2;
+
+/// The widest help text: longer lines are hard to read.
+const WIDEST: usize = 100;
 
 /// Runs the program with these arguments and this environment.
 ///
@@ -75,6 +87,9 @@ fn run_subcommand(name: &str, given: Given<'_>) -> ExitCode {
         "check" => concluded(check::run(given), CANNOT),
         "verify" => concluded(verify::run(given), CANNOT),
         "pull" => concluded(pull::run(given), 1),
+        "explain" => concluded(explain::run(given), CANNOT),
+        "reload" => concluded(reread::run(given), 1),
+        "version" => ended(version::run(given)),
         "ls" => ended(ls::run(given)),
         "rm" => ended(rm::run(given)),
         "pin" => ended(pin::run(given)),
@@ -110,24 +125,29 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn command() -> Command {
-    Command::new("entrepot")
+    let command = Command::new("entrepot")
         .about("A caching HTTPS forward proxy for container-registry traffic")
         .version(env!("CARGO_PKG_VERSION"))
+        .max_term_width(WIDEST)
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(serve::command())
+        .subcommand(explain::command())
+        .subcommand(reread::command())
         .subcommand(check::command())
-        .subcommand(verify::command())
         .subcommand(pull::command())
-        .subcommand(config::command())
-        .subcommands(documents::commands())
-        .subcommand(ca::command())
         .subcommand(ls::command())
         .subcommand(rm::command())
         .subcommand(pin::command())
         .subcommand(unpin::command())
+        .subcommand(verify::command())
         .subcommand(export::command())
         .subcommand(import::command())
+        .subcommand(ca::command())
+        .subcommand(config::command())
+        .subcommand(version::command())
+        .subcommands(documents::commands());
+    help::with_examples(command)
 }
 
 #[cfg(test)]

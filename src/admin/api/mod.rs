@@ -7,6 +7,7 @@
 //! - `reports`: what there is to know, as documents
 //! - `watching`: what a person who watches wants to see
 //! - `images`: what is kept, as images
+//! - `reload`: reading the configuration again
 //! - `archives`: images out of the store, and into it
 
 mod archives;
@@ -14,6 +15,7 @@ mod explain;
 mod images;
 pub(super) mod lines;
 mod pull;
+mod reload;
 pub(super) mod reports;
 mod verify;
 pub(super) mod watching;
@@ -54,6 +56,8 @@ pub(super) enum Endpoint {
     Images,
     Image,
     RemoveImage,
+    RemoveImages,
+    Reload,
     PinImage,
     UnpinImage,
     Export,
@@ -81,6 +85,8 @@ impl Endpoint {
             | Self::Verify
             | Self::Pull
             | Self::RemoveImage
+            | Self::RemoveImages
+            | Self::Reload
             | Self::PinImage
             | Self::UnpinImage
             | Self::Export
@@ -109,12 +115,14 @@ pub(super) const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
     (Method::POST, "/api/v1/pull", Endpoint::Pull),
     (Method::GET, "/api/v1/explain", Endpoint::Explain),
     (Method::GET, "/api/v1/images", Endpoint::Images),
+    (Method::DELETE, "/api/v1/images", Endpoint::RemoveImages),
     (Method::PUT, "/api/v1/images/{name}/pin", Endpoint::PinImage),
     (Method::DELETE, "/api/v1/images/{name}/pin", Endpoint::UnpinImage),
     (Method::GET, "/api/v1/images/{name}", Endpoint::Image),
     (Method::DELETE, "/api/v1/images/{name}", Endpoint::RemoveImage),
     (Method::GET, "/api/v1/export", Endpoint::Export),
     (Method::POST, IMPORT, Endpoint::Import),
+    (Method::POST, "/api/v1/reload", Endpoint::Reload),
 ];
 
 /// Where an archive is sent to.
@@ -175,6 +183,8 @@ pub(super) async fn answer(
         Endpoint::Pull => pull::start(services, query),
         Endpoint::Images => told(images::list(services, query).await),
         Endpoint::Image => told(images::find(services, name).await),
+        Endpoint::RemoveImages => told(images::remove_all(services, query).await),
+        Endpoint::Reload => reload::reload(services).await,
         Endpoint::RemoveImage => told(images::remove(services, name).await),
         Endpoint::PinImage => told(images::pin(services, name).await),
         Endpoint::UnpinImage => told(images::unpin(services, name).await),
