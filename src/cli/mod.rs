@@ -14,6 +14,7 @@
 //! - `reload`, `credentials`: how `serve` reads its configuration again, and what it warns of
 //!   (`reread` is the subcommand that asks for it)
 //! - `help`: what help texts and manual pages say beside the arguments
+//! - `complete`: what a shell may complete a command line to
 //! - `documents`: `completions` and `man`, which are made from the command line's description
 
 mod api;
@@ -21,6 +22,7 @@ mod arguments;
 mod ca;
 mod change;
 mod check;
+mod complete;
 mod config;
 mod credentials;
 mod documents;
@@ -41,6 +43,7 @@ mod rm;
 mod runtime;
 mod serve;
 mod site;
+mod status;
 mod table;
 mod unpin;
 mod verify;
@@ -87,6 +90,7 @@ fn run_subcommand(name: &str, given: Given<'_>) -> ExitCode {
         "check" => concluded(check::run(given), CANNOT),
         "verify" => concluded(verify::run(given), CANNOT),
         "pull" => concluded(pull::run(given), 1),
+        "status" => concluded(status::run(given), CANNOT),
         "explain" => concluded(explain::run(given), CANNOT),
         "reload" => concluded(reread::run(given), 1),
         "version" => ended(version::run(given)),
@@ -100,6 +104,7 @@ fn run_subcommand(name: &str, given: Given<'_>) -> ExitCode {
         "ca" => ended(ca::run(given)),
         "completions" => ended(documents::completions(command(), given)),
         "man" => ended(documents::manual(command())),
+        complete::NAME => ended(complete::run(&command(), given)),
         // clap knows no other.
         _ => ExitCode::SUCCESS,
     }
@@ -132,6 +137,7 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(serve::command())
+        .subcommand(status::command())
         .subcommand(explain::command())
         .subcommand(reread::command())
         .subcommand(check::command())
@@ -146,7 +152,8 @@ fn command() -> Command {
         .subcommand(ca::command())
         .subcommand(config::command())
         .subcommand(version::command())
-        .subcommands(documents::commands());
+        .subcommands(documents::commands())
+        .subcommand(complete::command());
     help::with_examples(command)
 }
 
@@ -164,7 +171,8 @@ mod tests {
     fn the_documentation_names_every_subcommand() {
         fn names(command: &Command, before: &str) -> Vec<String> {
             let own = format!("{before}{}", command.get_name());
-            let inner = command.get_subcommands().flat_map(|sub| names(sub, &format!("{own} ")));
+            let inner = command.get_subcommands().filter(|sub| !sub.is_hide_set());
+            let inner = inner.flat_map(|sub| names(sub, &format!("{own} ")));
             let inner: Vec<_> = inner.collect();
             if inner.is_empty() { vec![own] } else { inner }
         }

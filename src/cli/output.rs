@@ -66,8 +66,6 @@ pub(super) fn is_output_closed() -> bool {
 /// How words on a screen may look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
-    /// As it is.
-    Plain,
     /// What a line is about.
     Label,
     /// What comes first.
@@ -105,7 +103,6 @@ impl Paint {
     /// [one line](one_line) before.
     pub(super) fn paint(self, style: Style, text: &str) -> String {
         let code = match style {
-            Style::Plain => return text.to_owned(),
             Style::Label => "2",
             Style::Strong => "1",
             Style::Good => "32",
@@ -215,6 +212,5 @@ mod tests {
     fn styles_are_colours_where_there_are_any() {
         assert_eq!(Paint::NONE.paint(Style::Bad, "x"), "x");
         assert_eq!(Paint::ALL.paint(Style::Bad, "x"), "\u{1b}[1;31mx\u{1b}[0m");
-        assert_eq!(Paint::ALL.paint(Style::Plain, "x"), "x");
     }
 }

@@ -35,6 +35,19 @@ impl Key {
         KEYS.iter().find(|key| key.name == name)
     }
 
+    /// The values that there are, where they are few.
+    #[must_use]
+    pub(crate) fn choices(&self) -> &'static [&'static str] {
+        match (self.name, self.default) {
+            ("tunnel", _) => &["public", "any", "none"],
+            ("push", _) => &["client", "deny"],
+            ("log", _) => &["text", "json"],
+            ("log-level", _) => &["error", "warn", "info", "debug", "trace"],
+            (_, Value("true" | "false")) => &["true", "false"],
+            _ => &[],
+        }
+    }
+
     /// What `--help` says of it.
     #[must_use]
     pub(crate) fn help(&self) -> String {
@@ -285,5 +298,22 @@ mod tests {
         let text = lines.collect::<Vec<_>>().join("\n");
         let settings = load(&text).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(settings.gateway.registry.rules.len(), 4);
+    }
+
+    #[test]
+    fn what_can_be_chosen_is_taken_and_the_default_is_among_it() {
+        use crate::config::{Settings, Sources};
+        for key in KEYS.iter().filter(|key| !key.choices().is_empty()) {
+            let Value(default) = key.default else { panic!("{} has no default", key.name) };
+            assert!(key.choices().contains(&default), "{}", key.name);
+            for value in key.choices() {
+                let variable = (variable(key.name), (*value).to_owned());
+                let state = ("STATE_DIRECTORY".to_owned(), "/state".to_owned());
+                let environment = vec![state, variable];
+                let file = Some("/dev/null".into());
+                let loaded = Settings::load(&Sources { file, environment, ..Sources::default() });
+                assert!(loaded.is_ok(), "{} = {value}: {loaded:?}", key.name);
+            }
+        }
     }
 }

@@ -49,7 +49,7 @@ pub(crate) enum Selection {
 
 /// Not a selection of images.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SelectionError {
+pub(crate) enum SelectionError {
     /// Not a name.
     #[error(transparent)]
     Name(#[from] ImageNameError),
