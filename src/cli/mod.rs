@@ -191,4 +191,78 @@ mod tests {
             assert!(help.contains(&format!("--{} ", key.name)), "{}", key.name);
         }
     }
+
+    /// The help of a subcommand, by its words.
+    fn help_of(path: &[&str], is_long: bool) -> String {
+        let mut command = command().term_width(90);
+        command.build();
+        let mut of = &mut command;
+        for word in path {
+            of = of.find_subcommand_mut(word).unwrap();
+        }
+        let help = if is_long { of.render_long_help() } else { of.render_help() };
+        help.to_string()
+    }
+
+    #[test]
+    fn help_texts_read_well() {
+        insta::assert_snapshot!("help", help_of(&[], true));
+        for path in [
+            &["serve"][..],
+            &["status"],
+            &["explain"],
+            &["reload"],
+            &["check"],
+            &["pull"],
+            &["ls"],
+            &["rm"],
+            &["pin"],
+            &["verify"],
+            &["export"],
+            &["import"],
+            &["ca", "renew"],
+            &["config", "show"],
+            &["version"],
+        ] {
+            let name = path.join("_");
+            insta::assert_snapshot!(format!("help_{name}"), help_of(path, true));
+            insta::assert_snapshot!(format!("help_{name}_short"), help_of(path, false));
+        }
+    }
+
+    #[test]
+    fn what_matters_comes_first_and_keys_of_serve_are_taken_unseen() {
+        for name in ["pull", "ls", "rm", "status", "explain", "verify", "export", "import"] {
+            let short = help_of(&[name], false);
+            assert!(
+                !short.contains("--ca-constrain") && !short.contains("--quota-floor"),
+                "{short}"
+            );
+            assert!(short.contains("--config") && short.contains("--server"), "{short}");
+            assert!(short.contains("Examples:"), "{short}");
+            let own = short.find("--json").unwrap();
+            assert!(own < short.find("--config").unwrap(), "{short}");
+        }
+        for line in [
+            "entrepot ls --push deny --quota-floor 3",
+            "entrepot config check --tunnel any",
+            "entrepot ca show --listen 127.0.0.1:1",
+            "entrepot pull alpine --max-size 10G",
+        ] {
+            let parsed = command().try_get_matches_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_mistyped_is_answered_with_what_is_meant() {
+        for (typed, meant) in [("statsu", "status"), ("versoin", "version"), ("relaod", "reload")] {
+            let error = command().try_get_matches_from(["entrepot", typed]).unwrap_err();
+            assert!(error.to_string().contains(&format!("'{meant}'")), "{error}");
+        }
+        for (alias, name) in [("stats", "status"), ("list", "ls")] {
+            let matches = command().try_get_matches_from(["entrepot", alias]).unwrap();
+            assert_eq!(matches.subcommand_name(), Some(name));
+        }
+    }
 }

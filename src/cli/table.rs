@@ -38,7 +38,7 @@ pub(super) fn fitting(
     least: &[usize],
 ) -> Vec<String> {
     /// A cell that is shorter says nothing.
-    const SHORTEST: usize = 16;
+    const SHORTEST: usize = 24;
     let mut sides = sides.to_vec();
     let mut flexible = flexible;
     let mut least: Vec<usize> = least.to_vec();
@@ -110,8 +110,14 @@ mod tests {
         let sides = [Side::Left, Side::Right, Side::Left];
         let fit = |width| fitting(rows(), &sides, width, 0, &[2, 1]);
         assert_eq!(fit(80), lines(&rows(), &sides));
-        assert_eq!(fit(30), ["docker.io/library…  3.6MB  now", "a                    12MB  10d"]);
-        assert_eq!(fit(24), ["docker.io/librar…  3.6MB", "a                   12MB"]);
+        assert_eq!(
+            fit(38),
+            ["docker.io/library/alpine…  3.6MB  now", "a                           12MB  10d"]
+        );
+        assert_eq!(
+            fit(32),
+            ["docker.io/library/alpine…  3.6MB", "a                           12MB"]
+        );
         assert_eq!(fit(16), ["docker.io/libra…", "a"]);
         for width in 1..80 {
             assert!(fit(width).iter().all(|line| line.chars().count() <= width), "{width}");

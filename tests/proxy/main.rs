@@ -61,6 +61,7 @@ mod shutdown;
 mod stale;
 mod strangers;
 mod tags;
+mod terminal;
 mod tokens;
 mod tunnels;
 mod upstream_framing;

@@ -19,7 +19,9 @@ const LABEL: usize = 12;
 const MOST_FETCHES: usize = 8;
 /// Registries with a quota that are shown.
 const MOST_QUOTAS: usize = 8;
-/// Of a quota, so much is little.
+/// No column: none of a row is cut off.
+const NONE: usize = usize::MAX;
+/// Of a quota, one part in so many is little.
 const LITTLE: u64 = 10;
 
 /// How it is shown.
@@ -129,8 +131,8 @@ impl Screen {
             row.push(since.unwrap_or_default());
             Some(row)
         });
-        let sides = [Side::Left, Side::Right, Side::Left, Side::Left, Side::Left];
-        fitting(rows.collect(), &sides, self.room(), 3, &[4, 2, 3])
+        let sides = [Side::Left, Side::Right, Side::Right, Side::Right, Side::Left, Side::Left];
+        fitting(rows.collect(), &sides, self.room(), NONE, &[5, 4, 3, 2])
     }
 
     fn hits(&self, stats: &Stats) -> Vec<String> {
@@ -146,24 +148,20 @@ impl Screen {
         let rows = facts.registries.iter().filter_map(|registry| {
             let quota = registry.quota.as_ref()?;
             let remaining = quota.remaining?;
-            let left = match quota.limit {
-                Some(limit) => format!("{remaining} of {limit}"),
-                None => remaining.to_string(),
-            };
             let is_little = quota.limit.is_some_and(|limit| remaining < limit / LITTLE);
+            let little = if is_little { ": little" } else { "" };
+            let left = match quota.limit {
+                Some(limit) => format!("{remaining} of {limit} left{little}"),
+                None => format!("{remaining} left"),
+            };
             let is_whole = quota.limit.is_some_and(|limit| remaining >= limit);
             let whole = quota.whole_again.filter(|at| !is_whole && *at > self.secs());
             let whole = whole.map(|at| format!("whole at {}", self.moment(at)));
-            let note = if is_little { " (little)" } else { "" };
-            Some(vec![
-                one_line(&registry.registry).into_owned(),
-                left,
-                format!("pulls left{note}"),
-                whole.unwrap_or_default(),
-            ])
+            let registry = one_line(&registry.registry).into_owned();
+            Some(vec![registry, left, whole.unwrap_or_default()])
         });
-        let sides = [Side::Left, Side::Right, Side::Left, Side::Left];
-        fitting(rows.take(MOST_QUOTAS).collect(), &sides, self.room(), 0, &[2, 3])
+        let sides = [Side::Left; 3];
+        fitting(rows.take(MOST_QUOTAS).collect(), &sides, self.room(), 0, &[2])
     }
 
     fn store(&self, stats: &Stats) -> Vec<String> {
@@ -198,7 +196,7 @@ impl Screen {
             let left = fetch.remaining_secs.map(|secs| format!("{} left", lasting(secs)));
             let waiting = fetch.waiting.filter(|waiting| *waiting > 1);
             vec![
-                one_line(&what).into_owned(),
+                familiar(&one_line(&what)).to_owned(),
                 percent.unwrap_or_default(),
                 size,
                 fetch.bytes_per_sec.map(speed).unwrap_or_default(),
@@ -237,7 +235,7 @@ impl Screen {
             vec![
                 self.clock(pull.at_ms / 1000),
                 one_line(&client).into_owned(),
-                one_line(&image).into_owned(),
+                familiar(&one_line(&image)).to_owned(),
                 bytes(pull.bytes),
                 share.unwrap_or_else(|| "failed".to_owned()),
                 took(Duration::from_millis(pull.duration_ms)),
@@ -306,22 +304,27 @@ impl Screen {
     }
 }
 
-/// How much was not fetched; how many pulls; what of quotas and money that is.
-fn saved(sum: &Sum, currency: &str) -> [String; 3] {
+/// How much was not fetched, what that is worth, of how much.
+fn saved(sum: &Sum, currency: &str) -> [String; 4] {
     let size = bytes(sum.saved_bytes.unsigned_abs());
     let sign = if sum.saved_bytes < 0 { "-" } else { "" };
-    let worth = sum.money.map(|money| format!(", {money:.2} {currency}").trim_end().to_owned());
+    let money = sum.money.map(|money| format!("{money:.2} {currency}").trim_end().to_owned());
     let of_quota = match sum.quota_pulls_saved {
         0 => String::new(),
-        saved => format!("{} pulls of quotas", grouped(saved)),
+        saved => format!("{} quota pulls", grouped(saved)),
     };
-    let worth = worth.unwrap_or_default();
-    let worth = format!("{of_quota}{worth}").trim_start_matches(", ").to_owned();
     [
         format!("{sign}{size}"),
+        one_line(&money.unwrap_or_default()).into_owned(),
+        of_quota,
         format!("of {} in {} pulls", bytes(sum.served_bytes), grouped(sum.pulls)),
-        worth,
     ]
+}
+
+/// A full name as people write it: `alpine:3.20`.
+fn familiar(name: &str) -> &str {
+    let short = name.strip_prefix("docker.io/").unwrap_or(name);
+    short.strip_prefix("library/").unwrap_or(short)
 }
 
 /// `97 %`; nothing before the first request.
