@@ -55,13 +55,13 @@ impl ImagePattern {
     /// Whether an image of this repository may be meant.
     #[must_use]
     pub fn may_be_in(&self, repository: &str) -> bool {
-        let fixed = self.pieces.iter().map_while(|piece| match piece {
+        let mut fixed = self.pieces.iter().map_while(|piece| match piece {
             Piece::Char(c) => Some(*c),
             _ => None,
         });
         // Behind the repository come its tags.
         let same = fixed.clone().zip(repository.chars()).all(|(one, other)| one == other);
-        let is_behind = fixed.skip(repository.chars().count()).next();
+        let is_behind = fixed.nth(repository.chars().count());
         same && is_behind.is_none_or(|c| matches!(c, ':' | '@'))
     }
 

@@ -139,7 +139,7 @@ impl Change {
         }
         let (names, unknown) = self.names(site, &asked.meant).await?;
         if is_dry_run {
-            foretell(self, &names, unknown, asked.report)
+            foretell(self, &names, &unknown, asked.report)
         } else {
             change_each(site, self, &names, unknown, asked.report).await
         }
@@ -189,7 +189,7 @@ impl Change {
 fn foretell(
     change: Change,
     names: &[ImageName],
-    failed: Vec<String>,
+    failed: &[String],
     report: Report,
 ) -> anyhow::Result<()> {
     let mut output = stdout();
@@ -207,7 +207,7 @@ fn foretell(
         }
     }
     drop(output);
-    all_done(&failed)
+    all_done(failed)
 }
 
 /// Does it to one image after the other; those that it can't be done to are told, and keep no
@@ -407,7 +407,7 @@ mod tests {
     fn what_is_named_and_can_not_go_is_a_failure() {
         let asked = |names: &[&str]| Asked {
             meant: names.iter().map(|name| name.parse().unwrap()).collect(),
-            unused: Some(Duration::from_secs(60)),
+            unused: Some(Duration::from_mins(1)),
             extent: Extent::Done,
             report: Report::Text,
         };

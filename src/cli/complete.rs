@@ -39,8 +39,8 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn new(text: impl Into<String>, about: impl ToString) -> Self {
-        Self { text: text.into(), about: about.to_string() }
+    fn new(text: impl Into<String>, about: impl Into<String>) -> Self {
+        Self { text: text.into(), about: about.into() }
     }
 }
 
@@ -173,14 +173,13 @@ fn values(command: &Command, arg: &Arg) -> Offer {
         return Offer::These(known.map(|value| Candidate::new(value.get_name(), "")).collect());
     }
     let id = arg.get_id().as_str();
-    let choices = Key::named(id).map(|key| key.choices()).unwrap_or_default();
+    let choices = Key::named(id).map(Key::choices).unwrap_or_default();
     if !choices.is_empty() {
         return Offer::These(choices.iter().map(|value| Candidate::new(*value, "")).collect());
     }
     let is_file = |name: &str| ["-dir", "-file", "-socket"].iter().any(|end| name.ends_with(end));
     match (command.get_name(), id) {
-        ("import", "file") | (_, "config") => Offer::Files,
-        ("pull", "file") | ("export", "output") => Offer::Files,
+        ("import" | "pull", "file") | ("export", "output") | (_, "config") => Offer::Files,
         // What is not kept can be pulled, and no shell knows what there is.
         ("import", _) => Offer::Nothing,
         (_, "platform") => Offer::These(platforms()),

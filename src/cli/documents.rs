@@ -83,7 +83,9 @@ fn examples(path: &str, pages: &mut Vec<u8>) -> io::Result<()> {
     }
     writeln!(pages, ".SH EXAMPLES")?;
     for (what, line) in examples {
-        writeln!(pages, ".PP\n{}:\n.PP\n.RS 4\n.nf\n{}\n.fi\n.RE", escaped(what), escaped(line))?;
+        let colon = if what.ends_with('?') { "" } else { ":" };
+        let (what, line) = (escaped(what), escaped(line));
+        writeln!(pages, ".PP\n{what}{colon}\n.PP\n.RS 4\n.nf\n{line}\n.fi\n.RE")?;
     }
     Ok(())
 }

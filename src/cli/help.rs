@@ -250,12 +250,16 @@ fn behind(path: &str) -> String {
     let mut text = String::new();
     let examples = examples(path);
     if !examples.is_empty() {
-        let lines = examples.iter().map(|(what, line)| format!("  # {what}\n  {line}\n"));
-        text.push_str(&format!("Examples:\n{}", lines.collect::<String>()));
+        text.push_str("Examples:\n");
+        for (what, line) in examples {
+            text.extend(["  # ", what, "\n  ", line, "\n"]);
+        }
     }
     if let Some((_, codes)) = CODES.iter().find(|(of, _)| *of == path) {
-        let lines = codes.iter().enumerate().map(|(code, means)| format!("  {code}  {means}\n"));
-        text.push_str(&format!("\nExit codes:\n{}", lines.collect::<String>()));
+        text.push_str("\nExit codes:\n");
+        for (code, means) in codes.iter().enumerate() {
+            text.extend(["  ", &code.to_string(), "  ", means, "\n"]);
+        }
     }
     text.trim_end().to_owned()
 }

@@ -58,9 +58,8 @@ pub(super) fn fitting(
         if gone < sides.len() {
             sides.remove(gone);
         }
-        let behind = |column: usize| if column > gone { column - 1 } else { column };
-        flexible = behind(flexible);
-        least = least.into_iter().map(behind).collect();
+        flexible = moved(flexible, gone);
+        least = least.into_iter().map(|column| moved(column, gone)).collect();
     }
     let widths = widths(&rows);
     let over = whole(&widths).saturating_sub(width);
@@ -72,6 +71,11 @@ pub(super) fn fitting(
     }
     let lines = lines(&rows, &sides);
     lines.into_iter().map(|line| super::output::fitted(&line, width)).collect()
+}
+
+/// Where a column stands when that one is gone.
+fn moved(column: usize, gone: usize) -> usize {
+    if column > gone { column - 1 } else { column }
 }
 
 fn widths(rows: &[Vec<String>]) -> Vec<usize> {
@@ -111,11 +115,11 @@ mod tests {
         let fit = |width| fitting(rows(), &sides, width, 0, &[2, 1]);
         assert_eq!(fit(80), lines(&rows(), &sides));
         assert_eq!(
-            fit(38),
+            fit(37),
             ["docker.io/library/alpine…  3.6MB  now", "a                           12MB  10d"]
         );
         assert_eq!(
-            fit(32),
+            fit(31),
             ["docker.io/library/alpine…  3.6MB", "a                           12MB"]
         );
         assert_eq!(fit(16), ["docker.io/libra…", "a"]);

@@ -70,7 +70,7 @@ fn visible(entry: &ConfigEntry) -> Json {
 
 /// Whether a value of this key may be a URL with a password in it.
 pub(super) fn may_hold_a_password(key: &str) -> bool {
-    key == "proxy" || key.ends_with(".proxy")
+    key.rsplit('.').next() == Some("proxy")
 }
 
 fn value(given: &Value) -> Json {

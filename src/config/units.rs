@@ -102,7 +102,7 @@ pub(crate) fn exact_duration(duration: Duration) -> String {
     let mut text = String::new();
     for (unit, name) in UNITS {
         if left >= unit {
-            text.push_str(&format!("{}{name}", left / unit));
+            text.extend([&(left / unit).to_string(), name]);
             left %= unit;
         }
     }

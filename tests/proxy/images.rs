@@ -96,7 +96,7 @@ fn assert_lists_several(proxy: &Proxy, images: &[Image; 2], index: &Index) {
         ("docker.io/library/*", 4),
         ("alpine@*", 1),
         ("**", 4),
-        ("docker.io/*/busy????", 1),
+        ("docker.io/*/busy???", 1),
     ] {
         assert_eq!(names(&told(proxy, &["ls", name])).len(), count, "{name}");
     }

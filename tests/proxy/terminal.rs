@@ -81,7 +81,7 @@ fn drawn(server: &Server, columns: usize, environment: &str, arguments: &str) ->
          exec env {environment} {BINARY} status {arguments} --server {url}"
     );
     let ran = Command::new("script").args(["-qec", &command, "/dev/null"]).output();
-    let ran = ran.expect("script: apt-get install bsdutils");
+    let ran = ran.unwrap_or_else(|error| panic!("script: apt-get install bsdutils: {error}"));
     String::from_utf8_lossy(&ran.stdout).into_owned()
 }
 

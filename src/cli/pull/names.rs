@@ -69,9 +69,9 @@ fn standard(given: &mut Vec<Given>, is_read: &mut bool) -> anyhow::Result<()> {
 
 /// One name a line; what follows a `#`, and lines without a name, say nothing.
 fn lines(from: impl Read, whose: &str, given: &mut Vec<Given>) -> anyhow::Result<()> {
-    let mut lines = BufReader::new(from.take(LONGEST)).lines().zip(1..);
+    let lines = BufReader::new(from.take(LONGEST)).lines();
     let mut is_first = true;
-    while let Some((line, number)) = lines.next() {
+    for (line, number) in lines.zip(1..) {
         let line = line.with_context(|| format!("{whose} can't be read"))?;
         // As some editors begin a file.
         let line = line.trim_start_matches('\u{feff}');

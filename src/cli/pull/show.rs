@@ -100,7 +100,9 @@ impl Show {
         let is_of_several = self.total.is_of_several();
         let line_of_all = self.total.line(Instant::now());
         match (&mut self.mode, told) {
-            (Mode::Nothing, _) | (Mode::Lines, PullLine::Progress(_)) => {}
+            (Mode::Nothing, _)
+            | (Mode::Lines, PullLine::Progress(_))
+            | (Mode::Bars(_) | Mode::Lines, PullLine::Error(_)) => {}
             (Mode::Json, told) => writeln!(stdout(), "{}", with_image(told, &tale.image)?)?,
             (Mode::Bars(bars), PullLine::Image(beginning)) => {
                 bars.headline(&headline(beginning))?;
@@ -137,7 +139,6 @@ impl Show {
             (Mode::Lines, PullLine::Summary(summary)) => {
                 writeln!(stdout(), "{}", footline(summary))?;
             }
-            (Mode::Bars(_) | Mode::Lines, PullLine::Error(_)) => {}
         }
         Ok(())
     }

@@ -21,8 +21,6 @@ const MOST_FETCHES: usize = 8;
 const MOST_QUOTAS: usize = 8;
 /// No column: none of a row is cut off.
 const NONE: usize = usize::MAX;
-/// Of a quota, one part in so many is little.
-const LITTLE: u64 = 10;
 
 /// How it is shown.
 pub(super) struct Screen {
@@ -148,10 +146,8 @@ impl Screen {
         let rows = facts.registries.iter().filter_map(|registry| {
             let quota = registry.quota.as_ref()?;
             let remaining = quota.remaining?;
-            let is_little = quota.limit.is_some_and(|limit| remaining < limit / LITTLE);
-            let little = if is_little { ": little" } else { "" };
             let left = match quota.limit {
-                Some(limit) => format!("{remaining} of {limit} left{little}"),
+                Some(limit) => format!("{remaining} of {limit} left"),
                 None => format!("{remaining} left"),
             };
             let is_whole = quota.limit.is_some_and(|limit| remaining >= limit);
@@ -192,7 +188,7 @@ impl Screen {
                 let percent = fetch.bytes.saturating_mul(100).checked_div(total)?;
                 Some(format!("{} %", percent.min(100)))
             });
-            let size = fetch.total_bytes.map(bytes).unwrap_or_else(|| bytes(fetch.bytes));
+            let size = bytes(fetch.total_bytes.unwrap_or(fetch.bytes));
             let left = fetch.remaining_secs.map(|secs| format!("{} left", lasting(secs)));
             let waiting = fetch.waiting.filter(|waiting| *waiting > 1);
             vec![
@@ -282,7 +278,13 @@ impl Screen {
     /// `02:14 UTC`, with the date where it is another day.
     fn moment(&self, secs: u64) -> String {
         let is_today = self.secs() / 86_400 == secs / 86_400;
-        let date = if is_today { String::new() } else { format!("{} ", self.date(secs)) };
+        let (date, today) = (self.date(secs), self.date(self.secs()));
+        let date = match date.split_once('-') {
+            _ if is_today => String::new(),
+            // Of this year the year says nothing.
+            Some((year, of_year)) if today.starts_with(year) => format!("{of_year} "),
+            _ => format!("{date} "),
+        };
         let clock = self.clock(secs);
         format!("{date}{} UTC", clock.get(..5).unwrap_or_default())
     }
@@ -382,7 +384,7 @@ mod tests {
         Facts::of(documents)
     }
 
-    fn sum(saved: i64, money: Value) -> Value {
+    fn sum(saved: i64, money: &Value) -> Value {
         json!({
             "served_bytes": 4_900_000_000_000_u64, "fetched_bytes": 700_000_000_000_u64,
             "saved_bytes": saved, "pulls": 18_300, "quota_pulls_saved": 17_000, "money": money,
@@ -416,8 +418,8 @@ mod tests {
             ] },
             "savings": {
                 "since": NOW - 28_425_600, "currency": "USD", "cost_per_gb": 0.045,
-                "this_month": sum(4_200_000_000_000, json!(189.0)),
-                "total": sum(12_900_000_000_000, json!(580.5)),
+                "this_month": sum(4_200_000_000_000, &json!(189.0)),
+                "total": sum(12_900_000_000_000, &json!(580.5)),
             },
             "stats": {
                 "manifests": { "requests": 40_000, "hits": 36_400 },
@@ -465,7 +467,7 @@ mod tests {
                         "verdict": "well", "sentence": "All well.", "troubles": [] },
             "stats": { "manifests": { "requests": 0, "hits": 0 },
                        "store": { "objects": 0, "bytes": 0, "max_bytes": null } },
-            "savings": { "since": NOW, "this_month": sum(-500, Value::Null), "total": null },
+            "savings": { "since": NOW, "this_month": sum(-500, &Value::Null), "total": null },
         }));
         insta::assert_snapshot!(screen(80).lines(&fresh).join("\n"));
         assert!(fresh.is_well());

@@ -120,7 +120,7 @@ impl Terminal {
 /// However it ends, the terminal is as it was, with the last screen on it.
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let last: String = self.last.iter().map(|line| format!("{line}\n")).collect();
+        let last: String = self.last.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         // Where nobody sees it, nothing is to be put right.
         let _ = write(&format!("\u{1b}[?25h\u{1b}[?1049l{last}"));
     }
