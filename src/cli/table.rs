@@ -119,7 +119,7 @@ mod tests {
             ["docker.io/library/alpine…  3.6MB  now", "a                           12MB  10d"]
         );
         assert_eq!(
-            fit(31),
+            fit(32),
             ["docker.io/library/alpine…  3.6MB", "a                           12MB"]
         );
         assert_eq!(fit(16), ["docker.io/libra…", "a"]);

@@ -204,7 +204,8 @@ fn bare(name: &str) -> String {
     if !name.is_empty() && name.chars().all(is_bare) { name.to_owned() } else { quoted(name) }
 }
 
-/// A basic string (TOML 1.0: "any Unicode character may be used except those that must be escaped").
+/// A basic string (TOML 1.0, String: "any Unicode character may be used except those that must be
+/// escaped").
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
