@@ -360,7 +360,11 @@ fn removal_lines(removal: &Removal) -> String {
         several => format!("{several} images"),
     };
     let freed = if *is_dry_run { "would be free" } else { "are free" };
-    let sum = format!("{words} {count}: {objects} objects, {} {freed}\n", size(*bytes));
+    let sum = if images.is_empty() {
+        "nothing is to be removed\n".to_owned()
+    } else {
+        format!("{words} {count}: {objects} objects, {} {freed}\n", size(*bytes))
+    };
     each.chain(stay).chain([sum]).collect()
 }
 
@@ -401,6 +405,8 @@ mod tests {
         would remove 1 image: 2 objects, 1.2MB would be free
         ");
         assert!(removal_lines(&removal(false)).ends_with("1 image: 2 objects, 1.2MB are free\n"));
+        let nothing = Removal { images: Vec::new(), pinned: Vec::new(), ..removal(false) };
+        assert_eq!(removal_lines(&nothing), "nothing is to be removed\n");
     }
 
     #[test]

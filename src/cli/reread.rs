@@ -58,7 +58,9 @@ fn tell(document: Value, report: Report) -> anyhow::Result<()> {
         complain(&format!("note: {note}"));
     }
     let changed = match changed.join(", ") {
-        none if none.is_empty() => "nothing else is to be seen in it".to_owned(),
+        none if none.is_empty() => {
+            "no value that may be shown has changed (passwords and files may have)".to_owned()
+        }
         some => format!("now in force: {some}"),
     };
     writeln!(output, "the configuration was read again; {changed}")?;

@@ -214,7 +214,8 @@ fn quoted(text: &str) -> String {
             '\\' => quoted.push_str("\\\\"),
             c if is_shown_as_it_is(c) => quoted.push(c),
             // Writing to memory does not fail.
-            c => drop(write!(quoted, "\\U{:08X}", u32::from(c))),
+            c if u32::from(c) <= 0xffff => drop(write!(quoted, "\\u{:04x}", u32::from(c))),
+            c => drop(write!(quoted, "\\U{:08x}", u32::from(c))),
         }
     }
     quoted.push('"');

@@ -63,8 +63,10 @@ impl Images {
         self.settled().await?;
         let (meant, others): (Vec<_>, Vec<_>) =
             self.all().await?.into_iter().partition(|entry| which.means(&entry.name));
-        let is_of_any = |selection: &&Selection| meant.iter().any(|one| selection.is(&one.name));
-        let unmatched = which.selections.iter().filter(|one| !is_of_any(one));
+        let is_of_none = |selection: &&Selection| {
+            **selection != Selection::All && !meant.iter().any(|one| selection.is(&one.name))
+        };
+        let unmatched = which.selections.iter().filter(is_of_none);
         let mut removal = Removal {
             images: Vec::new(),
             pinned: Vec::new(),

@@ -377,6 +377,9 @@ fn what_nobody_has_used_for_so_long_is_removed() {
     let removed = told(&proxy, &["rm", "--unused", "0"]);
     assert_eq!(names(&removed).len(), 4, "{removed}");
     assert!(names(&told(&proxy, &["ls"])).is_empty());
+    let nothing = proxy.run(&["rm", "--unused", "0"]);
+    assert_eq!(nothing.code, Some(0), "{}", nothing.output);
+    assert_eq!(nothing.output, "nothing is to be removed");
     for wrong in [&["rm"][..], &["rm", "--unused", "soon"], &["rm", "--dry-run"], &["rm", "a b*"]] {
         assert_eq!(proxy.run(wrong).code, Some(2), "{wrong:?}");
     }
