@@ -297,6 +297,9 @@ impl RunningApp {
     /// Cancel safe: what still runs then runs on until the runtime ends.
     pub(crate) async fn drain(&mut self) {
         self.shutdown.cancel();
+        // Nobody reads the configuration again; whoever waits for that is told so.
+        self.reloads.close();
+        while self.reloads.try_recv().is_ok() {}
         self.tasks.close();
         // Joined before the tracker is asked, so that no connection is accepted after it.
         if let Err(error) = (&mut self.accepting).await {
