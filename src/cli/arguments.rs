@@ -11,7 +11,7 @@ use super::output::Report;
 use super::privileges::{self, Missing};
 use crate::config::drop_in::CACHE_VOLUME;
 use crate::config::keys::{KEYS, Key};
-use crate::config::{Settings, Sources};
+use crate::config::{SERVER, Settings, Sources};
 
 /// What a subcommand was given.
 #[derive(Clone, Copy)]
@@ -65,9 +65,13 @@ impl<'a> Given<'a> {
         if self.matches.get_flag("json") { Report::Json } else { Report::Text }
     }
 
-    /// `--server`.
+    /// `--server`; else `ENTREPOT_SERVER`, unless flags say where a proxy is.
     pub(super) fn server(self) -> Option<&'a str> {
-        self.matches.get_one::<String>("server").map(String::as_str)
+        let named = self.matches.get_one::<String>("server").map(String::as_str);
+        let is_there = |flag: &str| self.matches.try_contains_id(flag).unwrap_or_default();
+        let is_elsewhere = WHERE.iter().chain(&["config"]).any(|flag| is_there(flag));
+        let variable = || self.variable(SERVER).filter(|url| !is_elsewhere && !url.is_empty());
+        named.or_else(variable)
     }
 
     /// The images that are named.
@@ -86,7 +90,10 @@ pub(super) fn server() -> Arg {
         .value_name("URL")
         .value_parser(api::server_url)
         .help_heading(PLACE)
-        .help("The admin listener of a running proxy, http://HOST:PORT [default: that of the configuration]")
+        .help(
+            "The admin listener of a running proxy, http://HOST:PORT [default: ENTREPOT_SERVER, \
+             else that of the configuration]",
+        )
 }
 
 /// One image or more.

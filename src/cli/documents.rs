@@ -32,7 +32,8 @@ pub(super) fn completions(mut command: Command, given: Given<'_>) -> anyhow::Res
 }
 
 /// Writes the manual pages, one after the other, in roff: `entrepot man | man -l -`.
-pub(super) fn manual(mut command: Command) -> anyhow::Result<()> {
+pub(super) fn manual(command: Command) -> anyhow::Result<()> {
+    let mut command = command.disable_help_subcommand(true);
     command.build();
     let mut pages = Vec::new();
     pages_of(&command, "", &mut pages)?;
@@ -41,13 +42,14 @@ pub(super) fn manual(mut command: Command) -> anyhow::Result<()> {
 
 fn pages_of(command: &Command, before: &str, pages: &mut Vec<u8>) -> io::Result<()> {
     let path = format!("{before}{}", command.get_name());
-    let man = clap_mangen::Man::new(command.clone());
+    let version = format!("entrepot {}", env!("CARGO_PKG_VERSION"));
+    let man = clap_mangen::Man::new(command.clone()).source(version).manual("entrepot");
     man.render_title(pages)?;
     man.render_name_section(pages)?;
     man.render_synopsis_section(pages)?;
     man.render_description_section(pages)?;
     man.render_options_section(pages)?;
-    let is_inner = |sub: &&Command| sub.get_name() != "help" && !sub.is_hide_set();
+    let is_inner = |sub: &&Command| !sub.is_hide_set();
     if command.get_subcommands().any(|sub| is_inner(&sub)) {
         man.render_subcommands_section(pages)?;
     }

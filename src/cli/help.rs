@@ -212,6 +212,11 @@ pub(super) const ENVIRONMENT: &[(&str, &str)] = &[
         "Every key of the configuration: its path in capitals, with _ for . and - \
          (ENTREPOT_MAX_SIZE, ENTREPOT_UPSTREAM_PROXY).",
     ),
+    (
+        "ENTREPOT_SERVER",
+        "The admin listener of the proxy that is asked, where neither --server nor another flag says \
+         where it is.",
+    ),
     ("ENTREPOT_CONFIG", "The configuration file, where --config names none."),
     ("HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY", "The proxy on the way to registries."),
     ("NO_COLOR", "No colours, whatever it is set to."),

@@ -63,8 +63,11 @@ fn addresses(reader: &mut Reader, settings: &Settings) {
     }
     let admin = settings.admin_listen;
     if let Some(other) = listen.iter().find(|other| are_one(**other, admin)) {
-        let text = format!("found {admin}, which listen has ({other}); expected another port");
-        problem(reader, "admin-listen", &text);
+        let place = reader.place("admin-listen").or_else(|| reader.place("listen"));
+        let text = format!(
+            "admin-listen: found {admin}, which listen has ({other}); expected another port"
+        );
+        reader.problem(place, text);
     }
     let external = settings.external_url.as_ref().map(|url| url.authority().clone());
     let is_admin = |url: &Authority| Own { listen: &[admin], external_url: None }.is_at(url);
@@ -287,6 +290,11 @@ mod tests {
                 "admin-listen = \"127.0.0.1:3128\"",
                 2,
                 "admin-listen: found 127.0.0.1:3128, which listen has (0.0.0.0:3128)",
+            ),
+            (
+                "listen = [\"0.0.0.0:3129\"]",
+                2,
+                "admin-listen: found 127.0.0.1:3129, which listen has (0.0.0.0:3129)",
             ),
             (
                 "external-url = \"http://127.0.0.1:3129\"",

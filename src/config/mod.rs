@@ -46,6 +46,7 @@ pub(crate) mod units;
 mod value;
 
 pub(crate) use error::ConfigError;
+pub(crate) use raw_config::SERVER;
 pub(crate) use run_as::RunAs;
 pub(crate) use settings::Settings;
 pub(crate) use source::Sources;

@@ -26,8 +26,11 @@ pub(super) struct RawConfig {
 }
 
 /// Variables of the name's family that configure nothing here: `ENTREPOT_CONFIG` names the file,
-/// and scripts that start a proxy, such as those of `bench/`, are told by `ENTREPOT_BIN` which.
-const OTHER_VARIABLES: [&str; 2] = ["ENTREPOT_CONFIG", "ENTREPOT_BIN"];
+/// scripts that start a proxy, such as those of `bench/`, are told by `ENTREPOT_BIN` which, and
+/// subcommands by [`SERVER`] which one to ask.
+const OTHER_VARIABLES: [&str; 3] = ["ENTREPOT_CONFIG", "ENTREPOT_BIN", SERVER];
+/// Where the admin listener of a running proxy is, for who asks it.
+pub(crate) const SERVER: &str = "ENTREPOT_SERVER";
 
 /// Kubernetes tells a pod of every service, in variables that begin with the service's name: one
 /// that is called `entrepot` must not keep entrepot from starting.

@@ -63,6 +63,21 @@ fn the_state_is_one_screen_and_an_exit_code() {
     assert_eq!(told["registries"]["registries"][0]["registry"], "docker.io");
     assert_eq!(told.get("savings"), None);
 
+    let url = format!("http://{}", well.address());
+    let by_variable = run(
+        BINARY.as_ref(),
+        &["status"],
+        &[("ENTREPOT_DATA_DIR", "/nonexistent"), ("ENTREPOT_SERVER", &url)],
+    );
+    assert_eq!(by_variable.code, Some(0), "{}", by_variable.output);
+    let elsewhere = ["status", "--admin-listen", "127.0.0.1:1"];
+    let by_flag = run(
+        BINARY.as_ref(),
+        &elsewhere,
+        &[("ENTREPOT_DATA_DIR", "/nonexistent"), ("ENTREPOT_SERVER", &url)],
+    );
+    assert_eq!(by_flag.code, Some(2), "flags are stronger: {}", by_flag.output);
+
     for verdict in ["troubled", "draining"] {
         let ill = ask(&telling(verdict), &["status"]);
         assert_eq!(ill.code, Some(1), "{verdict}: {}", ill.output);
