@@ -45,9 +45,10 @@ fn shown(file: Option<&Path>, environment: &[(&str, &str)]) -> Map<String, Json>
     let output = run(&mut command, "entrepot");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told: Json = serde_json::from_slice(&output.stdout).unwrap();
-    let keys = told["keys"].as_object().unwrap().iter();
+    let keys = told.get("keys").and_then(Json::as_object).unwrap().iter();
     let keys = keys.map(|(key, shown)| (key.clone(), shown["value"].clone()));
-    let entries = told["registries"].as_array().unwrap().iter().filter_map(Json::as_object);
+    let entries = told.get("registries").and_then(Json::as_array).unwrap();
+    let entries = entries.iter().filter_map(Json::as_object);
     let of_entries = entries.flatten().map(|(key, value)| (key.clone(), value.clone()));
     keys.chain(of_entries).collect()
 }
