@@ -35,23 +35,22 @@ fn run(command: &mut Command, package: &str) -> Output {
     command.output().unwrap_or_else(|error| panic!("{error}: apt-get install {package}"))
 }
 
-/// What `entrepot config show` tells: every key with its value.
+/// What `entrepot config show` tells: every key with its value, those of registries too.
 fn shown(file: Option<&Path>, environment: &[(&str, &str)]) -> Map<String, Json> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_entrepot"));
-    command.args(["config", "show"]).env_clear().envs(environment.iter().copied());
+    command.args(["config", "show", "--json"]).env_clear().envs(environment.iter().copied());
     if let Some(file) = file {
         command.arg("--config").arg(file);
     }
     let output = run(&mut command, "entrepot");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
-    let lines = text.lines().filter_map(|line| line.split_once(" = "));
-    lines
-        .map(|(key, value)| {
-            let value = value.rsplit_once("  # ").map_or(value, |(value, _source)| value);
-            (key.to_owned(), serde_json::from_str(value).unwrap_or_default())
-        })
-        .collect()
+    let told: Json = serde_json::from_slice(&output.stdout).unwrap();
+    let keys = told.get("keys").and_then(Json::as_object).unwrap().iter();
+    let keys = keys.map(|(key, shown)| (key.clone(), shown["value"].clone()));
+    let entries = told.get("registries").and_then(Json::as_array).unwrap();
+    let entries = entries.iter().filter_map(Json::as_object);
+    let of_entries = entries.flatten().map(|(key, value)| (key.clone(), value.clone()));
+    keys.chain(of_entries).collect()
 }
 
 fn configured(shown: &Map<String, Json>, key: &str) -> PathBuf {

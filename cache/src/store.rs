@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use entrepot_oci::{Digest, Registry, RepositoryName};
+use entrepot_oci::{Digest, Registry, RepositoryName, UnixSeconds};
 
 use crate::bytes::kept::KeptObjects;
 use crate::bytes::object::Object;
@@ -28,7 +28,7 @@ use crate::errors::{PutError, QuarantineError, RecordError};
 use crate::eviction::Eviction;
 use crate::eviction::pins::Pins;
 use crate::eviction::stock::Stock;
-use crate::eviction::withdrawal::{Reach, Withdrawn, withdraw};
+use crate::eviction::withdrawal::{Reach, Withdrawn, foresee, withdraw};
 use crate::index::references::Interpreter;
 use crate::index::state::{IndexState, Kept, Totals};
 use crate::index::{Documents, Index};
@@ -255,6 +255,26 @@ impl Store {
     ) -> Result<Withdrawn, DiskError> {
         let stock = Arc::clone(self.inner.eviction.stock());
         threads::run(move || withdraw(&stock, documents, exempt, reach)).await?
+    }
+
+    /// What [`withdraw`](Self::withdraw) would take out with [`Reach::All`]; changes nothing.
+    pub async fn foresee_withdrawal(
+        &self,
+        documents: HashSet<Digest>,
+        exempt: HashSet<Digest>,
+    ) -> Result<Withdrawn, DiskError> {
+        let stock = Arc::clone(self.inner.eviction.stock());
+        threads::run(move || foresee(&stock, documents, exempt)).await
+    }
+
+    /// When a kept object came, to the second: its file is written once.
+    pub async fn arrival(&self, digest: &Digest) -> Option<UnixSeconds> {
+        let work = |inner: &Inner, digest: &Digest| {
+            let tree = inner.tree();
+            tree.disk().file_size_and_time(&tree.blob(digest)).ok()
+        };
+        let (_, arrived) = self.off_thread(digest, work).await.ok().flatten()?;
+        Some(arrived)
     }
 
     /// Hashes a kept object from the disk at that pace; at its fullest about 2 GB/s of one core.

@@ -87,6 +87,22 @@ fn is_host(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost"
 }
 
+impl ImageName {
+    /// The full name of its repository: `docker.io/library/alpine`.
+    #[must_use]
+    pub fn full_repository(&self) -> String {
+        full_repository(&self.registry, &self.repository)
+    }
+}
+
+/// The full name of a repository: `docker.io/library/alpine`.
+#[must_use]
+pub fn full_repository(registry: &Registry, repository: &RepositoryName) -> String {
+    // A host of one word needs its port to be taken for one.
+    let port = if is_host(registry.as_str()) { "" } else { ":443" };
+    format!("{registry}{port}/{repository}")
+}
+
 impl fmt::Display for ImageName {
     /// The full name, which means the same everywhere: `docker.io/library/alpine:latest`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,10 +110,7 @@ impl fmt::Display for ImageName {
             Reference::Tag(_) => ':',
             Reference::Digest(_) => '@',
         };
-        let Self { registry, repository, reference, .. } = self;
-        // A host of one word needs its port to be taken for one.
-        let port = if is_host(registry.as_str()) { "" } else { ":443" };
-        write!(f, "{registry}{port}/{repository}{between}{reference}")
+        write!(f, "{}{between}{}", self.full_repository(), self.reference)
     }
 }
 

@@ -9,6 +9,7 @@
 //! - `registry`: which registry an authority stands for
 //! - `name`, `reference`: repository names, tags, references
 //! - `image`: image names as people type them
+//! - `image_pattern`: patterns of their full names
 //! - `tag_pattern`: patterns of tags
 //! - `seconds`: points in time, as records have them
 //! - `route`: what a request path asks for
@@ -26,6 +27,7 @@ mod hasher;
 pub mod hex;
 pub mod host;
 mod image;
+mod image_pattern;
 pub mod manifest;
 pub mod media_type;
 pub mod name;
@@ -41,7 +43,8 @@ pub use digest::{Algorithm, Digest, DigestError};
 pub use error::{ErrorCode, ErrorDocument};
 pub use hasher::Hasher;
 pub use host::{Authority, Host, HostPattern};
-pub use image::{ImageName, ImageNameError};
+pub use image::{ImageName, ImageNameError, full_repository};
+pub use image_pattern::{ImagePattern, ImagePatternError};
 pub use media_type::MediaType;
 pub use name::RepositoryName;
 pub use platform::{Platform, PlatformError};

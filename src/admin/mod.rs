@@ -12,6 +12,7 @@
 //! - `history`: how it went, minute by minute
 //! - `free_space`: what is left of the store's disk
 //! - `pull`: bringing an image in ahead of time
+//! - `reload`: the way to who reads the configuration again
 //! - `verification`: hashing everything that is kept
 //! - `scrape`: `/metrics`
 //! - `runbook`: `/runbook`
@@ -30,6 +31,7 @@ pub(crate) mod onlookers;
 mod page;
 pub(crate) mod pages;
 pub(crate) mod pull;
+pub(crate) mod reload;
 mod runbook;
 mod scrape;
 pub(crate) mod server;
@@ -84,6 +86,8 @@ pub(crate) struct AdminServices {
     pub shutdown: CancellationToken,
     /// Places for what is bounded.
     pub queues: Queues,
+    /// The way to who reads the configuration again.
+    pub reloads: Reloads,
     /// What does not change while the proxy runs.
     pub facts: Facts,
 }
@@ -125,3 +129,4 @@ pub(crate) use api::{OneAtATime, Room};
 pub(crate) use events::Audience;
 pub(crate) use free_space::FreeSpace;
 pub(crate) use history::History;
+pub(crate) use reload::Reloads;

@@ -21,6 +21,7 @@ use entrepot_ca::Authority;
 use entrepot_cache::Store;
 use entrepot_oci::{HostPattern, Registry};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,9 +32,10 @@ pub(crate) use error::AppError;
 use crate::admin::guard::Guard;
 use crate::admin::onlookers::Onlookers;
 use crate::admin::pages::ProxyPages;
+use crate::admin::reload::Answer;
 use crate::admin::server::AdminServer;
 use crate::admin::socket::{AdminSocket, Place, SocketFile};
-use crate::admin::{self, AdminServices, Facts, FreeSpace, History};
+use crate::admin::{self, AdminServices, Facts, FreeSpace, History, Reloads};
 use crate::config::Settings;
 use crate::gateway::Gateway;
 use crate::images::Images;
@@ -51,6 +53,7 @@ pub(crate) struct App {
     admin: AdminServer,
     socket: Option<AdminSocket>,
     operators: Arc<AdminServices>,
+    reloads: mpsc::Receiver<Answer>,
     cache_dir: PathBuf,
 }
 
@@ -82,9 +85,10 @@ impl App {
         let addresses = listener.addresses();
         let of_admin = admin.address().map_err(AppError::AdminAddress)?;
         settings.upstream.own.set([addresses.clone(), vec![of_admin]].concat());
-        let operators = Arc::new(core.operators(settings, &addresses));
+        let (to, reloads) = Reloads::new();
+        let operators = Arc::new(core.operators(settings, &addresses, to));
         let cache_dir = settings.store.dir.clone();
-        Ok(Self { core, listener, admin, socket, operators, cache_dir })
+        Ok(Self { core, listener, admin, socket, operators, reloads, cache_dir })
     }
 
     /// Where clients are listened for.
@@ -102,7 +106,7 @@ impl App {
     /// Begins to serve.
     #[must_use]
     pub(crate) fn run(self) -> RunningApp {
-        let Self { core, listener, admin, socket, operators, cache_dir } = self;
+        let Self { core, listener, admin, socket, operators, reloads, cache_dir } = self;
         let Core { store, gateway, pulls, savings, tasks, shutdown, .. } = core;
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
@@ -124,6 +128,7 @@ impl App {
             operators,
             pulls,
             savings,
+            reloads,
             store,
             _socket_file: socket_file,
             tasks,
@@ -185,7 +190,12 @@ impl Core {
     }
 
     /// What the admin listener tells of, with the proxy at `addresses`.
-    fn operators(&self, settings: &Settings, addresses: &[SocketAddr]) -> AdminServices {
+    fn operators(
+        &self,
+        settings: &Settings,
+        addresses: &[SocketAddr],
+        reloads: Reloads,
+    ) -> AdminServices {
         AdminServices {
             images: Images::of(&self.store),
             store: self.store.clone(),
@@ -201,6 +211,7 @@ impl Core {
             tasks: self.tasks.clone(),
             shutdown: self.shutdown.clone(),
             queues: admin::Queues::default(),
+            reloads,
             facts: self.facts(settings, addresses),
         }
     }
@@ -270,6 +281,8 @@ pub(crate) struct RunningApp {
     operators: Arc<AdminServices>,
     pulls: Pulls,
     savings: Savings,
+    /// What operators have asked for.
+    reloads: mpsc::Receiver<Answer>,
     store: Store,
     _socket_file: Option<SocketFile>,
     tasks: TaskTracker,
@@ -277,12 +290,23 @@ pub(crate) struct RunningApp {
 }
 
 impl RunningApp {
-    /// Waits until nobody is accepted any more, which only the drain is to bring about: a proxy
-    /// that has come to this can't be drained.
+    /// Waits until an operator wants the configuration to be read again, who is to be told then; or
+    /// until nobody is accepted any more, which only the drain is to bring about: a proxy that has
+    /// come to this can't be drained.
     ///
     /// Cancel safe.
-    pub(crate) async fn ended(&mut self) -> Result<(), JoinError> {
-        (&mut self.accepting).await
+    pub(crate) async fn next_request(&mut self) -> Result<Answer, Result<(), JoinError>> {
+        tokio::select! {
+            ended = &mut self.accepting => Err(ended),
+            // The way there is as old as the proxy: it has an end only with it.
+            Some(answer) = self.reloads.recv() => Ok(answer),
+        }
+    }
+
+    /// What is in force, as it is shown.
+    #[must_use]
+    pub(crate) fn shown(&self) -> Arc<Value> {
+        self.operators.config.load_full()
     }
 
     /// Takes over what of `settings` can be replaced while requests are served, all of it or
@@ -307,6 +331,9 @@ impl RunningApp {
     /// Cancel safe: what still runs then runs on until the runtime ends.
     pub(crate) async fn drain(&mut self) {
         self.shutdown.cancel();
+        // Nobody reads the configuration again; whoever waits for that is told so.
+        self.reloads.close();
+        while self.reloads.try_recv().is_ok() {}
         self.tasks.close();
         // Joined before the tracker is asked, so that no connection is accepted after it.
         if let Err(error) = (&mut self.accepting).await {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use entrepot_cache::OpenError;
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
@@ -67,6 +67,22 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
+/// Why something is not done.
+pub(super) struct Refusal {
+    /// What the proxy says of it, if it has answered.
+    pub(super) status: Option<StatusCode>,
+    /// All that is wrong, where it names that.
+    pub(super) problems: Vec<String>,
+    /// In one sentence.
+    pub(super) error: anyhow::Error,
+}
+
+impl From<anyhow::Error> for Refusal {
+    fn from(error: anyhow::Error) -> Self {
+        Self { status: None, problems: Vec::new(), error }
+    }
+}
+
 /// The body of a request: pieces as they come, none for most.
 pub(super) type Upload = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -96,12 +112,23 @@ impl Api {
         method: Method,
         path: &str,
     ) -> anyhow::Result<Response<Incoming>> {
-        let nothing = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
-        self.send_body(method, path, None, nothing).await
+        self.send_body(method, path, None, nothing()).await
     }
 
-    /// Sends a request; its body may go on after the answer has begun.
+    /// Sends a request; its body may go on after the answer has begun. An answer that is no success
+    /// is an error.
     pub(super) async fn send_body(
+        &self,
+        method: Method,
+        path: &str,
+        media_type: Option<&str>,
+        body: Upload,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let response = self.exchange(method, path, media_type, body).await?;
+        if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
+    }
+
+    async fn exchange(
         &self,
         method: Method,
         path: &str,
@@ -128,7 +155,25 @@ impl Api {
         let answered = tokio::time::timeout(THINKING, sender.send_request(request)).await;
         let slow = || format!("the proxy on {at} did not answer within {} s", THINKING.as_secs());
         let response = answered.with_context(slow)?.with_context(|| self.silence())?;
-        if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
+        Ok(response)
+    }
+
+    /// Sends a request without a body, and reads the document that answers it; or those that say
+    /// why not.
+    pub(super) async fn try_ask(&self, method: Method, path: &str) -> Result<Value, Refusal> {
+        let response = self.exchange(method, path, None, nothing()).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(document(response).await?);
+        }
+        let told = document(response).await.unwrap_or_default();
+        let of_errors = told.get("errors").and_then(Value::as_array).into_iter().flatten();
+        let messages = of_errors.filter_map(|error| error.get("message")?.as_str());
+        let messages: Vec<_> = messages.map(|message| one_line(message).into_owned()).collect();
+        let error = in_words(status, messages.first().map(String::as_str));
+        let is_invalid = status == StatusCode::UNPROCESSABLE_ENTITY;
+        let problems = if is_invalid { messages } else { Vec::new() };
+        Err(Refusal { status: Some(status), problems, error })
     }
 
     /// By the socket, which tells the proxy who is there; where there is none, by the listener with
@@ -252,12 +297,21 @@ async fn refused(response: Response<Incoming>) -> anyhow::Error {
         .await
         .ok()
         .and_then(|document| Some(document.pointer("/errors/0/message")?.as_str()?.to_owned()));
+    in_words(status, reason.as_deref())
+}
+
+fn in_words(status: StatusCode, reason: Option<&str>) -> anyhow::Error {
     match reason {
         Some(reason) => {
-            anyhow::anyhow!("the proxy answered {}: {}", status.as_u16(), one_line(&reason))
+            anyhow::anyhow!("the proxy answered {}: {}", status.as_u16(), one_line(reason))
         }
         None => anyhow::anyhow!("the proxy answered {status}"),
     }
+}
+
+/// The body of a request that has none.
+fn nothing() -> Upload {
+    Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 /// The document in an answer.

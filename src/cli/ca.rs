@@ -27,11 +27,14 @@ const FILES: [&str; 2] = ["ca.crt", "ca.key"];
 const TRIES: u64 = 1_000;
 
 pub(super) fn command() -> Command {
-    let show = Command::new("show").about("Show it, its fingerprint and its end");
-    let renew = Command::new("renew").about("Make a new one; every client must trust it");
-    let inner = [show, renew].map(|one| arguments::with_settings(one).arg(arguments::json()));
+    let show =
+        Command::new("show").about("Show the CA certificate, its fingerprint and its expiry");
+    let renew =
+        Command::new("renew").about("Make a new CA certificate, which every client must trust");
+    let inner = [show, renew]
+        .map(|one| arguments::with_keys(one.arg(arguments::json()), &["ca-dir", "data-dir"]));
     Command::new("ca")
-        .about("The certificate that clients trust")
+        .about("Show or renew the CA certificate that clients trust")
         .subcommand_required(true)
         .subcommands(inner)
 }

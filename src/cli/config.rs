@@ -6,20 +6,30 @@ use clap::Command;
 use serde_json::{Value, json};
 
 use super::arguments::{self, Given};
-use super::output::{Report, stdout, unless_closed};
+use super::output::{Report, complain, stdout, unless_closed};
 use super::privileges::Missing;
 use crate::config::{ConfigError, Settings};
 
+/// Every key, as a file to begin with.
+const EXAMPLE: &str = include_str!("../../docs/entrepot.example.toml");
+
 pub(super) fn command() -> Command {
-    let show = Command::new("show").about("Show every key, its value and where that comes from");
-    let check = Command::new("check").about("Say all that is wrong with it");
-    let inner = [show, check].map(|one| arguments::with_settings(one).arg(arguments::json()));
-    Command::new("config").about("What is configured").subcommand_required(true).subcommands(inner)
+    let show = Command::new("show")
+        .about("Show the configuration as TOML, with where each value comes from");
+    let check = Command::new("check").about("Validate the configuration: say all that is wrong");
+    let inner = [show, check].map(|one| arguments::with_keys(one.arg(arguments::json()), &[]));
+    let example = Command::new("example").about("Print a configuration file with every key");
+    Command::new("config")
+        .about("Show, validate, or begin a configuration")
+        .subcommand_required(true)
+        .subcommands(inner)
+        .subcommand(example)
 }
 
 pub(super) fn run(given: Given<'_>) -> anyhow::Result<()> {
     match given.subcommand() {
         Some(("show", given)) => show(&given.settings(Missing::Left)?, given.report()),
+        Some(("example", _)) => Ok(write!(stdout(), "{EXAMPLE}")?),
         Some((_, given)) => check(given.settings(Missing::Left), given.report()),
         None => Ok(()),
     }
@@ -27,10 +37,11 @@ pub(super) fn run(given: Given<'_>) -> anyhow::Result<()> {
 
 /// Shows every key with its value and where that comes from; passwords are hidden.
 fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
+    note(settings);
     let mut output = stdout();
     match report {
         Report::Json => writeln!(output, "{}", settings.shown)?,
-        Report::Text => write!(output, "{}", lines(&settings.shown))?,
+        Report::Text => write!(output, "{}", settings.text)?,
     }
     Ok(())
 }
@@ -38,8 +49,18 @@ fn show(settings: &Settings, report: Report) -> anyhow::Result<()> {
 /// Says whether the configuration is valid: one that is not has never become settings. What is
 /// wrong with it stays the caller's to tell; as JSON it is told here, too.
 fn check(loaded: anyhow::Result<Settings>, report: Report) -> anyhow::Result<()> {
+    if let Ok(settings) = &loaded {
+        note(settings);
+    }
     unless_closed(tell(loaded.as_ref().err(), report))?;
     loaded.map(drop)
+}
+
+/// What a start would say of it, on standard error.
+fn note(settings: &Settings) {
+    for note in &settings.notes {
+        complain(&format!("note: {note}"));
+    }
 }
 
 fn tell(error: Option<&anyhow::Error>, report: Report) -> anyhow::Result<()> {
@@ -59,46 +80,4 @@ fn verdict(error: Option<&anyhow::Error>) -> Value {
         None => vec![format!("{error:#}")],
     };
     json!({ "is_valid": false, "problems": problems })
-}
-
-fn lines(shown: &Value) -> String {
-    let keys = shown.get("keys").and_then(Value::as_object).into_iter().flatten();
-    let keys = keys.map(|(key, found)| {
-        let value = found.get("value").unwrap_or(&Value::Null);
-        let from = found.get("from").and_then(Value::as_str).unwrap_or_default();
-        let value = if value.is_null() { "-".to_owned() } else { value.to_string() };
-        format!("{key} = {value}  # {from}\n")
-    });
-    let registries = shown.get("registries").and_then(Value::as_array).into_iter().flatten();
-    let registries = registries.map(|entry| {
-        let values = entry.as_object().into_iter().flatten();
-        let values: Vec<_> = values.map(|(key, value)| format!("{key} = {value}\n")).collect();
-        format!("[[registry]]\n{}", values.concat())
-    });
-    keys.chain(registries).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_names_key_value_and_place() {
-        let shown = json!({
-            "keys": {
-                "push": { "value": "deny", "from": "ENTREPOT_PUSH" },
-                "external-url": { "value": null, "from": "default" },
-                "intercept-also": { "value": ["a.example"], "from": "/e.toml:3" },
-            },
-            "registries": [{ "host": "b.example", "password": "(hidden)" }],
-        });
-        insta::assert_snapshot!(lines(&shown), @r#"
-        external-url = -  # default
-        intercept-also = ["a.example"]  # /e.toml:3
-        push = "deny"  # ENTREPOT_PUSH
-        [[registry]]
-        host = "b.example"
-        password = "(hidden)"
-        "#);
-    }
 }

@@ -37,10 +37,10 @@ pub(super) fn command() -> Command {
         .value_parser(clap::value_parser!(PathBuf))
         .help("Where the archive goes; - is standard output");
     let command = Command::new("export")
-        .about("Write images to an OCI image layout archive")
+        .about("Write images to an archive (OCI image layout), for air-gapped sites")
         .arg(output)
         .arg(arguments::images());
-    arguments::with_settings(command).arg(arguments::json()).arg(arguments::server())
+    arguments::with_place(command.arg(arguments::json()).arg(arguments::server()))
 }
 
 /// Writes an archive of the images that are named.

@@ -58,8 +58,8 @@ pub(super) fn command() -> Command {
         .num_args(0..)
         .value_parser(clap::value_parser!(Selection))
         .help(
-            "Which of its images are meant: an image, a repository, or the beginning of full names \
-             (ghcr.io/org/) [default: all; on a terminal, all that you agree to]",
+            "Which of its images are meant: an image, a repository, the beginning of full names \
+             (ghcr.io/org/), or a pattern [default: all; on a terminal, all that you agree to]",
         );
     let yes = Arg::new("yes")
         .long("yes")
@@ -67,12 +67,12 @@ pub(super) fn command() -> Command {
         .action(ArgAction::SetTrue)
         .help("All of its images are meant: do not ask");
     let command = Command::new("import")
-        .about("Take in the images of an OCI image layout archive, without any network")
+        .about("Load the images of an archive (OCI image layout, docker save)")
         .arg(file)
         .arg(images)
         .arg(name)
         .arg(yes);
-    arguments::with_settings(command).arg(arguments::json()).arg(arguments::server())
+    arguments::with_place(command.arg(arguments::json()).arg(arguments::server()))
 }
 
 /// Takes an archive in.

@@ -8,9 +8,13 @@
 //! - `runtime`: the runtime that work is done on
 //! - `site`: a proxy that runs, or the store of one that does not
 //! - `api`: the admin API of a running proxy
-//! - `output`, `progress`: how a result is told, and how far it is
+//! - `output`, `table`, `progress`: how a result is told, and how far it is
+//! - `listing`: which images are kept of those that somebody names
 //! - `change`: what `rm`, `pin` and `unpin` do to an image
-//! - `reload`, `credentials`: what `serve` does on SIGHUP, and what it warns of
+//! - `reload`, `credentials`: how `serve` reads its configuration again, and what it warns of
+//!   (`reread` is the subcommand that asks for it)
+//! - `help`: what help texts and manual pages say beside the arguments
+//! - `complete`: what a shell may complete a command line to
 //! - `documents`: `completions` and `man`, which are made from the command line's description
 
 mod api;
@@ -18,11 +22,15 @@ mod arguments;
 mod ca;
 mod change;
 mod check;
+mod complete;
 mod config;
 mod credentials;
 mod documents;
+mod explain;
 mod export;
+mod help;
 mod import;
+mod listing;
 mod ls;
 mod output;
 mod pin;
@@ -30,12 +38,16 @@ mod privileges;
 mod progress;
 mod pull;
 mod reload;
+mod reread;
 mod rm;
 mod runtime;
 mod serve;
 mod site;
+mod status;
+mod table;
 mod unpin;
 mod verify;
+mod version;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -47,6 +59,9 @@ use self::output::{complain, unless_closed};
 
 /// The exit code of a check that could not be made.
 const CANNOT: u8 = 2;
+
+/// The widest help text: longer lines are hard to read.
+const WIDEST: usize = 100;
 
 /// Runs the program with these arguments and this environment.
 ///
@@ -75,6 +90,10 @@ fn run_subcommand(name: &str, given: Given<'_>) -> ExitCode {
         "check" => concluded(check::run(given), CANNOT),
         "verify" => concluded(verify::run(given), CANNOT),
         "pull" => concluded(pull::run(given), 1),
+        "status" => concluded(status::run(given), CANNOT),
+        "explain" => concluded(explain::run(given), CANNOT),
+        "reload" => concluded(reread::run(given), 1),
+        "version" => ended(version::run(given)),
         "ls" => ended(ls::run(given)),
         "rm" => ended(rm::run(given)),
         "pin" => ended(pin::run(given)),
@@ -85,6 +104,7 @@ fn run_subcommand(name: &str, given: Given<'_>) -> ExitCode {
         "ca" => ended(ca::run(given)),
         "completions" => ended(documents::completions(command(), given)),
         "man" => ended(documents::manual(command())),
+        complete::NAME => ended(complete::run(&command(), given)),
         // clap knows no other.
         _ => ExitCode::SUCCESS,
     }
@@ -110,24 +130,31 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn command() -> Command {
-    Command::new("entrepot")
+    let command = Command::new("entrepot")
         .about("A caching HTTPS forward proxy for container-registry traffic")
         .version(env!("CARGO_PKG_VERSION"))
+        .max_term_width(WIDEST)
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(serve::command())
+        .subcommand(status::command())
+        .subcommand(explain::command())
+        .subcommand(reread::command())
         .subcommand(check::command())
-        .subcommand(verify::command())
         .subcommand(pull::command())
-        .subcommand(config::command())
-        .subcommands(documents::commands())
-        .subcommand(ca::command())
         .subcommand(ls::command())
         .subcommand(rm::command())
         .subcommand(pin::command())
         .subcommand(unpin::command())
+        .subcommand(verify::command())
         .subcommand(export::command())
         .subcommand(import::command())
+        .subcommand(ca::command())
+        .subcommand(config::command())
+        .subcommand(version::command())
+        .subcommands(documents::commands())
+        .subcommand(complete::command());
+    help::with_examples(command)
 }
 
 #[cfg(test)]
@@ -144,7 +171,8 @@ mod tests {
     fn the_documentation_names_every_subcommand() {
         fn names(command: &Command, before: &str) -> Vec<String> {
             let own = format!("{before}{}", command.get_name());
-            let inner = command.get_subcommands().flat_map(|sub| names(sub, &format!("{own} ")));
+            let inner = command.get_subcommands().filter(|sub| !sub.is_hide_set());
+            let inner = inner.flat_map(|sub| names(sub, &format!("{own} ")));
             let inner: Vec<_> = inner.collect();
             if inner.is_empty() { vec![own] } else { inner }
         }
@@ -161,6 +189,80 @@ mod tests {
         let help = serve.render_long_help().to_string();
         for key in KEYS.iter().filter(|key| !key.name.contains('.')) {
             assert!(help.contains(&format!("--{} ", key.name)), "{}", key.name);
+        }
+    }
+
+    /// The help of a subcommand, by its words.
+    fn help_of(path: &[&str], is_long: bool) -> String {
+        let mut command = command().term_width(90);
+        command.build();
+        let mut of = &mut command;
+        for word in path {
+            of = of.find_subcommand_mut(word).unwrap();
+        }
+        let help = if is_long { of.render_long_help() } else { of.render_help() };
+        help.to_string()
+    }
+
+    #[test]
+    fn help_texts_read_well() {
+        insta::assert_snapshot!("help", help_of(&[], true));
+        for path in [
+            &["serve"][..],
+            &["status"],
+            &["explain"],
+            &["reload"],
+            &["check"],
+            &["pull"],
+            &["ls"],
+            &["rm"],
+            &["pin"],
+            &["verify"],
+            &["export"],
+            &["import"],
+            &["ca", "renew"],
+            &["config", "show"],
+            &["version"],
+        ] {
+            let name = path.join("_");
+            insta::assert_snapshot!(format!("help_{name}"), help_of(path, true));
+            insta::assert_snapshot!(format!("help_{name}_short"), help_of(path, false));
+        }
+    }
+
+    #[test]
+    fn what_matters_comes_first_and_keys_of_serve_are_taken_unseen() {
+        for name in ["pull", "ls", "rm", "status", "explain", "verify", "export", "import"] {
+            let short = help_of(&[name], false);
+            assert!(
+                !short.contains("--ca-constrain") && !short.contains("--quota-floor"),
+                "{short}"
+            );
+            assert!(short.contains("--config") && short.contains("--server"), "{short}");
+            assert!(short.contains("Examples:"), "{short}");
+            let own = short.find("--json").unwrap();
+            assert!(own < short.find("--config").unwrap(), "{short}");
+        }
+        for line in [
+            "entrepot ls --push deny --quota-floor 3",
+            "entrepot config check --tunnel any",
+            "entrepot ca show --listen 127.0.0.1:1",
+            "entrepot pull alpine --max-size 10G",
+        ] {
+            let parsed = command().try_get_matches_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_mistyped_is_answered_with_what_is_meant() {
+        for (typed, meant) in [("statsu", "status"), ("versoin", "version"), ("relaod", "reload")] {
+            let error = command().try_get_matches_from(["entrepot", typed]).unwrap_err();
+            assert!(error.to_string().contains(&format!("'{meant}'")), "{error}");
+        }
+        for (alias, name) in [("stats", "status"), ("list", "ls")] {
+            let matches = command().try_get_matches_from(["entrepot", alias]).unwrap();
+            assert_eq!(matches.subcommand_name(), Some(name));
         }
     }
 }

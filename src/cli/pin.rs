@@ -6,7 +6,8 @@ use super::arguments::Given;
 use super::change::{self, Change};
 
 pub(super) fn command() -> Command {
-    change::command("pin", "Keep images from being evicted")
+    let about = "Keep images from being evicted";
+    change::finished(change::command("pin", about).mut_arg("image", |image| image.required(true)))
 }
 
 pub(super) fn run(given: Given<'_>) -> anyhow::Result<()> {

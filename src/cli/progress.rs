@@ -15,6 +15,9 @@ const WIDTH: u64 = 30;
 /// An object's line on a terminal.
 const BAR: &str = "{prefix} [{bar:30}] {decimal_bytes:>9}/{decimal_total_bytes:9} {wide_msg}";
 
+/// The line on all of them.
+const TOTAL: &str = "{wide_msg}";
+
 /// A line on a terminal that changes; elsewhere a line now and then.
 pub(super) struct ProgressLine {
     shown: Instant,
@@ -76,11 +79,13 @@ fn write(text: &str) {
     }
 }
 
-/// Bars on a terminal, one below the other, by what they are of.
+/// Bars on a terminal, one below the other, by whose they are and what they are of; and a line on
+/// all of them.
 #[derive(Default)]
 pub(super) struct Bars {
     all: MultiProgress,
-    by_name: HashMap<String, ProgressBar>,
+    by_name: HashMap<(String, String), ProgressBar>,
+    total: Option<ProgressBar>,
 }
 
 impl Bars {
@@ -89,41 +94,76 @@ impl Bars {
         self.all.println(text)
     }
 
-    /// Adds an empty one of `total` bytes.
-    pub(super) fn add(&mut self, name: &str, prefix: String, total: u64) {
-        let style = ProgressStyle::with_template(BAR);
-        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("##.");
-        let bar = ProgressBar::new(total).with_style(style).with_prefix(prefix);
-        self.by_name.insert(name.to_owned(), self.all.add(bar));
+    /// Adds an empty one of `total` bytes, above the line on all.
+    pub(super) fn add(&mut self, whose: &str, name: &str, prefix: String, total: u64) {
+        let bar = ProgressBar::new(total).with_style(style(BAR)).with_prefix(prefix);
+        let bar = match &self.total {
+            Some(line) => self.all.insert_before(line, bar),
+            None => self.all.add(bar),
+        };
+        self.by_name.insert((whose.to_owned(), name.to_owned()), bar);
+    }
+
+    /// The line on all of them, at the end.
+    pub(super) fn tell_total(&mut self, words: String) {
+        let new = || self.all.add(ProgressBar::new_spinner().with_style(style(TOTAL)));
+        self.total.get_or_insert_with(new).set_message(words);
     }
 
     /// So many bytes of that are here.
-    pub(super) fn advance(&self, name: &str, bytes: u64) {
-        if let Some(bar) = self.by_name.get(name) {
+    pub(super) fn advance(&self, whose: &str, name: &str, bytes: u64) {
+        if let Some(bar) = self.of(whose, name) {
             bar.set_position(bytes);
         }
     }
 
     /// All of that is here.
-    pub(super) fn finish(&self, name: &str, bytes: u64, message: &'static str) {
-        if let Some(bar) = self.by_name.get(name) {
+    pub(super) fn finish(&self, whose: &str, name: &str, bytes: u64, message: &'static str) {
+        if let Some(bar) = self.of(whose, name) {
             bar.set_position(bytes);
             bar.finish_with_message(message);
         }
     }
 
+    fn of(&self, whose: &str, name: &str) -> Option<&ProgressBar> {
+        self.by_name.get(&(whose.to_owned(), name.to_owned()))
+    }
+
+    /// Takes those of one away: it needs none any more.
+    pub(super) fn take_away(&mut self, whose: &str) {
+        for (_, bar) in self.by_name.extract_if(|(of, _), _| of == whose) {
+            bar.finish_and_clear();
+            self.all.remove(&bar);
+        }
+    }
+
+    /// Lets something be written beside them.
+    pub(super) fn beside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.all.suspend(write)
+    }
+
     /// Takes them away.
     pub(super) fn clear(&mut self) {
         self.by_name.clear();
+        self.total = None;
         if self.all.clear().is_err() {
             tracing::debug!("the terminal is gone");
         }
     }
 
-    /// Leaves those that are not full as they are.
+    /// Leaves those that are not full as they are; the line on all has an end.
     pub(super) fn end(&mut self) {
+        if let Some(line) = self.total.take() {
+            line.finish_and_clear();
+            self.all.remove(&line);
+        }
         for (_, bar) in self.by_name.drain() {
             bar.abandon();
         }
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template);
+    style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("##.")
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::credentials::warn_of_credentials;
+use crate::admin::reload::{ReloadRefusal, Reloaded};
 use crate::app::{RunningApp, waiting_for};
 use crate::config::keys::KEYS;
 use crate::config::{ConfigError, Settings, Sources};
@@ -42,45 +43,73 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    /// Reads it and puts it into force, or says what is wrong with it.
-    pub(super) async fn run(&self, running: &RunningApp) {
+    /// Reads it and puts it into force, or says what is wrong with it: in the log, and to whoever
+    /// has asked.
+    pub(super) async fn run(&self, running: &RunningApp) -> Result<Reloaded, ReloadRefusal> {
         let sources = self.sources.clone();
         match tokio::task::spawn_blocking(move || Settings::load(&sources)).await {
             Ok(Ok(settings)) => self.put_into_force(running, settings),
-            Ok(Err(error)) => report(&error),
-            Err(error) => tracing::error!(%error, "the configuration could not be read again"),
+            Ok(Err(error)) => Err(report(&error)),
+            Err(error) => {
+                tracing::error!(%error, "the configuration could not be read again");
+                Err(ReloadRefusal(vec![format!("it could not be read again: {error}")]))
+            }
         }
     }
 
-    fn put_into_force(&self, running: &RunningApp, settings: Settings) {
+    fn put_into_force(
+        &self,
+        running: &RunningApp,
+        settings: Settings,
+    ) -> Result<Reloaded, ReloadRefusal> {
         if let Err(error) = running.reconfigure(&settings) {
             tracing::error!(%error, "the configuration stays as it was");
-            return;
+            return Err(ReloadRefusal(vec![error.to_string()]));
         }
-        for note in &settings.notes {
+        let mut notes = settings.notes.clone();
+        for note in &notes {
             tracing::warn!("{note}");
         }
         warn_of_credentials(&settings);
         let is_heard = self.volume.set(settings.log.level);
+        let before = running.shown();
         let (in_force, waiting) = merged(&self.started, settings.shown);
+        let changed = changed(&before, &in_force);
         running.show(in_force);
         tracing::info!("the configuration was read again and is in force");
         if !is_heard {
-            tracing::warn!("RUST_LOG is set: log-level has no effect");
+            let note = "RUST_LOG is set: log-level has no effect";
+            tracing::warn!("{note}");
+            notes.push(note.to_owned());
         }
-        for key in waiting {
+        for key in &waiting {
             tracing::warn!(key, "this has changed and takes effect at the next start");
         }
+        let waiting_for_restart = waiting.into_iter().map(str::to_owned).collect();
+        Ok(Reloaded { changed, waiting_for_restart, notes })
     }
 }
 
 /// A line for each thing that is wrong: it is for the log.
-fn report(error: &ConfigError) {
+fn report(error: &ConfigError) -> ReloadRefusal {
     for problem in &error.problems {
         let place = problem.place.as_ref().map(ToString::to_string);
         tracing::error!(place, problem = problem.text, "the new configuration is not valid");
     }
     tracing::error!("the configuration stays as it was");
+    ReloadRefusal(error.problems.iter().map(ToString::to_string).collect())
+}
+
+/// The keys whose values are others in the second of these than in the first, as far as that can be
+/// seen: a secret looks like any other.
+fn changed(before: &Value, after: &Value) -> Vec<String> {
+    let value = |document: &Value, key: &str| {
+        document.get("keys").and_then(|keys| keys.get(key)?.get("value").cloned())
+    };
+    let keys = KEYS.iter().map(|key| key.name);
+    let keys = keys.filter(|key| value(before, key) != value(after, key)).map(str::to_owned);
+    let is_same = before.get("registries") == after.get("registries");
+    keys.chain((!is_same).then(|| "registry".to_owned())).collect()
 }
 
 /// What is in force now, as an operator may see it, and what of the new configuration is not.

@@ -20,7 +20,7 @@ use crate::log::Volume;
 const DRAIN: Duration = Duration::from_secs(30);
 
 pub(super) fn command() -> Command {
-    arguments::with_settings(Command::new("serve").about("Run the proxy"))
+    arguments::with_all_keys(Command::new("serve").about("Run the proxy"))
 }
 
 /// Runs the proxy until SIGTERM or SIGINT, and drains it; a second signal ends it at once. On
@@ -51,9 +51,14 @@ async fn serve(settings: Settings, sources: Sources, volume: Volume) -> anyhow::
     loop {
         tokio::select! {
             () = signals.next() => break,
-            _ = hangup.recv() => reload.run(&running).await,
-            // It only ends with the shutdown; a proxy that takes nobody must not look alive.
-            ended = running.ended() => bail!("the listener has ended: {ended:?}"),
+            // What has come of it is in the log.
+            _ = hangup.recv() => drop(reload.run(&running).await),
+            asked = running.next_request() => match asked {
+                // Who has left need not be told.
+                Ok(answer) => drop(answer.send(reload.run(&running).await)),
+                // It only ends with the shutdown; a proxy that takes nobody must not look alive.
+                Err(ended) => bail!("the listener has ended: {ended:?}"),
+            },
         }
     }
     drain(&mut running, &mut signals).await;

@@ -1,4 +1,4 @@
-//! `entrepot unpin`: let images be evicted again.
+//! `entrepot unpin`: let them be evicted again.
 
 use clap::Command;
 
@@ -6,7 +6,8 @@ use super::arguments::Given;
 use super::change::{self, Change};
 
 pub(super) fn command() -> Command {
-    change::command("unpin", "Let images be evicted again")
+    let about = "Let pinned images be evicted again";
+    change::finished(change::command("unpin", about).mut_arg("image", |image| image.required(true)))
 }
 
 pub(super) fn run(given: Given<'_>) -> anyhow::Result<()> {

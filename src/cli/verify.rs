@@ -21,10 +21,9 @@ use crate::admin::verification::{Findings, VerificationLine, VerificationProgres
 use crate::config::Settings;
 
 pub(super) fn command() -> Command {
-    let about = "Hash everything that is kept; set aside what is damaged";
-    arguments::with_settings(Command::new("verify").about(about))
-        .arg(arguments::json())
-        .arg(arguments::server())
+    let about = "Check the store for damage: hash everything, set aside what is wrong";
+    let command = Command::new("verify").about(about).arg(arguments::json());
+    arguments::with_place(command.arg(arguments::server()))
 }
 
 /// Verifies the store. 0: it is sound; 1: damage was found and set aside, to be fetched again when

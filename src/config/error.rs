@@ -6,6 +6,8 @@ use std::path::PathBuf;
 /// Where a value was given; ordered as a person would go through them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Position {
+    /// The configuration file as a whole.
+    WholeFile(PathBuf),
     /// A line of the configuration file, counted from 1.
     File(PathBuf, usize),
     /// An environment variable.
@@ -17,6 +19,7 @@ pub(crate) enum Position {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::WholeFile(path) => write!(f, "{}", path.display()),
             Self::File(path, line) => write!(f, "{}:{line}", path.display()),
             Self::Environment(name) => f.write_str(name),
             Self::Flag(name) => write!(f, "--{name}"),

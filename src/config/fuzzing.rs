@@ -47,7 +47,7 @@ fn load(mut found: RawConfig, sources: &Sources) -> Result<Loaded, String> {
     let settings = Settings::of(Reader::of(found), sources).map_err(|error| error.to_string())?;
     let upstream = &settings.upstream;
     Ok(Loaded {
-        shown: format!("{}\n{:?}\n{settings:?}", settings.shown, settings.notes),
+        shown: format!("{}\n{}\n{settings:?}", settings.shown, settings.text),
         timeouts: [upstream.connect_timeout, upstream.header_timeout, upstream.idle_timeout],
         listeners: settings.listener.addresses.len(),
     })

@@ -35,6 +35,19 @@ impl Key {
         KEYS.iter().find(|key| key.name == name)
     }
 
+    /// The values that there are, where they are few.
+    #[must_use]
+    pub(crate) fn choices(&self) -> &'static [&'static str] {
+        match (self.name, self.default) {
+            ("tunnel", _) => &["public", "any", "none"],
+            ("push", _) => &["client", "deny"],
+            ("log", _) => &["text", "json"],
+            ("log-level", _) => &["error", "warn", "info", "debug", "trace"],
+            (_, Value("true" | "false")) => &["true", "false"],
+            _ => &[],
+        }
+    }
+
     /// What `--help` says of it.
     #[must_use]
     pub(crate) fn help(&self) -> String {
@@ -209,6 +222,109 @@ mod tests {
         assert_eq!(rows, KEYS.len(), "a key is documented that is not there");
         for key in REGISTRY_KEYS {
             assert!(page.contains(&format!("\n{key} = ")), "{key} is not there");
+        }
+    }
+
+    const EXAMPLE: &str = include_str!("../../docs/entrepot.example.toml");
+
+    /// The keys of the example, with their sections in front and the values that they have there.
+    fn of_example() -> Vec<(String, String)> {
+        let mut section = String::new();
+        let mut keys = Vec::new();
+        for line in EXAMPLE.lines() {
+            let line = line.strip_prefix('#').unwrap_or(line);
+            if let Some(name) = line.strip_prefix("[[").and_then(|rest| rest.strip_suffix("]]")) {
+                section = format!("{name}/");
+            } else if let Some(name) =
+                line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'))
+            {
+                section = format!("{name}.");
+            } else if let Some((name, value)) = line.split_once(" = ")
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+            {
+                keys.push((format!("{section}{name}"), value.to_owned()));
+            }
+        }
+        keys
+    }
+
+    #[test]
+    fn the_example_has_every_key_with_its_default() {
+        let found = of_example();
+        for key in KEYS {
+            let values: Vec<_> = found.iter().filter(|(name, _)| name == key.name).collect();
+            let [(_, value)] = values.as_slice() else {
+                panic!("{} is there {} times", key.name, values.len());
+            };
+            let Value(default) = key.default else { continue };
+            let quoted = |text: &str| format!("\"{text}\"");
+            let expected = match default {
+                several if key.is_list => {
+                    format!("[{}]", several.split(", ").map(quoted).collect::<Vec<_>>().join(", "))
+                }
+                "true" | "false" => default.to_owned(),
+                number if number.parse::<u64>().is_ok() => number.to_owned(),
+                text => quoted(text),
+            };
+            assert_eq!(*value, expected, "{}", key.name);
+        }
+        for key in REGISTRY_KEYS {
+            let name = format!("registry/{key}");
+            assert!(found.iter().any(|(found, _)| *found == name), "{key} is not there");
+        }
+        for (name, _) in &found {
+            let of_registry =
+                name.strip_prefix("registry/").map(|key| REGISTRY_KEYS.contains(&key));
+            let is_known = of_registry.unwrap_or_else(|| Key::named(name).is_some());
+            assert!(is_known, "{name} is no key");
+        }
+    }
+
+    #[test]
+    fn the_example_is_valid_as_it_is_and_with_every_line_in_force() {
+        use crate::config::{Settings, Sources};
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("entrepot.toml");
+        let load = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let environment = vec![("STATE_DIRECTORY".to_owned(), "/state".to_owned())];
+            let file = Some(path.clone());
+            Settings::load(&Sources { file, environment, ..Sources::default() })
+        };
+        let values = |settings: Settings| settings.shown["keys"].clone();
+        assert_eq!(values(load(EXAMPLE).unwrap()), values(load("").unwrap()));
+        // Prose begins with a space behind the `#`; files and directories are to be there.
+        std::fs::write(directory.path().join("admin.token"), "a-token-for-the-tests").unwrap();
+        std::fs::write(
+            directory.path().join("users"),
+            format!("a:{}", bcrypt::hash("b", 4).unwrap()),
+        )
+        .unwrap();
+        let absent = ["ca-files", "certs-dir", "intercept "];
+        let lines = EXAMPLE.lines().map(|line| match line.strip_prefix('#') {
+            Some(rest) if absent.iter().any(|key| rest.starts_with(key)) => "",
+            Some(rest) if !rest.starts_with(' ') => rest,
+            _ => line,
+        });
+        let text = lines.collect::<Vec<_>>().join("\n");
+        let settings = load(&text).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(settings.gateway.registry.rules.len(), 4);
+    }
+
+    #[test]
+    fn what_can_be_chosen_is_taken_and_the_default_is_among_it() {
+        use crate::config::{Settings, Sources};
+        for key in KEYS.iter().filter(|key| !key.choices().is_empty()) {
+            let Value(default) = key.default else { panic!("{} has no default", key.name) };
+            assert!(key.choices().contains(&default), "{}", key.name);
+            for value in key.choices() {
+                let variable = (variable(key.name), (*value).to_owned());
+                let state = ("STATE_DIRECTORY".to_owned(), "/state".to_owned());
+                let environment = vec![state, variable];
+                let file = Some("/dev/null".into());
+                let loaded = Settings::load(&Sources { file, environment, ..Sources::default() });
+                assert!(loaded.is_ok(), "{} = {value}: {loaded:?}", key.name);
+            }
         }
     }
 }

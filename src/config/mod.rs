@@ -8,6 +8,7 @@
 //! - `raw_config`: files, environment and flags as entries
 //! - `keys`: the keys there are, with their defaults and their words for `--help`
 //! - `value`: one value into one type
+//! - `units`: sizes and durations as people write them
 //! - `reader`: entries by key, and the list of what is wrong with them
 //! - `drop_in`: the environment of docker-registry-proxy
 //! - `registry`: one `[[registry]]` entry
@@ -15,7 +16,9 @@
 //! - `tag_ttl`: how long tags are served without asking
 //! - `run_as`: a user and a group
 //! - `settings`: the settings, built from a reader
+//! - `contradictions`: values that can't be meant together
 //! - `show`: what was configured, as an operator may see it
+//! - `toml_text`: the same as a file
 //! - `admin`: `admin-token-file`
 //! - `access`: `[access]`, with the file of users that it names
 //! - `savings`: `[savings]`, what bytes cost
@@ -24,6 +27,7 @@
 
 mod access;
 mod admin;
+mod contradictions;
 pub(crate) mod drop_in;
 pub(crate) mod error;
 #[cfg(fuzzing)]
@@ -39,9 +43,12 @@ pub(crate) mod settings;
 mod show;
 pub(crate) mod source;
 mod tag_ttl;
+mod toml_text;
+pub(crate) mod units;
 mod value;
 
 pub(crate) use error::ConfigError;
+pub(crate) use raw_config::SERVER;
 pub(crate) use run_as::RunAs;
 pub(crate) use settings::Settings;
 pub(crate) use source::Sources;

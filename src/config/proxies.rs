@@ -105,7 +105,8 @@ impl Own<'_> {
         }
     }
 
-    fn is_at(&self, authority: &Authority) -> bool {
+    /// Whether a connection to `authority` may come to this proxy.
+    pub(super) fn is_at(&self, authority: &Authority) -> bool {
         let external = self.external_url.map(ProxyAddress::authority);
         external == Some(authority)
             || self.listen.iter().any(|listen| {

@@ -20,14 +20,17 @@ pub(super) struct RawConfig {
     pub(super) notes: Vec<String>,
     /// Whether more is to be logged.
     pub(super) debug: bool,
-    /// Whether the file is not TOML: what is taken for a value there may be a part of another, and
-    /// that a password.
+    /// Whether the file could not be read, or is not TOML: what it says is not known then, and what
+    /// is wrong with that together with the rest is nothing to go by.
     pub(super) is_file_broken: bool,
 }
 
 /// Variables of the name's family that configure nothing here: `ENTREPOT_CONFIG` names the file,
-/// and scripts that start a proxy, such as those of `bench/`, are told by `ENTREPOT_BIN` which.
-const OTHER_VARIABLES: [&str; 2] = ["ENTREPOT_CONFIG", "ENTREPOT_BIN"];
+/// scripts that start a proxy, such as those of `bench/`, are told by `ENTREPOT_BIN` which, and
+/// subcommands by [`SERVER`] which one to ask.
+const OTHER_VARIABLES: [&str; 3] = ["ENTREPOT_CONFIG", "ENTREPOT_BIN", SERVER];
+/// Where the admin listener of a running proxy is, for who asks it.
+pub(crate) const SERVER: &str = "ENTREPOT_SERVER";
 
 /// Kubernetes tells a pod of every service, in variables that begin with the service's name: one
 /// that is called `entrepot` must not keep entrepot from starting.
@@ -72,8 +75,9 @@ impl RawConfig {
             match std::fs::read_to_string(&path) {
                 Ok(text) => found.add_file(&path, &text),
                 Err(error) => {
-                    let text = format!("{}: can't be read: {error}", path.display());
-                    found.problems.push(Problem { place: None, text });
+                    let text = format!("can't be read: {error}");
+                    found.problem(Position::WholeFile(path), text);
+                    found.is_file_broken = true;
                 }
             }
         }
@@ -120,14 +124,18 @@ impl RawConfig {
     }
 
     pub(super) fn add_file(&mut self, path: &Path, text: &str) {
-        let (root, errors) = DeTable::parse_recoverable(text);
         let file = File { path, text };
-        self.is_file_broken = !errors.is_empty();
-        for error in errors {
-            let place = file.place(error.span().unwrap_or_default());
-            self.problem(place, format!("not TOML: {}", error.message()));
+        match DeTable::parse(text) {
+            Ok(root) => self.add_table(&file, "", root.get_ref()),
+            // The first alone, and nothing else of the file: what follows a bracket that is missing
+            // is wrong for that reason, and what is taken for a value may be a part of a password.
+            Err(error) => {
+                self.is_file_broken = true;
+                let span = error.span().unwrap_or_default();
+                let words = in_words(error.message(), text.get(span.clone()).unwrap_or_default());
+                self.problem(file.place(span), format!("not TOML: {words}"));
+            }
         }
-        self.add_table(&file, "", root.get_ref());
     }
 
     fn add_table(&mut self, file: &File<'_>, prefix: &str, table: &DeTable<'_>) {
@@ -194,6 +202,24 @@ fn is_section(key: &str) -> bool {
     KEYS.iter().any(|known| known.name.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
 }
 
+/// What a parser says, as whoever wrote the file would. What is found there is repeated where it is
+/// a key alone: it could be a password else.
+fn in_words(message: &str, found: &str) -> String {
+    match message {
+        "missing comma between array elements, expected `,`" => {
+            "a list is not closed here: expected `]`, or `,` and another value".to_owned()
+        }
+        "invalid inline table element, expected `,`" => {
+            "a table is not closed here: expected `}`, or `,` and another key".to_owned()
+        }
+        "string values must be quoted, expected literal string" => {
+            "a text stands in quotes: expected \"…\"".to_owned()
+        }
+        "duplicate key" => format!("{found:?} is there twice"),
+        other => other.to_owned(),
+    }
+}
+
 /// A TOML value as ours; `None` for floats and dates, which no key takes.
 fn plain(value: &DeValue<'_>) -> Option<Value> {
     Some(match value {
@@ -224,6 +250,8 @@ struct File<'a> {
 impl File<'_> {
     fn place(&self, span: Range<usize>) -> Position {
         let before = self.text.get(..span.start).unwrap_or(self.text);
+        // What is missing is missing at the end of what is there, not where the next thing begins.
+        let before = if span.is_empty() { before.trim_end() } else { before };
         Position::File(self.path.to_owned(), before.matches('\n').count() + 1)
     }
 }

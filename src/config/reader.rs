@@ -7,6 +7,7 @@ use super::keys::{Default, Key};
 use super::raw_config::RawConfig;
 use super::show;
 use super::source::{ConfigEntry, Sources, Value};
+use super::toml_text;
 use super::value::FromValue;
 
 /// Hands out values; what is wrong with one is noted and its default goes on in its place, so
@@ -30,11 +31,15 @@ impl Reader {
         show::shown(&self.found)
     }
 
+    /// The same as a file; `shown` with what has come of it.
+    pub(super) fn text(&self, shown: &serde_json::Value, has_plain_proxy: bool) -> String {
+        toml_text::text(&self.found, shown, has_plain_proxy)
+    }
+
     /// The strongest value of `key`, if it was given and is right.
     pub(super) fn get<T: FromValue>(&mut self, key: &str) -> Option<T> {
         let entry = self.found.entries.iter().rfind(|entry| entry.key == key)?;
-        let parsed = parsed(entry, self.found.is_file_broken);
-        parsed.map_err(|problem| self.found.problems.push(problem)).ok()
+        parsed(entry).map_err(|problem| self.found.problems.push(problem)).ok()
     }
 
     /// The strongest value of `key`, else the default that [`KEYS`](super::keys::KEYS) has for it.
@@ -75,27 +80,33 @@ impl Reader {
         &mut self,
         build: impl Fn(&mut RegistryReader<'_>) -> Option<T>,
     ) -> Vec<T> {
-        let registries = std::mem::take(&mut self.found.registries);
-        let (problems, is_file_broken) = (&mut self.found.problems, self.found.is_file_broken);
-        let build = |entries| {
-            build(&mut RegistryReader { entries, problems: &mut *problems, is_file_broken })
-        };
+        let registries = self.found.registries.clone();
+        let problems = &mut self.found.problems;
+        let build = |entries| build(&mut RegistryReader { entries, problems: &mut *problems });
         registries.iter().filter_map(build).collect()
     }
 
-    /// Notes something wrong that only shows between keys.
+    /// Notes something wrong that only shows between keys. Where a file could not be read nobody
+    /// knows what is between them.
     pub(super) fn problem(&mut self, place: Option<Position>, text: impl Into<String>) {
-        self.found.problems.push(Problem { place, text: text.into() });
+        if !self.found.is_file_broken {
+            self.found.problems.push(Problem { place, text: text.into() });
+        }
+    }
+
+    /// Notes what the operator should know although nothing is wrong, a sentence.
+    pub(super) fn note(&mut self, text: impl Into<String>) {
+        self.found.notes.push(text.into());
+    }
+
+    /// Whether somebody has given `key`.
+    pub(super) fn is_given(&self, key: &str) -> bool {
+        self.place(key).is_some()
     }
 
     /// What the operator should know although nothing is wrong, a sentence each.
     pub(super) fn notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.found.notes)
-    }
-
-    /// Adds one of them.
-    pub(super) fn note(&mut self, note: impl Into<String>) {
-        self.found.notes.push(note.into());
     }
 
     /// Whether more is to be logged.
@@ -117,14 +128,12 @@ impl Reader {
 pub(super) struct RegistryReader<'a> {
     entries: &'a Vec<ConfigEntry>,
     problems: &'a mut Vec<Problem>,
-    is_file_broken: bool,
 }
 
 impl RegistryReader<'_> {
     pub(super) fn get<T: FromValue>(&mut self, key: &str) -> Option<T> {
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
-        let parsed = parsed(entry, self.is_file_broken);
-        parsed.map_err(|problem| self.problems.push(problem)).ok()
+        parsed(entry).map_err(|problem| self.problems.push(problem)).ok()
     }
 
     /// Where a value was given.
@@ -143,7 +152,7 @@ impl RegistryReader<'_> {
     }
 }
 
-fn beside(place: Option<&Position>, path: PathBuf) -> PathBuf {
+pub(super) fn beside(place: Option<&Position>, path: PathBuf) -> PathBuf {
     match place {
         Some(Position::File(file, _)) => file.parent().map(|dir| dir.join(&path)).unwrap_or(path),
         _ => path,
@@ -152,10 +161,9 @@ fn beside(place: Option<&Position>, path: PathBuf) -> PathBuf {
 
 /// The entry's value; what is wrong with it is told with what was found, unless that may hold a
 /// password.
-fn parsed<T: FromValue>(entry: &ConfigEntry, is_file_broken: bool) -> Result<T, Problem> {
+fn parsed<T: FromValue>(entry: &ConfigEntry) -> Result<T, Problem> {
     T::from_value(&entry.value).ok_or_else(|| {
-        let is_fragment = is_file_broken && matches!(entry.place, Position::File(..));
-        let found = if T::IS_SECRET || is_fragment {
+        let found = if T::IS_SECRET {
             "something else (not shown: it may hold a password)".to_owned()
         } else {
             shown(&entry.value)

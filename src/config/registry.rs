@@ -57,6 +57,8 @@ pub(super) struct RegistryEntry {
     pub(super) tag_ttl: TagTtl,
     pub(super) proxy: Option<ProxyChoice>,
     pub(super) proxy_place: Option<Position>,
+    /// Where its host was given.
+    pub(super) place: Option<Position>,
 }
 
 impl RegistryEntry {
@@ -87,6 +89,7 @@ pub(super) fn entry(entry: &mut RegistryReader<'_>) -> Option<RegistryEntry> {
     Some(RegistryEntry {
         proxy: proxy.map(|choice| choice.named_by(format!("proxy of [[registry]] {host}"))),
         proxy_place: entry.place("proxy"),
+        place: entry.place("host"),
         rule: RegistryRule { host, scheme, credentials },
         tag_ttl,
     })

@@ -14,8 +14,9 @@ use super::registry::RegistryEntry;
 use super::run_as::RunAs;
 use super::show::{DEFAULT, fill_in};
 use super::source::Sources;
+use super::units::exact_size;
 use super::value::ByteSize;
-use super::{access, admin, savings};
+use super::{access, admin, contradictions, savings};
 use crate::admin::guard::Token;
 use crate::admin::onlookers::Onlooker;
 use crate::admin::setup::ProxyAddress;
@@ -83,6 +84,8 @@ pub(crate) struct Settings {
     pub admin_socket: Place,
     /// What was configured, without secrets.
     pub shown: Json,
+    /// The same as a file that gives these settings, but for the secrets.
+    pub text: String,
     /// `external-url`.
     pub external_url: Option<ProxyAddress>,
     /// `ca-dir`.
@@ -117,7 +120,11 @@ impl Settings {
     pub(super) fn of(mut reader: Reader, sources: &Sources) -> Result<Self, ConfigError> {
         let shown = reader.shown();
         let mut settings = build(&mut reader, sources);
+        contradictions::check(&mut reader, &settings);
+        settings.notes = reader.notes();
         settings.shown = settings.as_in_force(shown, sources);
+        let has_plain_proxy = settings.has_plain_proxy(sources);
+        settings.text = reader.text(&settings.shown, has_plain_proxy);
         reader.finish(settings)
     }
 
@@ -133,7 +140,11 @@ impl Settings {
         for (key, dir) in directories {
             fill_in(&mut shown, key, &dir.as_deref().map_or(Json::Null, path), DEFAULT);
         }
-        let budget = Json::from(format!("{}B", self.shares.whole));
+        if self.log.level != log::Level::default() {
+            let level = Json::from(self.log.level.name());
+            fill_in(&mut shown, "log-level", &level, "DEBUG");
+        }
+        let budget = Json::from(exact_size(self.shares.whole));
         fill_in(&mut shown, "memory-budget", &budget, DEFAULT);
         fill_in(&mut shown, "intercept", &Json::from(BUILT_IN_REGISTRIES), DEFAULT);
         let proxies = &self.upstream.proxies;
@@ -148,6 +159,16 @@ impl Settings {
         };
         fill_in(&mut shown, "upstream.no-proxy", &exempt, from);
         shown
+    }
+
+    /// Whether the environment names one proxy for everything, and no password for it.
+    fn has_plain_proxy(&self, sources: &Sources) -> bool {
+        let Proxies { https: Some(https), http: Some(http), .. } = &self.upstream.proxies else {
+            return false;
+        };
+        let urls = [https, http].map(|proxy| sources.variable(proxy.setting()));
+        let [Some(https), Some(http)] = urls else { return false };
+        https == http && !https.contains('@')
     }
 }
 
@@ -185,6 +206,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         admin_look_from: admin::onlookers(reader),
         admin_socket: admin::socket(reader, &cache_dir),
         shown: Json::Null,
+        text: String::new(),
         external_url,
         ca_dir,
         ca_constraints,
@@ -200,7 +222,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
             is_plain: sources.given("NO_COLOR").is_some(),
         },
         run_as: reader.get("run-as"),
-        notes: reader.notes(),
+        notes: Vec::new(),
     }
 }
 
@@ -220,7 +242,9 @@ fn listen(reader: &mut Reader) -> Vec<SocketAddr> {
 }
 
 fn registries(reader: &mut Reader) -> Vec<RegistryEntry> {
-    reader.registries(super::registry::entry)
+    let entries = reader.registries(super::registry::entry);
+    contradictions::entries(reader, &entries);
+    entries
 }
 
 /// The registries that are intercepted.
@@ -561,10 +585,34 @@ pasword = "x"
     }
 
     #[test]
-    fn broken_toml_names_its_line() {
-        let error = load(&sources("a = 1\nlisten = [\n", &[("HOME", "/h")], &[])).unwrap_err();
-        assert!(error.contains("entrepot.toml:2: not TOML"), "{error}");
-        assert!(error.contains("entrepot.toml:1: unknown key \"a\""), "{error}");
+    fn what_is_no_toml_is_told_alone_with_its_line() {
+        for (file, line, words) in [
+            ("listen = [\"[::1]:3128\"\npush = \"deny\"\n", 1, "a list is not closed here"),
+            ("a = 1\nlisten = [\n", 2, "unclosed array"),
+            ("a = 1\npush = deny\nb = 2\n", 2, "a text stands in quotes"),
+            ("[upstream\nproxy = \"direct\"\n", 1, "unclosed table"),
+            ("push = \"deny\"\npush = \"client\"\n", 2, "\"push\" is there twice"),
+            ("tag-ttl = [{ tag = \"v*\", ttl = \"60d\"]\n", 1, "a table is not closed here"),
+            ("push = \"deny\nlog = \"json\"\n", 1, "invalid basic string"),
+            ("max-size: 32GiB\n", 1, "key with no value"),
+        ] {
+            // No place for the store is no news either: it may be in the file.
+            let error = load(&sources(file, &[], &[])).unwrap_err();
+            let expected = format!(
+                "the configuration is not valid:\n  entrepot.toml:{line}: not TOML: {words}"
+            );
+            assert!(error.starts_with(&expected), "{file}: {error}");
+            assert_eq!(error.lines().count(), 2, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_alone() {
+        let mut gone = sources("", &[], &[]);
+        gone.file = Some("/nowhere/entrepot.toml".into());
+        let error = Settings::load(&gone).unwrap_err().to_string();
+        assert_eq!(error.lines().count(), 2, "{error}");
+        assert!(error.contains("\n  /nowhere/entrepot.toml: can't be read: "), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::raw_config::RawConfig;
 use super::source::{ConfigEntry, Value};
 
 /// What stands in place of a secret.
-const HIDDEN: &str = "(hidden)";
+pub(super) const HIDDEN: &str = "(hidden)";
 /// Where a value comes from that nobody has set.
 pub(super) const DEFAULT: &str = "default";
 
@@ -61,12 +61,21 @@ pub(super) fn fill_in(shown: &mut Json, key: &str, value: &Json, from: &str) {
 
 fn visible(entry: &ConfigEntry) -> Json {
     let name = entry.key.rsplit('.').next().unwrap_or_default();
-    if name == "password" { Json::from(HIDDEN) } else { value(&entry.value) }
+    match &entry.value {
+        _ if name == "password" => Json::from(HIDDEN),
+        Value::Text(text) if may_hold_a_password(name) => Json::from(without_user(text)),
+        other => value(other),
+    }
+}
+
+/// Whether a value of this key may be a URL with a password in it.
+pub(super) fn may_hold_a_password(key: &str) -> bool {
+    key.rsplit('.').next() == Some("proxy")
 }
 
 fn value(given: &Value) -> Json {
     match given {
-        Value::Text(text) => Json::from(without_user(text)),
+        Value::Text(text) => Json::from(text.as_str()),
         Value::Number(number) => {
             let whole = number.parse::<i64>().map(Json::from);
             let fraction = || number.parse::<f64>().map(Json::from);

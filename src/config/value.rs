@@ -8,6 +8,7 @@ use entrepot_oci::{Host, HostPattern};
 use ipnet::IpNet;
 
 use super::source::Value;
+use super::units;
 use crate::admin::onlookers::Onlooker;
 use crate::admin::setup::ProxyAddress;
 use crate::gateway::Push;
@@ -67,21 +68,10 @@ impl FromValue for bool {
 }
 
 impl FromValue for Duration {
-    const EXPECTED: &'static str = "a duration such as 500ms, 30s, 10m, 1h or 60d";
+    const EXPECTED: &'static str = units::DURATIONS;
 
     fn from_text(text: &str) -> Option<Self> {
-        let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
-        let (number, unit) = text.split_at(unit_at);
-        let number: u64 = number.parse().ok()?;
-        let seconds = match unit {
-            "ms" => return Some(Self::from_millis(number)),
-            "s" => 1,
-            "m" => 60,
-            "h" => 3600,
-            "d" => 86_400,
-            _ => return None,
-        };
-        number.checked_mul(seconds).map(Self::from_secs)
+        units::duration(text)
     }
 }
 
@@ -90,24 +80,17 @@ impl FromValue for Duration {
 pub(super) struct ByteSize(pub(super) u64);
 
 impl FromValue for ByteSize {
-    const EXPECTED: &'static str = "a size such as 500MB, 32GiB or 2TiB";
+    const EXPECTED: &'static str = units::SIZES;
 
     fn from_text(text: &str) -> Option<Self> {
-        let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
-        let (number, unit) = text.split_at(unit_at);
-        let factor = match unit {
-            "B" => 1,
-            "kB" | "KB" => 1000,
-            "MB" => 1_000_000,
-            "GB" => 1_000_000_000,
-            "TB" => 1_000_000_000_000,
-            "KiB" => 1 << 10,
-            "MiB" => 1 << 20,
-            "GiB" => 1 << 30,
-            "TiB" => 1 << 40,
-            _ => return None,
-        };
-        number.parse::<u64>().ok()?.checked_mul(factor).map(Self)
+        units::size(text).map(Self)
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Number(text) | Value::Text(text) => Self::from_text(text),
+            Value::Boolean(_) | Value::List(_) | Value::Table(_) => None,
+        }
     }
 }
 
@@ -308,26 +291,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_units() {
-        let read = Duration::from_text;
-        assert_eq!(read("500ms"), Some(Duration::from_millis(500)));
-        assert_eq!(read("0s"), Some(Duration::ZERO));
-        assert_eq!(read("10m"), Some(Duration::from_mins(10)));
-        assert_eq!(read("60d"), Some(Duration::from_hours(60 * 24)));
-        for wrong in ["", "10", "s", "-1s", "1.5h", "1 s", "99999999999999999999s", "1w"] {
-            assert_eq!(read(wrong), None, "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        let read = |text| ByteSize::from_text(text).map(|size| size.0);
-        assert_eq!(read("0B"), Some(0));
-        assert_eq!(read("500MB"), Some(500_000_000));
-        assert_eq!(read("32GiB"), Some(32 << 30));
-        for wrong in ["", "32", "GiB", "32 GiB", "1.5GiB", "32gib", "-1B", "99999999999TiB"] {
-            assert_eq!(read(wrong), None, "{wrong:?}");
-        }
+    fn a_size_may_be_a_bare_number_in_the_file() {
+        let number = |text: &str| ByteSize::from_value(&Value::Number(text.to_owned()));
+        assert_eq!(number("1048576"), Some(ByteSize(1 << 20)));
+        assert_eq!(number("-1"), None);
     }
 
     #[test]

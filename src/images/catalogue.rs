@@ -84,9 +84,8 @@ impl Images {
         let mut found = Vec::new();
         for path in self.repositories().await?.into_iter().filter(is_wanted) {
             for entry in self.in_repository(path).await? {
-                let reference = &entry.name.reference;
                 let is_behind = after.is_none_or(|after| order(after, &entry.name).is_lt());
-                if query.selection.has(reference) && is_behind {
+                if query.selection.is(&entry.name) && is_behind {
                     found.push(entry);
                 }
             }
@@ -177,7 +176,7 @@ impl Images {
         closure(&self.store, root).await
     }
 
-    async fn described(&self, entry: &CatalogueEntry) -> Image {
+    pub(super) async fn described(&self, entry: &CatalogueEntry) -> Image {
         let Standing { digest, media_type, asked } = &entry.shown;
         let parts = ImageParts::of(&self.store, *digest).await;
         let is_tag = matches!(entry.name.reference, Reference::Tag(_));
@@ -201,6 +200,7 @@ impl Images {
             hits,
             is_pinned: self.store.is_pinned(digest),
             asked: is_tag.then(|| (*asked).into()),
+            first_seen: self.store.arrival(digest).await,
         }
     }
 }

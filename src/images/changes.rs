@@ -1,13 +1,13 @@
 //! Removing images, pinning them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use entrepot_cache::{Fact, Reach};
-use entrepot_oci::{Digest, ImageName, Reference};
+use entrepot_oci::{Digest, ImageName, Reference, Registry, RepositoryName, UnixSeconds};
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::CatalogueEntry;
-use super::{ImageError, Images};
+use super::{Image, ImageError, Images, Selection};
 
 /// What went with an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +18,88 @@ pub(crate) struct Removed {
     pub bytes: u64,
 }
 
+/// Which images are to be removed at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Which {
+    /// Those of any of these.
+    pub selections: Vec<Selection>,
+    /// Of these, those that nobody has used since.
+    pub unused_since: Option<UnixSeconds>,
+}
+
+/// How far a removal goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// To its end.
+    Done,
+    /// It is only said what it would be.
+    DryRun,
+}
+
+/// Images that were removed at once, or would be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Removal {
+    /// Which, as they were before.
+    pub images: Vec<Image>,
+    /// Those that were meant and stay, since they are pinned.
+    pub pinned: Vec<String>,
+    /// The selections that no image is of.
+    pub unmatched: Vec<String>,
+    /// How many objects nothing else needed.
+    pub objects: u64,
+    /// Their sizes' sum.
+    pub bytes: u64,
+    /// Whether nothing has been done.
+    pub is_dry_run: bool,
+}
+
 impl Images {
+    /// Removes all that are meant but what is pinned, as [`remove`](Self::remove) does one.
+    pub(crate) async fn remove_all(
+        &self,
+        which: &Which,
+        extent: Extent,
+    ) -> Result<Removal, ImageError> {
+        self.settled().await?;
+        let (meant, others): (Vec<_>, Vec<_>) =
+            self.all().await?.into_iter().partition(|entry| which.means(&entry.name));
+        let is_of_none = |selection: &&Selection| {
+            **selection != Selection::All && !meant.iter().any(|one| selection.is(&one.name))
+        };
+        let unmatched = which.selections.iter().filter(is_of_none);
+        let mut removal = Removal {
+            images: Vec::new(),
+            pinned: Vec::new(),
+            unmatched: unmatched.map(ToString::to_string).collect(),
+            objects: 0,
+            bytes: 0,
+            is_dry_run: extent == Extent::DryRun,
+        };
+        let (mut going, mut staying) = (Vec::new(), others);
+        for entry in meant {
+            let image = self.described(&entry).await;
+            if which.unused_since.is_some_and(|since| image.last_use > since) {
+                staying.push(entry);
+            } else if entry.digests().any(|digest| self.store.is_pinned(&digest)) {
+                removal.pinned.push(image.name);
+                staying.push(entry);
+            } else {
+                removal.images.push(image);
+                going.push(entry);
+            }
+        }
+        let Removed { objects, bytes } = match extent {
+            Extent::Done => self.take(&going, &staying).await?,
+            Extent::DryRun => {
+                let (roots, needed) = (digests(&going), digests(&staying));
+                let foreseen = self.store.foresee_withdrawal(roots, needed).await;
+                let foreseen = foreseen.map_err(ImageError::Store)?;
+                Removed { objects: foreseen.objects, bytes: foreseen.bytes }
+            }
+        };
+        Ok(Removal { objects, bytes, ..removal })
+    }
+
     /// Removes an image: its tag's record, and what no other image, pin or document needs. Who
     /// reads any of it reads on. When it is next pulled it is a miss.
     ///
@@ -34,22 +115,41 @@ impl Images {
         if let Reference::Digest(digest) = &name.reference {
             self.check_is_no_part(name, digest, &others).await?;
         }
-        let records = self.store.repository(&name.registry, &name.repository);
+        self.take(&[entry], &others).await
+    }
+
+    /// Takes these out, and what none of the others needs.
+    async fn take(
+        &self,
+        going: &[CatalogueEntry],
+        staying: &[CatalogueEntry],
+    ) -> Result<Removed, ImageError> {
         // First: what is not here any more must not be led to.
-        if let Reference::Tag(tag) = &name.reference {
-            records.forget_fact(Fact::Tag(tag)).await?;
+        for CatalogueEntry { name, .. } in going {
+            if let Reference::Tag(tag) = &name.reference {
+                let records = self.store.repository(&name.registry, &name.repository);
+                records.forget_fact(Fact::Tag(tag)).await?;
+            }
         }
-        let roots: HashSet<Digest> = entry.digests().collect();
-        let own: Vec<Digest> = self.closures(roots.iter().copied()).await;
-        let beside = others.iter().filter(|other| is_beside(other, name));
-        let pinned = own.iter().copied().filter(|digest| self.store.is_pinned(digest));
-        let staying = beside.flat_map(CatalogueEntry::digests).chain(pinned);
-        let beside: HashSet<Digest> = self.closures(staying).await.into_iter().collect();
-        let needed = others.iter().flat_map(CatalogueEntry::digests).collect();
-        let withdrawn = self.store.withdraw(roots, needed, Reach::All).await;
+        let mut own: HashMap<(&Registry, &RepositoryName), HashSet<Digest>> = HashMap::new();
+        for entry in going {
+            let closure = self.closures(entry.digests()).await;
+            own.entry((&entry.name.registry, &entry.name.repository)).or_default().extend(closure);
+        }
+        let withdrawn = self.store.withdraw(digests(going), digests(staying), Reach::All).await;
         let withdrawn = withdrawn.map_err(ImageError::Store)?;
-        for digest in own.into_iter().filter(|digest| !beside.contains(digest)) {
-            records.forget_content(&digest).await?;
+        for ((registry, repository), own) in own {
+            let is_beside = |other: &&CatalogueEntry| {
+                other.name.registry == *registry && other.name.repository == *repository
+            };
+            let beside = staying.iter().filter(is_beside).flat_map(CatalogueEntry::digests);
+            let pinned = own.iter().copied().filter(|digest| self.store.is_pinned(digest));
+            let beside = self.closures(beside.chain(pinned)).await;
+            let beside: HashSet<Digest> = beside.into_iter().collect();
+            let records = self.store.repository(registry, repository);
+            for digest in own.difference(&beside) {
+                records.forget_content(digest).await?;
+            }
         }
         Ok(Removed { objects: withdrawn.objects, bytes: withdrawn.bytes })
     }
@@ -96,6 +196,17 @@ impl Images {
         }
         Ok(())
     }
+}
+
+impl Which {
+    fn means(&self, name: &ImageName) -> bool {
+        self.selections.iter().any(|selection| selection.is(name))
+    }
+}
+
+/// All that these stand for.
+fn digests(entries: &[CatalogueEntry]) -> HashSet<Digest> {
+    entries.iter().flat_map(CatalogueEntry::digests).collect()
 }
 
 /// Whether it is in the same repository.

@@ -30,8 +30,8 @@ use entrepot_cache::{RecordError, Store};
 use entrepot_oci::UnixSeconds;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use changes::Removed;
-pub(crate) use selection::{MOST, Query, Selection, is_explicit};
+pub(crate) use changes::{Extent, Removal, Removed, Which};
+pub(crate) use selection::{MOST, Query, Selection, SelectionError, is_explicit};
 
 /// How long the index of a store that has just been opened is waited for. A walk through a tree of
 /// a million files takes some seconds.
@@ -68,6 +68,9 @@ pub(crate) struct Image {
     pub is_pinned: bool,
     /// When the registry was last asked what the tag stands for.
     pub asked: Option<UnixSeconds>,
+    /// When what the name stands for came here.
+    #[serde(default)]
+    pub first_seen: Option<UnixSeconds>,
 }
 
 /// Why an image is not to be had, or not to be changed.

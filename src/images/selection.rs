@@ -3,7 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use entrepot_oci::{ImageName, ImageNameError, Reference, Registry, RepositoryName};
+use entrepot_oci::{
+    ImageName, ImageNameError, ImagePattern, ImagePatternError, Registry, RepositoryName,
+    full_repository,
+};
 
 /// Images on a page, unless another number is asked for.
 const USUAL: usize = 100;
@@ -40,14 +43,32 @@ pub(crate) enum Selection {
     Repository(ImageName),
     /// One: `alpine:3.20`.
     One(ImageName),
+    /// Those whose full names fit: `docker.io/library/*`.
+    Pattern(ImagePattern),
+}
+
+/// Not a selection of images.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SelectionError {
+    /// Not a name.
+    #[error(transparent)]
+    Name(#[from] ImageNameError),
+    /// Not a pattern.
+    #[error(transparent)]
+    Pattern(#[from] ImagePatternError),
 }
 
 impl FromStr for Selection {
-    type Err = ImageNameError;
+    type Err = SelectionError;
 
-    /// What ends with a slash is the beginning of a full name; a name with a tag or a digest is an
-    /// image's, any other a repository's.
-    fn from_str(text: &str) -> Result<Self, ImageNameError> {
+    /// What has a `*` or a `?` is a pattern, and what ends with a slash the beginning of a full
+    /// name; a name with a tag or a digest is an image's, any other a repository's.
+    fn from_str(text: &str) -> Result<Self, SelectionError> {
+        if ImagePattern::is_one(text) {
+            // What ends with a slash goes on in any way.
+            let open = if text.ends_with('/') { "**" } else { "" };
+            return Ok(Self::Pattern(format!("{text}{open}").parse()?));
+        }
         if text.ends_with('/') {
             return Ok(Self::Below(text.to_owned()));
         }
@@ -63,6 +84,7 @@ impl fmt::Display for Selection {
             Self::Below(prefix) => f.write_str(prefix),
             Self::Repository(name) => write!(f, "{}/{}", name.registry, name.repository),
             Self::One(name) => name.fmt(f),
+            Self::Pattern(pattern) => pattern.fmt(f),
         }
     }
 }
@@ -79,24 +101,25 @@ impl Selection {
         match self {
             Self::All => true,
             Self::Below(prefix) => {
-                let full = format!("{registry}/{repository}");
+                let full = full_repository(registry, repository);
                 full.starts_with(prefix) || format!("{full}/").starts_with(prefix)
             }
             Self::Repository(name) | Self::One(name) => {
                 name.registry == *registry && name.repository == *repository
             }
+            Self::Pattern(pattern) => pattern.may_be_in(&full_repository(registry, repository)),
         }
     }
 
     /// Whether an image of this name is one of them.
     pub(super) fn is(&self, name: &ImageName) -> bool {
-        self.may_be_in(&name.registry, &name.repository) && self.has(&name.reference)
-    }
-
-    pub(super) fn has(&self, reference: &Reference) -> bool {
+        if !self.may_be_in(&name.registry, &name.repository) {
+            return false;
+        }
         match self {
             Self::All | Self::Below(_) | Self::Repository(_) => true,
-            Self::One(name) => name.reference == *reference,
+            Self::One(one) => one.reference == name.reference,
+            Self::Pattern(pattern) => pattern.matches(&name.full_repository(), &name.to_string()),
         }
     }
 }
@@ -124,10 +147,16 @@ mod tests {
             ("ghcr.io/org/app/", "ghcr.io/org/app:1", true),
             ("ghcr.io/org/app", "ghcr.io/org/app/x:1", false),
             ("registry.corp:5000/a", "registry.corp:5000/a:1", true),
+            ("registry:443/", "registry:443/a:1", true),
+            ("docker.io/library/*", "alpine:3.20", true),
+            ("alpine:3.*", "alpine:3.20", true),
+            ("alpine:3.*", "alpine:4", false),
+            ("ghcr.io/*/", "ghcr.io/org/app:1", true),
+            ("registry:443/*", "registry:443/a:1", true),
         ] {
             assert_eq!(matches(selection, name), expected, "{selection} {name}");
         }
-        for wrong in ["", "Alpine", "https://ghcr.io/a", "a:b:c"] {
+        for wrong in ["", "Alpine", "https://ghcr.io/a", "a:b:c", "https://*", "a b*"] {
             assert!(wrong.parse::<Selection>().is_err(), "{wrong}");
         }
         assert!(!is_explicit("registry.corp:5000/a") && is_explicit("registry.corp:5000/a:b"));

@@ -48,6 +48,18 @@ pub(crate) enum Level {
 }
 
 impl Level {
+    /// Its name, as `log-level` takes it.
+    #[must_use]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+
     fn filter(self) -> EnvFilter {
         // Of what others have to say in such detail nothing is of use here.
         EnvFilter::new(match self {

@@ -61,7 +61,9 @@ impl Shares {
     /// The shares of a budget; where none is configured, of the default on this machine. Reads
     /// what the system says of it: blocking.
     pub(crate) fn new(configured: Option<u64>) -> Self {
-        let default = || available().map_or(LEAST, |available| available / DEFAULT_PART);
+        // Whole MiB, for whoever reads it.
+        let part = |available| (available / DEFAULT_PART) >> 20 << 20;
+        let default = || available().map_or(LEAST, part);
         Self { whole: configured.unwrap_or_else(default).max(LEAST) }
     }
 

@@ -397,6 +397,7 @@ mod tests {
     fn pulls_are_saved_where_they_count() {
         let metrics = Metrics::default();
         let hub = metrics.asking("docker.io", None, Some(ContentKind::Manifest));
+        hub.asked(&Method::GET, Some(StatusCode::OK));
         let hit = line(Outcome::Hit, "/v2/a/manifests/1");
         hub.told_of_quota(false);
         metrics.answered(&hit);
@@ -411,7 +412,11 @@ mod tests {
     fn what_is_fetched_counts_for_whom_it_was_asked() {
         let metrics = Metrics::new(["docker.io".to_owned()].into_iter());
         let client = Some([10, 0, 0, 7].into());
-        metrics.asking("new.example", client, Some(ContentKind::Blob)).received(5);
+        let new = metrics.asking("new.example", client, Some(ContentKind::Blob));
+        new.asked(&Method::GET, None);
+        assert!(!metrics.is_told_apart("new.example"), "it may be mistyped");
+        new.asked(&Method::GET, Some(StatusCode::OK));
+        new.received(5);
         metrics.asking("new.example", client, None).received(3);
         metrics.asking("docker.io", None, Some(ContentKind::Blob)).received(7);
         metrics.asking_others("auth.docker.io").received(1);

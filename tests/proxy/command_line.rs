@@ -294,12 +294,24 @@ fn a_proxy_that_ends_while_it_verifies_is_told_as_such() {
 #[test]
 fn shells_and_man_are_told_of_every_subcommand() {
     let subcommands = ["serve", "check", "verify", "pull", "config", "ca", "completions", "man"];
-    for shell in ["bash", "zsh", "fish"] {
+    for shell in ["elvish", "powershell"] {
         let script = run(BINARY.as_ref(), &["completions", shell], &[]);
         assert_eq!(script.code, Some(0));
         for name in subcommands {
             assert!(script.output.contains(name), "{shell}: {name}");
         }
+    }
+    // The others ask the program itself.
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(BINARY.as_ref(), &["completions", shell], &[]);
+        assert!(script.output.contains("__complete -- "), "{shell}: {}", script.output);
+    }
+    let offered = run(BINARY.as_ref(), &["__complete", "--", ""], &[]);
+    for name in subcommands {
+        assert!(
+            offered.output.lines().any(|line| line.starts_with(&format!("{name}\t"))),
+            "{name}"
+        );
     }
     let manual = run(BINARY.as_ref(), &["man"], &[]);
     assert_eq!(manual.code, Some(0));
@@ -310,6 +322,19 @@ fn shells_and_man_are_told_of_every_subcommand() {
     let pages = manual.output.matches(".TH ").count();
     assert_eq!(manual.output.matches(".SH \"EXIT STATUS\"").count(), pages);
     assert!(manual.output.contains("the registry's quota is used up (429)"));
+    for section in ["EXAMPLES", "FILES", "ENVIRONMENT"] {
+        assert!(manual.output.contains(&format!(".SH {section}\n")), "{section}");
+    }
+    // What only serve is about stands on its page alone.
+    let mut pages = manual.output.split(".TH ").skip(1);
+    let of_serve = pages.clone().filter(|page| page.starts_with("entrepot-serve "));
+    assert!(of_serve.clone().all(|page| page.contains("ca\\-constrain")), "{manual:?}");
+    assert_eq!(of_serve.count(), 1);
+    assert!(
+        pages.all(|page| {
+            page.starts_with("entrepot-serve ") || !page.contains("ca\\-constrain")
+        })
+    );
     assert_eq!(run(BINARY.as_ref(), &["completions", "tcsh"], &[]).code, Some(2));
 }
 

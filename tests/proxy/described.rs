@@ -126,6 +126,10 @@ fn every_answer_has_the_fields_that_are_described() {
     for method in ["put", "delete"] {
         assert_described(&proxy, method, &format!("{image}/pin"), &format!("{template}/pin"));
     }
+    assert_described(&proxy, "post", "/api/v1/reload", "/api/v1/reload");
+    let several = "/api/v1/images?name=alp*&name=ghcr.io/&dry_run=true";
+    let foreseen = assert_described(&proxy, "delete", several, "/api/v1/images");
+    assert_eq!((&foreseen["objects"], &foreseen["is_dry_run"]), (&3.into(), &true.into()));
     let removed = assert_described(&proxy, "delete", image, template);
     assert_eq!(removed["objects"], 3);
 }

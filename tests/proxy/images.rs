@@ -87,16 +87,26 @@ fn assert_lists_several(proxy: &Proxy, images: &[Image; 2], index: &Index) {
     assert_eq!(multi["platforms"], serde_json::json!(["linux/amd64"]), "arm64 was not pulled");
     assert_eq!((&lone["is_complete"], &lone["asked"]), (&false.into(), &Value::Null));
 
-    for (name, count) in [("alpine", 3), ("alpine:1", 1), ("docker.io/library/", 4), ("busybox", 1)]
-    {
+    for (name, count) in [
+        ("alpine", 3),
+        ("alpine:1", 1),
+        ("docker.io/library/", 4),
+        ("busybox", 1),
+        ("*:1", 2),
+        ("docker.io/library/*", 4),
+        ("alpine@*", 1),
+        ("**", 4),
+        ("docker.io/*/busy???", 1),
+    ] {
         assert_eq!(names(&told(proxy, &["ls", name])).len(), count, "{name}");
     }
     let table = proxy.run(&["ls", "busybox"]);
     let lines: Vec<_> = table.output.lines().collect();
     let row: Vec<_> = lines[1].split_whitespace().collect();
-    assert!(lines[0].starts_with("IMAGE ") && lines.len() == 2, "{}", table.output);
+    assert!(lines[0].starts_with("IMAGE ") && lines.len() == 3, "{}", table.output);
     assert_eq!((row[0], row[1]), (&*tagged[2], &images[1].manifest.digest[7..19]));
     assert_eq!(row.len(), 7, "{row:?}");
+    assert!(lines[2].starts_with("1 image, "), "{}", table.output);
     let unknown = proxy.run(&["ls", "alpine", "nothing"]);
     assert_eq!(unknown.code, Some(1));
     assert!(unknown.output.contains("nothing is kept of nothing"), "{}", unknown.output);
@@ -201,11 +211,11 @@ fn an_image_that_is_removed_while_it_is_read_is_read_to_its_end() {
 #[test]
 fn what_is_pinned_stays_until_it_is_unpinned() {
     let registry = Registry::open();
-    let (pinned, newer) = (Image::random(1, 60_000), Image::random(1, 60_000));
+    let (pinned, newer) = (Image::random(1, 600_000), Image::random(1, 600_000));
     registry.push(ALPINE, "1", &pinned);
     registry.push(ALPINE, "2", &newer);
     let builder = Proxy::builder(BINARY).in_front_of(&registry);
-    let mut proxy = builder.config("max-size = \"100kB\"").start();
+    let mut proxy = builder.config("max-size = \"1MB\"").start();
     pull(&proxy, ALPINE, "1");
     assert_eq!(told(&proxy, &["pin", "alpine:1"])["images"][0]["is_pinned"], true);
     let refused = proxy.run(&["rm", "alpine:1"]);
@@ -319,4 +329,113 @@ fn tags_of_one_digest_are_counted_each_for_itself() {
     assert_eq!(hits(&proxy), counted);
     stop(&proxy);
     assert_eq!(hits(&proxy), counted, "of a proxy that does not run as well");
+}
+
+#[test]
+fn the_list_has_the_forms_and_orders_that_scripts_and_people_want() {
+    let (_registry, proxy, images, index) = several();
+    let lines = |arguments: &[&str]| {
+        let Finished { code, output } = proxy.run(arguments);
+        assert_eq!(code, Some(0), "{output}");
+        output.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let busybox = "docker.io/library/busybox:1";
+    assert_eq!(lines(&["ls", "-q", "busybox"]), [busybox]);
+    assert_eq!(lines(&["ls", "-o", "name", "busybox"]), [busybox]);
+    assert_eq!(
+        names(&serde_json::from_str(&lines(&["ls", "-o", "json"]).concat()).unwrap()).len(),
+        4
+    );
+    let wide = lines(&["ls", "-o", "wide", "busybox"]);
+    assert!(wide[1].contains(&images[1].manifest.digest), "{wide:?}");
+    let row: Vec<_> = wide[1].split_whitespace().collect();
+    assert!(wide[0].ends_with("FIRST SEEN  CHECKED") && row.len() == 9, "{wide:?}");
+    let by_size = lines(&["ls", "-q", "--sort", "size"]);
+    assert!(by_size[3].starts_with("docker.io/library/alpine@"), "the smallest: {by_size:?}");
+    let reversed = lines(&["ls", "-q", "--sort", "size", "--reverse"]);
+    assert_eq!(reversed[0], by_size[3]);
+    let newest = lines(&["ls", "-q", "--sort", "age"]);
+    assert_eq!(newest.len(), 4);
+    assert!(lines(&["ls"])[5].starts_with("4 images, "));
+    assert_eq!(proxy.run(&["ls", "-o", "yaml"]).code, Some(2));
+    assert_eq!(proxy.run(&["ls", "-q", "--json"]).code, Some(2), "one form at a time");
+    let listed = told(&proxy, &["ls", "alpine:multi"]);
+    assert_eq!(listed["images"][0]["digest"], index.manifest.digest);
+    assert!(listed["images"][0]["first_seen"].as_u64().unwrap() > 1_600_000_000, "{listed}");
+}
+
+#[test]
+fn several_are_removed_at_once_and_what_is_pinned_stays() {
+    for is_running in [true, false] {
+        let (_registry, proxy, images, index) = several();
+        told(&proxy, &["pin", "busybox:1"]);
+        if !is_running {
+            stop(&proxy);
+        }
+        let foreseen = told(&proxy, &["rm", "docker.io/library/*", "--dry-run"]);
+        assert_eq!(foreseen["is_dry_run"], true, "{foreseen}");
+        assert_eq!(names(&foreseen).len(), 3, "{foreseen}");
+        assert_eq!(foreseen["pinned"], serde_json::json!(["docker.io/library/busybox:1"]));
+        assert_eq!(names(&told(&proxy, &["ls"])).len(), 4, "nothing has gone");
+        let words = proxy.run(&["rm", "-n", "docker.io/library/"]);
+        assert_eq!(words.code, Some(0), "{}", words.output);
+        for part in ["would remove docker.io/library/alpine:1: ", "busybox:1 is pinned and stays"] {
+            assert!(words.output.contains(part), "{}", words.output);
+        }
+
+        let removed = told(&proxy, &["rm", "docker.io/library/*"]);
+        for key in ["objects", "bytes"] {
+            assert_eq!(removed[key], foreseen[key], "{key}: as was said");
+        }
+        assert_eq!(names(&told(&proxy, &["ls"])), ["docker.io/library/busybox:1"]);
+        assert!(proxy.keeps(&images[1].layers[0].digest), "the other image needs it");
+        assert!(!proxy.keeps(&images[0].layers[1].digest));
+        assert!(!proxy.keeps(&index.images[0].layers[0].digest));
+        let named = proxy.run(&["rm", "busybox:1", "docker.io/library/*"]);
+        assert_eq!(named.code, Some(1), "{}", named.output);
+        assert!(named.output.contains("busybox:1 is pinned: unpin it first"), "{}", named.output);
+        let nothing = proxy.run(&["rm", "ghcr.io/**"]);
+        assert_eq!(nothing.code, Some(1), "{}", nothing.output);
+        assert!(nothing.output.contains("nothing is kept of ghcr.io/**"), "{}", nothing.output);
+    }
+}
+
+#[test]
+fn what_nobody_has_used_for_so_long_is_removed() {
+    let (_registry, proxy, ..) = several();
+    let kept = told(&proxy, &["rm", "--unused", "1h"]);
+    assert_eq!((names(&kept).len(), &kept["objects"]), (0, &0.into()), "{kept}");
+    let foreseen = told(&proxy, &["rm", "--unused", "0s", "alpine:*", "--dry-run"]);
+    assert_eq!(names(&foreseen).len(), 2, "{foreseen}");
+    let removed = told(&proxy, &["rm", "--unused", "0"]);
+    assert_eq!(names(&removed).len(), 4, "{removed}");
+    assert!(names(&told(&proxy, &["ls"])).is_empty());
+    let nothing = proxy.run(&["rm", "--unused", "0"]);
+    assert_eq!(nothing.code, Some(0), "{}", nothing.output);
+    assert_eq!(nothing.output, "nothing is to be removed");
+    for wrong in [&["rm"][..], &["rm", "--unused", "soon"], &["rm", "--dry-run"], &["rm", "a b*"]] {
+        assert_eq!(proxy.run(wrong).code, Some(2), "{wrong:?}");
+    }
+    let all = api(&proxy, "DELETE", "/api/v1/images");
+    assert_eq!(all.status, 400, "nobody removes everything by forgetting something");
+}
+
+#[test]
+fn pins_are_set_and_taken_away_by_patterns() {
+    let (_registry, proxy, ..) = several();
+    let pinned = || {
+        let listed = told(&proxy, &["ls"]);
+        let images = listed["images"].as_array().unwrap().clone();
+        images.iter().filter(|image| image["is_pinned"] == true).count()
+    };
+    let foreseen = proxy.run(&["pin", "alpine:*", "--dry-run"]);
+    assert_eq!(foreseen.code, Some(0), "{}", foreseen.output);
+    assert_eq!(foreseen.output.lines().filter(|line| line.starts_with("would pin ")).count(), 2);
+    assert_eq!(pinned(), 0);
+    assert_eq!(names(&told(&proxy, &["pin", "alpine:*", "busybox:1"])).len(), 3);
+    assert_eq!(pinned(), 3);
+    assert_eq!(names(&told(&proxy, &["unpin", "**"])).len(), 3, "of those that are");
+    assert_eq!(pinned(), 0);
+    let nothing = proxy.run(&["pin", "ghcr.io/"]);
+    assert_eq!(nothing.code, Some(1), "{}", nothing.output);
 }

@@ -64,6 +64,7 @@ mod stale;
 mod states;
 mod strangers;
 mod tags;
+mod terminal;
 mod tokens;
 mod tunnels;
 mod upstream_framing;

@@ -1,5 +1,6 @@
 //! `entrepot pull` brings in what an engine then needs, and says in words why it can't.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -327,4 +328,102 @@ fn a_terminal_has_a_bar_a_layer() {
         output.split(['\r', '\n']).any(|line| line.contains(&bar) && line.contains("pulled"));
     assert!(filled, "{output:?}");
     assert!(output.contains("docker.io/library/alpine:1 is here: 3 objects"), "{output}");
+}
+
+/// A list of images on standard input, and what comes of it.
+fn pull_list(proxy: &Proxy, arguments: &[&str], list: &str) -> Finished {
+    let mut child = Command::new(BINARY)
+        .args(arguments)
+        .arg("--config")
+        .arg(proxy.config_file())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(list.as_bytes()).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let output = [ended.stdout, ended.stderr].concat();
+    Finished { code: ended.status.code(), output: String::from_utf8_lossy(&output).into_owned() }
+}
+
+#[test]
+fn lists_are_pulled_and_summed_up() {
+    let registry = Registry::open();
+    for tag in ["1", "2", "3"] {
+        registry.push(ALPINE, tag, &Image::random(1, 10_000));
+    }
+    let proxy = in_front_of(&registry);
+    let list = "# ours\n\nalpine:1\nalpine:2  # and the next\nalpine:9\nalpine:1\n";
+    let pulled = pull_list(&proxy, &["pull", "-", "alpine:3"], list);
+    assert_eq!(pulled.code, Some(3), "{}", pulled.output);
+    for part in [
+        "3 of 4 images are here (",
+        "1 failed: docker.io/library/alpine:9",
+        "pulled  docker.io/library/alpine:2",
+        "docker.io/library/alpine:3 is here: 3 objects, ",
+    ] {
+        assert!(pulled.output.contains(part), "{part} is not in:\n{}", pulled.output);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("images.txt").display().to_string();
+    std::fs::write(&file, "alpine:1\nalpine:2\n").unwrap();
+    let again = proxy.run(&["pull", "-f", &file, "--json", "--jobs", "2"]);
+    assert_eq!(again.code, Some(0), "{}", again.output);
+    let told = lines(&again);
+    assert_eq!(told.last().unwrap()["total"]["here"], 2, "{told:?}");
+    let done = told.iter().filter_map(|line| line.get("done"));
+    assert!(done.clone().all(|done| done["image"].as_str().unwrap().contains("alpine:")));
+    assert_eq!(done.count(), 4);
+
+    let wrong = pull_list(&proxy, &["pull", "-f", "-"], "alpine:1\nAlpine\n");
+    assert_eq!(wrong.code, Some(2), "{}", wrong.output);
+    assert!(wrong.output.contains("standard input:2: \"Alpine\""), "{}", wrong.output);
+    assert!(!wrong.output.contains("is here"), "nothing is pulled then: {}", wrong.output);
+    assert_eq!(pull_list(&proxy, &["pull", "-"], "# none\n").code, Some(2));
+    let json = pull_list(&proxy, &["pull", "-"], "{\"items\": []}");
+    assert!(json.code == Some(2) && json.output.contains("has JSON"), "{}", json.output);
+    assert_eq!(proxy.run(&["pull", "-f", "/nowhere/images.txt"]).code, Some(1));
+}
+
+#[test]
+fn images_come_side_by_side_but_no_more_than_wanted() {
+    let registry = Registry::open();
+    let images: Vec<_> = (0..4).map(|_| Image::random(1, 100_000)).collect();
+    let tags = ["1", "2", "3", "4"];
+    for (tag, image) in tags.iter().zip(&images) {
+        registry.push(ALPINE, tag, image);
+    }
+    let proxy = in_front_of(&registry);
+    let gate = Gate::new();
+    for image in &images {
+        registry.fault(On::get(&image.layers[0].digest), Fault::Stall(1000, gate.clone()));
+    }
+    std::thread::scope(|scope| {
+        let names = ["pull", "alpine:1", "alpine:2", "alpine:3", "alpine:4", "--jobs", "2"];
+        let pull = scope.spawn(move || proxy.run(&names));
+        gate.wait_until_reached(2);
+        gate.open();
+        let pulled = pull.join().unwrap();
+        assert_eq!(pulled.code, Some(0), "{}", pulled.output);
+        assert!(pulled.output.contains("4 images are here: "), "{}", pulled.output);
+    });
+}
+
+#[test]
+fn a_terminal_has_a_line_on_all_images() {
+    let registry = Registry::open();
+    registry.push(ALPINE, "1", &Image::random(1, 300_000));
+    registry.push(ALPINE, "2", &Image::random(1, 300_000));
+    let proxy = in_front_of(&registry);
+    let config = proxy.config_file().display().to_string();
+    let pull = format!("{BINARY} pull alpine:1 alpine:2 alpine:9 --config {config}");
+    let command = format!("stty cols 100 rows 40; TERM=xterm exec {pull}");
+    let ran = Command::new("script").args(["-qec", &command, "/dev/null"]).output();
+    let ran = ran.expect("script: apt-get install bsdutils");
+    let output = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(output.contains("of 3 images, "), "{output:?}");
+    assert!(output.contains("2 of 3 images are here ("), "{output}");
+    let last = output.trim_end().lines().last().unwrap();
+    assert!(last.contains("1 failed: docker.io/library/alpine:9"), "{output:?}");
 }

@@ -61,7 +61,8 @@ fn only_the_networks_named_are_heard() {
 /// The container image's health check asks from loopback, whatever the networks.
 #[test]
 fn a_closed_proxy_is_alive() {
-    let proxy = Proxy::builder(BINARY).tables("[access]\nclients = [\"10.0.0.0/8\"]").start();
+    let proxy =
+        Proxy::builder(BINARY).everywhere().tables("[access]\nclients = [\"10.0.0.0/8\"]").start();
     let check = proxy.run(&["check", "--alive"]);
     assert_eq!(check.code, Some(0), "{}", check.output);
     assert_eq!(proxy.client().get("/").unwrap().status, 403);

@@ -37,6 +37,32 @@ pub(crate) fn withdraw(
     exempt: HashSet<Digest>,
     reach: Reach,
 ) -> Result<Withdrawn, DiskError> {
+    let going = going(stock, documents, exempt, reach);
+    let mut tally = Tally::default();
+    stock.take_all_out(documents_first(&going), &mut tally, |candidate| {
+        stock.take_out(candidate, TakenOut::Withdrawn)
+    })?;
+    Ok(Withdrawn { objects: tally.objects, bytes: tally.bytes })
+}
+
+/// What [`withdraw`] would take out, but that nothing need be asked for just now. Changes nothing.
+/// Blocks.
+pub(crate) fn foresee(
+    stock: &Stock,
+    documents: HashSet<Digest>,
+    exempt: HashSet<Digest>,
+) -> Withdrawn {
+    let going = going(stock, documents, exempt, Reach::All);
+    let bytes = going.iter().map(|node| node.candidate.size).sum();
+    Withdrawn { objects: going.len() as u64, bytes }
+}
+
+fn going(
+    stock: &Stock,
+    documents: HashSet<Digest>,
+    exempt: HashSet<Digest>,
+    reach: Reach,
+) -> Vec<Node> {
     let nodes = stock.kept.index.nodes();
     let doomed = match reach {
         Reach::All => stock.closure(documents),
@@ -51,11 +77,5 @@ pub(crate) fn withdraw(
     let goes = |node: &Node| {
         doomed.contains(&node.candidate.digest) && !stay.contains(&node.candidate.digest)
     };
-    let going: Vec<Node> = nodes.into_iter().filter(goes).collect();
-
-    let mut tally = Tally::default();
-    stock.take_all_out(documents_first(&going), &mut tally, |candidate| {
-        stock.take_out(candidate, TakenOut::Withdrawn)
-    })?;
-    Ok(Withdrawn { objects: tally.objects, bytes: tally.bytes })
+    nodes.into_iter().filter(goes).collect()
 }

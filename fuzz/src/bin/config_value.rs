@@ -15,16 +15,11 @@ fuzz_target!(|text: &str| {
             .into_iter()
             .find_map(|(name, factor)| (name == unit).then_some(factor))
     };
-    if let Some(read) = duration(text) {
-        assert_eq!(Some(read.as_millis()), milliseconds(unit).and_then(exactly), "{text}");
+    // Of what has one unit, in its usual letters, it is known here too.
+    if let (Some(read), Some(factor)) = (duration(text), milliseconds(unit)) {
+        assert_eq!(Some(read.as_millis()), exactly(factor), "{text}");
     }
-    if let Some(read) = byte_size(text) {
-        let (multiple, base): (&str, u128) = match unit.strip_suffix("iB") {
-            Some(multiple) => (multiple, 1024),
-            None => (unit.strip_suffix('B').unwrap(), 1000),
-        };
-        let power = ["", "K", "M", "G", "T"].iter().position(|m| m.eq_ignore_ascii_case(multiple));
-        let factor = base.pow(power.unwrap().try_into().unwrap());
+    if let (Some(read), Some(factor)) = (byte_size(text), bytes_of(unit)) {
         assert_eq!(Some(u128::from(read)), exactly(factor), "{text}");
     }
     let (size, time) = nginx(text);
@@ -37,3 +32,15 @@ fuzz_target!(|text: &str| {
         assert_eq!(Some(read.as_millis()), exactly(factor), "{text}");
     }
 });
+
+/// What a unit of sizes stands for.
+fn bytes_of(unit: &str) -> Option<u128> {
+    let unit = unit.to_ascii_lowercase();
+    let (prefix, base): (&str, u128) = match (unit.strip_suffix("ib"), unit.strip_suffix('b')) {
+        (Some(prefix), _) => (prefix, 1024),
+        (None, Some(prefix)) => (prefix, 1000),
+        (None, None) => (&unit, 1024),
+    };
+    let power = ["", "k", "m", "g", "t", "p"].iter().position(|one| *one == prefix)?;
+    Some(base.pow(power.try_into().unwrap()))
+}

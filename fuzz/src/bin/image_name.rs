@@ -1,11 +1,18 @@
 //! Image names as people type them: the full name means the same, and a request for it is a pull.
+//! Patterns of them: what fits lies where it may lie.
 
 #![no_main]
 
-use entrepot_oci::{ImageName, Registry, Route};
+use entrepot_oci::{ImageName, ImagePattern, Registry, Route};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
+    if let Ok(pattern) = text.parse::<ImagePattern>() {
+        for repository in ["docker.io/library/alpine", "ghcr.io/org/app", "registry:443/a"] {
+            let fits = pattern.matches(repository, &format!("{repository}:3.20"));
+            assert!(!fits || pattern.may_be_in(repository), "{text}");
+        }
+    }
     let name = match text.parse::<ImageName>() {
         Ok(name) => name,
         // It is shown to whoever typed it, on a line.

@@ -1,15 +1,16 @@
 //! What is kept, as images: list, remove, pin.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use entrepot_oci::ImageName;
+use entrepot_oci::{ImageName, UnixSeconds};
 use http::StatusCode;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use super::super::AdminServices;
 use super::ApiRefusal;
-use crate::images::{ImageError, MOST, Query, Selection, is_explicit};
+use crate::images::{Extent, Image, ImageError, MOST, Query, Selection, Which, is_explicit};
 
 /// A page of images.
 pub(super) async fn list(services: &AdminServices, query: &str) -> Result<Value, ApiRefusal> {
@@ -44,6 +45,71 @@ pub(super) async fn remove(services: &Arc<AdminServices>, name: &str) -> Result<
     let removed = removed.map_err(refusal)?;
     tracing::info!(image = %name, removed.objects, removed.bytes, "an image was removed");
     Ok(json!(removed))
+}
+
+/// Removes all that are meant but what is pinned; to its end, though the client leaves meanwhile.
+pub(super) async fn remove_all(
+    services: &Arc<AdminServices>,
+    query: &str,
+) -> Result<Value, ApiRefusal> {
+    let (which, extent) = parse_removal(query, SystemTime::now()).map_err(bad)?;
+    let asked = services.clone();
+    let removing = services.tasks.clone().spawn(async move {
+        let removal = asked.images.remove_all(&which, extent).await;
+        for repository in removal.iter().flat_map(|removal| &removal.images).filter_map(full) {
+            asked.gateway.forget_records(&repository.registry, &repository.repository);
+        }
+        removal
+    });
+    let removal = removing.await.map_err(|error| ApiRefusal {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        reason: error.to_string(),
+    })?;
+    let removal = removal.map_err(refusal)?;
+    if extent == Extent::Done {
+        for image in &removal.images {
+            tracing::info!(image = image.name, "an image was removed");
+        }
+        let (objects, bytes) = (removal.objects, removal.bytes);
+        tracing::info!(images = removal.images.len(), objects, bytes, "images were removed");
+    }
+    Ok(json!(removal))
+}
+
+fn full(image: &Image) -> Option<ImageName> {
+    image.name.parse().ok()
+}
+
+/// `name=NAME` any number of times, `unused_secs=NUMBER`, at least one of the two, and
+/// `dry_run=true`.
+fn parse_removal(query: &str, now: SystemTime) -> Result<(Which, Extent), String> {
+    let mut which = Which { selections: Vec::new(), unused_since: None };
+    let mut extent = Extent::Done;
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*key {
+            "name" => {
+                let selection = value.parse::<Selection>();
+                which.selections.push(selection.map_err(|error| format!("name: {error}"))?);
+            }
+            "unused_secs" => {
+                let secs: u64 =
+                    value.parse().map_err(|_| "unused_secs: expected a whole number")?;
+                let since = UnixSeconds(UnixSeconds::from(now).0.saturating_sub(secs));
+                which.unused_since = Some(since);
+            }
+            "dry_run" if value == "true" => extent = Extent::DryRun,
+            _ => {
+                let keys = "name=NAME, unused_secs=NUMBER and dry_run=true";
+                return Err(format!("the query may hold {keys} alone"));
+            }
+        }
+    }
+    if which.selections.is_empty() {
+        // Nobody is to remove everything by forgetting something.
+        which.unused_since.ok_or("name=NAME or unused_secs=NUMBER is missing")?;
+        which.selections.push(Selection::All);
+    }
+    Ok((which, extent))
 }
 
 /// Keeps one from being evicted.
@@ -137,6 +203,21 @@ mod tests {
         assert_eq!(query.selection, Selection::Below("ghcr.io/org/".to_owned()));
         assert_eq!((query.limit, query.after), (5, "alpine:3".parse().ok()));
         for wrong in ["limit=0", "limit=1001", "name=A", "after=", "page=2"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_removal_says_what_is_meant() {
+        let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000);
+        let parse = |query| parse_removal(query, now);
+        let (which, extent) = parse("name=ghcr.io/org/&name=alp*&unused_secs=60").unwrap();
+        assert_eq!((which.selections.len(), extent), (2, Extent::Done));
+        assert_eq!(which.unused_since, Some(UnixSeconds(940)));
+        let (which, extent) = parse("unused_secs=5000&dry_run=true").unwrap();
+        assert_eq!((which.selections, extent), (vec![Selection::All], Extent::DryRun));
+        assert_eq!(which.unused_since, Some(UnixSeconds(0)));
+        for wrong in ["", "dry_run=true", "name=A", "unused_secs=x", "dry_run=no&name=a", "x=1"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -9,6 +9,7 @@
 //! - `savings`: what the cache was worth
 //! - `pulls`: who pulls what
 //! - `images`: what is kept, as images
+//! - `reload`: reading the configuration again
 //! - `archives`: images out of the store, and into it
 
 mod archives;
@@ -17,6 +18,7 @@ mod images;
 pub(super) mod lines;
 mod pull;
 pub(super) mod pulls;
+mod reload;
 pub(super) mod reports;
 pub(super) mod savings;
 mod verify;
@@ -63,6 +65,8 @@ pub(super) enum Endpoint {
     Images,
     Image,
     RemoveImage,
+    RemoveImages,
+    Reload,
     PinImage,
     UnpinImage,
     Export,
@@ -94,6 +98,8 @@ impl Endpoint {
             | Self::Verify
             | Self::Pull
             | Self::RemoveImage
+            | Self::RemoveImages
+            | Self::Reload
             | Self::PinImage
             | Self::UnpinImage
             | Self::Export
@@ -126,12 +132,14 @@ pub(super) const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
     (Method::POST, "/api/v1/pull", Endpoint::Pull),
     (Method::GET, "/api/v1/explain", Endpoint::Explain),
     (Method::GET, "/api/v1/images", Endpoint::Images),
+    (Method::DELETE, "/api/v1/images", Endpoint::RemoveImages),
     (Method::PUT, "/api/v1/images/{name}/pin", Endpoint::PinImage),
     (Method::DELETE, "/api/v1/images/{name}/pin", Endpoint::UnpinImage),
     (Method::GET, "/api/v1/images/{name}", Endpoint::Image),
     (Method::DELETE, "/api/v1/images/{name}", Endpoint::RemoveImage),
     (Method::GET, "/api/v1/export", Endpoint::Export),
     (Method::POST, IMPORT, Endpoint::Import),
+    (Method::POST, "/api/v1/reload", Endpoint::Reload),
 ];
 
 /// Where an archive is sent to.
@@ -196,6 +204,8 @@ pub(super) async fn answer(
         Endpoint::Pull => pull::start(services, query),
         Endpoint::Images => told(images::list(services, query).await),
         Endpoint::Image => told(images::find(services, name).await),
+        Endpoint::RemoveImages => told(images::remove_all(services, query).await),
+        Endpoint::Reload => reload::reload(services).await,
         Endpoint::RemoveImage => told(images::remove(services, name).await),
         Endpoint::PinImage => told(images::pin(services, name).await),
         Endpoint::UnpinImage => told(images::unpin(services, name).await),

@@ -23,17 +23,15 @@ pub(super) fn command() -> Command {
     let alive = Arg::new("alive")
         .long("alive")
         .action(ArgAction::SetTrue)
-        .help("Only ask the running proxy whether it is alive");
+        .help("Only ask the running proxy whether it is alive (for health checks)");
     let proxy = Arg::new("proxy")
         .long("proxy")
         .value_name("URL")
         .conflicts_with("alive")
         .help("Check from a client's side, through the proxy with this URL");
-    arguments::with_settings(Command::new("check").about("Say what is wrong, in words")).args([
-        alive,
-        proxy,
-        arguments::json(),
-    ])
+    let about = "Find out what is wrong: directories, disk, ports, DNS, TLS, registries";
+    let command = Command::new("check").about(about).args([alive, proxy, arguments::json()]);
+    arguments::with_keys(command, &["cache-dir", "data-dir", "admin-listen"])
 }
 
 /// How much is checked.

@@ -1,18 +1,28 @@
 //! `entrepot pull`: bring images into the cache of a running proxy ahead of time.
 //!
 //! The proxy does it (`POST /api/v1/pull`); here it is only watched.
+//!
+//! - `names`: which images are meant
+//! - `show`: how it is told
+//! - `total`: how far all of them are
 
+mod names;
 mod show;
+mod total;
 
+use std::cell::RefCell;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use clap::{Arg, ArgAction, Command};
-use entrepot_oci::{ImageName, Platform};
+use clap::{Arg, ArgAction, ArgGroup, Command};
+use entrepot_oci::Platform;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::Method;
 use url::form_urlencoded;
 
-use self::show::Show;
+use self::names::NotAList;
+use self::show::{Show, Tale};
 use super::api::{Api, JsonLines};
 use super::arguments::{self, Given};
 use super::output::complain;
@@ -20,13 +30,26 @@ use super::privileges::Missing;
 use super::runtime;
 use crate::admin::pull::{Failure, FailureKind, Platforms, PullLine, Wanted};
 
+/// The exit code of what is no list of images.
+const WRONG_USAGE: u8 = 2;
+/// How many images come side by side, unless another number is asked for. Each has six transfers
+/// of its own.
+const USUAL_JOBS: &str = "3";
+/// A proxy takes no more pulls at a time.
+const MOST_JOBS: i64 = 32;
+
 pub(super) fn command() -> Command {
-    let image = Arg::new("image")
-        .value_name("IMAGE")
-        .required(true)
-        .num_args(1..)
-        .value_parser(clap::value_parser!(ImageName))
-        .help("As you give it to an engine: alpine, ghcr.io/org/app:1.2, …@sha256:…");
+    let image = Arg::new("image").value_name("IMAGE").num_args(0..).help(
+        "As you give it to an engine: alpine, ghcr.io/org/app:1.2, …@sha256:…; - reads names from \
+         standard input, one a line",
+    );
+    let file = Arg::new("file")
+        .short('f')
+        .long("file")
+        .value_name("FILE")
+        .action(ArgAction::Append)
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("Read names from this file, one a line; # begins a comment, - is standard input");
     let platform = Arg::new("platform")
         .long("platform")
         .value_name("OS/ARCH[/VARIANT],…")
@@ -39,14 +62,18 @@ pub(super) fn command() -> Command {
         .action(ArgAction::SetTrue)
         .conflicts_with("platform")
         .help("For all machines that there are");
-    let about = "Bring images into the cache of a running proxy";
-    arguments::with_settings(Command::new("pull").about(about)).args([
-        image,
-        platform,
-        all,
-        arguments::json(),
-        arguments::server(),
-    ])
+    let jobs = Arg::new("jobs")
+        .short('j')
+        .long("jobs")
+        .value_name("NUMBER")
+        .value_parser(clap::value_parser!(u8).range(1..=MOST_JOBS))
+        .default_value(USUAL_JOBS)
+        .help("How many images come side by side");
+    let command = Command::new("pull")
+        .about("Pull images into the cache ahead of time (prefetch, warm up)")
+        .args([image, file, platform, all, jobs, arguments::json()])
+        .group(ArgGroup::new("which").args(["image", "file"]).multiple(true).required(true));
+    arguments::with_place(command.arg(arguments::server()))
 }
 
 /// Why an image is not here.
@@ -66,45 +93,69 @@ impl Miss {
     }
 }
 
-/// Brings the images in, one after the other; all are tried. The exit code is that of the first
-/// failure. Ends as soon as somebody interrupts it.
+/// Brings the images in, some side by side; all are tried. The exit code is that of the first
+/// failure, in the order in which they are named. Ends as soon as somebody interrupts it.
 pub(super) fn run(given: Given<'_>) -> anyhow::Result<ExitCode> {
+    // First: this may become another user's process, which reads standard input then.
     let settings = given.settings(Missing::Left)?;
+    let wanted = match wanted(given) {
+        Ok(wanted) => wanted,
+        Err(error) if error.is::<NotAList>() => {
+            complain(&format!("{error:#}"));
+            return Ok(ExitCode::from(WRONG_USAGE));
+        }
+        Err(error) => return Err(error),
+    };
     let api = Api::new(&settings, given.server())?;
-    let (wanted, mut show) = (wanted(given), Show::new(given.report()));
-    let Some(code) = runtime::until_interrupted(pull_all(&api, &wanted, &mut show))? else {
-        show.clear();
+    let jobs = given.matches.get_one::<u8>("jobs").copied().unwrap_or(1);
+    let show = RefCell::new(Show::new(given, wanted.len()));
+    let pulling = pull_all(&api, &wanted, usize::from(jobs), &show);
+    let Some(code) = runtime::until_interrupted(pulling)? else {
+        show.borrow_mut().clear();
         bail!("interrupted: what has come stays, and the next pull goes on from there");
     };
     Ok(code)
 }
 
-async fn pull_all(api: &Api, all: &[Wanted], show: &mut Show) -> anyhow::Result<ExitCode> {
-    let mut code = None;
-    for wanted in all {
-        if let Err(miss) = pull(api, wanted, show).await? {
-            show.end();
-            complain(&miss.why);
-            code = code.or(Some(miss.code));
+async fn pull_all(
+    api: &Api,
+    all: &[Wanted],
+    jobs: usize,
+    show: &RefCell<Show>,
+) -> anyhow::Result<ExitCode> {
+    let pulls = all.iter().map(async |wanted| {
+        let mut tale = show.borrow().begin(wanted);
+        let pulled = pull(api, wanted, show, &mut tale).await?;
+        if let Err(miss) = &pulled {
+            show.borrow_mut().failed(&tale, &miss.why);
         }
-    }
-    Ok(code.map_or(ExitCode::SUCCESS, ExitCode::from))
+        anyhow::Ok(pulled.err().map(|miss| miss.code))
+    });
+    let codes: Vec<Option<u8>> = stream::iter(pulls).buffered(jobs).try_collect().await?;
+    show.borrow_mut().conclude()?;
+    Ok(codes.into_iter().flatten().next().map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-fn wanted(given: Given<'_>) -> Vec<Wanted> {
+fn wanted(given: Given<'_>) -> anyhow::Result<Vec<Wanted>> {
     let platforms = match given.matches.get_many::<Platform>("platform") {
         _ if given.matches.get_flag("all-platforms") => Platforms::All,
         Some(platforms) => Platforms::These(platforms.cloned().collect()),
         None => Platforms::These(vec![Platform::here()]),
     };
-    given
-        .images()
-        .map(|image| Wanted { image: image.clone(), platforms: platforms.clone() })
-        .collect()
+    let arguments = given.matches.get_many::<String>("image").unwrap_or_default();
+    let files = given.matches.get_many::<PathBuf>("file").unwrap_or_default();
+    let images = names::read(arguments.map(String::as_str), files.map(PathBuf::as_path))?;
+    let wanted = images.into_iter().map(|image| Wanted { image, platforms: platforms.clone() });
+    Ok(wanted.collect())
 }
 
 /// Has the proxy bring one image in. An error is one of telling it, which no other image mends.
-async fn pull(api: &Api, wanted: &Wanted, show: &mut Show) -> anyhow::Result<Result<(), Miss>> {
+async fn pull(
+    api: &Api,
+    wanted: &Wanted,
+    show: &RefCell<Show>,
+    tale: &mut Tale,
+) -> anyhow::Result<Result<(), Miss>> {
     let mut lines = match api.send(Method::POST, &path(wanted)).await {
         Ok(response) => JsonLines::new(response),
         Err(error) => return Ok(Err(Miss::untold(wanted, &error))),
@@ -115,7 +166,7 @@ async fn pull(api: &Api, wanted: &Wanted, show: &mut Show) -> anyhow::Result<Res
             Ok(told) => told,
             Err(error) => return Ok(Err(Miss::untold(wanted, &error))),
         };
-        show.hear(&told)?;
+        show.borrow_mut().hear(tale, &told)?;
         match told {
             PullLine::Summary(_) => return Ok(Ok(())),
             PullLine::Error(failure) => return Ok(Err(Miss::told(failure))),

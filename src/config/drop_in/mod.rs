@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use super::error::{Position, Problem};
 use super::source::{ConfigEntry, RegistryEntries, Sources, Value};
+use crate::config::units::{exact_duration, exact_size};
 
 /// Where that tool kept its cache.
 pub(crate) const CACHE_VOLUME: &str = "/docker_mirror_cache";
@@ -201,12 +202,12 @@ impl Reading<'_> {
     fn bounds(&mut self) {
         if let Some(value) = self.variable("CACHE_MAX_SIZE") {
             match units::size(value) {
-                Some(bytes) => self.set("max-size", format!("{bytes}B"), "CACHE_MAX_SIZE"),
+                Some(bytes) => self.set("max-size", exact_size(bytes), "CACHE_MAX_SIZE"),
                 None => self.wrong("CACHE_MAX_SIZE", "a size such as 500m or 32g"),
             }
         }
         if let Some(time) = self.time("CACHE_INACTIVE") {
-            self.set("max-idle", in_milliseconds(time), "CACHE_INACTIVE");
+            self.set("max-idle", exact_duration(time), "CACHE_INACTIVE");
         }
     }
 
@@ -234,12 +235,12 @@ impl Reading<'_> {
             .filter_map(|name| self.time(name).map(|time| (time, name)))
             .max_by_key(|(time, _)| *time);
         if let Some((time, name)) = longest {
-            self.set("upstream.connect-timeout", in_milliseconds(time), name);
+            self.set("upstream.connect-timeout", exact_duration(time), name);
         }
         let name = "PROXY_READ_TIMEOUT";
         if let Some(time) = self.time(name) {
-            self.set("upstream.header-timeout", in_milliseconds(time), name);
-            self.set("upstream.idle-timeout", in_milliseconds(time), name);
+            self.set("upstream.header-timeout", exact_duration(time), name);
+            self.set("upstream.idle-timeout", exact_duration(time), name);
         }
     }
 
@@ -277,11 +278,6 @@ impl Reading<'_> {
         let text = format!("found {found:?}; expected {expected}");
         self.problem(name, text);
     }
-}
-
-/// As entrepot's own keys take it.
-fn in_milliseconds(time: Duration) -> String {
-    format!("{}ms", time.as_millis())
 }
 
 fn entry(key: &str, value: impl Into<String>, variable: &str) -> ConfigEntry {

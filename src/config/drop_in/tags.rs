@@ -2,9 +2,10 @@
 
 use entrepot_oci::TagPattern;
 
-use super::{Reading, in_milliseconds};
+use super::Reading;
 use crate::config::error::Position;
 use crate::config::source::{ConfigEntry, Value};
+use crate::config::units::exact_duration;
 
 const SWITCH: &str = "ENABLE_MANIFEST_CACHE";
 
@@ -66,7 +67,7 @@ fn is_of_a_tier(place: Option<&Position>) -> bool {
 }
 
 fn time(reading: &mut Reading<'_>, variable: &str, usual: &str) -> String {
-    let given = reading.time(variable).map(in_milliseconds);
+    let given = reading.time(variable).map(exact_duration);
     given.unwrap_or_else(|| usual.to_owned())
 }
 
