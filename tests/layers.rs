@@ -28,6 +28,7 @@ const HOUSE: [Floors; 12] = [
         rooms: &[
             "main", "mod", "cli", "app", "config", "admin", "images", "listener", "gateway",
             "registry", "upstream", "metrics", "log", "collapse", "memory", "trickle",
+            "words",
         ],
         exceptions: &[],
     },
@@ -44,6 +45,7 @@ const HOUSE: [Floors; 12] = [
             "blobs",
             "manifests",
             "listings",
+            "limited",
             "ping",
             "tokens",
             "relay",

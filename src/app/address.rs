@@ -12,6 +12,12 @@ pub(super) fn proxy_url(settings: &Settings, addresses: &[SocketAddr]) -> String
     settings.external_url.as_ref().map_or_else(guessed, ToString::to_string)
 }
 
+/// What this proxy is called: the host of `external-url`, or its machine's name.
+pub(super) fn name(settings: &Settings) -> String {
+    let external = settings.external_url.as_ref().map(|url| url.host().to_string());
+    external.unwrap_or_else(host_name)
+}
+
 /// How clients reach a listener at `addresses`, on a machine of this name.
 fn url_of(addresses: &[SocketAddr], host_name: &str) -> String {
     let first = addresses.first();

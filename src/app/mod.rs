@@ -36,6 +36,7 @@ use crate::admin::{self, AdminServices, Facts, FreeSpace, History};
 use crate::config::Settings;
 use crate::gateway::Gateway;
 use crate::images::Images;
+use crate::listener::speaker::Speaker;
 use crate::listener::{AccessRules, BindError, Listener, ListenerOptions, ListenerServices};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -59,6 +60,7 @@ struct Core {
     memory: Memory,
     gateway: Gateway,
     dialer: Dialer,
+    speaker: Speaker,
     /// Every connection and download, for the drain.
     tasks: TaskTracker,
     /// Cancelled when the drain begins.
@@ -98,7 +100,7 @@ impl App {
     #[must_use]
     pub(crate) fn run(self) -> RunningApp {
         let Self { core, listener, admin, socket, operators, cache_dir } = self;
-        let Core { store, gateway, tasks, shutdown, .. } = core;
+        let Core { store, gateway, speaker, tasks, shutdown, .. } = core;
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
         tasks.spawn(history.keep(shutdown.clone()));
@@ -115,6 +117,7 @@ impl App {
         RunningApp {
             accepting,
             access,
+            speaker,
             operators,
             store,
             _socket_file: socket_file,
@@ -138,7 +141,18 @@ impl Core {
         let options = settings.gateway.clone();
         let memory = Memory::new(settings.shares);
         let gateway = Gateway::new(store.clone(), upstream, options, memory.clone(), tasks.clone());
-        Ok(Self { certificates, store, metrics, memory, gateway, dialer, tasks, shutdown })
+        let speaker = Speaker::new(&address::name(settings), settings.contact.as_ref());
+        Ok(Self {
+            certificates,
+            store,
+            metrics,
+            memory,
+            gateway,
+            dialer,
+            speaker,
+            tasks,
+            shutdown,
+        })
     }
 
     /// What the listener serves clients with.
@@ -153,6 +167,7 @@ impl Core {
             gateway: self.gateway.clone(),
             pages: Arc::new(pages),
             certificates: self.certificates.clone(),
+            speaker: self.speaker.clone(),
             metrics: self.metrics.clone(),
             memory: self.memory.clone(),
             tasks: self.tasks.clone(),
@@ -236,6 +251,7 @@ pub(crate) fn waiting_for(mut shown: Value, keys: &[&str]) -> Value {
 pub(crate) struct RunningApp {
     accepting: JoinHandle<()>,
     access: AccessRules,
+    speaker: Speaker,
     operators: Arc<AdminServices>,
     store: Store,
     _socket_file: Option<SocketFile>,
@@ -259,6 +275,7 @@ impl RunningApp {
         let ListenerOptions { access, names, .. } = settings.listener.clone();
         self.access.replace(access, names.mirror)?;
         self.operators.gateway.reconfigure(settings.gateway.clone());
+        self.speaker.replace_contact(settings.contact.as_ref());
         self.operators.guard.replace_token(settings.admin_token.clone());
         Ok(())
     }

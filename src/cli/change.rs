@@ -14,6 +14,7 @@ use super::privileges::Missing;
 use super::runtime;
 use super::site::{Site, unbounded};
 use crate::images::{Images, Removed};
+use crate::words::chain;
 
 /// What is done to an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +60,7 @@ async fn change_each(
                 }
                 done.push(with_name(told, name));
             }
-            Err(error) => failed.push(format!("{error:#}")),
+            Err(error) => failed.push(chain(error.as_ref())),
         }
     }
     if report == Report::Json {

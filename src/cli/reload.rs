@@ -15,10 +15,11 @@ use crate::config::{ConfigError, Settings, Sources};
 use crate::log::Volume;
 
 /// The keys that take effect at once, beside `[[registry]]`.
-const AT_ONCE: [&str; 11] = [
+const AT_ONCE: [&str; 12] = [
     "access.clients",
     "access.htpasswd",
     "admin-token-file",
+    "contact",
     "keep-deleted",
     "log-level",
     "mirror-names",

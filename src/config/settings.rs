@@ -19,6 +19,7 @@ use super::{access, admin};
 use crate::admin::guard::Token;
 use crate::admin::setup::ProxyAddress;
 use crate::admin::socket::Place;
+use crate::listener::speaker::Contact;
 use crate::listener::{self, Policy, ProxyNames};
 use crate::log;
 use crate::memory::{self, Shares};
@@ -81,6 +82,8 @@ pub(crate) struct Settings {
     pub shown: Json,
     /// `external-url`.
     pub external_url: Option<ProxyAddress>,
+    /// `contact`.
+    pub contact: Option<Contact>,
     /// `ca-dir`.
     pub ca_dir: PathBuf,
     /// `ca-constrain`: the hosts that a new CA may vouch for, if it is to be constrained.
@@ -179,6 +182,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         admin_socket: admin::socket(reader, &cache_dir),
         shown: Json::Null,
         external_url,
+        contact: reader.get("contact"),
         ca_dir,
         ca_constraints,
         store: store(reader, cache_dir, shares),

@@ -11,6 +11,7 @@ use super::source::Value;
 use crate::admin::setup::ProxyAddress;
 use crate::gateway::Push;
 use crate::listener::policy::Tunnels;
+use crate::listener::speaker::Contact;
 use crate::log::{Format, Level};
 use crate::upstream::proxy::ProxyChoice;
 use crate::upstream::{ConnectTo, Scheme};
@@ -62,6 +63,14 @@ impl FromValue for bool {
             Value::Text(text) => Self::from_text(text),
             Value::Integer(_) | Value::List(_) | Value::Table(_) => None,
         }
+    }
+}
+
+impl FromValue for Contact {
+    const EXPECTED: &'static str = "one line of at most 100 characters, such as \"ask #platform\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Self::parse(text)
     }
 }
 

@@ -62,8 +62,16 @@ async fn relayed(
     };
     let registries = &common.registries;
     let client = asked.client(registries);
-    let Some(realm) = realm(&client, &asked).await? else {
-        return Ok(own(Provenance::Kept(None)));
+    let is_for_pulls = is_for_pulls(asked.query().unwrap_or_default(), &form);
+    let realm = match realm(&client, &asked).await {
+        Ok(Some(realm)) => realm,
+        Ok(None) => return Ok(own(Provenance::Kept(None))),
+        // What can't be told by the registry itself is told with the manifest, whose words are
+        // printed.
+        Err(error) if is_for_pulls && !error.is_refused_here() => {
+            return Ok(own(Provenance::Stale(Reason::TokenServer(error.to_string()))));
+        }
+        Err(error) => return Err(error),
     };
     let mut answer = ask(common, &asked, &realm, &form).await;
     if is_failure(&answer)
@@ -79,7 +87,7 @@ async fn relayed(
         }
         Ok(_) => return answer.map(pass),
     };
-    if is_for_pulls(asked.query().unwrap_or_default(), &form) {
+    if is_for_pulls {
         return Ok(own(Provenance::Stale(Reason::TokenServer(reason))));
     }
     answer.map(pass)

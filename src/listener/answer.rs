@@ -10,6 +10,7 @@ use entrepot_oci::{ErrorCode, ErrorDocument};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 
+use super::Peer;
 use super::request::Unfit;
 use crate::gateway::ResponseError;
 use crate::gateway::{ResponseBody, error_response};
@@ -35,7 +36,12 @@ impl Answer {
     }
 
     /// The response for hyper, whose end writes the line.
-    pub(super) fn logged(mut self, began: Instant, metrics: &Metrics) -> Response<LoggedBody> {
+    pub(super) fn logged(mut self, began: Instant, peer: &Peer) -> Response<LoggedBody> {
+        peer.shared.services.speaker.introduce(&mut self.response);
+        self.counted(began, peer.metrics())
+    }
+
+    fn counted(mut self, began: Instant, metrics: &Metrics) -> Response<LoggedBody> {
         let status = Some(self.response.status());
         let why = self.response.extensions_mut().remove::<Why>().map(|Why(reason)| reason);
         let line = self.line.map(|line| {
@@ -213,7 +219,7 @@ mod tests {
                 let line = RequestLine::new(Outcome::Relay, Method::GET, subject, client);
                 let answer = Answer::new(Response::new(ResponseBody::Empty), line);
                 let began = Instant::now().checked_sub(waited).unwrap();
-                drop(answer.logged(began, &Metrics::default()));
+                drop(answer.counted(began, &Metrics::default()));
             });
             assert_eq!(*seen.0.lock(), levels);
         }

@@ -22,6 +22,7 @@
 //! - `intercept`: the inside of an intercepted tunnel
 //! - `tunnel`: bytes passed through unread
 //! - `answer`: answers, with the line that each leaves in the log
+//! - `speaker`: who speaks in an error of the proxy's own
 //! - `fuzzing`: what fuzz targets feed of it
 
 mod accept;
@@ -42,6 +43,7 @@ mod proxy;
 mod proxy_protocol;
 mod request;
 pub(crate) mod seldom;
+pub(crate) mod speaker;
 mod stream;
 mod tls;
 mod tunnel;
@@ -122,6 +124,8 @@ pub(crate) struct ListenerServices {
     pub pages: Arc<dyn Pages>,
     /// Leaves for intercepted hosts.
     pub certificates: CertificateAuthority,
+    /// Who speaks in errors.
+    pub speaker: speaker::Speaker,
     /// What is counted.
     pub metrics: Metrics,
     /// What clients take.

@@ -30,7 +30,7 @@ pub(super) async fn answer(peer: &Peer, received: Received) -> Response<LoggedBo
             None => admitted(peer, request).await,
         },
     };
-    answer.logged(began, peer.metrics())
+    answer.logged(began, peer)
 }
 
 /// Answers a request whose form is as it should be, if its user may use the proxy.
@@ -74,7 +74,7 @@ pub(super) fn turn_away(peer: &Peer, received: Received) -> Response<LoggedBody>
     let began = Instant::now();
     let request = match received {
         Ok(request) if !is_forwarded(&request) && request.uri().path() == "/healthz" => {
-            return origin(peer, &request).logged(began, peer.metrics());
+            return origin(peer, &request).logged(began, peer);
         }
         Ok(request) => request,
         Err(unserved) => unserved.0,
@@ -83,7 +83,7 @@ pub(super) fn turn_away(peer: &Peer, received: Received) -> Response<LoggedBody>
     let reason = format!("{} may not use this proxy (access.clients)", peer.client.ip());
     let mut response = refusal(StatusCode::FORBIDDEN, ErrorCode::Denied, &reason);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    Answer::new(response, line.because(Some(reason))).logged(began, peer.metrics())
+    Answer::new(response, line.because(Some(reason))).logged(began, peer)
 }
 
 /// Answers a client for whom there is no place: a probe is told how the proxy is, everybody else to
@@ -97,7 +97,7 @@ pub(super) fn put_off(peer: &Peer, received: Received) -> Response<LoggedBody> {
         Ok(request) => put_off_line(peer, &request),
         Err(unserved) => put_off_line(peer, &unserved.0),
     };
-    let mut response = answer.logged(began, peer.metrics());
+    let mut response = answer.logged(began, peer);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -143,6 +143,17 @@ impl Registries {
         self.inner.pressure.on_us()
     }
 
+    /// The proxy's own quota at a registry, where that counts pulls.
+    pub(crate) fn quota(&self, registry: &Registry) -> Option<Quota> {
+        self.inner.quotas.of(registry, &Identity::Shared)
+    }
+
+    /// Whose credentials the proxy has at the registry at `authority`, for people who use it.
+    pub(crate) fn account(&self, authority: &Authority) -> Option<String> {
+        let in_force = self.inner.in_force.load();
+        in_force.options.credentials_for(authority).map(Credentials::whose)
+    }
+
     /// The proxy's own quota at each registry that counts pulls.
     pub(crate) fn quotas(&self) -> Vec<(Registry, Quota)> {
         self.inner.quotas.shared()

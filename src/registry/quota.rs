@@ -1,6 +1,6 @@
 //! What registries say of how often they may still be asked.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use entrepot_oci::Registry;
 use http::{HeaderMap, header};
@@ -34,6 +34,12 @@ impl Quota {
         let age = self.told.elapsed().ok();
         age.is_some_and(|age| self.window_secs.is_none_or(|window| age.as_secs() < window))
     }
+
+    /// By when all pulls are there again, if the window is told.
+    #[must_use]
+    pub(crate) fn whole_again(&self) -> Option<SystemTime> {
+        self.told.checked_add(Duration::from_secs(self.window_secs?))
+    }
 }
 
 /// The quotas of all.
@@ -57,8 +63,12 @@ impl Quotas {
 
     /// Pulls that are left to somebody, where the registry counts them.
     pub(crate) fn remaining(&self, registry: &Registry, identity: &Identity) -> Option<u64> {
-        let quota = self.0.get(&(registry.clone(), identity.clone()))?;
-        quota.is_current().then_some(quota.remaining)
+        self.of(registry, identity).map(|quota| quota.remaining)
+    }
+
+    /// What is known of somebody's quota.
+    pub(crate) fn of(&self, registry: &Registry, identity: &Identity) -> Option<Quota> {
+        self.0.get(&(registry.clone(), identity.clone())).filter(Quota::is_current)
     }
 
     /// The proxy's own quota at each registry.

@@ -10,6 +10,7 @@ use url::form_urlencoded;
 use super::super::AdminServices;
 use super::ApiRefusal;
 use crate::images::{ImageError, MOST, Query, Selection, is_explicit};
+use crate::words::chain;
 
 /// A page of images.
 pub(super) async fn list(services: &AdminServices, query: &str) -> Result<Value, ApiRefusal> {
@@ -107,7 +108,7 @@ pub(super) fn refusal(error: ImageError) -> ApiRefusal {
         ImageError::Loading => StatusCode::SERVICE_UNAVAILABLE,
         ImageError::Store(_) | ImageError::Record(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    ApiRefusal { status, reason: format!("{:#}", anyhow::Error::new(error)) }
+    ApiRefusal { status, reason: chain(&error) }
 }
 
 #[cfg(test)]

@@ -173,14 +173,13 @@ fn unreachable(outage: &Outage, now: SystemTime) -> Value {
 }
 
 fn quota(quota: &Quota) -> Value {
-    let window = quota.window_secs.map(Duration::from_secs);
     json!({
         "remaining": quota.remaining,
         "limit": quota.limit,
         "window_secs": quota.window_secs,
         "source": quota.source,
         "told": UnixSeconds::from(quota.told),
-        "whole_again": window.and_then(|window| quota.told.checked_add(window)).map(UnixSeconds::from),
+        "whole_again": quota.whole_again().map(UnixSeconds::from),
     })
 }
 

@@ -19,6 +19,7 @@ use super::output::complain;
 use super::privileges::Missing;
 use super::runtime;
 use crate::admin::pull::{Failure, FailureKind, Platforms, PullLine, Wanted};
+use crate::words::chain;
 
 pub(super) fn command() -> Command {
     let image = Arg::new("image")
@@ -62,7 +63,7 @@ impl Miss {
 
     /// The proxy could not be asked, or did not tell the end.
     fn untold(wanted: &Wanted, error: &anyhow::Error) -> Self {
-        Self { code: 1, why: format!("{} was not pulled: {error:#}", wanted.image) }
+        Self { code: 1, why: format!("{} was not pulled: {}", wanted.image, chain(error.as_ref())) }
     }
 }
 

@@ -15,19 +15,38 @@ use crate::registry::fields::PRODUCT;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::BodyError;
 
+/// An error of the proxy's own in an answer that has yet to say who speaks.
+#[derive(Clone)]
+struct OwnWords(ErrorDocument);
+
 /// An error document as a response. Its message also stands in the status line, since that is what
-/// engines print of a failed CONNECT and of a 5xx.
+/// engines print of a failed CONNECT, of a HEAD and of a 5xx.
 #[must_use]
 pub(crate) fn error_response(document: &ErrorDocument) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::full(document.to_json()));
+    let mut response = Response::new(ResponseBody::Empty);
     *response.status_mut() = document.status;
-    if let Ok(phrase) = ReasonPhrase::try_from(phrase(&document.message)) {
-        response.extensions_mut().insert(phrase);
-    }
     let fields = response.headers_mut();
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     say_api_version(fields);
+    write(&mut response, document);
+    response.extensions_mut().insert(OwnWords(document.clone()));
     response
+}
+
+/// Says who speaks in an error of the proxy's own, once; any other answer stays as it is.
+///
+/// Where clients are answered, and nowhere else: what the proxy asks itself is for its operator.
+pub(crate) fn introduce(response: &mut Response<ResponseBody>, speaker: &str) {
+    let Some(OwnWords(mut document)) = response.extensions_mut().remove() else { return };
+    document.message = format!("{speaker}: {}", document.message);
+    write(response, &document);
+}
+
+fn write(response: &mut Response<ResponseBody>, document: &ErrorDocument) {
+    *response.body_mut() = ResponseBody::full(document.to_json());
+    if let Ok(phrase) = ReasonPhrase::try_from(phrase(&document.message)) {
+        response.extensions_mut().insert(phrase);
+    }
 }
 
 /// What a status line can carry of a message: printable ASCII, and no more than fits a log.
