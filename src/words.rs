@@ -126,7 +126,7 @@ fn spaced(variant: &impl std::fmt::Debug) -> String {
 }
 
 /// How an exchange of HTTP has ended, from `error` or what is behind it, about the other side: `it
-/// closed the connection before its answer was whole`.
+/// closed the connection before its answer was complete`.
 #[must_use]
 pub(crate) fn of_exchange(error: &(dyn Error + 'static)) -> String {
     let mut causes = Vec::new();
@@ -155,7 +155,7 @@ fn of_break(cause: &(dyn Error + 'static)) -> Option<String> {
     }
     let http = cause.downcast_ref::<hyper::Error>()?;
     let words = if http.is_incomplete_message() {
-        "it closed the connection before its answer was whole"
+        "it closed the connection before its answer was complete"
     } else if http.is_canceled() || http.is_closed() {
         "the connection was closed before the request could be sent"
     } else if http.is_parse_too_large() {
@@ -177,7 +177,7 @@ fn of_break(cause: &(dyn Error + 'static)) -> Option<String> {
 fn of_broken_stream(error: &io::Error) -> Option<String> {
     use io::ErrorKind as Kind;
     let words = match error.kind() {
-        Kind::UnexpectedEof => "it closed the connection before all had come",
+        Kind::UnexpectedEof => "it closed the connection before its answer was complete",
         Kind::ConnectionReset => "it reset the connection",
         Kind::ConnectionAborted => "the connection was aborted",
         Kind::BrokenPipe => "it closed the connection while the request was sent",

@@ -98,7 +98,7 @@ fn used_up(registry: &Registry, quota: &Quota, account: Option<&str>, now: Syste
         None => "an account in a [[registry]] entry (username, password) has more",
     };
     format!(
-        "{registry}: the pulls of {whose} are used up{}{}; {cure}",
+        "{registry}: the pull quota of {whose} is used up{}{}; {cure}",
         amount.unwrap_or_default(),
         again.unwrap_or_default()
     )
@@ -145,10 +145,10 @@ mod tests {
             source: Some("192.0.2.1".to_owned()),
             told,
         };
-        insta::assert_snapshot!(used_up(&registry, &quota, None, told), @"docker.io: the pulls of this proxy, which has no account there, are used up (100 pulls within 6 h, counted for 192.0.2.1); it is whole again by 04:13 UTC; an account in a [[registry]] entry (username, password) has more");
-        insta::assert_snapshot!(used_up(&registry, &quota, Some("user proxy"), told), @"docker.io: the pulls of this proxy's account there (user proxy) are used up (100 pulls within 6 h); it is whole again by 04:13 UTC; an account with a higher limit in its [[registry]] entry has more");
+        insta::assert_snapshot!(used_up(&registry, &quota, None, told), @"docker.io: the pull quota of this proxy, which has no account there, is used up (100 pulls within 6 h, counted for 192.0.2.1); it is whole again by 04:13 UTC; an account in a [[registry]] entry (username, password) has more");
+        insta::assert_snapshot!(used_up(&registry, &quota, Some("user proxy"), told), @"docker.io: the pull quota of this proxy's account there (user proxy) is used up (100 pulls within 6 h); it is whole again by 04:13 UTC; an account with a higher limit in its [[registry]] entry has more");
         let untold = Quota { limit: None, window_secs: None, source: Some("\r\n".into()), ..quota };
-        insta::assert_snapshot!(used_up(&registry, &untold, None, told), @"docker.io: the pulls of this proxy, which has no account there, are used up; an account in a [[registry]] entry (username, password) has more");
+        insta::assert_snapshot!(used_up(&registry, &untold, None, told), @"docker.io: the pull quota of this proxy, which has no account there, is used up; an account in a [[registry]] entry (username, password) has more");
     }
 
     #[test]

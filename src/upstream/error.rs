@@ -278,22 +278,22 @@ fn handshake_cure(error: &io::Error) -> &'static str {
     }
 }
 
-/// Since when a host has been away, behind the reason; nothing where that has only just begun.
-fn since(lasting: Duration) -> String {
+/// For how long something has been so, behind what it is; nothing where that has only just begun.
+fn so_long(what: &str, lasting: Duration) -> String {
     const NEWS: Duration = Duration::from_secs(2);
     const HOUR: Duration = Duration::from_hours(1);
     const DAY: Duration = Duration::from_hours(24);
     let secs = lasting.as_secs();
     match lasting {
         lasting if lasting < NEWS => return String::new(),
-        _ if secs < 120 => return format!(" (unreachable for {secs} s)"),
-        lasting if lasting < HOUR => return format!(" (unreachable for {} min)", secs / 60),
+        _ if secs < 120 => return format!(" ({what} for {secs} s)"),
+        lasting if lasting < HOUR => return format!(" ({what} for {} min)", secs / 60),
         _ => {}
     }
     let began = OffsetDateTime::now_utc() - lasting;
     let (hour, minute) = (began.hour(), began.minute());
     let date = if lasting < DAY { String::new() } else { format!("{} ", began.date()) };
-    format!(" (unreachable since {date}{hour:02}:{minute:02} UTC)")
+    format!(" ({what} since {date}{hour:02}:{minute:02} UTC)")
 }
 
 /// An upstream request failed.
@@ -347,7 +347,7 @@ pub(crate) enum UpstreamError {
         reason: String,
     },
     /// It has failed shortly before, and is left alone for some seconds.
-    #[error("{reason}{}", since(*lasting))]
+    #[error("{reason}{}", so_long("unreachable", *lasting))]
     Unreachable {
         /// Who was asked.
         authority: Authority,
@@ -365,7 +365,7 @@ pub(crate) enum UpstreamError {
         status: StatusCode,
     },
     /// The registry does not take the operator's credentials, and nothing without them.
-    #[error("it does not take this proxy's own credentials ({label}), for {} s now: whoever runs the proxy has to renew them", since.as_secs())]
+    #[error("it does not take this proxy's own credentials ({label}){}: whoever runs the proxy has to renew them", so_long("refused", *since))]
     Credentials {
         /// Who was asked.
         authority: Authority,
@@ -624,7 +624,7 @@ mod tests {
 
     #[test]
     fn what_has_only_just_begun_is_not_timed() {
-        let told = |secs| since(Duration::from_secs(secs));
+        let told = |secs| so_long("unreachable", Duration::from_secs(secs));
         assert_eq!(told(0) + &told(1), "");
         assert_eq!(told(5), " (unreachable for 5 s)");
         assert_eq!(told(119), " (unreachable for 119 s)");

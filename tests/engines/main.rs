@@ -11,6 +11,7 @@
 //! - `engine`: the one behaviour that is asked of every engine
 //! - `dockerd`, `buildkit`, `containerd`, `cri`, `podman`, `buildah`, `skopeo`: an engine each
 //! - `way`: how an engine comes to the registry
+//! - `words`: what they print where a pull fails
 //! - `machine`, `whole_way`: each of them set up by the proxy's own script, and back
 //! - `ahead`: what `entrepot pull` has brought in
 //! - `air_gap`: images as archives, from one entrepot to another
@@ -46,3 +47,4 @@ mod site;
 mod skopeo;
 mod way;
 mod whole_way;
+mod words;

@@ -1,6 +1,6 @@
 //! What a person who watches wants to see: requests, errors, registries, how it went.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use entrepot_oci::{Registry, UnixSeconds};
 use serde_json::{Map, Value, json};

@@ -31,6 +31,8 @@ const LAST: &str = include_str!("last.sh");
 
 /// Where kind's script ends that of its nodes.
 const END_OF_NODE_SCRIPT: &str = "END_OF_NODE_SCRIPT";
+/// Where what a script prints of itself ends.
+const END_OF_USAGE: &str = "END_OF_USAGE";
 
 /// What there is a script for: `/setup/<name>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,7 +175,17 @@ fn assembled(client: Client, assignments: &str) -> String {
         ),
         _ => String::new(),
     };
-    [head, assignments, COMMON, STEPS, OPTIONS, UNIT, body, &node, LAST].concat()
+    let usage = usage(head);
+    [head, assignments, COMMON, STEPS, OPTIONS, &usage, UNIT, body, &node, LAST].concat()
+}
+
+/// What a script prints of itself: the comment that it begins with, which nobody has on disk who
+/// pipes it into a shell.
+fn usage(head: &str) -> String {
+    let lines = head.lines().skip(1).map_while(|line| line.strip_prefix('#'));
+    let text: String =
+        lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect();
+    format!("\nusage() {{\n    cat <<'{END_OF_USAGE}'\n{text}{END_OF_USAGE}\n}}\n")
 }
 
 fn agreed_fingerprint(script: &Script<'_>) -> Result<Fingerprint, SetupError> {

@@ -70,7 +70,7 @@ pub(in crate::gateway) fn upstream_failed(registry: &Registry, error: &UpstreamE
     } else {
         (StatusCode::BAD_GATEWAY, ErrorCode::Upstream)
     };
-    let message = format!("{registry}: {error}");
+    let message = about(registry, &error.to_string());
     let mut document = ErrorDocument::new(status, code, message);
     document.detail = Some(json!({ "registry": registry.as_str(), "proxy": PRODUCT }));
     let mut response = error_response(&document);
@@ -84,6 +84,16 @@ pub(in crate::gateway) fn upstream_failed(registry: &Registry, error: &UpstreamE
     Served::new(provenance, response)
 }
 
+/// What is wrong with a registry, with its name in front unless the words begin with that.
+fn about(registry: &Registry, words: &str) -> String {
+    let rest = words.strip_prefix(registry.as_str());
+    if rest.is_some_and(|rest| rest.starts_with([':', ' '])) {
+        words.to_owned()
+    } else {
+        format!("{registry}: {words}")
+    }
+}
+
 /// As [`upstream_failed`], for a host that is no registry: a name that leads nowhere is refused as
 /// a tunnel to it would be.
 pub(in crate::gateway) fn stranger_failed(host: &Registry, error: &UpstreamError) -> Served {
@@ -91,7 +101,7 @@ pub(in crate::gateway) fn stranger_failed(host: &Registry, error: &UpstreamError
         return upstream_failed(host, error);
     }
     let (status, code) = (StatusCode::FORBIDDEN, ErrorCode::Denied);
-    denied(&ErrorDocument::new(status, code, format!("{host}: {error}")))
+    denied(&ErrorDocument::new(status, code, about(host, &error.to_string())))
 }
 
 /// An upstream answered, but with something that can't be what was asked for.

@@ -18,7 +18,7 @@ use crate::collapse::Collapse;
 use crate::gateway::accept::Accept;
 use crate::gateway::access::Place;
 use crate::gateway::answer::body::ResponseBody;
-use crate::gateway::answer::errors::say_api_version;
+use crate::gateway::answer::errors::{error_response, say_api_version};
 use crate::gateway::answer::passed::{passed_head, tell_quota};
 use crate::gateway::answer::provenance::{Forward, Provenance, Reason};
 use crate::gateway::answer::served::Served;
