@@ -14,6 +14,7 @@
 //! - `verification`: hashing everything that is kept
 //! - `scrape`: `/metrics`
 //! - `body`: what the admin listener sends
+//! - `sample`: the image with which clients try the proxy
 //! - `setup`: scripts that set clients up
 
 mod api;
@@ -26,6 +27,7 @@ mod history;
 mod page;
 pub(crate) mod pages;
 pub(crate) mod pull;
+pub(crate) mod sample;
 mod scrape;
 pub(crate) mod server;
 pub mod setup;

@@ -30,6 +30,7 @@ pub(crate) use error::AppError;
 
 use crate::admin::guard::Guard;
 use crate::admin::pages::ProxyPages;
+use crate::admin::sample::Sample;
 use crate::admin::server::AdminServer;
 use crate::admin::socket::{AdminSocket, Place, SocketFile};
 use crate::admin::{self, AdminServices, Facts, FreeSpace, History};
@@ -61,6 +62,8 @@ struct Core {
     gateway: Gateway,
     dialer: Dialer,
     speaker: Speaker,
+    /// With what clients try it.
+    sample: Sample,
     /// Every connection and download, for the drain.
     tasks: TaskTracker,
     /// Cancelled when the drain begins.
@@ -100,10 +103,11 @@ impl App {
     #[must_use]
     pub(crate) fn run(self) -> RunningApp {
         let Self { core, listener, admin, socket, operators, cache_dir } = self;
-        let Core { store, gateway, speaker, tasks, shutdown, .. } = core;
+        let Core { store, gateway, speaker, sample, tasks, shutdown, .. } = core;
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
         tasks.spawn(history.keep(shutdown.clone()));
+        tasks.spawn(sample.keep(operators.images.clone(), shutdown.clone()));
         let ended = shutdown.clone();
         tasks.spawn(async move { ended.run_until_cancelled(gateway.keep_pruning()).await });
         let access = listener.access_rules();
@@ -150,6 +154,7 @@ impl Core {
             gateway,
             dialer,
             speaker,
+            sample: Sample::default(),
             tasks,
             shutdown,
         })
@@ -161,6 +166,9 @@ impl Core {
             ca_pem: self.certificates.certificate_pem().to_owned(),
             ca_fingerprint: self.certificates.fingerprint().to_string(),
             external_url: settings.external_url.clone(),
+            metrics: self.metrics.clone(),
+            sample: self.sample.clone(),
+            speaker: self.speaker.clone(),
         };
         ListenerServices {
             dialer: self.dialer.clone(),

@@ -117,7 +117,7 @@ impl Images {
     }
 
     /// The images of one repository: tags, then digests.
-    async fn in_repository(&self, path: RepositoryPath) -> Result<Vec<CatalogueEntry>, ImageError> {
+    pub(super) async fn in_repository(&self, path: RepositoryPath) -> Result<Vec<CatalogueEntry>, ImageError> {
         let records = self.store.repository(&path.0, &path.1);
         let Some(repository) = NamedRepository::of(path) else { return Ok(Vec::new()) };
         let mut entries = Vec::new();
@@ -177,7 +177,7 @@ impl Images {
         closure(&self.store, root).await
     }
 
-    async fn described(&self, entry: &CatalogueEntry) -> Image {
+    pub(super) async fn described(&self, entry: &CatalogueEntry) -> Image {
         let Standing { digest, media_type, asked } = &entry.shown;
         let parts = ImageParts::of(&self.store, *digest).await;
         let is_tag = matches!(entry.name.reference, Reference::Tag(_));

@@ -49,7 +49,7 @@ mod tls;
 mod tunnel;
 mod watched;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,6 +106,8 @@ pub(crate) struct PageRequest<'a> {
     pub host: Option<&'a str>,
     /// The `Accept` field as it came.
     pub accept: Option<&'a str>,
+    /// Who asks.
+    pub client: IpAddr,
 }
 
 /// Whoever answers origin-form requests.

@@ -134,7 +134,9 @@ async fn denial(peer: &Peer, request: &Request<Incoming>) -> Option<Answer> {
 
 /// The pages that ask for no user.
 fn is_page(path: &str) -> bool {
-    matches!(path, "/" | "/ca.crt" | "/healthz") || path.starts_with("/setup/")
+    matches!(path, "/" | "/ca.crt" | "/healthz" | "/check")
+        || path.starts_with("/setup/")
+        || path.starts_with("/check/")
 }
 
 fn denied_user(denial: Denial, is_direct: bool) -> Response<ResponseBody> {
@@ -285,6 +287,7 @@ fn origin(peer: &Peer, request: &Request<Incoming>) -> Answer {
         query: uri.query(),
         host: field(header::HOST),
         accept: field(header::ACCEPT),
+        client: peer.client.ip(),
     });
     if !response.status().is_client_error() {
         // Probes ask every few seconds; they would bury the requests that matter.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::Response;
 
 use crate::gateway::{ResponseBody, introduce};
@@ -39,6 +39,7 @@ impl fmt::Display for Contact {
 pub(crate) struct Speaker {
     name: Arc<str>,
     introduction: Arc<ArcSwap<String>>,
+    contact: Arc<ArcSwapOption<Contact>>,
 }
 
 impl Speaker {
@@ -46,12 +47,20 @@ impl Speaker {
     #[must_use]
     pub(crate) fn new(name: &str, contact: Option<&Contact>) -> Self {
         let introduction = Arc::new(ArcSwap::from_pointee(introduction(name, contact)));
-        Self { name: name.into(), introduction }
+        let contact = Arc::new(ArcSwapOption::new(contact.cloned().map(Arc::new)));
+        Self { name: name.into(), introduction, contact }
     }
 
     /// Names somebody else to ask from now on.
     pub(crate) fn replace_contact(&self, contact: Option<&Contact>) {
         self.introduction.store(Arc::new(introduction(&self.name, contact)));
+        self.contact.store(contact.cloned().map(Arc::new));
+    }
+
+    /// Whom to ask, if the operator says.
+    #[must_use]
+    pub(crate) fn contact(&self) -> Option<String> {
+        self.contact.load().as_ref().map(ToString::to_string)
     }
 
     /// Says who speaks in an answer, if it is an error of the proxy's own.

@@ -7,6 +7,7 @@
 //!
 //! - `registries`: counters by registry
 //! - `recent`: the last requests, and what is asked for most
+//! - `servings`: what each client was served lately
 //! - `histogram`: how long requests take
 //! - `collect`: these as families with names and words
 //! - `exposition`: a page of families, as OpenMetrics or as the older text format
@@ -18,7 +19,9 @@ mod histogram;
 mod process;
 mod recent;
 mod registries;
+mod servings;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -32,6 +35,8 @@ use recent::Recent;
 pub(crate) use recent::{Answered, Demand, MOST_REQUESTS};
 use registries::RegistryTable;
 pub(crate) use registries::{Counters, HeldBack, RegistrySummary};
+pub(crate) use servings::Serving;
+use servings::Servings;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -66,6 +71,7 @@ struct MetricsInner {
     started: SystemTime,
     registries: RegistryTable,
     recent: Recent,
+    servings: Servings,
     sent_bytes: [Count; Outcome::ALL.len()],
     durations: [Histogram; Outcome::ALL.len()],
     connections: Arc<AtomicI64>,
@@ -89,6 +95,7 @@ impl Metrics {
             started: SystemTime::now(),
             registries: RegistryTable::new(known),
             recent: Recent::default(),
+            servings: Servings::default(),
             sent_bytes: Default::default(),
             durations: Default::default(),
             connections: Arc::default(),
@@ -114,6 +121,13 @@ impl Metrics {
             histogram.observe(line.elapsed);
         }
         self.parts.recent.note(line);
+        self.parts.servings.note(line);
+    }
+
+    /// What a client was served lately, the latest first.
+    #[must_use]
+    pub(crate) fn servings(&self, client: IpAddr) -> Vec<Serving> {
+        self.parts.servings.of(client)
     }
 
     /// Bytes of a body have gone to a client.

@@ -13,6 +13,7 @@
 //! - `options.sh`: arguments and environment
 //! - `unit.sh`: an engine that systemd runs
 //! - `last.sh`: the line that runs it all
+//! - `check.sh`: a script of its own, which shows whether it all works
 
 mod address;
 mod fingerprint;
@@ -28,6 +29,8 @@ const STEPS: &str = include_str!("steps.sh");
 const OPTIONS: &str = include_str!("options.sh");
 const UNIT: &str = include_str!("unit.sh");
 const LAST: &str = include_str!("last.sh");
+const CHECK_HEAD: &str = include_str!("check.head.sh");
+const CHECK: &str = include_str!("check.sh");
 
 /// Where kind's script ends that of its nodes.
 const END_OF_NODE_SCRIPT: &str = "END_OF_NODE_SCRIPT";
@@ -164,6 +167,13 @@ pub fn script(client: Client, script: &Script<'_>) -> Result<String, SetupError>
     let assignments =
         format!("proxy_url='{address}'\nca_fingerprint='{fingerprint}'\nmode='{mode}'\n");
     Ok(assembled(client, &assignments))
+}
+
+/// The script that shows whether a machine pulls through the proxy, whole, as POSIX shell.
+pub fn check(script: &Script<'_>) -> Result<String, SetupError> {
+    let fingerprint = agreed_fingerprint(script)?;
+    let assignments = format!("proxy_url='{}'\nca_fingerprint='{fingerprint}'\n", script.address);
+    Ok([CHECK_HEAD, &assignments, &usage(CHECK_HEAD), CHECK].concat())
 }
 
 fn assembled(client: Client, assignments: &str) -> String {

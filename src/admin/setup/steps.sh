@@ -148,18 +148,31 @@ mention_others() {
     fi
 }
 
+# The image that is asked for to try a mirror: one that the proxy keeps, where it keeps any, so that
+# this works without its registry as well. An older proxy names none.
+sample() {
+    image=$(curl -q --globoff --fail --silent --insecure --connect-timeout 10 --max-time 30 \
+        --noproxy '*' "$proxy_url/check/image") || image=
+    case $image in
+    '' | *[!A-Za-z0-9._:/-]* | *:*:*) image=docker.io/library/hello-world:latest ;;
+    *:*) ;;
+    *) image=docker.io/library/hello-world:latest ;;
+    esac
+}
+
 # A mirror is asked for a manifest, as an engine would.
 check_mirror() {
     if [ "$check" = no ]; then
         say "not checked: the mirror"
         return 0
     fi
-    url=$proxy_url/v2/library/hello-world/manifests/latest
     find_bundle
     if ! has curl; then
         say "not checked: the mirror (that needs curl)"
         return 0
     fi
+    sample
+    url=$proxy_url/v2/${image%:*}/manifests/${image##*:}
     code=$(curl -q --globoff --silent --show-error --connect-timeout 10 --max-time 60 --head \
         --cacert "$bundle" --noproxy '*' --output "$work/answer" --write-out '%{http_code}' \
         --header 'Accept: application/vnd.oci.image.index.v1+json' \
