@@ -27,8 +27,7 @@ const HOUSE: [Floors; 12] = [
         root: "src",
         rooms: &[
             "main", "mod", "cli", "app", "config", "admin", "images", "listener", "gateway",
-            "registry", "upstream", "metrics", "log", "collapse", "memory", "trickle",
-            "words",
+            "registry", "upstream", "metrics", "log", "collapse", "memory", "trickle", "words",
         ],
         exceptions: &[],
     },

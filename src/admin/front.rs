@@ -54,7 +54,10 @@ impl Front<'_> {
             return format!("You are {client}: nothing has been pulled from there lately.");
         };
         let Serving { registry, repository, .. } = serving;
-        format!("You are {client}: the last pull from there was {registry}/{repository}, {}.", past(*ago))
+        format!(
+            "You are {client}: the last pull from there was {registry}/{repository}, {}.",
+            past(*ago)
+        )
     }
 
     fn sections(&self) -> Vec<Section> {
@@ -209,7 +212,8 @@ impl Front<'_> {
 
     /// For a terminal.
     pub(super) fn text(&self) -> String {
-        let mut page = format!("{}\n\n{}\n\n{}\n", self.title(), wrapped(ABOUT), wrapped(&self.greeting()));
+        let mut page =
+            format!("{}\n\n{}\n\n{}\n", self.title(), wrapped(ABOUT), wrapped(&self.greeting()));
         if let Some(words) = self.about_tls() {
             let _ = write!(page, "\n{}\n", wrapped(words));
         }
@@ -294,18 +298,12 @@ fn described(client: Client) -> (&'static str, &'static str, &'static str) {
              containers unless `live-restore` is set; with `| sudo sh -s -- --no-restart` that is \
              left to you.",
         ),
-        Client::Containerd => {
-            ("containerd", "containerd", "On a node of Kubernetes, for example.")
-        }
-        Client::Podman => {
-            ("podman", "Podman, Buildah, CRI-O", "For all users of the machine.")
-        }
+        Client::Containerd => ("containerd", "containerd", "On a node of Kubernetes, for example."),
+        Client::Podman => ("podman", "Podman, Buildah, CRI-O", "For all users of the machine."),
         Client::K3s => ("k3s", "k3s and RKE2", "On every node."),
-        Client::Kind => (
-            "kind",
-            "kind",
-            "On the machine where the cluster runs, for every node of it.",
-        ),
+        Client::Kind => {
+            ("kind", "kind", "On the machine where the cluster runs, for every node of it.")
+        }
         Client::Buildkit => {
             ("buildkit", "BuildKit", "As a mirror, by TLS: builds see nothing of it.")
         }
@@ -423,7 +421,10 @@ mod tests {
     #[test]
     fn a_proxy_that_speaks_tls_is_asked_so_before_it_is_trusted() {
         let (text, _) = front("https://proxy.corp:3128", None);
-        assert!(text.contains("curl -fsSk 'https://proxy.corp:3128/setup/systemd?fp=abab"), "{text}");
+        assert!(
+            text.contains("curl -fsSk 'https://proxy.corp:3128/setup/systemd?fp=abab"),
+            "{text}"
+        );
         assert!(text.contains("--proxy-cacert ca.crt"), "{text}");
         assert!(!text.contains("curl -fsS '"), "{text}");
     }

@@ -141,7 +141,8 @@ impl ProxyPages {
     /// clients nothing is told here.
     fn served(&self, request: &PageRequest<'_>) -> Response<ResponseBody> {
         let query = request.query.unwrap_or_default();
-        let Some(name) = query.strip_prefix("repository=").filter(|name| !name.contains('&')) else {
+        let Some(name) = query.strip_prefix("repository=").filter(|name| !name.contains('&'))
+        else {
             return bad_request("the query has to be repository=REGISTRY/NAME");
         };
         let servings = self.metrics.servings(request.client);
@@ -314,9 +315,8 @@ mod tests {
     fn nothing_can_be_changed_here() {
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
             let (query, host, accept) = (None, None, None);
-            let request = PageRequest {
-                method: &method, path: "/", query, host, accept, client: CLIENT
-            };
+            let request =
+                PageRequest { method: &method, path: "/", query, host, accept, client: CLIENT };
             let response = pages().page(&request);
             assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
             assert_eq!(response.headers()[header::ALLOW], "GET, HEAD");

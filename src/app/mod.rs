@@ -13,12 +13,13 @@ mod authority;
 mod error;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use entrepot_ca::Authority;
-use entrepot_cache::Store;
+use entrepot_cache::{Store, Totals};
 use entrepot_oci::{HostPattern, Registry};
 use serde_json::{Value, json};
 use tokio::task::{JoinError, JoinHandle};
@@ -49,6 +50,7 @@ pub(crate) struct App {
     listener: Listener,
     admin: AdminServer,
     socket: Option<AdminSocket>,
+    socket_path: PathBuf,
     operators: Arc<AdminServices>,
     cache_dir: PathBuf,
 }
@@ -84,7 +86,8 @@ impl App {
         settings.upstream.own.set([addresses.clone(), vec![of_admin]].concat());
         let operators = Arc::new(core.operators(settings, &addresses));
         let cache_dir = settings.store.dir.clone();
-        Ok(Self { core, listener, admin, socket, operators, cache_dir })
+        let socket_path = settings.admin_socket.path.clone();
+        Ok(Self { core, listener, admin, socket, socket_path, operators, cache_dir })
     }
 
     /// Where clients are listened for.
@@ -99,10 +102,34 @@ impl App {
         &self.operators.facts
     }
 
+    /// Where operators are listened for.
+    pub(crate) fn admin_address(&self) -> std::io::Result<SocketAddr> {
+        self.admin.address()
+    }
+
+    /// Where the admin socket lies, if there is one.
+    #[must_use]
+    pub(crate) fn admin_socket(&self) -> Option<&Path> {
+        self.socket.as_ref().map(|_| self.socket_path.as_path())
+    }
+
+    /// What is kept, if that is known within `patience`.
+    pub(crate) async fn kept(&self, patience: Duration) -> Option<Totals> {
+        let store = &self.core.store;
+        store.is_known_within(patience).await.then(|| store.totals())
+    }
+
+    /// The SHA-256 of each script, as it is fetched by the address that clients are told.
+    #[must_use]
+    pub(crate) fn script_hashes(&self, settings: &Settings) -> Option<String> {
+        let facts = &self.operators.facts;
+        address::scripts(settings, &facts.proxy_url, &facts.ca_fingerprint)
+    }
+
     /// Begins to serve.
     #[must_use]
     pub(crate) fn run(self) -> RunningApp {
-        let Self { core, listener, admin, socket, operators, cache_dir } = self;
+        let Self { core, listener, admin, socket, operators, cache_dir, .. } = self;
         let Core { store, gateway, speaker, sample, tasks, shutdown, .. } = core;
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));

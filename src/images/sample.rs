@@ -74,7 +74,8 @@ mod tests {
             let ImageName { registry, repository, .. } = name.parse().unwrap();
             is_public(&(registry, repository))
         };
-        for public in ["alpine", "registry.k8s.io/pause:3.9", "public.ecr.aws/docker/library/redis"] {
+        for public in ["alpine", "registry.k8s.io/pause:3.9", "public.ecr.aws/docker/library/redis"]
+        {
             assert!(is(public), "{public}");
         }
         for other in ["acme/app", "ghcr.io/acme/app", "registry.corp/library/x"] {

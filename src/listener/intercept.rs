@@ -128,8 +128,7 @@ impl Context {
             }
         };
         if let Some(response) = self.refused(&request) {
-            return Answer::new(response, self.denied(request.method()))
-                .logged(began, &self.peer);
+            return Answer::new(response, self.denied(request.method())).logged(began, &self.peer);
         }
         request.extensions_mut().insert(self.own.clone());
         let method = request.method().clone();

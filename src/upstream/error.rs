@@ -271,11 +271,7 @@ pub(super) fn is_hangup(error: &io::Error) -> bool {
 }
 
 fn handshake_cure(error: &io::Error) -> &'static str {
-    if is_hangup(error) {
-        "; check that this is its TLS port, and what stands between"
-    } else {
-        ""
-    }
+    if is_hangup(error) { "; check that this is its TLS port, and what stands between" } else { "" }
 }
 
 /// For how long something has been so, behind what it is; nothing where that has only just begun.

@@ -41,7 +41,10 @@ const CASES: [Case; 10] = [
     case("untrusted.test", &["the certificate of untrusted.test:443 is refused", "ca-files"]),
     case("drops.test", &["drops.test:443", "it closed the connection"]),
     case("resets.test", &["resets.test:443", "it reset the connection"]),
-    case("limited.test", &["limited.test: the pull quota of this proxy", "100 pulls within 6 h", "[[registry]]"]),
+    case(
+        "limited.test",
+        &["limited.test: the pull quota of this proxy", "100 pulls within 6 h", "[[registry]]"],
+    ),
     case("credentials.test", &["credentials.test", "this proxy's own credentials"]),
     case("other.test", &["other.test:443 is refused"]),
     Case { host: "missing.test", cause: &["missing.test"], is_relayed: true },
@@ -77,18 +80,18 @@ impl World {
         let untrusted = foreign.leaf(&["untrusted.test"]);
         serve("untrusted.test", Server::https(untrusted, |_: &Request| Response::new(200)));
         for (host, hangup) in [("drops.test", Hangup::Fin), ("resets.test", Hangup::Rst)] {
-            serve(
-                host,
-                Server::https(leaf(host), move |_: &Request| Reply::none(hangup)),
-            );
+            serve(host, Server::https(leaf(host), move |_: &Request| Reply::none(hangup)));
         }
         serve("limited.test", Server::https(leaf("limited.test"), limited));
-        serve("credentials.test", Server::https(leaf("credentials.test"), |_: &Request| {
-            Response::new(401)
-                .header("WWW-Authenticate", "Basic realm=\"credentials.test\"")
-                .header("Content-Type", "application/json")
-                .body(error("UNAUTHORIZED", "authentication required"))
-        }));
+        serve(
+            "credentials.test",
+            Server::https(leaf("credentials.test"), |_: &Request| {
+                Response::new(401)
+                    .header("WWW-Authenticate", "Basic realm=\"credentials.test\"")
+                    .header("Content-Type", "application/json")
+                    .body(error("UNAUTHORIZED", "authentication required"))
+            }),
+        );
         serve("missing.test", Server::https(leaf("missing.test"), missing));
         let proxy = Proxy::configured(&home.path().join("proxy"), &settings(&led, &ca))?;
         Ok(Self { proxy, _servers: servers, home })
