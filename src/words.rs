@@ -227,7 +227,7 @@ mod tests {
             (AlertDescription::HandshakeFailure, "handshake failure"),
             (AlertDescription::UnknownCA, "unknown CA"),
             (AlertDescription::UserCanceled, "user canceled"),
-            (AlertDescription::Unknown(77), "unknown(77)"),
+            (AlertDescription::Unknown(77), "alert description(0x4d)"),
         ];
         for (alert, words) in spoken {
             assert_eq!(of_alert(alert), words);

@@ -422,6 +422,10 @@ absent() {
     fi
 }
 
+last_words() {
+    grep . "$work/log" | tail -n 1
+}
+
 set_up() {
     say "curl -fsS '$proxy_url/setup/$1?fp=$ca_fingerprint' | sudo sh"
 }
@@ -433,7 +437,7 @@ docker_remove() { docker image rm "$image"; }
 check_docker() {
     wanted docker docker || return 0
     if ! docker version --format '{{.Server.Version}}' >"$work/log" 2>&1; then
-        absent docker "no daemon answers: $(head -n 1 "$work/log")"
+        absent docker "no daemon answers: $(last_words)"
         return 0
     fi
     daemon=$(docker info --format '{{.HTTPSProxy}}' 2>/dev/null) || daemon=
@@ -513,7 +517,7 @@ check_containerd() {
     elif ! has ctr; then
         if [ "$engine" = containerd ]; then fail "neither 'crictl' nor 'ctr' is installed"; fi
     elif ! ctr version >"$work/log" 2>&1; then
-        absent containerd "it does not answer: $(head -n 1 "$work/log")"
+        absent containerd "it does not answer: $(last_words)"
     elif [ -z "$engine" ] && has docker; then
         # Docker brings a containerd along, which fetches nothing.
         return 0
@@ -529,7 +533,7 @@ nerdctl_remove() { nerdctl image rm "$image"; }
 check_nerdctl() {
     wanted nerdctl nerdctl || return 0
     if ! nerdctl info >"$work/log" 2>&1; then
-        absent nerdctl "no containerd answers: $(head -n 1 "$work/log")"
+        absent nerdctl "no containerd answers: $(last_words)"
         return 0
     fi
     prove nerdctl nerdctl_has nerdctl_pull nerdctl_remove "$(set_up containerd)"
