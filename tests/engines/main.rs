@@ -11,6 +11,7 @@
 //! - `engine`: the one behaviour that is asked of every engine
 //! - `dockerd`, `buildkit`, `containerd`, `cri`, `podman`, `buildah`, `skopeo`: an engine each
 //! - `way`: how an engine comes to the registry
+//! - `proof`: what the proxy's own check says of them
 //! - `words`: what they print where a pull fails
 //! - `machine`, `whole_way`: each of them set up by the proxy's own script, and back
 //! - `ahead`: what `entrepot pull` has brought in
@@ -42,6 +43,7 @@ mod machine;
 mod podman;
 mod private;
 mod process;
+mod proof;
 mod pushing;
 mod site;
 mod skopeo;

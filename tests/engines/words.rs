@@ -209,7 +209,8 @@ fn containerd_prints_who_speaks_and_what_is_wrong() -> Result<()> {
     world.check(&Containerd::start(world.directory("containerd")?, way)?)
 }
 
-/// What can't be asked is not taken for a yes: a login fails, and so does a push, in words.
+/// What can't be asked is not taken for a yes: a login fails, and so does a push. Docker prints why;
+/// the programs made of containers/image print a token server's status and no words of it.
 #[test]
 fn nobody_is_logged_in_at_a_registry_that_cannot_be_reached() -> Result<()> {
     let world = World::start()?;
@@ -232,8 +233,11 @@ fn nobody_is_logged_in_at_a_registry_that_cannot_be_reached() -> Result<()> {
         let printed = error.map(|error| format!("{error:#}")).unwrap_or_default();
         println!("{what}: {printed}\n");
         ensure!(!printed.is_empty(), "{what} succeeded");
-        ensure!(printed.contains(SPEAKER), "{what}: {printed}");
-        ensure!(printed.contains("Connection refused"), "{what}: {printed}");
+        ensure!(printed.contains("503") || printed.contains("502"), "{what}: {printed}");
+        if what.starts_with("docker") {
+            ensure!(printed.contains(SPEAKER), "{what}: {printed}");
+            ensure!(printed.contains("Connection refused"), "{what}: {printed}");
+        }
     }
     Ok(())
 }
