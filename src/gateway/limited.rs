@@ -2,8 +2,8 @@
 //! much it is, when it is whole again, and what can be done.
 //!
 //! A registry's own words are about an address or an account that the person who reads them knows
-//! nothing of: the proxy's. What a client's own account has used up is told as the registry tells
-//! it.
+//! nothing of: the proxy's. What a client's own account has used up is told in the registry's words
+//! where there are any.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,7 @@ use entrepot_oci::{Authority, ErrorCode, ErrorDocument, Registry};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use time::OffsetDateTime;
 
-use super::answer::errors::error_response;
+use super::answer::errors::{error_response, is_own};
 use super::answer::passed::tell_quota;
 use super::answer::served::Served;
 use crate::registry::identity::Identity;
@@ -44,17 +44,19 @@ pub(super) fn explain(
     asker: &Asker,
     served: &mut Served,
 ) {
-    if served.response.status() != StatusCode::TOO_MANY_REQUESTS
-        || asker.identity != Identity::Shared
-    {
+    if served.response.status() != StatusCode::TOO_MANY_REQUESTS {
         return;
     }
     let registry = Registry::at(authority);
-    let quota = registries.quota(&registry).filter(|quota| quota.remaining == 0);
+    let quota = registries.quota(&registry, &asker.identity);
+    let quota = quota.filter(|quota| quota.remaining == 0);
+    let whose = match asker.identity {
+        Identity::Client(_) if !is_own(&served.response) => return,
+        Identity::Client(_) => Whose::Client,
+        Identity::Shared => Whose::Proxy(registries.account(authority)),
+    };
     if let Some(quota) = &quota {
-        let account = registries.account(authority);
-        let message = used_up(&registry, quota, account.as_deref(), SystemTime::now());
-        say(served, message);
+        say(served, used_up(&registry, quota, &whose, SystemTime::now()));
     }
     let fields = served.response.headers_mut();
     // A few seconds are worth the wait.
@@ -66,6 +68,14 @@ pub(super) fn explain(
     if asker.is_patient && is_long {
         fields.insert(header::RETRY_AFTER, HeaderValue::from_static("0"));
     }
+}
+
+/// Who has used up a quota.
+enum Whose {
+    /// This proxy, by its account there if it has any.
+    Proxy(Option<String>),
+    /// The client, by an account of its own.
+    Client,
 }
 
 /// Puts words of ours in the place of the registry's, whose numbers stay.
@@ -82,33 +92,36 @@ fn say(served: &mut Served, message: String) {
     }
 }
 
-fn used_up(registry: &Registry, quota: &Quota, account: Option<&str>, now: SystemTime) -> String {
-    let whose = match account {
-        Some(account) => format!("this proxy's account there ({account})"),
-        None => "this proxy, which has no account there,".to_owned(),
+fn used_up(registry: &Registry, quota: &Quota, whose: &Whose, now: SystemTime) -> String {
+    let (owner, cure) = match whose {
+        Whose::Proxy(Some(account)) => (
+            format!("this proxy's account there ({account})"),
+            "; an account with a higher limit in its [[registry]] entry has more",
+        ),
+        Whose::Proxy(None) => (
+            "this proxy, which has no account there,".to_owned(),
+            "; an account in a [[registry]] entry (username, password) has more",
+        ),
+        Whose::Client => ("your account there".to_owned(), ""),
     };
     let window = quota.window_secs.map(|secs| format!(" within {}", span(secs)));
     let amount = quota.limit.map(|limit| {
         let pulls = if limit == 1 { "pull" } else { "pulls" };
-        format!(" ({limit} {pulls}{}{})", window.unwrap_or_default(), counted_for(quota, account))
+        format!(" ({limit} {pulls}{}{})", window.unwrap_or_default(), counted_for(quota, whose))
     });
     let again = quota.whole_again().map(|at| format!("; it is whole again {}", by(at, now)));
-    let cure = match account {
-        Some(_) => "an account with a higher limit in its [[registry]] entry has more",
-        None => "an account in a [[registry]] entry (username, password) has more",
-    };
     format!(
-        "{registry}: the pull quota of {whose} is used up{}{}; {cure}",
+        "{registry}: the pull quota of {owner} is used up{}{}{cure}",
         amount.unwrap_or_default(),
         again.unwrap_or_default()
     )
 }
 
 /// What the registry counts by, where it says so and that is not said already.
-fn counted_for(quota: &Quota, account: Option<&str>) -> String {
+fn counted_for(quota: &Quota, whose: &Whose) -> String {
     let source = quota.source.as_deref().filter(|source| {
         let is_plain = source.bytes().all(|byte| byte.is_ascii_graphic());
-        !source.is_empty() && is_plain && account.is_none()
+        !source.is_empty() && is_plain && matches!(whose, Whose::Proxy(None))
     });
     source.map(|source| format!(", counted for {source}")).unwrap_or_default()
 }
@@ -145,10 +158,10 @@ mod tests {
             source: Some("192.0.2.1".to_owned()),
             told,
         };
-        insta::assert_snapshot!(used_up(&registry, &quota, None, told), @"docker.io: the pull quota of this proxy, which has no account there, is used up (100 pulls within 6 h, counted for 192.0.2.1); it is whole again by 04:13 UTC; an account in a [[registry]] entry (username, password) has more");
-        insta::assert_snapshot!(used_up(&registry, &quota, Some("user proxy"), told), @"docker.io: the pull quota of this proxy's account there (user proxy) is used up (100 pulls within 6 h); it is whole again by 04:13 UTC; an account with a higher limit in its [[registry]] entry has more");
+        insta::assert_snapshot!(used_up(&registry, &quota, &Whose::Proxy(None), told), @"docker.io: the pull quota of this proxy, which has no account there, is used up (100 pulls within 6 h, counted for 192.0.2.1); it is whole again by 04:13 UTC; an account in a [[registry]] entry (username, password) has more");
+        insta::assert_snapshot!(used_up(&registry, &quota, &Whose::Proxy(Some("user proxy".to_owned())), told), @"docker.io: the pull quota of this proxy's account there (user proxy) is used up (100 pulls within 6 h); it is whole again by 04:13 UTC; an account with a higher limit in its [[registry]] entry has more");
         let untold = Quota { limit: None, window_secs: None, source: Some("\r\n".into()), ..quota };
-        insta::assert_snapshot!(used_up(&registry, &untold, None, told), @"docker.io: the pull quota of this proxy, which has no account there, is used up; an account in a [[registry]] entry (username, password) has more");
+        insta::assert_snapshot!(used_up(&registry, &untold, &Whose::Proxy(None), told), @"docker.io: the pull quota of this proxy, which has no account there, is used up; an account in a [[registry]] entry (username, password) has more");
     }
 
     #[test]

@@ -143,9 +143,9 @@ impl Registries {
         self.inner.pressure.on_us()
     }
 
-    /// The proxy's own quota at a registry, where that counts pulls.
-    pub(crate) fn quota(&self, registry: &Registry) -> Option<Quota> {
-        self.inner.quotas.of(registry, &Identity::Shared)
+    /// Somebody's quota at a registry, where that counts pulls.
+    pub(crate) fn quota(&self, registry: &Registry, whose: &Identity) -> Option<Quota> {
+        self.inner.quotas.of(registry, whose)
     }
 
     /// Whose credentials the proxy has at the registry at `authority`, for people who use it.

@@ -58,6 +58,7 @@ mod reload;
 mod resume;
 mod secrets;
 mod shutdown;
+mod speaking;
 mod stale;
 mod strangers;
 mod tags;

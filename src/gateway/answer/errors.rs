@@ -33,6 +33,11 @@ pub(crate) fn error_response(document: &ErrorDocument) -> Response<ResponseBody>
     response
 }
 
+/// Whether an answer is an error of the proxy's own.
+pub(in crate::gateway) fn is_own(response: &Response<ResponseBody>) -> bool {
+    response.extensions().get::<OwnWords>().is_some()
+}
+
 /// Says who speaks in an error of the proxy's own, once; any other answer stays as it is.
 ///
 /// Where clients are answered, and nowhere else: what the proxy asks itself is for its operator.

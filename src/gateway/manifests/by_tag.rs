@@ -422,7 +422,7 @@ fn described(resolution: &Resolution, provenance: Provenance) -> Option<Served> 
 fn too_many_requests(registry: &Registry, answer: &HeadAnswer) -> Served {
     let mut served = passed_head(answer.status, &answer.headers);
     let message = format!(
-        "{registry}: the registry refuses further requests of this proxy for now \
+        "{registry}: the registry refuses further requests for now \
          (429 Too Many Requests)"
     );
     let document =
