@@ -171,7 +171,7 @@ impl Front<'_> {
         )
     }
 
-    /// A machine that is new here does not know the certificate of a proxy that is spoken to by TLS.
+    /// A machine that is new here does not know the certificate of a proxy that speaks TLS.
     fn curl(&self) -> &'static str {
         if self.address.is_tls() { "curl -fsSk" } else { "curl -fsS" }
     }

@@ -95,13 +95,12 @@ async fn announce(settings: &Settings, app: &App) {
         Err(error) => tracing::warn!(%error, "nobody knows where the admin listener is"),
     }
     let directory = settings.store.dir.display().to_string();
-    match app.kept(READING).await {
-        Some(kept) => {
-            let (objects, size) = (kept.objects, bytes(kept.bytes));
-            let at_most = settings.store.max_size.map(bytes);
-            tracing::info!(directory, objects, size, at_most, "kept");
-        }
-        None => tracing::info!(directory, "what is kept is still being counted"),
+    if let Some(kept) = app.kept(READING).await {
+        let (objects, size) = (kept.objects, bytes(kept.bytes));
+        let at_most = settings.store.max_size.map(bytes);
+        tracing::info!(directory, objects, size, at_most, "kept");
+    } else {
+        tracing::info!(directory, "what is kept is still being counted");
     }
     let facts = app.facts();
     tracing::info!(

@@ -181,14 +181,14 @@ impl Gateway {
             return (odd_path(&registry), subject);
         }
         let through = via::of(&asked.headers);
-        let asker = Asker::of(registries, &asked.headers);
+        let who = Asker::of(registries, &asked.headers);
         // What comes is passed on as it comes, through buffers on both sides.
         let Ok(_passed) = room_to_pass(&account, body.most().unwrap_or(u64::MAX)).await else {
             return (no_room(&registry), subject);
         };
         let answer = self.dispatch(asked, body).await;
         let mut served = answer.unwrap_or_else(|error| upstream_failed(&registry, &error));
-        limited::explain(registries, &root.authority, &asker, &mut served);
+        limited::explain(registries, &root.authority, &who, &mut served);
         hold_room(&account, &registry, &mut served).await;
         let base = served.response.extensions_mut().remove::<AnsweredAt>();
         if addresses::are_in(served.response.headers()) {

@@ -1,7 +1,8 @@
 //! Who speaks in the errors of the proxy's own, and whom to ask about them.
 //!
-//! An engine prints an error as if it were the registry's: the person who reads it has to learn that
-//! a proxy stands between, whose it is and who runs it. What a registry says is passed on as it is.
+//! An engine prints an error as if it were the registry's: the person who reads it has to learn
+//! that a proxy stands between, whose it is and who runs it. What a registry says is passed on as
+//! it is.
 
 use std::fmt;
 use std::sync::Arc;

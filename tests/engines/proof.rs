@@ -43,7 +43,7 @@ impl Desk {
              echo \"exit code $code\""
         ))?;
         let is_well = told.ends_with("exit code 0");
-        println!("{told}\n");
+        eprintln!("{told}\n");
         Ok((told, is_well))
     }
 

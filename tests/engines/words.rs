@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use entrepot_testkit::fault::Reply;
 use entrepot_testkit::{Gate, Hangup, Request, Response, Server, TestCa};
 
+use crate::buildah::Buildah;
 use crate::containerd::Containerd;
 use crate::dockerd::Dockerd;
 use crate::engine::{Engine, Login};
@@ -102,32 +103,32 @@ impl World {
         std::fs::create_dir(&path)?;
         Ok(path)
     }
+}
 
-    /// Has an engine pull from each of the registries.
-    fn check(&self, engine: &impl Engine) -> Result<()> {
-        let mut wrong = Vec::new();
-        for Case { host, cause, is_relayed } in &CASES {
-            let image = format!("{host}/library/words:1");
-            let printed = match engine.pull_as(&image, None) {
-                Ok(()) => "nothing: it succeeded".to_owned(),
-                Err(error) => format!("{error:#}"),
-            };
-            println!("{host}: {printed}\n");
-            let words: Vec<_> = [SPEAKER].into_iter().filter(|_| !is_relayed).collect();
-            let lacking: Vec<_> =
-                words.iter().chain(*cause).filter(|part| !printed.contains(**part)).collect();
-            if !lacking.is_empty() {
-                wrong.push(format!("{host}: {lacking:?} is not in: {printed}"));
-            }
-            for unwanted in ["os error", "close_notify", "SendRequest", "for 0 s"] {
-                if printed.contains(unwanted) {
-                    wrong.push(format!("{host}: {unwanted:?} is in: {printed}"));
-                }
+/// Has an engine pull from each of the registries.
+fn check(engine: &impl Engine) -> Result<()> {
+    let mut wrong = Vec::new();
+    for Case { host, cause, is_relayed } in &CASES {
+        let image = format!("{host}/library/words:1");
+        let printed = match engine.pull_as(&image, None) {
+            Ok(()) => "nothing: it succeeded".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        eprintln!("{host}: {printed}\n");
+        let words: Vec<_> = [SPEAKER].into_iter().filter(|_| !is_relayed).collect();
+        let lacking: Vec<_> =
+            words.iter().chain(*cause).filter(|part| !printed.contains(**part)).collect();
+        if !lacking.is_empty() {
+            wrong.push(format!("{host}: {lacking:?} is not in: {printed}"));
+        }
+        for unwanted in ["os error", "close_notify", "SendRequest", "for 0 s"] {
+            if printed.contains(unwanted) {
+                wrong.push(format!("{host}: {unwanted:?} is in: {printed}"));
             }
         }
-        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-        Ok(())
     }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
 }
 
 fn settings(led: &[(&str, SocketAddr)], ca: &TestCa) -> String {
@@ -143,14 +144,14 @@ fn settings(led: &[(&str, SocketAddr)], ca: &TestCa) -> String {
          [upstream]\n\
          header-timeout = \"1s\"\n\
          connect-to = [{}]\n\
-         ca-files = [{:?}]\n\
+         ca-files = [\"{}\"]\n\
          [[registry]]\n\
          host = \"credentials.test\"\n\
          username = \"proxy\"\n\
          password = \"expired\"\n",
         hosts.join(", "),
         connect_to.join(", "),
-        ca.pem_file(),
+        ca.pem_file().display(),
     )
 }
 
@@ -186,31 +187,38 @@ fn missing(request: &Request) -> Response {
 #[test]
 fn dockerd_prints_who_speaks_and_what_is_wrong() -> Result<()> {
     let world = World::start()?;
-    world.check(&Dockerd::start(world.directory("dockerd")?, Some(&world.proxy.access()))?)
+    check(&Dockerd::start(world.directory("dockerd")?, Some(&world.proxy.access()))?)
 }
 
 #[test]
 fn podman_prints_who_speaks_and_what_is_wrong() -> Result<()> {
     let world = World::start()?;
     let way = Way::Proxy(world.proxy.access());
-    world.check(&Podman { home: world.directory("podman")?, way })
+    check(&Podman { home: world.directory("podman")?, way })
+}
+
+#[test]
+fn buildah_prints_who_speaks_and_what_is_wrong() -> Result<()> {
+    let world = World::start()?;
+    let way = Way::Proxy(world.proxy.access());
+    check(&Buildah { home: world.directory("buildah")?, way })
 }
 
 #[test]
 fn skopeo_prints_who_speaks_and_what_is_wrong() -> Result<()> {
     let world = World::start()?;
-    world.check(&Skopeo::with(world.directory("skopeo")?, Way::Proxy(world.proxy.access()))?)
+    check(&Skopeo::with(world.directory("skopeo")?, Way::Proxy(world.proxy.access()))?)
 }
 
 #[test]
 fn containerd_prints_who_speaks_and_what_is_wrong() -> Result<()> {
     let world = World::start()?;
     let way = Way::Proxy(world.proxy.access());
-    world.check(&Containerd::start(world.directory("containerd")?, way)?)
+    check(&Containerd::start(world.directory("containerd")?, way)?)
 }
 
-/// What can't be asked is not taken for a yes: a login fails, and so does a push. Docker prints why;
-/// the programs made of containers/image print a token server's status and no words of it.
+/// What can't be asked is not taken for a yes: a login fails, and so does a push. Docker prints
+/// why; the programs made of containers/image print a token server's status and no words of it.
 #[test]
 fn nobody_is_logged_in_at_a_registry_that_cannot_be_reached() -> Result<()> {
     let world = World::start()?;
@@ -231,7 +239,7 @@ fn nobody_is_logged_in_at_a_registry_that_cannot_be_reached() -> Result<()> {
     ];
     for (what, error) in told {
         let printed = error.map(|error| format!("{error:#}")).unwrap_or_default();
-        println!("{what}: {printed}\n");
+        eprintln!("{what}: {printed}\n");
         ensure!(!printed.is_empty(), "{what} succeeded");
         ensure!(printed.contains("503") || printed.contains("502"), "{what}: {printed}");
         if what.starts_with("docker") {

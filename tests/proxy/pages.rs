@@ -214,7 +214,8 @@ fn the_log_of_the_start_says_what_runs_and_where() {
     for client in SCRIPTS.into_iter().chain(["check"]) {
         let script = get(&proxy, &format!("/setup/{client}"), "proxy.corp:3128");
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &script.body);
-        let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex =
+            hash.as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         assert!(hashes.contains(&format!("{client}={hex}")), "{client} {hex}: {hashes}");
     }
     let lines = proxy.log().iter().take_while(|line| !line.contains("SHA-256")).count();

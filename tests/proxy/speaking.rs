@@ -1,5 +1,5 @@
-//! Every error of the proxy's own says who speaks and whom to ask, once, in a person's words; what a
-//! registry says is passed on as it is.
+//! Every error of the proxy's own says who speaks and whom to ask, once, in a person's words; what
+//! a registry says is passed on as it is.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};

@@ -108,7 +108,7 @@ pub(super) fn refusal(error: ImageError) -> ApiRefusal {
         ImageError::Loading => StatusCode::SERVICE_UNAVAILABLE,
         ImageError::Store(_) | ImageError::Record(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    ApiRefusal { status, reason: chain(&error) }
+    ApiRefusal { status, reason: chain(anyhow::Error::new(error).as_ref()) }
 }
 
 #[cfg(test)]

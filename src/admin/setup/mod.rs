@@ -193,9 +193,9 @@ fn assembled(client: Client, assignments: &str) -> String {
 /// pipes it into a shell.
 fn usage(head: &str) -> String {
     let lines = head.lines().skip(1).map_while(|line| line.strip_prefix('#'));
-    let text: String =
-        lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect();
-    format!("\nusage() {{\n    cat <<'{END_OF_USAGE}'\n{text}{END_OF_USAGE}\n}}\n")
+    let lines: Vec<_> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+    let text = lines.join("\n");
+    format!("\nusage() {{\n    cat <<'{END_OF_USAGE}'\n{text}\n{END_OF_USAGE}\n}}\n")
 }
 
 fn agreed_fingerprint(script: &Script<'_>) -> Result<Fingerprint, SetupError> {
