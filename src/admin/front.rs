@@ -246,7 +246,7 @@ impl Front<'_> {
             "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <title>{title}</title>\n<style>\n{STYLE}</style>\n<h1>{title}</h1>\n<p>{}</p>\n\
-             <p class=\"you\">{}</p>\n",
+             <p class=\"you\">{} <a href=\"#check\">Does it work?</a></p>\n",
             marked_up(ABOUT),
             escaped(&self.greeting())
         );

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use anyhow::{Result, ensure};
 
+use crate::containerd::Containerd;
 use crate::dockerd::Dockerd;
 use crate::images::{self, Image};
 use crate::machine::Machine;
@@ -119,5 +120,21 @@ fn a_machine_without_an_engine_is_proved_by_curl_alone() -> Result<()> {
     ensure!(is_well && told.contains("ok    cache: second fetch of"), "{told}");
     ensure!(told.contains("all from the cache"), "{told}");
     ensure!(desk.machine.files()? == before, "something was changed");
+    Ok(())
+}
+
+/// `ctr` fetches in its own process, with the daemon's environment where systemd tells of one.
+#[test]
+fn containerd_is_proved_by_ctr() -> Result<()> {
+    let desk = Desk::new()?;
+    desk.machine.pipe(&desk.site.access(), "ca", "")?;
+    let containerd = Containerd::start(desk.site.directory("containerd")?, Way::Told)?;
+    desk.program("ctr", &containerd.ctr()?)?;
+    let environment =
+        format!("HTTPS_PROXY=http://{} CONTAINERD_SNAPSHOTTER=native", desk.site.access().mirror());
+    let (told, is_well) = desk.check("containerd", &environment)?;
+    ensure!(is_well && told.contains("ok    containerd: second pull of"), "{told}");
+    let left = run(containerd.ctr()?.args(["namespaces", "ls", "--quiet"]))?;
+    ensure!(!left.contains("entrepot-check"), "{left}");
     Ok(())
 }

@@ -11,6 +11,7 @@ use entrepot_testkit::registry::HUB;
 use entrepot_testkit::tls::Versions;
 use entrepot_testkit::{
     Access, Fault, Hangup, Image, On, Proxy, Registry, Request, Response, Server, TestCa, User,
+    wait_until,
 };
 
 use crate::{ALPINE, BINARY, PRIVATE, in_front_of};
@@ -322,6 +323,29 @@ fn a_registry_that_is_away_is_pinged_as_if_it_were_there() {
         "{}",
         push.text()
     );
+}
+
+/// A registry that answers, and says nothing of how to authenticate, has let nobody in either.
+#[test]
+fn nobody_is_logged_in_at_a_registry_that_is_unwell() {
+    let alice = User::new("alice").pushes(PRIVATE);
+    let registry = Registry::builder().access(Access::bearer([alice.clone()])).start();
+    let proxy = Proxy::builder(BINARY).in_front_of(&registry).config(CONFIG).start();
+    let send = |path: &str, login: bool| {
+        let request = Request::get(format!("https://{HUB}{path}"));
+        let request = if login { request.header("Authorization", alice.basic()) } else { request };
+        proxy.client().send(&request).unwrap()
+    };
+    let login = "/entrepot/token?service=docker.io&account=alice";
+    registry.fault_always(On::path("/v2/"), Fault::status(503));
+    assert_eq!(send("/v2/", false).status, 401);
+    let refused = send(login, true);
+    assert!(refused.status >= 500, "{}", refused.text());
+    assert!(message(&refused).starts_with(SPEAKER), "{}", refused.text());
+    let pull = format!("{login}&scope=repository:{ALPINE}:pull");
+    assert_eq!(send(&pull, true).status, 200);
+    registry.heal();
+    wait_until("it is asked again", || send(login, true).status == 200);
 }
 
 #[test]

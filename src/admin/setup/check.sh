@@ -83,7 +83,8 @@ begin() {
     : >"$work/curlrc"
     chmod 0600 "$work/curlrc"
     if [ -n "${ENTREPOT_PROXY_USER:-}" ]; then
-        printf 'proxy-user = "%s"\n' "$ENTREPOT_PROXY_USER" >"$work/curlrc"
+        escaped=$(printf '%s' "$ENTREPOT_PROXY_USER" | sed 's/[\\"]/\\&/g')
+        printf 'proxy-user = "%s"\n' "$escaped" >"$work/curlrc"
     fi
 }
 
@@ -237,7 +238,7 @@ fetch() {
         return 1
         ;;
     *)
-        reason=$(sed -n 's/.*"message" *: *"\(\([^"\\]\|\\.\)*\)".*/\1/p' "$2" | head -n 1)
+        reason=$(sed -n -E 's/.*"message" *: *"(([^"\\]|\\.)*)".*/\1/p' "$2" | head -n 1)
         reason="HTTP status $status${reason:+: $reason}"
         return 1
         ;;
