@@ -509,6 +509,9 @@ impl Client {
         if let Some(known) = self.registries.last_challenge(registry).await {
             return Ok(Some(known));
         }
+        if let Some(silence) = self.registries.inner.challenges.silence(registry) {
+            return Err(silence);
+        }
         Ok(self.ping_of(registry, &target.ping()).await?.0)
     }
 
@@ -522,7 +525,8 @@ impl Client {
         self.registries.admit(&topic, &target.authority, &Identity::Shared)?;
         let headers = for_ourselves(&forwarded(&self.via));
         let (errand, body) = (Errand::Pull, RequestBody::Empty);
-        let response = upstream.send(errand, None, Method::GET, target, headers, body).await?;
+        let answer = upstream.send(errand, None, Method::GET, target, headers, body).await;
+        let response = answer.map_err(|error| challenges.note_failure(registry, error))?;
         let status = response.status();
         let trouble = trouble(status, response.headers());
         let headers = response.headers();

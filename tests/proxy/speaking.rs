@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 use entrepot_testkit::fault::Reply;
 use entrepot_testkit::proxy::Signal;
@@ -10,8 +11,8 @@ use entrepot_testkit::raw::{RawServer, Word};
 use entrepot_testkit::registry::HUB;
 use entrepot_testkit::tls::Versions;
 use entrepot_testkit::{
-    Access, Fault, Hangup, Image, On, Proxy, Registry, Request, Response, Server, TestCa, User,
-    wait_until,
+    Access, Fault, Gate, Hangup, Image, On, Proxy, Registry, Request, Response, Server, TestCa,
+    User, wait_until,
 };
 
 use crate::{ALPINE, BINARY, PRIVATE, in_front_of};
@@ -346,6 +347,28 @@ fn nobody_is_logged_in_at_a_registry_that_is_unwell() {
     assert_eq!(send(&pull, true).status, 200);
     registry.heal();
     wait_until("it is asked again", || send(login, true).status == 200);
+}
+
+/// Who asks for the manifest right after a ping that was waited for in vain waits no more.
+#[test]
+fn a_silent_registry_is_waited_for_once() {
+    let registry = Registry::open();
+    let proxy =
+        Proxy::builder(BINARY).in_front_of(&registry).upstream("header-timeout = \"2s\"").start();
+    let gate = Gate::new();
+    registry.fault_always(On::path("/v2/"), Fault::SlowHead(gate.clone()));
+    let began = Instant::now();
+    let ping = proxy.client().get(&format!("https://{HUB}/v2/")).unwrap();
+    assert_eq!(ping.status, 401, "{}", ping.text());
+    let pinged = began.elapsed();
+    for _ in 0..2 {
+        let failed = proxy.client().send(&manifest(HUB)).unwrap();
+        assert_eq!(failed.status, 504, "{}", failed.text());
+        assert!(message(&failed).contains("no answer within 2 s"), "{}", failed.text());
+    }
+    let took = began.elapsed();
+    assert!(took < pinged + Duration::from_secs(2), "{pinged:?}, {took:?}");
+    gate.open();
 }
 
 #[test]
