@@ -196,8 +196,8 @@ check_trust() {
     find_bundle
     trusted=${bundle:-$work/ca.crt}
     code=0
-    through --output "$work/answer" --write-out '%{http_code}' "https://$host/v2/" \
-        >"$work/status" 2>"$work/log" || code=$?
+    through --dump-header "$work/head" --output "$work/answer" --write-out '%{http_code}' \
+        "https://$host/v2/" >"$work/status" 2>"$work/log" || code=$?
     case $code in
     0) ok "trust: https://$host/v2/ answers $(cat "$work/status") through the proxy, whose CA is trusted here" ;;
     60 | 77)
@@ -212,13 +212,18 @@ check_trust() {
                 "run this with ENTREPOT_PROXY_USER=NAME:PASSWORD in front of sh"
             ;;
         *)
-            wrong "trust: https://$host/v2/ can't be had through the proxy: $(cat "$work/log")" \
-                "the proxy's own words are in the line above, or in its log"
+            wrong "trust: https://$host/v2/ can't be had through the proxy: $(cat "$work/log")$(refusal)" \
+                "choose an image of a registry that the proxy knows (--image), or have it let you in"
             ;;
         esac
         exit 1
         ;;
     esac
+}
+
+# What the proxy has said of a tunnel that it did not open.
+refusal() {
+    tr -d '\r' <"$work/head" 2>/dev/null | sed -n '1s/^HTTP[^ ]* \([45].*\)/ (\1)/p'
 }
 
 # ---- The cache, asked without any engine --------------------------------------------------------
@@ -234,7 +239,7 @@ fetch() {
     case $status in
     200) ;;
     none)
-        reason=$(cat "$work/log")
+        reason=$(cat "$work/log")$(refusal)
         return 1
         ;;
     *)
