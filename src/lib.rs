@@ -18,6 +18,7 @@
 //! - `metrics`: what is counted
 //! - `log`: what a person watches
 //! - `collapse`: what several ask at one moment is asked once
+//! - `words`: what breaks, in a person's words
 //! - the crates `entrepot-cache`, `entrepot-oci` (the protocol's vocabulary) and `entrepot-ca`
 
 mod admin;
@@ -36,6 +37,7 @@ mod registry;
 mod savings;
 mod trickle;
 mod upstream;
+mod words;
 
 /// What the fuzz targets (`fuzz/`) feed, by module; there is none of it in any other build.
 #[cfg(fuzzing)]

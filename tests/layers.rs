@@ -28,7 +28,7 @@ const HOUSE: [Floors; 12] = [
         rooms: &[
             "main", "mod", "cli", "app", "config", "admin", "images", "savings", "listener",
             "pulls", "gateway", "registry", "upstream", "metrics", "log", "collapse", "memory",
-            "trickle",
+            "trickle", "words",
         ],
         exceptions: &[],
     },
@@ -45,6 +45,7 @@ const HOUSE: [Floors; 12] = [
             "blobs",
             "manifests",
             "listings",
+            "limited",
             "ping",
             "tokens",
             "relay",

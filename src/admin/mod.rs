@@ -18,6 +18,7 @@
 //! - `runbook`: `/runbook`
 //! - `verdict`: whether all is well, and what is not
 //! - `body`: what the admin listener sends
+//! - `sample`: the image with which clients try the proxy
 //! - `setup`: scripts that set clients up
 
 mod api;
@@ -33,6 +34,7 @@ pub(crate) mod pages;
 pub(crate) mod pull;
 pub(crate) mod reload;
 mod runbook;
+pub(crate) mod sample;
 mod scrape;
 pub(crate) mod server;
 pub mod setup;

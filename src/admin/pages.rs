@@ -5,13 +5,17 @@ use entrepot_oci::{ErrorCode, ErrorDocument};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use super::front::Front;
+use super::sample::Sample;
 use super::setup::{self, Client, ProxyAddress, Script, SetupError};
 use crate::gateway::{ResponseBody, error_response};
+use crate::listener::speaker::Speaker;
 use crate::listener::{PageRequest, Pages};
+use crate::metrics::{Metrics, Serving};
 
 /// The media type of a CA certificate, by which browsers offer to install it.
 const CA_MEDIA_TYPE: &str = "application/x-x509-ca-cert";
 const TEXT: &str = "text/plain; charset=utf-8";
+const SHELL: &str = "text/x-shellscript; charset=utf-8";
 /// The media type of a page.
 pub(super) const HTML: &str = "text/html; charset=utf-8";
 /// What a browser may load for the page: nothing but the style that stands in it.
@@ -26,6 +30,12 @@ pub(crate) struct ProxyPages {
     pub ca_fingerprint: String,
     /// `external-url`; without it, clients are told the address that they used.
     pub external_url: Option<ProxyAddress>,
+    /// What clients were served.
+    pub metrics: Metrics,
+    /// The image with which clients try the proxy.
+    pub sample: Sample,
+    /// Whom to ask.
+    pub speaker: Speaker,
 }
 
 impl Pages for ProxyPages {
@@ -34,13 +44,21 @@ impl Pages for ProxyPages {
             return only_get();
         }
         match request.path {
-            "/" => self.with_address(request, |address| self.front(address, request.accept)),
+            "/" => self.with_address(request, |address| self.front(address, request)),
             "/ca.crt" => document(CA_MEDIA_TYPE, self.ca_pem.clone()),
             "/healthz" => text("ok\n".to_owned()),
+            "/check" | "/setup/check" => {
+                self.with_address(request, |address| self.script(request, address, setup::check))
+            }
+            "/check/image" => {
+                self.sample.refresh();
+                text(format!("{}\n", self.sample))
+            }
+            "/check/served" => self.served(request),
             path => match path.strip_prefix("/setup/").and_then(Client::named) {
-                Some(client) => {
-                    self.with_address(request, |address| self.setup(client, address, request.query))
-                }
+                Some(client) => self.with_address(request, |address| {
+                    self.script(request, address, |script| setup::script(client, script))
+                }),
                 None => not_found(path),
             },
         }
@@ -62,9 +80,19 @@ impl ProxyPages {
         }
     }
 
-    fn front(&self, address: &ProxyAddress, accept: Option<&str>) -> Response<ResponseBody> {
-        let front = Front { address, fingerprint: &self.ca_fingerprint };
-        let mut response = if accept.is_some_and(|accept| accept.contains("text/html")) {
+    fn front(&self, address: &ProxyAddress, request: &PageRequest<'_>) -> Response<ResponseBody> {
+        let last = self.metrics.servings(request.client).into_iter().next();
+        let front = Front {
+            address,
+            fingerprint: &self.ca_fingerprint,
+            client: request.client,
+            last: last.map(|serving| {
+                let ago = serving.last.elapsed().unwrap_or_default();
+                (serving, ago)
+            }),
+            contact: self.speaker.contact(),
+        };
+        let mut response = if is_browser(request.accept) {
             document(HTML, front.html())
         } else {
             text(front.text())
@@ -75,30 +103,69 @@ impl ProxyPages {
         response
     }
 
-    fn setup(
+    /// A script, which a browser shows.
+    fn script(
         &self,
-        client: Client,
+        request: &PageRequest<'_>,
         address: &ProxyAddress,
-        query: Option<&str>,
+        script: impl FnOnce(&Script<'_>) -> Result<String, SetupError>,
     ) -> Response<ResponseBody> {
-        let query = match SetupQuery::parse(query) {
+        let query = match SetupQuery::parse(request.query) {
             Ok(query) => query,
             Err(reason) => return bad_request(&reason),
         };
+        let made = script;
         let script = Script {
             address,
             fingerprint: &self.ca_fingerprint,
             undo: query.undo,
             expected_fingerprint: query.fingerprint,
         };
-        match setup::script(client, &script) {
-            Ok(script) => document("text/x-shellscript; charset=utf-8", script),
+        match made(&script) {
+            Ok(script) => {
+                let media_type = if is_browser(request.accept) { TEXT } else { SHELL };
+                let mut response = document(media_type, script);
+                response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+                response
+            }
             Err(error @ SetupError::FingerprintMismatch { .. }) => {
                 refused(StatusCode::CONFLICT, &error.to_string())
             }
             Err(error) => bad_request(&error.to_string()),
         }
     }
+}
+
+impl ProxyPages {
+    /// What this client was served of a repository since the start, as lines for a shell; of other
+    /// clients nothing is told here.
+    fn served(&self, request: &PageRequest<'_>) -> Response<ResponseBody> {
+        let query = request.query.unwrap_or_default();
+        let Some(name) = query.strip_prefix("repository=").filter(|name| !name.contains('&'))
+        else {
+            return bad_request("the query has to be repository=REGISTRY/NAME");
+        };
+        let servings = self.metrics.servings(request.client);
+        let is_it = |one: &&Serving| {
+            name.strip_prefix(one.registry.as_str())
+                .and_then(|rest| rest.strip_prefix('/'))
+                .is_some_and(|rest| rest == one.repository)
+        };
+        let found = servings.iter().find(is_it);
+        let count = |of: fn(&Serving) -> u64| found.map_or(0, of);
+        text(format!(
+            "client={}\nmanifests={}\nblobs={}\nhits={}\nbytes={}\n",
+            request.client.to_canonical(),
+            count(|one| one.manifests),
+            count(|one| one.blobs),
+            count(|one| one.hits),
+            count(|one| one.bytes),
+        ))
+    }
+}
+
+fn is_browser(accept: Option<&str>) -> bool {
+    accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
 /// What may follow `/setup/<client>?`.
@@ -175,15 +242,25 @@ pub(super) fn refused(status: StatusCode, reason: &str) -> Response<ResponseBody
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{IpAddr, Ipv4Addr};
+
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7));
 
     fn pages() -> ProxyPages {
         let ca_fingerprint = vec!["AB"; 32].join(":");
-        ProxyPages { ca_pem: "PEM\n".to_owned(), ca_fingerprint, external_url: None }
+        ProxyPages {
+            ca_pem: "PEM\n".to_owned(),
+            ca_fingerprint,
+            external_url: None,
+            metrics: Metrics::default(),
+            sample: Sample::default(),
+            speaker: Speaker::new("proxy.corp", None),
+        }
     }
 
     fn get(path: &str, query: Option<&str>, host: Option<&str>) -> Response<ResponseBody> {
         let method = &Method::GET;
-        pages().page(&PageRequest { method, path, query, host, accept: None })
+        pages().page(&PageRequest { method, path, query, host, accept: None, client: CLIENT })
     }
 
     fn body(response: Response<ResponseBody>) -> String {
@@ -200,7 +277,7 @@ mod tests {
         {
             let host = Some("proxy.corp:3128");
             let (method, path, query) = (&Method::GET, "/", None);
-            let asked = PageRequest { method, path, query, host, accept };
+            let asked = PageRequest { method, path, query, host, accept, client: CLIENT };
             let response = pages().page(&asked);
             assert_eq!(response.headers()[header::CONTENT_TYPE], expected, "{accept:?}");
             assert!(body(response).contains("http://proxy.corp:3128/setup/systemd?fp=abab"));
@@ -237,8 +314,9 @@ mod tests {
     #[test]
     fn nothing_can_be_changed_here() {
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+            let (query, host, accept) = (None, None, None);
             let request =
-                PageRequest { method: &method, path: "/", query: None, host: None, accept: None };
+                PageRequest { method: &method, path: "/", query, host, accept, client: CLIENT };
             let response = pages().page(&request);
             assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
             assert_eq!(response.headers()[header::ALLOW], "GET, HEAD");

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
+use aws_lc_rs::digest;
 use entrepot_ca::Authority;
 
+use crate::admin::setup::{self, Client, ProxyAddress, Script};
 use crate::config::Settings;
 
 /// The proxy's URL, as clients reach it.
@@ -12,10 +14,10 @@ pub(super) fn proxy_url(settings: &Settings, addresses: &[SocketAddr]) -> String
     settings.external_url.as_ref().map_or_else(guessed, ToString::to_string)
 }
 
-/// What the proxy is called.
+/// What this proxy is called: the host of `external-url`, or its machine's name.
 pub(super) fn name(settings: &Settings) -> String {
-    let named = settings.external_url.as_ref().map(|url| url.host().to_string());
-    named.unwrap_or_else(host_name)
+    let external = settings.external_url.as_ref().map(|url| url.host().to_string());
+    external.unwrap_or_else(host_name)
 }
 
 /// How clients reach a listener at `addresses`, on a machine of this name.
@@ -43,7 +45,31 @@ fn is_container_id(host_name: &str) -> bool {
 /// The line to run on a client.
 pub(super) fn set_up(proxy_url: &str, certificates: &Authority) -> String {
     let plain = certificates.fingerprint().to_string().replace(':', "").to_lowercase();
-    format!("curl -fsS '{proxy_url}/setup/systemd?fp={plain}' | sudo sh")
+    // A machine that is new does not know the certificate of a proxy that is spoken to by TLS.
+    let curl = if proxy_url.starts_with("https:") { "curl -fsSk" } else { "curl -fsS" };
+    format!("{curl} '{proxy_url}/setup/systemd?fp={plain}' | sudo sh")
+}
+
+/// The SHA-256 of each script as a client gets it that comes by `proxy_url`; nothing where that is
+/// no address that could be come by.
+pub(super) fn scripts(settings: &Settings, proxy_url: &str, fingerprint: &str) -> Option<String> {
+    if settings.external_url.is_none() && is_container_id(&host_name()) {
+        return None;
+    }
+    let address = ProxyAddress::from_url(proxy_url).ok()?;
+    let (undo, expected_fingerprint) = (false, None);
+    let script = Script { address: &address, fingerprint, undo, expected_fingerprint };
+    let mut hashes = vec![format!("check={}", sha256(&setup::check(&script).ok()?))];
+    for client in Client::ALL {
+        let made = setup::script(client, &script).ok()?;
+        hashes.push(format!("{}={}", client.name(), sha256(&made)));
+    }
+    Some(hashes.join(" "))
+}
+
+fn sha256(text: &str) -> String {
+    let hash = digest::digest(&digest::SHA256, text.as_bytes());
+    hash.as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// The name of this machine.

@@ -13,12 +13,13 @@ mod authority;
 mod error;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use entrepot_ca::Authority;
-use entrepot_cache::Store;
+use entrepot_cache::{Store, Totals};
 use entrepot_oci::{HostPattern, Registry};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -33,12 +34,14 @@ use crate::admin::guard::Guard;
 use crate::admin::onlookers::Onlookers;
 use crate::admin::pages::ProxyPages;
 use crate::admin::reload::Answer;
+use crate::admin::sample::Sample;
 use crate::admin::server::AdminServer;
 use crate::admin::socket::{AdminSocket, Place, SocketFile};
 use crate::admin::{self, AdminServices, Facts, FreeSpace, History, Reloads};
 use crate::config::Settings;
 use crate::gateway::Gateway;
 use crate::images::Images;
+use crate::listener::speaker::Speaker;
 use crate::listener::{AccessRules, BindError, Listener, ListenerOptions, ListenerServices};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -52,6 +55,7 @@ pub(crate) struct App {
     listener: Listener,
     admin: AdminServer,
     socket: Option<AdminSocket>,
+    socket_path: PathBuf,
     operators: Arc<AdminServices>,
     reloads: mpsc::Receiver<Answer>,
     cache_dir: PathBuf,
@@ -67,6 +71,9 @@ struct Core {
     memory: Memory,
     gateway: Gateway,
     dialer: Dialer,
+    speaker: Speaker,
+    /// With what clients try it.
+    sample: Sample,
     /// Every connection and download, for the drain.
     tasks: TaskTracker,
     /// Cancelled when the drain begins.
@@ -88,7 +95,8 @@ impl App {
         let (to, reloads) = Reloads::new();
         let operators = Arc::new(core.operators(settings, &addresses, to));
         let cache_dir = settings.store.dir.clone();
-        Ok(Self { core, listener, admin, socket, operators, reloads, cache_dir })
+        let socket_path = settings.admin_socket.path.clone();
+        Ok(Self { core, listener, admin, socket, socket_path, operators, reloads, cache_dir })
     }
 
     /// Where clients are listened for.
@@ -103,17 +111,42 @@ impl App {
         &self.operators.facts
     }
 
+    /// Where operators are listened for.
+    pub(crate) fn admin_address(&self) -> std::io::Result<SocketAddr> {
+        self.admin.address()
+    }
+
+    /// Where the admin socket lies, if there is one.
+    #[must_use]
+    pub(crate) fn admin_socket(&self) -> Option<&Path> {
+        self.socket.as_ref().map(|_| self.socket_path.as_path())
+    }
+
+    /// What is kept, if that is known within `patience`.
+    pub(crate) async fn kept(&self, patience: Duration) -> Option<Totals> {
+        let store = &self.core.store;
+        store.is_known_within(patience).await.then(|| store.totals())
+    }
+
+    /// The SHA-256 of each script, as it is fetched by the address that clients are told.
+    #[must_use]
+    pub(crate) fn script_hashes(&self, settings: &Settings) -> Option<String> {
+        let facts = &self.operators.facts;
+        address::scripts(settings, &facts.proxy_url, &facts.ca_fingerprint)
+    }
+
     /// Begins to serve.
     #[must_use]
     pub(crate) fn run(self) -> RunningApp {
-        let Self { core, listener, admin, socket, operators, reloads, cache_dir } = self;
-        let Core { store, gateway, pulls, savings, tasks, shutdown, .. } = core;
+        let Self { core, listener, admin, socket, operators, reloads, cache_dir, .. } = self;
+        let Core { store, gateway, pulls, savings, speaker, sample, tasks, shutdown, .. } = core;
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
         tasks.spawn(history.keep(shutdown.clone()));
         tasks.spawn(pulls.clone().keep(shutdown.clone()));
         tasks.spawn(savings.clone().keep(shutdown.clone()));
         tasks.spawn(gateway.keep_house(shutdown.clone()));
+        tasks.spawn(sample.keep(operators.images.clone(), shutdown.clone()));
         let access = listener.access_rules();
         let (socket, socket_file) = socket.map(AdminSocket::into_parts).unzip();
         #[expect(
@@ -125,6 +158,7 @@ impl App {
         RunningApp {
             accepting,
             access,
+            speaker,
             operators,
             pulls,
             savings,
@@ -155,6 +189,7 @@ impl Core {
         let options = settings.gateway.clone();
         let memory = Memory::new(settings.shares);
         let gateway = Gateway::new(store.clone(), upstream, options, memory.clone(), tasks.clone());
+        let speaker = Speaker::new(&address::name(settings), settings.contact.as_ref());
         Ok(Self {
             certificates,
             store,
@@ -164,6 +199,8 @@ impl Core {
             memory,
             gateway,
             dialer,
+            speaker,
+            sample: Sample::default(),
             tasks,
             shutdown,
         })
@@ -175,12 +212,16 @@ impl Core {
             ca_pem: self.certificates.certificate_pem().to_owned(),
             ca_fingerprint: self.certificates.fingerprint().to_string(),
             external_url: settings.external_url.clone(),
+            metrics: self.metrics.clone(),
+            sample: self.sample.clone(),
+            speaker: self.speaker.clone(),
         };
         ListenerServices {
             dialer: self.dialer.clone(),
             gateway: self.gateway.clone(),
             pages: Arc::new(pages),
             certificates: self.certificates.clone(),
+            speaker: self.speaker.clone(),
             metrics: self.metrics.clone(),
             pulls: self.pulls.clone(),
             memory: self.memory.clone(),
@@ -278,6 +319,7 @@ pub(crate) fn waiting_for(mut shown: Value, keys: &[&str]) -> Value {
 pub(crate) struct RunningApp {
     accepting: JoinHandle<()>,
     access: AccessRules,
+    speaker: Speaker,
     operators: Arc<AdminServices>,
     pulls: Pulls,
     savings: Savings,
@@ -318,6 +360,7 @@ impl RunningApp {
         self.operators.gateway.reconfigure(settings.gateway.clone());
         self.operators.guard.replace(settings.admin_token.clone(), onlookers(settings));
         self.savings.reprice(settings.price.clone());
+        self.speaker.replace_contact(settings.contact.as_ref());
         Ok(())
     }
 

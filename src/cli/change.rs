@@ -21,6 +21,7 @@ use crate::config::units;
 use crate::images::{
     Extent, Images, Removal, Removed, Selection, SelectionError, Which, is_explicit,
 };
+use crate::words::chain;
 
 /// What is done to an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,7 +229,7 @@ async fn change_each(
                 }
                 done.push(with_name(told, name));
             }
-            Err(error) => failed.push(format!("{error:#}")),
+            Err(error) => failed.push(chain(error.as_ref())),
         }
     }
     if report == Report::Json {

@@ -9,6 +9,7 @@ use super::arguments::{self, Given};
 use super::output::{Report, complain, stdout, unless_closed};
 use super::privileges::Missing;
 use crate::config::{ConfigError, Settings};
+use crate::words::chain;
 
 /// Every key, as a file to begin with.
 const EXAMPLE: &str = include_str!("../../docs/entrepot.example.toml");
@@ -77,7 +78,7 @@ fn verdict(error: Option<&anyhow::Error>) -> Value {
     let Some(error) = error else { return json!({ "is_valid": true }) };
     let problems: Vec<_> = match error.downcast_ref::<ConfigError>() {
         Some(error) => error.problems.iter().map(ToString::to_string).collect(),
-        None => vec![format!("{error:#}")],
+        None => vec![chain(error.as_ref())],
     };
     json!({ "is_valid": false, "problems": problems })
 }

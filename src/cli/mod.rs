@@ -56,6 +56,7 @@ use clap::Command;
 
 use self::arguments::Given;
 use self::output::{complain, unless_closed};
+use crate::words::chain;
 
 /// The exit code of a check that could not be made.
 const CANNOT: u8 = 2;
@@ -118,7 +119,7 @@ fn ended(outcome: anyhow::Result<()>) -> ExitCode {
 /// The exit code that was found, or the one that means that none was.
 fn concluded(outcome: anyhow::Result<ExitCode>, failure: u8) -> ExitCode {
     outcome.unwrap_or_else(|error| {
-        complain(&format!("{error:#}"));
+        complain(&chain(error.as_ref()));
         ExitCode::from(failure)
     })
 }

@@ -21,6 +21,7 @@ const AT_ONCE: &[&str] = &[
     "access.htpasswd",
     "admin-look-from",
     "admin-token-file",
+    "contact",
     "keep-deleted",
     "log-level",
     "mirror-names",

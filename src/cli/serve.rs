@@ -7,6 +7,7 @@ use clap::Command;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::api::reachable;
 use super::arguments::{self, Given};
 use super::credentials::warn_of_credentials;
 use super::privileges::Missing;
@@ -14,10 +15,12 @@ use super::reload::Reload;
 use super::runtime;
 use crate::app::{App, RunningApp};
 use crate::config::{Settings, Sources};
-use crate::log::Volume;
+use crate::log::{Volume, bytes};
 
 /// How long requests under way may take to end once the shutdown has begun.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How long the index is waited for, to say how much is kept: nobody is served meanwhile.
+const READING: Duration = Duration::from_millis(200);
 
 pub(super) fn command() -> Command {
     arguments::with_all_keys(Command::new("serve").about("Run the proxy"))
@@ -28,6 +31,9 @@ pub(super) fn command() -> Command {
 pub(super) fn run(given: Given<'_>) -> anyhow::Result<()> {
     let settings = given.settings(Missing::Made)?;
     let volume = crate::log::start(settings.log.clone());
+    let file = given.sources().file();
+    let file = file.map_or_else(|| "none".to_owned(), |file| file.display().to_string());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), file, "entrepot starts");
     for note in &settings.notes {
         tracing::warn!("{note}");
     }
@@ -44,7 +50,7 @@ async fn serve(settings: Settings, sources: Sources, volume: Volume) -> anyhow::
     let mut signals = Signals::new()?;
     let mut hangup = signal(SignalKind::hangup())?;
     let app = App::build(&settings).await?;
-    announce(&settings, &app);
+    announce(&settings, &app).await;
     warn_of_credentials(&settings);
     let reload = Reload { sources, volume, started: settings.shown };
     let mut running = app.run();
@@ -79,10 +85,27 @@ async fn drain(running: &mut RunningApp, signals: &mut Signals) {
     }
 }
 
-/// What an operator needs at first: where it listens, the CA, the line to run on a client.
-fn announce(settings: &Settings, app: &App) {
+/// What an operator needs at first: where it listens, where its state is seen, what is kept, the
+/// CA, the line to run on a client, and what that script has to be.
+async fn announce(settings: &Settings, app: &App) {
     for address in app.addresses() {
         tracing::info!(%address, "listening");
+    }
+    let socket = app.admin_socket().map(|path| path.display().to_string());
+    match app.admin_address() {
+        Ok(at) => {
+            let status_page = format!("http://{}/", reachable(at));
+            tracing::info!(status_page, socket, "admin listener");
+        }
+        Err(error) => tracing::warn!(%error, "nobody knows where the admin listener is"),
+    }
+    let directory = settings.store.dir.display().to_string();
+    if let Some(kept) = app.kept(READING).await {
+        let (objects, size) = (kept.objects, bytes(kept.bytes));
+        let at_most = settings.store.max_size.map(bytes);
+        tracing::info!(directory, objects, size, at_most, "kept");
+    } else {
+        tracing::info!(directory, "what is kept is still being counted");
     }
     let facts = app.facts();
     tracing::info!(
@@ -91,6 +114,9 @@ fn announce(settings: &Settings, app: &App) {
         "CA certificate"
     );
     tracing::info!("to set a client up, run there: {}", facts.set_up);
+    if let Some(scripts) = app.script_hashes(settings) {
+        tracing::info!("SHA-256 of the scripts at {}: {scripts}", facts.proxy_url);
+    }
 }
 
 /// SIGTERM and SIGINT.

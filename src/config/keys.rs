@@ -97,6 +97,7 @@ pub(crate) const KEYS: &[Key] = &[
         Unsaid,
         "How clients reach the proxy, for set-up scripts, e.g. http://proxy.corp:3128",
     ),
+    one("contact", Nothing, "Whom to ask, told with every error, e.g. \"ask #platform\""),
     one(
         "data-dir",
         Words("$STATE_DIRECTORY, as root /var/lib/entrepot, else $XDG_DATA_HOME/entrepot"),

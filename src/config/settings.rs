@@ -21,6 +21,7 @@ use crate::admin::guard::Token;
 use crate::admin::onlookers::Onlooker;
 use crate::admin::setup::ProxyAddress;
 use crate::admin::socket::Place;
+use crate::listener::speaker::Contact;
 use crate::listener::{self, Policy, ProxyNames};
 use crate::log;
 use crate::memory::{self, Shares};
@@ -88,6 +89,8 @@ pub(crate) struct Settings {
     pub text: String,
     /// `external-url`.
     pub external_url: Option<ProxyAddress>,
+    /// `contact`.
+    pub contact: Option<Contact>,
     /// `ca-dir`.
     pub ca_dir: PathBuf,
     /// `ca-constrain`: the hosts that a new CA may vouch for, if it is to be constrained.
@@ -208,6 +211,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         shown: Json::Null,
         text: String::new(),
         external_url,
+        contact: reader.get("contact"),
         ca_dir,
         ca_constraints,
         store: store(reader, cache_dir, shares),

@@ -13,6 +13,7 @@ use crate::admin::onlookers::Onlooker;
 use crate::admin::setup::ProxyAddress;
 use crate::gateway::Push;
 use crate::listener::policy::Tunnels;
+use crate::listener::speaker::Contact;
 use crate::log::{Format, Level};
 use crate::upstream::proxy::ProxyChoice;
 use crate::upstream::{ConnectTo, Scheme};
@@ -64,6 +65,14 @@ impl FromValue for bool {
             Value::Text(text) => Self::from_text(text),
             Value::Number(_) | Value::List(_) | Value::Table(_) => None,
         }
+    }
+}
+
+impl FromValue for Contact {
+    const EXPECTED: &'static str = "one line of at most 100 characters, such as \"ask #platform\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Self::parse(text)
     }
 }
 

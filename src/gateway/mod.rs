@@ -13,6 +13,7 @@
 //! - `ping`, `tokens`: `/v2/` and the token endpoint
 //! - `writes`: pushes and deletes, and what is forgotten after them
 //! - `relay`: everything that is only passed on
+//! - `limited`: what is told where a registry has had enough of this proxy
 //! - `download`: a download on its way into the store, and who fetches what for whom
 //! - `answer`: from what is kept to HTTP
 //! - `exchange`: one request, with who asks and what they may
@@ -37,6 +38,7 @@ mod explain;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod generations;
+mod limited;
 mod listings;
 mod manifests;
 mod options;
@@ -69,8 +71,8 @@ use access::{Access, Place};
 use answer::addresses;
 pub(crate) use answer::body::ResponseBody;
 pub(crate) use answer::broken::ResponseError;
-pub(crate) use answer::errors::error_response;
 use answer::errors::{denied, no_room, stranger_failed, upstream_failed};
+pub(crate) use answer::errors::{error_response, introduce};
 pub(crate) use answer::provenance::{Provenance, Reason};
 pub use answer::ranges::ByteRanges;
 pub(crate) use answer::served::Served;
@@ -80,6 +82,7 @@ use blobs::Blobs;
 use exchange::{Asked, Common, Exchange};
 pub(crate) use explain::{Expected, Explanation, ObjectState, TagState};
 use generations::Generations;
+use limited::Refused;
 use listings::Listings;
 use manifests::Manifests;
 pub(crate) use manifests::tags::{Standing, standings};
@@ -190,12 +193,14 @@ impl Gateway {
             return (odd_path(&registry), subject);
         }
         let through = via::of(&asked.headers);
+        let who = Refused::of(registries, &asked.headers);
         // What comes is passed on as it comes, through buffers on both sides.
         let Ok(_passed) = room_to_pass(&account, body.most().unwrap_or(u64::MAX)).await else {
             return (no_room(&registry), subject);
         };
         let answer = self.dispatch(asked, body).await;
         let mut served = answer.unwrap_or_else(|error| upstream_failed(&registry, &error));
+        limited::explain(registries, &root.authority, &who, &mut served);
         hold_room(&account, &registry, &mut served).await;
         let base = served.response.extensions_mut().remove::<AnsweredAt>();
         if addresses::are_in(served.response.headers()) {
@@ -205,8 +210,10 @@ impl Gateway {
         }
         // Some tell how to authenticate with another status.
         let is_challenge = served.response.headers().contains_key(header::WWW_AUTHENTICATE);
-        if is_challenge || served.response.status() == StatusCode::UNAUTHORIZED {
-            let own_realm = way.url(TOKEN_PATH);
+        let own_realm = way.url(TOKEN_PATH);
+        if (is_challenge || served.response.status() == StatusCode::UNAUTHORIZED)
+            && !ping::leads_to(&own_realm, served.response.headers())
+        {
             // A client that is sent to the registry's own realm goes around us, for want of its
             // challenge; where that is not to be had it follows what it was told.
             let client = Client::new(registries, &registry, &Route::Ping, &through, &account);

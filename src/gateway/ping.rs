@@ -1,7 +1,7 @@
 //! `/v2/`: whether the API is spoken here, and how to authenticate.
 
 use entrepot_oci::{ErrorCode, ErrorDocument};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::answer::body::ResponseBody;
 use super::answer::errors::{error_response, say_api_version};
@@ -74,10 +74,30 @@ pub(super) async fn serve(common: &Common, asked: &Asked) -> Result<Served, Upst
         Ok(Told::Other(response)) => (Reason::RegistryError(response.status()), Ok(*response)),
         Err(error) => (Reason::Unreachable(error.to_string()), Err(error)),
     };
-    match last {
-        Some(known) => Ok(answer(&known, Provenance::Stale(reason))),
-        None => failed.map(|response| passed_on(response, Forward::Bypass)),
+    match (last, failed) {
+        (Some(known), _) => Ok(answer(&known, Provenance::Stale(reason))),
+        (None, Err(error)) if error.is_refused_here() => Err(error),
+        (None, _) => Ok(as_if_there(common, asked, reason)),
     }
+}
+
+/// The answer for a registry of which nothing is known and which can't be asked, as if it were
+/// there.
+///
+/// What an engine prints of a ping that fails is a status at most; where that goes well the failure
+/// comes with the manifest, whose words are printed. A client without a credential is sent for a
+/// token of ours, which opens nothing; one with a credential is told the truth there.
+fn as_if_there(common: &Common, asked: &Asked, reason: Reason) -> Served {
+    let service = Some(asked.registry.to_string());
+    let assumed = Authentication::Bearer { realm: String::new(), service };
+    answer(common, asked, &assumed, Provenance::Failed(reason))
+}
+
+/// Whether a client is sent to our own token endpoint already.
+pub(super) fn leads_to(own_realm: &str, headers: &HeaderMap) -> bool {
+    let realm = format!("Bearer realm=\"{own_realm}\"");
+    let mut challenges = headers.get_all(header::WWW_AUTHENTICATE).iter();
+    challenges.any(|value| value.as_bytes().starts_with(realm.as_bytes()))
 }
 
 fn answer(

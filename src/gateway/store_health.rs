@@ -6,8 +6,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::log::chain;
 use crate::metrics::Count;
+use crate::words::chain;
 
 /// How long downloads go past a store that has failed one: a disk does not heal within seconds,
 /// and one that has is used again without a restart.
@@ -28,7 +28,7 @@ pub(crate) struct StoreHealth {
 
 impl Trouble {
     /// Notes a failure, with one line in the log for as long as it lasts.
-    pub(super) fn note(&self, error: &dyn std::error::Error) {
+    pub(super) fn note(&self, error: &(dyn std::error::Error + 'static)) {
         self.1.add_one();
         let is_news = !self.is_recent();
         *self.0.lock() = Some(Instant::now());

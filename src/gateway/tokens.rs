@@ -18,10 +18,10 @@ use super::answer::passed::passed_on;
 use super::answer::provenance::{Forward, Provenance, Reason};
 use super::answer::served::Served;
 use super::exchange::{Asked, Common};
-use crate::registry::Client;
 use crate::registry::fields::forwarded;
 use crate::registry::identity::{has_own_token, own_token};
 use crate::registry::token_server::Realm;
+use crate::registry::{Authentication, Client};
 use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::client::Sending;
 use crate::upstream::{Errand, UpstreamError};
@@ -63,8 +63,16 @@ async fn relayed(
     };
     let registries = &common.registries;
     let client = asked.client(registries);
-    let Some(realm) = realm(&client, &asked).await? else {
-        return Ok(own(Provenance::Kept(None)));
+    let is_for_pulls = is_for_pulls(asked.query().unwrap_or_default(), &form);
+    let realm = match realm(&client, &asked).await {
+        Ok(Some(realm)) => realm,
+        Ok(None) => return Ok(own(Provenance::Kept(None))),
+        // What can't be told by the registry itself is told with the manifest, whose words are
+        // printed.
+        Err(error) if is_for_pulls && !error.is_refused_here() => {
+            return Ok(own(Provenance::Stale(Reason::TokenServer(error.to_string()))));
+        }
+        Err(error) => return Err(error),
     };
     let mut answer = ask(common, &asked, &realm, &form).await;
     if is_failure(&answer)
@@ -80,7 +88,7 @@ async fn relayed(
         }
         Ok(_) => return answer.map(pass),
     };
-    if is_for_pulls(asked.query().unwrap_or_default(), &form) {
+    if is_for_pulls {
         return Ok(own(Provenance::Stale(Reason::TokenServer(reason))));
     }
     answer.map(pass)
@@ -144,11 +152,22 @@ fn bad_form(reason: &str) -> Served {
     denied(&document)
 }
 
-/// The registry's token server, asked for if it is not known.
+/// The registry's token server, asked for if it is not known; none where the registry wants nobody
+/// to authenticate. One of which that is not known has said no yes to anybody's login.
 async fn realm(client: &Client, asked: &Asked) -> Result<Option<Realm>, UpstreamError> {
     let target = asked.target();
-    let known = client.authentication(&target).await?;
-    Ok(known.and_then(|known| known.realm(&target)))
+    let unusable = |reason: &str| UpstreamError::Token {
+        authority: asked.authority.clone(),
+        reason: reason.to_owned(),
+    };
+    match client.authentication(&target).await? {
+        Some(Authentication::None) => Ok(None),
+        Some(Authentication::Basic { .. }) => {
+            Err(unusable("it wants a name and a password in every request, as it now says itself"))
+        }
+        Some(known) => Ok(known.realm(&target)),
+        None => Err(unusable("it can't say for now where its token server is")),
+    }
 }
 
 /// A token of our own.
@@ -169,12 +188,12 @@ fn own(provenance: Provenance) -> Served {
 }
 
 fn not_allowed() -> Served {
-    let mut response = Response::new(ResponseBody::Empty);
-    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    let fields = response.headers_mut();
+    let (status, code) = (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported);
+    let reason = "the token endpoint takes GET and POST";
+    let mut served = denied(&ErrorDocument::new(status, code, reason));
+    let fields = served.response.headers_mut();
     fields.insert(header::ALLOW, http::HeaderValue::from_static("GET, POST"));
-    let reason = "the token endpoint takes GET and POST".to_owned();
-    Served::new(Provenance::Denied(Reason::Because(reason)), response)
+    served
 }
 
 #[cfg(test)]

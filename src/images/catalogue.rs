@@ -116,7 +116,10 @@ impl Images {
     }
 
     /// The images of one repository: tags, then digests.
-    async fn in_repository(&self, path: RepositoryPath) -> Result<Vec<CatalogueEntry>, ImageError> {
+    pub(super) async fn in_repository(
+        &self,
+        path: RepositoryPath,
+    ) -> Result<Vec<CatalogueEntry>, ImageError> {
         let records = self.store.repository(&path.0, &path.1);
         let Some(repository) = NamedRepository::of(path) else { return Ok(Vec::new()) };
         let mut entries = Vec::new();

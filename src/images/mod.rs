@@ -7,6 +7,7 @@
 //! - `catalogue`: which images there are
 //! - `parts`: what an image consists of, and what of that is kept
 //! - `selection`: which of them are meant
+//! - `sample`: a small one that is kept
 //! - `changes`: removing images, pinning them
 //! - `export`, `import`: archives of images
 //! - `layout`, `tarball`: what such an archive is
@@ -20,6 +21,7 @@ pub mod fuzzing;
 pub(crate) mod import;
 mod layout;
 mod parts;
+mod sample;
 mod selection;
 mod tarball;
 

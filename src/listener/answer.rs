@@ -10,6 +10,7 @@ use entrepot_oci::{ErrorCode, ErrorDocument};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 
+use super::Peer;
 use super::request::Unfit;
 use crate::gateway::ResponseError;
 use crate::gateway::{ResponseBody, error_response};
@@ -43,7 +44,12 @@ impl Answer {
     }
 
     /// The response for hyper, whose end writes the line.
-    pub(super) fn logged(mut self, began: Instant, count: Count<'_>) -> Response<LoggedBody> {
+    pub(super) fn logged(mut self, began: Instant, peer: &Peer) -> Response<LoggedBody> {
+        peer.shared.services.speaker.introduce(&mut self.response);
+        self.counted(began, peer.count())
+    }
+
+    fn counted(mut self, began: Instant, count: Count<'_>) -> Response<LoggedBody> {
         let status = Some(self.response.status());
         let why = self.response.extensions_mut().remove::<Why>().map(|Why(reason)| reason);
         let line = self.line.map(|line| {
@@ -249,7 +255,7 @@ mod tests {
                 let answer = Answer::new(Response::new(ResponseBody::Empty), line);
                 let began = Instant::now().checked_sub(waited).unwrap();
                 let metrics = &Metrics::default();
-                drop(answer.logged(began, Count { metrics, network: None }));
+                drop(answer.counted(began, Count { metrics, network: None }));
             });
             assert_eq!(*seen.0.lock(), levels);
         }

@@ -23,8 +23,8 @@ use super::request::{self, Unfit};
 use super::stream::{ClientStream, Rewound};
 use super::watched::{Admissions, Watched};
 use crate::gateway::{Asker, Requester};
-use crate::log::chain;
 use crate::memory::Account;
+use crate::words::chain;
 
 /// The largest head taken: tokens in `Authorization` reach 16 KiB at some registries.
 const MAX_HEAD_BYTES: usize = 64 * 1024;

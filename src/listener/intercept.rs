@@ -18,6 +18,7 @@ use super::{Peer, http as connection, is_same, tunnel};
 use crate::gateway::{ResponseBody, Way};
 use crate::log::{Outcome, RequestLine, Subject};
 use crate::upstream::{OwnConnections, Scheme};
+use crate::words::of_io;
 
 /// The client's connection under the intercepted TLS.
 type Inner = Rewound<ClientStream>;
@@ -79,7 +80,7 @@ fn handshake_failure(error: &std::io::Error) -> String {
         Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
             "the client sent plain HTTP where TLS was expected".to_owned()
         }
-        _ => format!("TLS handshake with the client: {error}"),
+        _ => format!("TLS handshake with the client: {}", of_io(error)),
     }
 }
 
@@ -123,12 +124,11 @@ impl Context {
             Err(unserved) => {
                 let (request, unfit) = *unserved;
                 let line = self.denied(request.method()).because(Some(unfit.reason.to_string()));
-                return Answer::new(refused(&unfit), line).logged(began, self.peer.count());
+                return Answer::new(refused(&unfit), line).logged(began, &self.peer);
             }
         };
         if let Some(response) = self.refused(&request) {
-            return Answer::new(response, self.denied(request.method()))
-                .logged(began, self.peer.count());
+            return Answer::new(response, self.denied(request.method())).logged(began, &self.peer);
         }
         request.extensions_mut().insert(self.own.clone());
         let method = request.method().clone();
@@ -141,7 +141,7 @@ impl Context {
             Box::pin(gateway.respond(&self.authority, route, way, request)).await;
         let line = self.peer.line(served.outcome(), method, subject).because(served.reason());
         let line = line.from_program(asker.user_agent);
-        Answer::new(served.response, line).to(asking).logged(began, self.peer.count())
+        Answer::new(served.response, line).to(asking).logged(began, &self.peer)
     }
 
     fn denied(&self, method: &Method) -> RequestLine {

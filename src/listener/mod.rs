@@ -22,6 +22,7 @@
 //! - `intercept`: the inside of an intercepted tunnel
 //! - `tunnel`: bytes passed through unread
 //! - `answer`: answers, with the line that each leaves in the log
+//! - `speaker`: who speaks in an error of the proxy's own
 //! - `fuzzing`: what fuzz targets feed of it
 
 mod accept;
@@ -42,12 +43,13 @@ mod proxy;
 mod proxy_protocol;
 mod request;
 pub(crate) mod seldom;
+pub(crate) mod speaker;
 mod stream;
 mod tls;
 mod tunnel;
 mod watched;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,6 +107,8 @@ pub(crate) struct PageRequest<'a> {
     pub host: Option<&'a str>,
     /// The `Accept` field as it came.
     pub accept: Option<&'a str>,
+    /// Who asks.
+    pub client: IpAddr,
 }
 
 /// Whoever answers origin-form requests.
@@ -123,6 +127,8 @@ pub(crate) struct ListenerServices {
     pub pages: Arc<dyn Pages>,
     /// Leaves for intercepted hosts.
     pub certificates: CertificateAuthority,
+    /// Who speaks in errors.
+    pub speaker: speaker::Speaker,
     /// What is counted.
     pub metrics: Metrics,
     /// What clients pull.

@@ -31,7 +31,7 @@ pub(super) async fn answer(peer: &Peer, received: Received) -> Response<LoggedBo
             None => admitted(peer, request).await,
         },
     };
-    answer.logged(began, peer.count())
+    answer.logged(began, peer)
 }
 
 /// Answers a request whose form is as it should be, if its user may use the proxy.
@@ -84,7 +84,7 @@ pub(super) fn turn_away(peer: &Peer, received: Received) -> Response<LoggedBody>
     let began = Instant::now();
     let request = match received {
         Ok(request) if !is_forwarded(&request) && request.uri().path() == "/healthz" => {
-            return origin(peer, &request).logged(began, peer.count());
+            return origin(peer, &request).logged(began, peer);
         }
         Ok(request) => request,
         Err(unserved) => unserved.0,
@@ -93,7 +93,7 @@ pub(super) fn turn_away(peer: &Peer, received: Received) -> Response<LoggedBody>
     let reason = format!("{} may not use this proxy (access.clients)", peer.client.ip());
     let mut response = refusal(StatusCode::FORBIDDEN, ErrorCode::Denied, &reason);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    Answer::new(response, line.because(Some(reason))).logged(began, peer.count())
+    Answer::new(response, line.because(Some(reason))).logged(began, peer)
 }
 
 /// Answers a client for whom there is no place: a probe is told how the proxy is, everybody else to
@@ -107,7 +107,7 @@ pub(super) fn put_off(peer: &Peer, received: Received) -> Response<LoggedBody> {
         Ok(request) => put_off_line(peer, &request),
         Err(unserved) => put_off_line(peer, &unserved.0),
     };
-    let mut response = answer.logged(began, peer.count());
+    let mut response = answer.logged(began, peer);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -148,7 +148,9 @@ async fn user(peer: &Peer, request: &Request<Incoming>) -> Result<Option<Arc<str
 
 /// The pages that ask for no user.
 fn is_page(path: &str) -> bool {
-    matches!(path, "/" | "/ca.crt" | "/healthz") || path.starts_with("/setup/")
+    matches!(path, "/" | "/ca.crt" | "/healthz" | "/check")
+        || path.starts_with("/setup/")
+        || path.starts_with("/check/")
 }
 
 fn denied_user(denial: Denial, is_direct: bool) -> Response<ResponseBody> {
@@ -302,6 +304,7 @@ fn origin(peer: &Peer, request: &Request<Incoming>) -> Answer {
         query: uri.query(),
         host: field(header::HOST),
         accept: field(header::ACCEPT),
+        client: peer.client.ip(),
     });
     if !response.status().is_client_error() {
         // Probes ask every few seconds; they would bury the requests that matter.

@@ -19,6 +19,7 @@ use super::{Peer, http as connection};
 use crate::gateway::ResponseBody;
 use crate::log::{Outcome, RequestLine};
 use crate::upstream::{DialError, Link, far_address};
+use crate::words::chain;
 
 /// How long nothing may come through a tunnel during the drain before it is taken for done.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -84,7 +85,7 @@ pub(super) fn spawn(peer: &Peer, upgrade: OnUpgrade, far: Link, line: RequestLin
 
 /// The line of a CONNECT whose client left before it was answered.
 pub(super) fn never_opened(peer: &Peer, line: RequestLine, error: &hyper::Error) {
-    let reason = format!("the client left before the tunnel was open: {error}");
+    let reason = format!("the client left before the tunnel was open: {}", chain(error));
     peer.finish(line.with(Outcome::Error).because(Some(reason)));
 }
 

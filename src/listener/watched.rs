@@ -25,12 +25,12 @@ const LINGER: Duration = Duration::from_secs(30);
 
 /// Answered to HTTP/2 without TLS's leave ("prior knowledge", RFC 9113 §3.3): nothing here speaks
 /// it, and whoever sent it gets to read why.
-const NO_HTTP_2: &[u8] = b"HTTP/1.1 505 HTTP/2 is not spoken here\r\n\
+const NO_HTTP_2: &[u8] = b"HTTP/1.1 505 entrepot: HTTP/2 is not spoken here\r\n\
     Content-Type: text/plain\r\nContent-Length: 34\r\nConnection: close\r\n\r\n\
     HTTP/1.1 alone is understood here\n";
 
 /// Answered to a client whose head is long, where there is no room for it.
-const NO_ROOM: &[u8] = b"HTTP/1.1 503 No room for so long a head\r\n\
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 entrepot: no room for so long a head\r\n\
     Content-Type: application/json\r\nRetry-After: 1\r\nContent-Length: 133\r\n\
     Connection: close\r\n\r\n\
     {\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"too much is under way \

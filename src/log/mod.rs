@@ -19,7 +19,7 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 pub(crate) use line::ContentKind;
 pub use line::{Outcome, RequestLine, Subject};
 pub(crate) use safe::{Safe, one_line};
-pub(crate) use text::{bytes, chain};
+pub(crate) use text::bytes;
 
 /// How log events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

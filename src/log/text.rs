@@ -177,19 +177,6 @@ impl Visit for Fields {
     }
 }
 
-/// An error with its causes: `the disk is full: No space left on device`.
-#[must_use]
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
-}
-
 /// A size in decimal units, as engines print them: `3.4 MB`.
 #[must_use]
 pub(crate) fn bytes(count: u64) -> String {

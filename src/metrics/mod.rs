@@ -13,6 +13,7 @@
 //! - `answering`: a request that is being answered
 //! - `recent`: the last requests, and what is asked for most
 //! - `failures`: what goes wrong, each kind of it once
+//! - `servings`: what each client was served lately
 //! - `histogram`: how long requests take
 //! - `collect`: these as families with names and words
 //! - `exposition`: a page of families, as OpenMetrics or as the older text format
@@ -29,6 +30,7 @@ mod networks;
 mod process;
 mod recent;
 mod registries;
+mod servings;
 mod tally;
 
 use std::net::IpAddr;
@@ -53,6 +55,8 @@ pub(crate) use tally::{Sums, Tally};
 
 /// Kinds of requests whose durations are told apart: those of content, and all others.
 const KINDS: [&str; 3] = ["manifest", "blob", "other"];
+pub(crate) use servings::Serving;
+use servings::Servings;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -90,6 +94,7 @@ struct MetricsInner {
     failures: Failures,
     recent: Recent,
     durations: [[Histogram; Outcome::ALL.len()]; KINDS.len()],
+    servings: Servings,
     connections: Arc<AtomicI64>,
     tunnels: Arc<AtomicI64>,
     resumed: Count,
@@ -114,6 +119,7 @@ impl Metrics {
             failures: Failures::default(),
             recent: Recent::default(),
             durations: std::array::from_fn(|_| std::array::from_fn(|_| Histogram::new(REQUESTS))),
+            servings: Servings::default(),
             connections: Arc::default(),
             tunnels: Arc::default(),
             resumed: Count::default(),
@@ -165,6 +171,13 @@ impl Metrics {
         }
         self.parts.recent.note(line);
         self.parts.failures.note(line);
+        self.parts.servings.note(line);
+    }
+
+    /// What a client was served lately, the latest first.
+    #[must_use]
+    pub(crate) fn servings(&self, client: IpAddr) -> Vec<Serving> {
+        self.parts.servings.of(client)
     }
 
     /// Where is counted what a client is served; a lock.

@@ -3,6 +3,7 @@
 //! A registry's challenge is the same for everybody and changes with its operator's moods: it is
 //! kept in memory and on disk, so that a client's first question is answered without the registry.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use entrepot_cache::{Fact, Store};
@@ -14,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::token_server::Realm;
-use crate::memory::{Shares, table};
-use crate::upstream::Target;
+use crate::memory::{NAME, Shares, table};
+use crate::upstream::{Target, UpstreamError};
 
 /// The longest of a challenge's parts that is believed: realms are URLs, and none is near it.
 const LONGEST: usize = 4 * 1024;
@@ -23,6 +24,9 @@ const LONGEST: usize = 4 * 1024;
 const FRESH: Duration = Duration::from_hours(1);
 /// How often it is asked again although it has said something, since that leads nowhere.
 const DOUBTED: Duration = Duration::from_secs(30);
+/// How long after a question that was left unanswered the next is given up without being asked.
+const SILENT: Duration = Duration::from_secs(5);
+
 /// How a registry wants to be authenticated to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "scheme", rename_all = "lowercase")]
@@ -121,6 +125,8 @@ pub(crate) struct Challenges {
     known: Cache<Registry, KnownChallenge>,
     /// Whose challenge was asked for lately because it seemed to be wrong.
     doubted: Cache<Registry, ()>,
+    /// Who has just left that question unanswered, for as long as it is waited for.
+    silent: Cache<Registry, Arc<UpstreamError>>,
 }
 
 impl Challenges {
@@ -132,7 +138,27 @@ impl Challenges {
         let known = table(shares.small_table(), weight).build();
         let doubted =
             table(shares.small_table(), |registry: &Registry, ()| registry.as_str().len());
-        Self { known, doubted: doubted.time_to_live(DOUBTED).build() }
+        let silent = table(shares.small_table(), |registry: &Registry, _: &Arc<_>| {
+            registry.as_str().len() + NAME
+        });
+        let silent = silent.time_to_live(SILENT).build();
+        Self { known, doubted: doubted.time_to_live(DOUBTED).build(), silent }
+    }
+
+    /// Notes a question that has failed; returns the failure, to be told. One that was waited for
+    /// is not worth as long a wait again: a client asks for the manifest right after its ping.
+    pub(crate) fn note_failure(&self, registry: &Registry, error: UpstreamError) -> UpstreamError {
+        if !error.is_silence() {
+            return error;
+        }
+        let error = Arc::new(error);
+        self.silent.insert(registry.clone(), error.clone());
+        UpstreamError::Shared(error)
+    }
+
+    /// That the registry has just left the question unanswered, if it has.
+    pub(crate) fn silence(&self, registry: &Registry) -> Option<UpstreamError> {
+        self.silent.get(registry).map(UpstreamError::Shared)
     }
 
     /// Whether a challenge that seems to be wrong is to be asked for anew: once in a while, or a

@@ -191,6 +191,17 @@ impl Registries {
         }
     }
 
+    /// Somebody's quota at a registry, where that counts pulls.
+    pub(crate) fn quota(&self, registry: &Registry, whose: &Identity) -> Option<Quota> {
+        self.inner.quotas.of(registry, whose)
+    }
+
+    /// Whose credentials the proxy has at the registry at `authority`, for people who use it.
+    pub(crate) fn account(&self, authority: &Authority) -> Option<String> {
+        let in_force = self.inner.in_force.load();
+        in_force.options.credentials_for(authority).map(Credentials::whose)
+    }
+
     /// The proxy's own quota at each registry that counts pulls.
     pub(crate) fn quotas(&self) -> Vec<(Registry, Quota)> {
         self.inner.quotas.shared()
@@ -637,6 +648,9 @@ impl Client {
         if let Some(known) = self.registries.last_challenge(registry).await {
             return Ok(Some(known));
         }
+        if let Some(silence) = self.registries.inner.challenges.silence(registry) {
+            return Err(silence);
+        }
         Ok(self.ping_of(registry, &target.ping()).await?.0)
     }
 
@@ -652,7 +666,8 @@ impl Client {
         let headers = for_ourselves(&forwarded(&self.via));
         let (sending, body) = (Sending::shared(&behalf, Errand::Pull), RequestBody::Empty);
         let asking = Box::pin(upstream.send(sending, Method::GET, target, headers, body));
-        let response = self.watched(registry, (&topic, true), asking).await?;
+        let answer = self.watched(registry, (&topic, true), asking).await;
+        let response = answer.map_err(|error| challenges.note_failure(registry, error))?;
         let status = response.status();
         let trouble = trouble(status, response.headers());
         let headers = response.headers();

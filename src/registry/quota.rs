@@ -63,8 +63,12 @@ impl Quotas {
 
     /// Pulls that are left to somebody, where the registry counts them.
     pub(crate) fn remaining(&self, registry: &Registry, identity: &Identity) -> Option<u64> {
-        let quota = self.0.get(&(registry.clone(), identity.clone()))?;
-        quota.is_current().then_some(quota.remaining)
+        self.of(registry, identity).map(|quota| quota.remaining)
+    }
+
+    /// What is known of somebody's quota.
+    pub(crate) fn of(&self, registry: &Registry, identity: &Identity) -> Option<Quota> {
+        self.0.get(&(registry.clone(), identity.clone())).filter(Quota::is_current)
     }
 
     /// The proxy's own quota at each registry.

@@ -209,7 +209,7 @@ impl Savings {
             return Ok(());
         }
         let record = Record::of(report);
-        self.parts.store.keep_savings(&record).await.map_err(|error| crate::log::chain(&error))
+        self.parts.store.keep_savings(&record).await.map_err(|error| crate::words::chain(&error))
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 use crate::memory::{Account, Gathered, NoRoom, Room};
 use crate::metrics::Behalf;
 use crate::trickle::Trickle;
+use crate::words::of_exchange;
 
 /// A body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,7 @@ pub enum BodyError {
     #[error("nothing came for {} s", .0.as_secs())]
     Idle(Duration),
     /// The connection broke, or its framing was wrong.
-    #[error("the transfer broke off: {0}")]
+    #[error("the transfer broke off: {}", of_exchange(.0))]
     Transfer(#[from] hyper::Error),
     /// All of it took too long, however little came at a time.
     #[error("it had not come whole within {} s", .0.as_secs())]

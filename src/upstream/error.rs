@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use entrepot_oci::Authority;
 use http::StatusCode;
+use time::OffsetDateTime;
 
 use super::connector::ConnectFailed;
 use super::reach::is_public;
 use super::redirect::RedirectError;
 use super::tls::told;
 use super::trust::RefusedCertificate;
+use crate::words::{of_exchange, of_io};
 
 /// No TCP connection came about.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +29,7 @@ pub(crate) enum DialError {
         authority: Authority,
     },
     /// The name does not resolve.
-    #[error("{host} does not resolve ({source}): check the name and this machine's DNS")]
+    #[error("{host} does not resolve ({}): check the name and this machine's DNS", of_io(source))]
     Resolve {
         /// What was looked up.
         host: String,
@@ -64,7 +66,7 @@ pub(crate) enum DialError {
         authority: Authority,
     },
     /// Every address failed; this is the last failure.
-    #[error("no connection to {authority}{}: {source}", tried(*address))]
+    #[error("no connection to {authority}{}: {}", tried(*address), of_io(source))]
     Connect {
         /// What was asked for.
         authority: Authority,
@@ -222,11 +224,11 @@ pub(crate) enum TlsError {
     NothingInCommon {
         /// Who was asked.
         authority: Authority,
-        /// rustls' own words.
+        /// What it said.
         reason: String,
     },
     /// Anything else in the handshake.
-    #[error("no TLS connection to {authority}: {source}{}", handshake_cure(source))]
+    #[error("no TLS connection to {authority}: {}{}", of_io(source), handshake_cure(source))]
     Handshake {
         /// Who was asked.
         authority: Authority,
@@ -269,11 +271,25 @@ pub(super) fn is_hangup(error: &io::Error) -> bool {
 }
 
 fn handshake_cure(error: &io::Error) -> &'static str {
-    if is_hangup(error) {
-        "; it hung up: check that this is its TLS port, and what stands between"
-    } else {
-        ""
+    if is_hangup(error) { "; check that this is its TLS port, and what stands between" } else { "" }
+}
+
+/// For how long something has been so, behind what it is; nothing where that has only just begun.
+fn so_long(what: &str, lasting: Duration) -> String {
+    const NEWS: Duration = Duration::from_secs(2);
+    const HOUR: Duration = Duration::from_hours(1);
+    const DAY: Duration = Duration::from_hours(24);
+    let secs = lasting.as_secs();
+    match lasting {
+        lasting if lasting < NEWS => return String::new(),
+        _ if secs < 120 => return format!(" ({what} for {secs} s)"),
+        lasting if lasting < HOUR => return format!(" ({what} for {} min)", secs / 60),
+        _ => {}
     }
+    let began = OffsetDateTime::now_utc() - lasting;
+    let (hour, minute) = (began.hour(), began.minute());
+    let date = if lasting < DAY { String::new() } else { format!("{} ", began.date()) };
+    format!(" ({what} since {date}{hour:02}:{minute:02} UTC)")
 }
 
 /// An upstream request failed.
@@ -307,7 +323,7 @@ pub(crate) enum UpstreamError {
     Exchange {
         /// Who was asked.
         authority: Authority,
-        /// hyper's words.
+        /// How.
         reason: String,
     },
     /// A redirect that is not followed.
@@ -327,7 +343,7 @@ pub(crate) enum UpstreamError {
         reason: String,
     },
     /// It has failed shortly before, and is left alone for some seconds.
-    #[error("{authority} has been unreachable for {} s: {reason}", lasting.as_secs())]
+    #[error("{reason}{}", so_long("unreachable", *lasting))]
     Unreachable {
         /// Who was asked.
         authority: Authority,
@@ -345,7 +361,7 @@ pub(crate) enum UpstreamError {
         status: StatusCode,
     },
     /// The registry does not take the operator's credentials, and nothing without them.
-    #[error("it does not take this proxy's own credentials ({label}), for {} s now: whoever runs the proxy has to renew them", since.as_secs())]
+    #[error("it does not take this proxy's own credentials ({label}){}: whoever runs the proxy has to renew them", so_long("refused", *since))]
     Credentials {
         /// Who was asked.
         authority: Authority,
@@ -604,12 +620,11 @@ impl UpstreamError {
     }
 }
 
-/// The connector's own error if there is one in the chain, else the chain in words.
+/// The connector's own error if there is one in the chain, else what has happened in words.
 fn connector_error(
     authority: &Authority,
     error: &(dyn std::error::Error + 'static),
 ) -> Result<UpstreamError, String> {
-    let mut words = Vec::new();
     let mut current: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = current {
         let known = cause.downcast_ref::<ConnectFailed>().and_then(ConnectFailed::take);
@@ -622,8 +637,25 @@ fn connector_error(
         if let Some(told) = tls.and_then(|error| told(authority, error)) {
             return Ok(told.into());
         }
-        words.push(cause.to_string());
         current = cause.source();
     }
-    Err(words.join(": "))
+    Err(of_exchange(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_only_just_begun_is_not_timed() {
+        let told = |secs| so_long("unreachable", Duration::from_secs(secs));
+        assert_eq!(told(0) + &told(1), "");
+        assert_eq!(told(5), " (unreachable for 5 s)");
+        assert_eq!(told(119), " (unreachable for 119 s)");
+        assert_eq!(told(300), " (unreachable for 5 min)");
+        let of_today = told(2 * 3600);
+        assert!(of_today.starts_with(" (unreachable since ") && of_today.ends_with(" UTC)"));
+        assert_eq!(of_today.len(), " (unreachable since 02:14 UTC)".len());
+        assert_eq!(told(30 * 3600).len(), " (unreachable since 2026-11-28 02:14 UTC)".len());
+    }
 }

@@ -29,6 +29,7 @@ use super::reach::{AddressRule, is_loopback_name};
 use super::tls::handshake;
 use super::trust::{Certificate, Trust};
 use super::via;
+use crate::words::of_exchange;
 
 /// The bytes of a destination itself, directly or through a tunnel.
 pub(crate) type Link = Either<TcpStream, TokioIo<Upgraded>>;
@@ -208,7 +209,7 @@ async fn tunnel(
     authority: &Authority,
     through: &HeaderMap,
 ) -> Result<Upgraded, ProxyFailure> {
-    let broken = |error: hyper::Error| ProxyFailure::Broken(error.to_string());
+    let broken = |error: hyper::Error| ProxyFailure::Broken(of_exchange(&error));
     let request = connect_request(authority, proxy.authorization(), through)
         .map_err(|error| ProxyFailure::Broken(error.to_string()))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;

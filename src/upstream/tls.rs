@@ -13,6 +13,7 @@ use tokio_rustls::client::TlsStream;
 use super::dial::Deadline;
 use super::error::TlsError;
 use super::trust::refused_certificate;
+use crate::words::{of_alert, of_tls};
 
 /// Makes `stream` a TLS connection to `authority`, in time.
 pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
@@ -71,17 +72,17 @@ pub(super) fn told(authority: &Authority, error: &rustls::Error) -> Option<TlsEr
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
             | AlertDescription::AccessDenied => {
-                Some(TlsError::ClientCertificate { authority, alert: format!("{alert:?}") })
+                Some(TlsError::ClientCertificate { authority, alert: of_alert(*alert) })
             }
             AlertDescription::ProtocolVersion
             | AlertDescription::HandshakeFailure
             | AlertDescription::InsufficientSecurity => {
-                Some(TlsError::NothingInCommon { authority, reason: error.to_string() })
+                Some(TlsError::NothingInCommon { authority, reason: of_tls(error) })
             }
             _ => None,
         },
         rustls::Error::PeerIncompatible(_) => {
-            Some(TlsError::NothingInCommon { authority, reason: error.to_string() })
+            Some(TlsError::NothingInCommon { authority, reason: of_tls(error) })
         }
         _ => None,
     }

@@ -71,7 +71,7 @@ impl Containerd {
         Self { hosts: Some(hosts), ..self }
     }
 
-    fn ctr(&self) -> Result<Command> {
+    pub(crate) fn ctr(&self) -> Result<Command> {
         let mut ctr = self.way.command("ctr", &self.home)?;
         ctr.arg("--address").arg(&self.socket);
         Ok(ctr)

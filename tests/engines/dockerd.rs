@@ -97,6 +97,13 @@ impl Dockerd {
     }
 }
 
+impl Dockerd {
+    /// Logs in at a registry.
+    pub(crate) fn log_in(&self, registry: &str, login: &Login) -> Result<String> {
+        self.run(["login", "--username", &login.name, "--password", &login.password, registry])
+    }
+}
+
 impl Engine for Dockerd {
     fn pull(&self, image: &Image) -> Result<Vec<String>> {
         let name = image.name();

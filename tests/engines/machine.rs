@@ -39,7 +39,7 @@ impl Machine {
         Ok(command)
     }
 
-    fn shell(&self, line: &str) -> Result<String> {
+    pub(crate) fn shell(&self, line: &str) -> Result<String> {
         run(self.command("sh", &self.home)?.args(["-euc", line]))
     }
 

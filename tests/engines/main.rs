@@ -11,6 +11,8 @@
 //! - `engine`: the one behaviour that is asked of every engine
 //! - `dockerd`, `buildkit`, `containerd`, `cri`, `podman`, `buildah`, `skopeo`: an engine each
 //! - `way`: how an engine comes to the registry
+//! - `proof`: what the proxy's own check says of them
+//! - `words`: what they print where a pull fails
 //! - `machine`, `whole_way`: each of them set up by the proxy's own script, and back
 //! - `ahead`: what `entrepot pull` has brought in
 //! - `air_gap`: images as archives, from one entrepot to another
@@ -43,8 +45,10 @@ mod machine;
 mod podman;
 mod private;
 mod process;
+mod proof;
 mod pushing;
 mod site;
 mod skopeo;
 mod way;
 mod whole_way;
+mod words;

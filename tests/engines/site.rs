@@ -341,6 +341,11 @@ impl Site {
         Ok(path)
     }
 
+    /// The directory of this name that the test has made.
+    pub(crate) fn directory_of(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
     pub(crate) fn access(&self) -> Access {
         self.proxy.access()
     }

@@ -60,6 +60,7 @@ mod resume;
 mod savings;
 mod secrets;
 mod shutdown;
+mod speaking;
 mod stale;
 mod states;
 mod strangers;

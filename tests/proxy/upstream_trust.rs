@@ -45,8 +45,11 @@ fn server(leaf: Leaf) -> Server {
 }
 
 #[track_caller]
+/// As far as an engine goes: where a registry can't be asked, that is told with a manifest.
 fn ping(proxy: &Proxy, host: &str) -> Response {
-    proxy.client().get(&format!("https://{host}/v2/")).unwrap()
+    let get = |path: &str| proxy.client().get(&format!("https://{host}/v2/{path}")).unwrap();
+    let pong = get("");
+    if pong.status == 401 { get("library/alpine/manifests/1") } else { pong }
 }
 
 #[test]
@@ -63,7 +66,7 @@ fn a_root_is_believed_for_its_host_alone() {
     assert_eq!(ping(&proxy, "own.example").status, 200);
     for host in ["other.example", "own.example:5000"] {
         let refused = ping(&proxy, host);
-        assert_eq!(refused.status, 502, "{}", refused.text());
+        assert_eq!(refused.status, 503, "{}", refused.text());
         let message = refused.oci_error();
         assert!(message.contains("certs-dir") && message.contains("corporate root"), "{message}");
     }
@@ -131,8 +134,8 @@ fn of_several_the_first_is_shown_that_fits() {
     let (_server, _directory, proxy) =
         demanding(&clients, Versions::Both, &[("2", &mine), ("1", &expired)]);
     let refused = ping(&proxy, "r.example");
-    assert_eq!(refused.status, 502);
-    assert!(refused.oci_error().contains("CertificateExpired"), "{}", refused.text());
+    assert_eq!(refused.status, 503);
+    assert!(refused.oci_error().contains("certificate expired"), "{}", refused.text());
 }
 
 #[test]
@@ -143,7 +146,7 @@ fn a_demand_that_can_not_be_met_names_the_place_for_certificates() {
         for files in [&[][..], &[("wrong", &wrong)]] {
             let (_server, _directory, proxy) = demanding(&clients, versions, files);
             let refused = ping(&proxy, "r.example");
-            assert_eq!(refused.status, 502, "{}", refused.text());
+            assert_eq!(refused.status, 503, "{}", refused.text());
             let message = refused.oci_error();
             for part in ["r.example:443", "client certificate", "certs-dir", "NAME.key"] {
                 assert!(message.contains(part), "{versions:?}: no {part:?} in {message:?}");
@@ -210,6 +213,9 @@ fn bad_certificates_are_refused_with_cause_and_cure() {
         let builder = Proxy::builder(BINARY).trusting(&ca);
         let proxy = leading(builder, HUB, server.address()).start();
         let message = refused(&proxy, &blob, what);
+        // Which machine speaks is of no interest here.
+        let words = message.split_once(": docker.io: ").map_or("", |(_, words)| words);
+        let message = format!("docker.io: {words}");
         assert_eq!(asked.load(Ordering::SeqCst), 0, "{what}: a request was sent");
         writeln!(told, "{what}:\n    {message}").unwrap();
     }
@@ -246,7 +252,7 @@ fn servers_that_speak_no_tls_of_today_are_told_apart() {
     let cases = [
         ("TLS 1.1", Word::Bytes(tls_1_1_hello()), "TLS 1.2 or newer"),
         ("no cipher suite", Word::Bytes(handshake_failure), "TLS 1.2 or newer"),
-        ("an alert", Word::Bytes(internal_error), "InternalError"),
+        ("an alert", Word::Bytes(internal_error), "internal error"),
         ("an end", Word::Bytes(Vec::new()), "hung up"),
         ("plain HTTP", Word::Bytes(plain_http), "scheme"),
         ("something else", Word::Bytes(b"220 mail.example ESMTP\r\n".to_vec()), "check the port"),
@@ -300,7 +306,7 @@ fn a_certificate_may_be_its_own_root() {
             None => assert_eq!(response.status, 200, "{}", response.text()),
             Some(cause) => assert!(response.oci_error().contains(cause), "{}", response.text()),
         }
-        assert_eq!(ping(&proxy, "other2.example").status, 502, "it is a root for its host alone");
+        assert_eq!(ping(&proxy, "other2.example").status, 503, "it is a root for its host alone");
     }
     // Another of the same name is not the one that was given.
     let (given, shown) = (Leaf::self_signed(&own, as_ca), Leaf::self_signed(&own, as_ca));
@@ -308,5 +314,5 @@ fn a_certificate_may_be_its_own_root() {
     let server = server(shown);
     let builder = with_certs(directory.path()).config("intercept = [\"r.example\"]");
     let proxy = leading(builder, "r.example", server.address()).start();
-    assert_eq!(ping(&proxy, "r.example").status, 502);
+    assert_eq!(ping(&proxy, "r.example").status, 503);
 }

@@ -211,6 +211,87 @@ fn every_client_is_set_up_once_and_undone_without_a_trace() {
     }
 }
 
+/// What would be done is what is done, and nothing is done.
+#[test]
+fn every_client_can_be_looked_at_before_it_is_set_up_and_undone() {
+    for case in CASES.iter().filter(|case| !case.arguments.contains(&"--insecure")) {
+        let proxy = proxy();
+        let set_up = Step::set_up_of(case.client, &proxy).with_args(case.arguments);
+        let undo = Step::undo_of(case.client, &proxy);
+        let steps = [
+            set_up.clone().with_args(&["--dry-run"]).after(case.prepare),
+            set_up.clone(),
+            set_up.with_args(&["--dry-run"]),
+            undo.clone().with_args(&["--dry-run"]),
+            undo.clone(),
+            undo.with_args(&["--dry-run"]),
+        ];
+        let outcomes = run(Family::Debian, &steps);
+        for dry in [0, 2, 3, 5] {
+            assert_well(&outcomes[dry], case);
+            outcomes[dry].assert_changed_nothing();
+            let asked = |line: &str| {
+                line.starts_with("systemctl cat ") || line.starts_with("systemctl is-active ")
+            };
+            let commands = &outcomes[dry].commands;
+            assert!(commands.lines().all(asked), "{}", outcomes[dry].told());
+            let told = &outcomes[dry].stdout;
+            assert!(told.ends_with("a dry run: nothing was changed"), "{told}");
+        }
+        // Every file that was made was told of, and is told of again when it goes.
+        for (would, does, verbs) in [
+            (&outcomes[0], &outcomes[1], [("created: ", "create"), ("changed: ", "change")]),
+            (&outcomes[3], &outcomes[4], [("removed: ", "remove"), ("restored: ", "restore")]),
+        ] {
+            for (done, verb) in verbs {
+                for path in does.stdout.lines().filter_map(|line| line.strip_prefix(done)) {
+                    let told = format!("would {verb}: {path}");
+                    assert!(would.stdout.contains(&told), "{told:?}: {}", would.told());
+                }
+            }
+        }
+        if !case.command.is_empty() {
+            let restart = outcomes[1]
+                .stdout
+                .lines()
+                .find(|line| line.contains("ed: ") && line.ends_with(".service"));
+            assert!(restart.is_some(), "{}", outcomes[1].told());
+            assert!(outcomes[0].stdout.contains("would re"), "{}", outcomes[0].told());
+        }
+        // What is written is shown.
+        let address = format!("127.0.0.1:{}", proxy.port);
+        let shown = case.shown.iter().find(|part| part.contains("{}"));
+        if let Some(part) = shown.filter(|_| case.client != Client::DockerMirror) {
+            let part = part.replace("{}", &address);
+            assert!(outcomes[0].stdout.contains(&part), "{part:?}: {}", outcomes[0].told());
+        }
+    }
+}
+
+/// Whoever looks need not be root; help needs nothing at all.
+#[test]
+fn nobody_in_particular_can_look() {
+    let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+    for client in Client::ALL.into_iter().filter(|client| *client != Client::Kind) {
+        let proxy = proxy();
+        let prepare = format!("{NO_CONFIG}\n{K3S}\n{DOCKER}");
+        let set_up = Step::set_up_of(client, &proxy).under(nobody).with_env("TMPDIR=/tmp");
+        let steps = [
+            set_up.clone().with_args(&["--dry-run"]).after(&prepare),
+            set_up.with_args(&["--help"]),
+        ];
+        let outcomes = run(Family::Debian, &steps);
+        let name = client.name();
+        assert_eq!(outcomes[0].status, "0", "{name}: {}", outcomes[0].told());
+        outcomes[0].assert_changed_nothing();
+        let help = &outcomes[1].stdout;
+        assert_eq!(outcomes[1].status, "0", "{name}: {}", outcomes[1].told());
+        assert!(help.contains("--dry-run") && help.contains(&format!("/setup/{name}")), "{help}");
+        assert!(!help.contains('#'), "{help}");
+        outcomes[1].assert_changed_nothing();
+    }
+}
+
 #[test]
 fn a_mirror_that_does_not_answer_changes_nothing() {
     for case in CASES.iter().filter(|case| !case.shown.contains(&"BEGIN CERTIFICATE")) {

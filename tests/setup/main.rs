@@ -14,7 +14,7 @@ mod proxy;
 use std::fs;
 use std::process::Command;
 
-use entrepot::setup::Client;
+use entrepot::setup::{Client, ProxyAddress, Script, check};
 use machine::{Family, Outcome, Step, assert_same_tree, rendered, run};
 use proxy::{Proxy, Registry};
 
@@ -492,6 +492,10 @@ fn scripts_please_shellcheck_and_every_shell() {
             fs::write(&path, script).unwrap();
         }
     }
+    let address = ProxyAddress::from_url("http://proxy.corp:3128").unwrap();
+    let fingerprint = &"ab".repeat(32);
+    let asked = Script { address: &address, fingerprint, undo: false, expected_fingerprint: None };
+    fs::write(dir.path().join("check.sh"), check(&asked).unwrap()).unwrap();
     let scripts = || fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
     for (command, arguments) in [
         ("shellcheck", ["--shell=sh", "--severity=style"]),

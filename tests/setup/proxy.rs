@@ -115,7 +115,9 @@ impl Server {
             }
         } else if request.starts_with("GET /ca.crt ") {
             answer(&mut stream, 200, &self.ca_crt);
-        } else if request.starts_with("HEAD /v2/library/hello-world/manifests/latest ") {
+        } else if request.starts_with("GET /check/image ") {
+            answer(&mut stream, 200, "docker.io/library/alpine:3.20\n");
+        } else if request.starts_with("HEAD /v2/docker.io/library/alpine/manifests/3.20 ") {
             let status = if matches!(self.registry, Registry::Answers(401)) { 200 } else { 502 };
             answer(&mut stream, status, "");
         } else {

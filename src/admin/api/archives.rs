@@ -22,7 +22,7 @@ use super::verify::TICK;
 use crate::images::Selection;
 use crate::images::export::{self, ExportError};
 use crate::images::import::{Adoption, ArchiveContents, ImportError, ImportLine, Records};
-use crate::log::chain;
+use crate::words::chain;
 
 /// What an archive is sent as.
 pub(super) const MEDIA_TYPE: &str = "application/x-tar";

@@ -11,6 +11,7 @@ use url::form_urlencoded;
 use super::super::AdminServices;
 use super::ApiRefusal;
 use crate::images::{Extent, Image, ImageError, MOST, Query, Selection, Which, is_explicit};
+use crate::words::chain;
 
 /// A page of images.
 pub(super) async fn list(services: &AdminServices, query: &str) -> Result<Value, ApiRefusal> {
@@ -175,7 +176,7 @@ pub(super) fn refusal(error: ImageError) -> ApiRefusal {
         ImageError::Loading => StatusCode::SERVICE_UNAVAILABLE,
         ImageError::Store(_) | ImageError::Record(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    ApiRefusal { status, reason: format!("{:#}", anyhow::Error::new(error)) }
+    ApiRefusal { status, reason: chain(anyhow::Error::new(error).as_ref()) }
 }
 
 #[cfg(test)]

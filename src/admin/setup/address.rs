@@ -39,6 +39,12 @@ impl ProxyAddress {
         Ok(Self { scheme, authority })
     }
 
+    /// Whether the proxy is spoken to by TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.scheme == "https"
+    }
+
     /// The host.
     #[must_use]
     pub fn host(&self) -> &Host {

@@ -6,6 +6,8 @@
 # be finished by the next one.
 record=/etc/entrepot-setup.list
 
+dry=no       # "yes" where it is only told what would be done
+
 work=        # a private directory for what is only needed during the run
 committed=no # "yes" once a failure must no longer put everything back
 changes=0    # how many paths were noted for putting back
@@ -30,6 +32,40 @@ has() {
     command -v "$1" >/dev/null 2>&1
 }
 
+# did WORD REST: what was done, or would be: "created: PATH".
+did() {
+    if [ "$dry" = yes ]; then
+        case $1 in
+        created) set -- create "$2" ;;
+        changed) set -- change "$2" ;;
+        removed) set -- remove "$2" ;;
+        restored) set -- restore "$2" ;;
+        refreshed) set -- refresh "$2" ;;
+        restarted) set -- restart "$2" ;;
+        reloaded) set -- reload "$2" ;;
+        esac
+        say "would $1: $2"
+    else
+        say "$1: $2"
+    fi
+}
+
+# write FROM TO: gives TO the content of FROM in place, and says VERB of it.
+write() {
+    if [ "$dry" = no ]; then
+        cat "$1" >"$2"
+    fi
+    did changed "$2"
+    show "$1"
+}
+
+# show FILE: its content, where that is not written.
+show() {
+    if [ "$dry" = yes ]; then
+        sed 's/^/    | /' "$1"
+    fi
+}
+
 begin() {
     umask 022
     # `su` leaves the directories of the system tools out.
@@ -39,7 +75,8 @@ begin() {
     # a bundle of the calling shell may come between.
     unset http_proxy HTTP_PROXY https_proxy HTTPS_PROXY all_proxy ALL_PROXY
     unset CURL_CA_BUNDLE SSL_CERT_FILE SSL_CERT_DIR
-    [ "$(id -u)" -eq 0 ] || fail 'this changes system files: run it as root (... | sudo sh)'
+    [ "$(id -u)" -eq 0 ] || [ "$dry" = yes ] ||
+        fail 'this changes system files: run it as root (... | sudo sh)'
     for tool in base64 sha256sum sed grep tr fold readlink mktemp; do
         has "$tool" || fail "'$tool' is not installed, and this script needs it"
     done
@@ -48,6 +85,14 @@ begin() {
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    if [ "$dry" = yes ]; then pretend; fi
+}
+
+# What is noted of what was done goes to a copy, and nothing is put back, since nothing is changed.
+pretend() {
+    committed=yes
+    if [ -f "$record" ]; then cat "$record" >"$work/record"; fi
+    record=$work/record
 }
 
 finish() {
@@ -108,6 +153,11 @@ place() {
     altered=yes
     remember "$owner" restart pending
     remember "$3" file "$2"
+    if [ "$dry" = yes ]; then
+        did "$verb" "$2"
+        show "$1"
+        return 0
+    fi
     note_change "$2"
     note_change "$2.new"
     cat "$1" >"$2.new"
@@ -119,6 +169,7 @@ place() {
 make_dir() {
     if [ -d "$1" ]; then return 0; fi
     remember "$owner" dir "$1"
+    if [ "$dry" = yes ]; then return 0; fi
     note_change "$1"
     mkdir "$1"
 }
@@ -185,13 +236,15 @@ remove_made_by() {
 
 remove_file() {
     if [ ! -e "$1" ]; then return 0; fi
-    rm -f "$1"
-    say "removed: $1"
+    if [ "$dry" = no ]; then rm -f "$1"; fi
+    did removed "$1"
 }
 
 remove_dir() {
     if [ ! -d "$1" ]; then return 0; fi
-    if rmdir "$1" 2>/dev/null; then
+    if [ "$dry" = yes ]; then
+        did removed "$1 (if nothing else is in it)"
+    elif rmdir "$1" 2>/dev/null; then
         say "removed: $1"
     else
         say "kept: $1 (other files are in it)"
@@ -289,18 +342,19 @@ distrust_ca() {
 refresh_trust_store() {
     if ! recorded trust refresh pending; then return 0; fi
     trust_altered=yes
-    if ! "$refresh" >"$work/refresh.log" 2>&1; then
+    if [ "$dry" = no ] && ! "$refresh" >"$work/refresh.log" 2>&1; then
         cat "$work/refresh.log" >&2
         fail "'$refresh' failed"
     fi
     forget trust refresh pending
-    say "refreshed: the system's trust store ($refresh)"
+    did refreshed "the system's trust store ($refresh)"
 }
 
 # Debian's tool neither removes the links to a certificate that has gone nor renames those of one
 # that has changed; --fresh would, but drops the links of others too. Its hooks (the Java key store)
 # only hear of a removal from here.
 drop_ca_links() {
+    if [ "$dry" = yes ]; then return 0; fi
     link=/etc/ssl/certs/entrepot.pem
     [ "$(readlink "$link" 2>/dev/null)" = "$ca_path" ] || return 0
     rm -f "$link"
@@ -324,9 +378,20 @@ find_bundle() {
     for bundle in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt \
         /etc/ssl/ca-bundle.pem /etc/pki/tls/cacert.pem \
         /etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem /etc/ssl/cert.pem; do
-        if [ -s "$bundle" ]; then return 0; fi
+        if [ -s "$bundle" ]; then
+            pretend_trust
+            return 0
+        fi
     done
     fail "no bundle of trusted certificates was found: the engine could not check any registry"
+}
+
+# What the bundle would be.
+pretend_trust() {
+    if [ "$dry" = yes ] && [ -f "$work/ca.pem" ]; then
+        cat "$bundle" "$work/ca.pem" >"$work/bundle"
+        bundle=$work/bundle
+    fi
 }
 
 check_url_valid() {

@@ -8,6 +8,7 @@ main() {
     undo) undo ;;
     *) set_up ;;
     esac
+    if [ "$dry" = yes ]; then say "a dry run: nothing was changed"; fi
 }
 
 # Only when all of this line has arrived is anything run; and nothing that is run may read standard

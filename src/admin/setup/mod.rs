@@ -13,6 +13,7 @@
 //! - `options.sh`: arguments and environment
 //! - `unit.sh`: an engine that systemd runs
 //! - `last.sh`: the line that runs it all
+//! - `check.sh`: a script of its own, which shows whether it all works
 
 mod address;
 mod fingerprint;
@@ -28,9 +29,13 @@ const STEPS: &str = include_str!("steps.sh");
 const OPTIONS: &str = include_str!("options.sh");
 const UNIT: &str = include_str!("unit.sh");
 const LAST: &str = include_str!("last.sh");
+const CHECK_HEAD: &str = include_str!("check.head.sh");
+const CHECK: &str = include_str!("check.sh");
 
 /// Where kind's script ends that of its nodes.
 const END_OF_NODE_SCRIPT: &str = "END_OF_NODE_SCRIPT";
+/// Where what a script prints of itself ends.
+const END_OF_USAGE: &str = "END_OF_USAGE";
 
 /// What there is a script for: `/setup/<name>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +169,13 @@ pub fn script(client: Client, script: &Script<'_>) -> Result<String, SetupError>
     Ok(assembled(client, &assignments))
 }
 
+/// The script that shows whether a machine pulls through the proxy, whole, as POSIX shell.
+pub fn check(script: &Script<'_>) -> Result<String, SetupError> {
+    let fingerprint = agreed_fingerprint(script)?;
+    let assignments = format!("proxy_url='{}'\nca_fingerprint='{fingerprint}'\n", script.address);
+    Ok([CHECK_HEAD, &assignments, &usage(CHECK_HEAD), CHECK].concat())
+}
+
 fn assembled(client: Client, assignments: &str) -> String {
     let (head, body) = client.parts();
     let node = match client {
@@ -173,7 +185,17 @@ fn assembled(client: Client, assignments: &str) -> String {
         ),
         _ => String::new(),
     };
-    [head, assignments, COMMON, STEPS, OPTIONS, UNIT, body, &node, LAST].concat()
+    let usage = usage(head);
+    [head, assignments, COMMON, STEPS, OPTIONS, &usage, UNIT, body, &node, LAST].concat()
+}
+
+/// What a script prints of itself: the comment that it begins with, which nobody has on disk who
+/// pipes it into a shell.
+fn usage(head: &str) -> String {
+    let lines = head.lines().skip(1).map_while(|line| line.strip_prefix('#'));
+    let lines: Vec<_> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+    let text = lines.join("\n");
+    format!("\nusage() {{\n    cat <<'{END_OF_USAGE}'\n{text}\n{END_OF_USAGE}\n}}\n")
 }
 
 fn agreed_fingerprint(script: &Script<'_>) -> Result<Fingerprint, SetupError> {

@@ -31,7 +31,7 @@ read_options() {
     if accepts name; then cluster=${ENTREPOT_NAME:-$cluster}; fi
     extra_direct=${NO_PROXY:-${no_proxy:-}}
     unset NO_PROXY no_proxy
-    known='--undo, --check URL, --no-restart'
+    known='--help, --dry-run, --undo, --check URL, --no-restart'
     if accepts unit; then known="$known, --unit NAME"; fi
     if accepts name; then known="$known, --name CLUSTER"; fi
     if accepts mirror; then known="$known, --mirror"; fi
@@ -39,6 +39,11 @@ read_options() {
     if accepts tls; then known="$known, --tls"; fi
     while [ $# -gt 0 ]; do
         case $1 in
+        --help | -h)
+            usage
+            exit 0
+            ;;
+        --dry-run) dry=yes ;;
         --undo) mode=undo ;;
         --no-restart) restart=no ;;
         --mirror)

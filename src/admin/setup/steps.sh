@@ -63,7 +63,7 @@ restart_engine() {
     elif [ ! -d /run/systemd/system ]; then
         say "not ${how}ed: $engine (systemd is not running here)"
     else
-        systemctl daemon-reload || fail "'systemctl daemon-reload' failed: run this script again"
+        [ "$dry" = yes ] || systemctl daemon-reload || fail "'systemctl daemon-reload' failed: run this script again"
         if ! systemctl cat "$engine" >/dev/null 2>&1; then
             say "not ${how}ed: $engine (it is not installed)"
         elif ! systemctl is-active --quiet "$engine"; then
@@ -71,9 +71,9 @@ restart_engine() {
         elif [ "$restart" = no ]; then
             say "not ${how}ed: $engine (--no-restart): do that when it suits, until then all is as it was"
         else
-            systemctl "$how" "$engine" ||
+            [ "$dry" = yes ] || systemctl "$how" "$engine" ||
                 fail "$engine did not $how: see 'journalctl -u $engine', then run this script again"
-            say "${how}ed: $engine"
+            did "${how}ed" "$engine"
         fi
     fi
     forget "$owner" restart pending
@@ -88,7 +88,9 @@ finish_set_up() {
     if [ "$trust_altered" = yes ]; then
         mention_others "note: the certificate is new, restart these too:"
     fi
-    if [ "$altered" = yes ]; then
+    if [ "$dry" = yes ] && [ "$altered" = yes ]; then
+        say "$owner would be set up to use $proxy_url"
+    elif [ "$altered" = yes ]; then
         say "$owner is set up to use $proxy_url"
     else
         say "nothing to change: $owner was set up to use $proxy_url before"
@@ -120,7 +122,11 @@ undo_owner() {
         ;;
     esac
     restart_engine
-    say "$owner no longer uses the proxy"
+    if [ "$dry" = yes ]; then
+        say "$owner would no longer use the proxy"
+    else
+        say "$owner no longer uses the proxy"
+    fi
 }
 
 finish_undo() {
@@ -142,18 +148,31 @@ mention_others() {
     fi
 }
 
+# The image that is asked for to try a mirror: one that the proxy keeps, where it keeps any, so that
+# this works without its registry as well. An older proxy names none.
+sample() {
+    image=$(curl -q --globoff --fail --silent --insecure --connect-timeout 10 --max-time 30 \
+        --noproxy '*' "$proxy_url/check/image") || image=
+    case $image in
+    '' | *[!A-Za-z0-9._:/-]* | *:*:*) image=docker.io/library/hello-world:latest ;;
+    *:*) ;;
+    *) image=docker.io/library/hello-world:latest ;;
+    esac
+}
+
 # A mirror is asked for a manifest, as an engine would.
 check_mirror() {
     if [ "$check" = no ]; then
         say "not checked: the mirror"
         return 0
     fi
-    url=$proxy_url/v2/library/hello-world/manifests/latest
     find_bundle
     if ! has curl; then
         say "not checked: the mirror (that needs curl)"
         return 0
     fi
+    sample
+    url=$proxy_url/v2/${image%:*}/manifests/${image##*:}
     code=$(curl -q --globoff --silent --show-error --connect-timeout 10 --max-time 60 --head \
         --cacert "$bundle" --noproxy '*' --output "$work/answer" --write-out '%{http_code}' \
         --header 'Accept: application/vnd.oci.image.index.v1+json' \

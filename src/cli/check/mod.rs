@@ -18,6 +18,7 @@ use super::arguments::{self, Given};
 use super::output::{Report, stdout, unless_closed};
 use super::privileges::Missing;
 use crate::config::Settings;
+use crate::words::chain;
 
 pub(super) fn command() -> Command {
     let alive = Arg::new("alive")
@@ -98,7 +99,7 @@ fn tell(findings: &[Finding], report: Report) -> anyhow::Result<()> {
     let mut output = stdout();
     if report == Report::Json {
         let checks = findings.iter().map(|Finding { what, found, notes }| {
-            let words = found.as_ref().map_or_else(|error| format!("{error:#}"), Clone::clone);
+            let words = found.as_ref().map_or_else(|error| chain(error.as_ref()), Clone::clone);
             json!({ "what": what, "is_ok": found.is_ok(), "words": words, "notes": notes })
         });
         writeln!(output, "{}", json!({ "checks": checks.collect::<Vec<_>>() }))?;
@@ -107,7 +108,7 @@ fn tell(findings: &[Finding], report: Report) -> anyhow::Result<()> {
     for Finding { what, found, notes } in findings {
         match found {
             Ok(words) => writeln!(output, "ok    {what}: {words}")?,
-            Err(error) => writeln!(output, "WRONG {what}: {error:#}")?,
+            Err(error) => writeln!(output, "WRONG {what}: {}", chain(error.as_ref()))?,
         }
         for note in notes {
             writeln!(output, "note  {what}: {note}")?;

@@ -29,6 +29,7 @@ use super::output::complain;
 use super::privileges::Missing;
 use super::runtime;
 use crate::admin::pull::{Failure, FailureKind, Platforms, PullLine, Wanted};
+use crate::words::chain;
 
 /// The exit code of what is no list of images.
 const WRONG_USAGE: u8 = 2;
@@ -89,7 +90,7 @@ impl Miss {
 
     /// The proxy could not be asked, or did not tell the end.
     fn untold(wanted: &Wanted, error: &anyhow::Error) -> Self {
-        Self { code: 1, why: format!("{} was not pulled: {error:#}", wanted.image) }
+        Self { code: 1, why: format!("{} was not pulled: {}", wanted.image, chain(error.as_ref())) }
     }
 }
 

@@ -15,19 +15,43 @@ use crate::registry::fields::PRODUCT;
 use crate::upstream::UpstreamError;
 use crate::upstream::body::BodyError;
 
+/// An error of the proxy's own in an answer that has yet to say who speaks.
+#[derive(Clone)]
+struct OwnWords(ErrorDocument);
+
 /// An error document as a response. Its message also stands in the status line, since that is what
-/// engines print of a failed CONNECT and of a 5xx.
+/// engines print of a failed CONNECT, of a HEAD and of a 5xx.
 #[must_use]
 pub(crate) fn error_response(document: &ErrorDocument) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::full(document.to_json()));
+    let mut response = Response::new(ResponseBody::Empty);
     *response.status_mut() = document.status;
-    if let Ok(phrase) = ReasonPhrase::try_from(phrase(&document.message)) {
-        response.extensions_mut().insert(phrase);
-    }
     let fields = response.headers_mut();
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     say_api_version(fields);
+    write(&mut response, document);
+    response.extensions_mut().insert(OwnWords(document.clone()));
     response
+}
+
+/// Whether an answer is an error of the proxy's own.
+pub(in crate::gateway) fn is_own(response: &Response<ResponseBody>) -> bool {
+    response.extensions().get::<OwnWords>().is_some()
+}
+
+/// Says who speaks in an error of the proxy's own, once; any other answer stays as it is.
+///
+/// Where clients are answered, and nowhere else: what the proxy asks itself is for its operator.
+pub(crate) fn introduce(response: &mut Response<ResponseBody>, speaker: &str) {
+    let Some(OwnWords(mut document)) = response.extensions_mut().remove() else { return };
+    document.message = format!("{speaker}: {}", document.message);
+    write(response, &document);
+}
+
+fn write(response: &mut Response<ResponseBody>, document: &ErrorDocument) {
+    *response.body_mut() = ResponseBody::full(document.to_json());
+    if let Ok(phrase) = ReasonPhrase::try_from(phrase(&document.message)) {
+        response.extensions_mut().insert(phrase);
+    }
 }
 
 /// What a status line can carry of a message: printable ASCII, and no more than fits a log.
@@ -51,7 +75,7 @@ pub(in crate::gateway) fn upstream_failed(registry: &Registry, error: &UpstreamE
     } else {
         (StatusCode::BAD_GATEWAY, ErrorCode::Upstream)
     };
-    let message = format!("{registry}: {error}");
+    let message = about(registry, &error.to_string());
     let mut document = ErrorDocument::new(status, code, message);
     document.detail = Some(json!({ "registry": registry.as_str(), "proxy": PRODUCT }));
     let mut response = error_response(&document);
@@ -65,6 +89,16 @@ pub(in crate::gateway) fn upstream_failed(registry: &Registry, error: &UpstreamE
     Served::new(provenance, response)
 }
 
+/// What is wrong with a registry, with its name in front unless the words begin with that.
+fn about(registry: &Registry, words: &str) -> String {
+    let rest = words.strip_prefix(registry.as_str());
+    if rest.is_some_and(|rest| rest.starts_with([':', ' '])) {
+        words.to_owned()
+    } else {
+        format!("{registry}: {words}")
+    }
+}
+
 /// As [`upstream_failed`], for a host that is no registry: a name that leads nowhere is refused as
 /// a tunnel to it would be.
 pub(in crate::gateway) fn stranger_failed(host: &Registry, error: &UpstreamError) -> Served {
@@ -72,7 +106,7 @@ pub(in crate::gateway) fn stranger_failed(host: &Registry, error: &UpstreamError
         return upstream_failed(host, error);
     }
     let (status, code) = (StatusCode::FORBIDDEN, ErrorCode::Denied);
-    denied(&ErrorDocument::new(status, code, format!("{host}: {error}")))
+    denied(&ErrorDocument::new(status, code, about(host, &error.to_string())))
 }
 
 /// An upstream answered, but with something that can't be what was asked for.

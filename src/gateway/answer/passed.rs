@@ -1,11 +1,11 @@
 //! A registry's answer as it came.
 
-use entrepot_oci::{Digest, Registry};
+use entrepot_oci::{Digest, ErrorCode, ErrorDocument, Registry};
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body as _;
 
 use super::body::ResponseBody;
-use super::errors::unusable;
+use super::errors::{error_response, unusable};
 use super::provenance::{Forward, Provenance};
 use super::served::Served;
 use super::verified::VerifiedBody;
@@ -23,8 +23,9 @@ pub(in crate::gateway) fn passed_on(response: Response<IdleBody>, why: Forward) 
     *passed.headers_mut() = returned_with(&head.headers, passed.body());
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         // No request asks for another protocol: `Upgrade` is not passed on.
-        *passed.status_mut() = StatusCode::BAD_GATEWAY;
-        *passed.body_mut() = ResponseBody::Empty;
+        let message = "the registry wants to speak another protocol, which nobody has asked for";
+        let (status, code) = (StatusCode::BAD_GATEWAY, ErrorCode::Upstream);
+        passed = error_response(&ErrorDocument::new(status, code, message));
     } else {
         *passed.status_mut() = head.status;
     }

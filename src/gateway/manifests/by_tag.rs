@@ -18,7 +18,7 @@ use crate::collapse::Collapse;
 use crate::gateway::accept::Accept;
 use crate::gateway::access::Place;
 use crate::gateway::answer::body::ResponseBody;
-use crate::gateway::answer::errors::say_api_version;
+use crate::gateway::answer::errors::{error_response, say_api_version};
 use crate::gateway::answer::passed::{passed_head, tell_quota};
 use crate::gateway::answer::provenance::{Forward, Provenance, Reason};
 use crate::gateway::answer::served::Served;
@@ -422,13 +422,18 @@ fn described(resolution: &Resolution, provenance: Provenance) -> Option<Served> 
 fn too_many_requests(registry: &Registry, answer: &HeadAnswer) -> Served {
     let mut served = passed_head(answer.status, &answer.headers);
     let message = format!(
-        "{registry}: the registry refuses further requests for now (429 Too Many Requests)"
+        "{registry}: the registry refuses further requests for now \
+         (429 Too Many Requests)"
     );
     let document =
         ErrorDocument::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);
-    *served.response.body_mut() = ResponseBody::full(document.to_json());
+    let own = error_response(&document);
+    let theirs = std::mem::replace(&mut served.response, own);
     let fields = served.response.headers_mut();
-    fields.remove(header::CONTENT_LENGTH);
-    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    for (name, value) in theirs.headers() {
+        if !fields.contains_key(name) && *name != header::CONTENT_LENGTH {
+            fields.append(name, value.clone());
+        }
+    }
     served
 }

@@ -214,6 +214,15 @@ pub struct Reply {
     pub(crate) delivery: Delivery,
 }
 
+impl Reply {
+    /// No answer: the connection ends so.
+    #[must_use]
+    pub fn none(hangup: Hangup) -> Self {
+        let delivery = Delivery { no_answer: Some(hangup), ..Delivery::default() };
+        Self { response: Response::new(200), delivery }
+    }
+}
+
 impl From<Response> for Reply {
     fn from(response: Response) -> Self {
         Self { response, delivery: Delivery::default() }

@@ -14,6 +14,8 @@
 #   --no-restart  ENTREPOT_RESTART=no
 #                                  change the settings, and leave the engine's restart to you
 #   --undo                         remove what this script made
+#   --dry-run                      say what would be done, file by file, and change nothing
+#   --help                         print this
 #
 # This script and the certificate come from the same place: compare the fingerprint below with what
 # `entrepot ca show` prints on the proxy's own machine.

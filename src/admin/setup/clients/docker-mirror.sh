@@ -8,6 +8,7 @@ how=reload
 settings=/etc/docker/daemon.json
 # JSON has no comments: the file as it was is kept, and what was made of it is known by its hash.
 kept=/etc/docker/daemon.json.before-entrepot
+now=$settings # what the file holds now, or would
 
 prepare() {
     begin
@@ -18,14 +19,14 @@ prepare() {
 add_mirror() {
     line="  \"registry-mirrors\": [\"$proxy_url\"]"
     content=
-    if [ -f "$settings" ]; then content=$(tr -d ' \t\r\n' <"$settings"); fi
+    if [ -f "$now" ]; then content=$(tr -d ' \t\r\n' <"$now"); fi
     case $content in
     '' | '{}')
         printf '{\n%s\n}\n' "$line" >"$work/daemon.json"
         ;;
     '{'*)
         sed -e '/{/!b' -e "s|{|{\\
-$line,|" -e ':rest' -e n -e 'b rest' "$settings" >"$work/daemon.json"
+$line,|" -e ':rest' -e n -e 'b rest' "$now" >"$work/daemon.json"
         ;;
     *) fail "$settings is not a JSON object" ;;
     esac
@@ -51,9 +52,9 @@ set_up() {
     add_mirror
     validate
     make_dirs /etc/docker
-    if [ -f "$settings" ]; then
-        place "$settings" "$kept" "$owner"
-        chmod 0600 "$kept"
+    if [ -f "$now" ]; then
+        place "$now" "$kept" "$owner"
+        if [ "$dry" = no ]; then chmod 0600 "$kept"; fi
         edited=edited
     else
         edited=made
@@ -62,8 +63,7 @@ set_up() {
     remember "$owner" "$edited" "${hash%% *}"
     remember "$owner" restart pending
     note_change "$settings"
-    cat "$work/daemon.json" >"$settings"
-    say "changed: $settings"
+    write "$work/daemon.json" "$settings"
     altered=yes
     finish_set_up
 }
@@ -87,7 +87,7 @@ take_over() {
     restore
     if recorded "$owner" file "$kept"; then
         note_change "$kept"
-        rm -f "$kept"
+        if [ "$dry" = no ]; then rm -f "$kept"; fi
         forget "$owner" file "$kept"
     fi
     case $owner in
@@ -114,11 +114,13 @@ restore() {
     hash=${hash%% *}
     note_change "$settings"
     if recorded "$owner" made "$hash"; then
-        rm -f "$settings"
-        say "removed: $settings"
+        if [ "$dry" = no ]; then rm -f "$settings"; fi
+        if [ "$dry" = yes ]; then now=$work/nothing; fi
+        did removed "$settings"
     else
-        cat "$kept" >"$settings"
-        say "restored: $settings"
+        if [ "$dry" = no ]; then cat "$kept" >"$settings"; fi
+        if [ "$dry" = yes ]; then now=$kept; fi
+        did restored "$settings"
     fi
     forget "$owner" made "$hash"
     forget "$owner" edited "$hash"

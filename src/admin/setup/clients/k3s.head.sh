@@ -17,6 +17,8 @@
 #   --no-restart  ENTREPOT_RESTART=no
 #                                  change the settings, and leave the engine's restart to you
 #   --undo                         remove what this script made
+#   --dry-run                      say what would be done, file by file, and change nothing
+#   --help                         print this
 #                 NO_PROXY         added to the list of what the engine reaches without the proxy
 #
 # This script and the certificate come from the same place: compare the fingerprint below with what

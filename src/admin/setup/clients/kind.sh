@@ -21,6 +21,7 @@ prepare() {
 
 # Each node is a machine with systemd and containerd: what is run there is below.
 on_every_node() {
+    if [ "$dry" = yes ]; then set -- "$@" --dry-run; fi
     for node in $nodes; do
         say "node $node:"
         node_script | docker exec --interactive --env "NO_PROXY=$direct" --env "ENTREPOT_CHECK=$check" \
