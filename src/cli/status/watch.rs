@@ -6,6 +6,8 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::super::api::Api;
 use super::super::arguments::Given;
 use super::super::output::{
@@ -18,8 +20,19 @@ use crate::log::one_line;
 /// How often it is looked.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Shows it until standard output is closed. It is to be dropped when somebody interrupts it.
+/// Shows it until standard output is closed, or the process is to end: the terminal has to be put
+/// right before. It is to be dropped when somebody interrupts it.
 pub(super) async fn watch(api: &Api, given: Given<'_>) -> anyhow::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        watched = look_again(api, given) => watched,
+        _ = terminated.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
+    }
+}
+
+async fn look_again(api: &Api, given: Given<'_>) -> anyhow::Result<()> {
     let is_drawn = io::stdout().is_terminal() && given.report() == Report::Text;
     let mut paper = if is_drawn { Paper::Terminal(Terminal::open()?) } else { Paper::Lines(None) };
     let mut ticks = tokio::time::interval(TICK);
