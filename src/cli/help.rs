@@ -229,7 +229,7 @@ pub(super) fn examples(path: &str) -> &'static [Example] {
     EXAMPLES.iter().find(|(of, _)| *of == path).map_or(&[], |(_, examples)| examples)
 }
 
-/// What the exit codes of that subcommand mean, from 0 on; and whether others' are the same.
+/// What the exit codes of that subcommand mean, from 0 on.
 pub(super) fn exit_codes(path: &str) -> &'static [&'static str] {
     CODES.iter().find(|(of, _)| *of == path).map_or(USUAL, |(_, codes)| codes)
 }

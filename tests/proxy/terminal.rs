@@ -137,6 +137,11 @@ fn who_watches_sees_changes_until_they_have_seen_enough() {
     };
     interrupt(&watching);
     assert_eq!(watching.wait().unwrap().code(), Some(0), "Ctrl-C is an end as any");
+    let mut ended = watch(&[]);
+    BufReader::new(ended.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let process = rustix::process::Pid::from_child(&ended);
+    rustix::process::kill_process(process, Signal::TERM).unwrap();
+    assert_eq!(ended.wait().unwrap().code(), Some(0), "and so is SIGTERM");
 
     // Whoever has gone is not written to for ever, though nothing changes.
     let mut deserted = watch(&["--json"]);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use entrepot_oci::Digest;
+use entrepot_oci::{Digest, UnixSeconds};
 
 use super::images::{are, image, opened, options};
 use super::{kept, new_dir, noise, open, read_all, sha256};
@@ -15,7 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 async fn withdraw(store: &Store, document: Digest, spared: &[Digest]) -> u64 {
     assert!(store.is_known_within(PATIENCE).await);
     let spared: HashSet<Digest> = spared.iter().copied().collect();
-    store.withdraw([document].into(), spared, Reach::All).await.unwrap().objects
+    let foreseen = store.foresee_withdrawal([document].into(), spared.clone()).await.unwrap();
+    let withdrawn = store.withdraw([document].into(), spared, Reach::All).await.unwrap();
+    assert_eq!(withdrawn, foreseen);
+    withdrawn.objects
 }
 
 #[tokio::test]
@@ -65,6 +68,9 @@ async fn looking_at_an_object_is_no_use_of_it() {
     assert_eq!(store.peek(&digest).await.unwrap(), content);
     let found = store.find(&digest).unwrap();
     assert_eq!((found.size, found.hits, found.is_pinned), (2, 0, false));
+    let arrival = store.arrival(&digest).await.unwrap();
+    assert!(arrival.0.abs_diff(UnixSeconds::now().0) < 60, "{arrival:?}");
+    assert_eq!(store.arrival(&sha256(b"nothing")).await, None);
     store.pin(&digest).await.unwrap();
     assert!(store.find(&digest).unwrap().is_pinned);
     std::fs::write(super::blob_path(&dir, &digest), "[]").unwrap();

@@ -6,6 +6,8 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::super::api::Api;
 use super::super::arguments::Given;
 use super::super::output::{
@@ -18,8 +20,19 @@ use crate::log::one_line;
 /// How often it is looked.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Shows it until standard output is closed. It is to be dropped when somebody interrupts it.
+/// Shows it until standard output is closed, or the process is to end: the terminal has to be put
+/// right before. It is to be dropped when somebody interrupts it.
 pub(super) async fn watch(api: &Api, given: Given<'_>) -> anyhow::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        watched = look_again(api, given) => watched,
+        _ = terminated.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
+    }
+}
+
+async fn look_again(api: &Api, given: Given<'_>) -> anyhow::Result<()> {
     let is_drawn = io::stdout().is_terminal() && given.report() == Report::Text;
     let mut paper = if is_drawn { Paper::Terminal(Terminal::open()?) } else { Paper::Lines(None) };
     let mut ticks = tokio::time::interval(TICK);
@@ -49,7 +62,8 @@ impl Paper {
         match self {
             Self::Terminal(terminal) => terminal.draw(&lines(seen, given)),
             Self::Lines(last) => {
-                let now = key(seen);
+                let lines = lines(seen, given);
+                let now = key(&lines, given.report());
                 if last.as_ref() == Some(&now) {
                     return Ok(());
                 }
@@ -58,7 +72,7 @@ impl Paper {
                     writeln!(output)?;
                 }
                 *last = Some(now);
-                for line in lines(seen, given) {
+                for line in lines {
                     writeln!(output, "{line}")?;
                 }
                 Ok(output.flush()?)
@@ -67,12 +81,11 @@ impl Paper {
     }
 }
 
-/// By what it is told whether something has changed: not by the clock.
-fn key(seen: &anyhow::Result<Facts>) -> String {
-    match seen {
-        Ok(facts) => facts.document().to_string(),
-        Err(error) => format!("{error:#}"),
-    }
+/// By what it is told whether something has changed: not by the clock, which is in the first line
+/// of a screen.
+fn key(lines: &[String], report: Report) -> String {
+    let of_clock = usize::from(report == Report::Text && lines.len() > 1);
+    lines.iter().skip(of_clock).flat_map(|line| [line.as_str(), "\n"]).collect()
 }
 
 /// A screen; or why there is none, since the next may come.
@@ -130,4 +143,20 @@ fn write(text: &str) -> anyhow::Result<()> {
     let mut output = io::stdout().lock();
     output.write_all(text.as_bytes())?;
     Ok(output.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_goes_on_is_no_change() {
+        let screen = |clock: &str| ["proxy.corp", clock].join(" ");
+        let lines = |clock, verdict: &str| vec![screen(clock), verdict.to_owned()];
+        let key = |clock, verdict| key(&lines(clock, verdict), Report::Text);
+        assert_eq!(key("11:41", "All well."), key("11:42", "All well."));
+        assert_ne!(key("11:41", "All well."), key("11:41", "ghcr.io can't be reached."));
+        let error = ["no proxy answers".to_owned()];
+        assert_ne!(super::key(&error, Report::Text), super::key(&[], Report::Text));
+    }
 }
