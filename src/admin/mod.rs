@@ -52,6 +52,7 @@ use tokio_util::task::TaskTracker;
 use crate::gateway::Gateway;
 use crate::images::Images;
 use crate::listener::policy::Policy;
+use crate::listener::speaker::Speaker;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::pulls::Pulls;
@@ -82,6 +83,8 @@ pub(crate) struct AdminServices {
     pub config: ArcSwap<serde_json::Value>,
     /// Who may use the API.
     pub guard: Guard,
+    /// What the proxy is called, and whom to ask.
+    pub speaker: Speaker,
     /// Every connection, for the drain.
     pub tasks: TaskTracker,
     /// Cancelled when the drain begins.

@@ -149,6 +149,7 @@ pub(super) fn document(services: &AdminServices) -> Value {
     json!({
         "name": services.facts.name,
         "version": env!("CARGO_PKG_VERSION"),
+        "contact": services.speaker.contact(),
         "proxy_url": services.facts.proxy_url,
         "started": UnixSeconds::from(services.metrics.started()),
         "verdict": verdict,

@@ -249,6 +249,7 @@ impl Core {
             savings: self.savings.clone(),
             config: ArcSwap::from_pointee(waiting_for(settings.shown.clone(), &[])),
             guard: Guard::new(settings.admin_token.clone(), onlookers(settings)),
+            speaker: self.speaker.clone(),
             tasks: self.tasks.clone(),
             shutdown: self.shutdown.clone(),
             queues: admin::Queues::default(),

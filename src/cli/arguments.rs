@@ -122,6 +122,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
             "listen",
             "external-url",
             "mirror-names",
+            "contact",
             "proxy-protocol-from",
             "admin-listen",
             "admin-token-file",
