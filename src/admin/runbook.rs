@@ -1,7 +1,7 @@
 //! `/runbook`: what to do when an alert fires, of this very version and where no internet is.
 //!
-//! It is `docs/runbook.md`, whose sections are called like the alerts, shown as it is written: every
-//! section has its name as an anchor.
+//! It is `docs/runbook.md`, whose sections are called like the alerts, shown as it is written:
+//! every section has its name as an anchor.
 
 use std::fmt::Write as _;
 

@@ -55,8 +55,8 @@ impl Common {
         self.registries.upstream().metrics()
     }
 
-    /// Puts a question to the registry that is asked, which goes on when nobody waits for it any more:
-    /// its answer is remembered, and its failure too.
+    /// Puts a question to the registry that is asked, which goes on when nobody waits for it any
+    /// more: its answer is remembered, and its failure too.
     pub(super) fn ask<V: Send + 'static>(
         &self,
         asked: &Asked,

@@ -396,9 +396,9 @@ impl Gateway {
         self.inner.manifests.tags.forget(&place);
     }
 
-    /// Does what has to be done now and then, until the shutdown: forgets what is on record of objects
-    /// that have been gone for long, puts on record how often tags were used, asks registries that
-    /// are away whether they are back.
+    /// Does what has to be done now and then, until the shutdown: forgets what is on record of
+    /// objects that have been gone for long, puts on record how often tags were used, asks
+    /// registries that are away whether they are back.
     pub(crate) async fn keep_house(self, shutdown: CancellationToken) {
         let GatewayInner { common, manifests, .. } = &*self.inner;
         let keeping = async {

@@ -1,5 +1,5 @@
-//! A question to a registry that somebody waits for no longer than `stale-after`, since what is kept
-//! can be served without its answer. It goes on behind.
+//! A question to a registry that somebody waits for no longer than `stale-after`, since what is
+//! kept can be served without its answer. It goes on behind.
 //!
 //! A pull puts one question after the other. Where one was left waiting, the next about the same
 //! repository are hardly waited for, until one is answered in time or some seconds have passed.
@@ -31,8 +31,8 @@ impl Lateness {
         Self(table(shares.small_table(), |_, ()| 2 * NAME).time_to_live(STILL).build())
     }
 
-    /// Puts a question whose asker waits for `stale_after`: its answer is remembered, and its failure
-    /// too, when nobody waits for it any more.
+    /// Puts a question whose asker waits for `stale_after`: its answer is remembered, and its
+    /// failure too, when nobody waits for it any more.
     pub(super) fn ask<V: Send + 'static>(
         &self,
         about: About,

@@ -22,8 +22,8 @@ pub(crate) struct Behalf {
     content: Option<ContentKind>,
 }
 
-/// What a client has named and nobody else: it has a place among the registries once it has answered,
-/// since until then it may be a typing mistake.
+/// What a client has named and nobody else: it has a place among the registries once it has
+/// answered, since until then it may be a typing mistake.
 #[derive(Debug)]
 struct Newcomer {
     metrics: Metrics,

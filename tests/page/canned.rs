@@ -201,8 +201,8 @@ pub(crate) fn broken() -> Value {
         request("stale", 200, &json!("ghcr.io can't be reached")),
         request("relay", 401, &Value::Null),
     ]);
-    documents["pulls"]["pulls"][0]["outcome"] = "error".into();
-    documents["pulls"]["pulls"][1]["outcome"] = "stale".into();
+    documents["pulls"]["pulls"][0]["outcome"] = "failed".into();
+    documents["pulls"]["pulls"][1]["outcome"] = "abandoned".into();
     documents
 }
 
@@ -405,7 +405,7 @@ fn pull(number: u64) -> Value {
         "repository": repository, "reference": tag, "tag": tag, "digest": digest(number),
         "platform": "linux/amd64", "bytes": 3_100_000, "bytes_from_cache": if is_hit { 3_100_000 } else { 0 },
         "share_from_cache": if is_hit { 1.0 } else { 0.0 }, "duration_ms": 200,
-        "outcome": if is_hit { "hit" } else { "miss" }, "quota_pulls": u64::from(!is_hit),
+        "outcome": if is_hit { "partial" } else { "complete" }, "quota_pulls": u64::from(!is_hit),
     })
 }
 

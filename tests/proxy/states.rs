@@ -51,6 +51,13 @@ fn assert_told(proxy: &Proxy, state: &str, why: &str) {
     let check = proxy.run(&["check"]);
     assert_eq!(check.code, Some(1), "{}", check.output);
     assert!(check.output.contains("WRONG readiness: degraded: docker.io "), "{}", check.output);
+    let screen = proxy.run(&["status"]);
+    assert_eq!(screen.code, Some(1), "{}", screen.output);
+    let words = screen.output.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains(sentence), "{sentence}: {words}");
+    let explained = proxy.run(&["explain", "alpine:1"]);
+    let words = trouble["words"].as_str().unwrap();
+    assert!(explained.output.contains(words), "{words}: {}", explained.output);
 }
 
 #[track_caller]
@@ -63,6 +70,9 @@ fn assert_well(proxy: &Proxy) {
     );
     assert_eq!(state_of(proxy, "docker.io").unwrap()["state"], "well");
     assert_eq!(told(proxy, "/readyz")["status"], "ready");
+    let screen = proxy.run(&["status"]);
+    assert_eq!(screen.code, Some(0), "{}", screen.output);
+    assert!(screen.output.contains("All well."), "{}", screen.output);
 }
 
 /// A proxy that keeps a public image of this registry's.

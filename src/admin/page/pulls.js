@@ -49,6 +49,16 @@ function show(pulls) {
   const more = byId('more-pulls');
   more.hidden = state.pulls.length <= few;
   more.textContent = state.showsAll ? 'Show fewer' : `Show the last ${state.pulls.length}`;
+  showSlowest();
+}
+
+// Of the last pulls, whatever is filtered, the one that took longest: most often a large one, and what
+// it took is what somebody waited.
+function showSlowest() {
+  if (state.filter) return;
+  const pulled = state.pulls.filter(pull => pull.bytes > 0 && !FAILED[pull.outcome] && !pull.ahead);
+  const slowest = pulled.reduce((most, pull) => (most && most.duration_ms >= pull.duration_ms ? most : pull), null);
+  setText('slow-pull', slowest ? `slowest of the last ${pulled.length} pulls: ${image(slowest)} in ${took(slowest.duration_ms)}` : '');
 }
 
 function fromCache(pull) {
@@ -58,17 +68,20 @@ function fromCache(pull) {
   return `${percent(pull.bytes_from_cache, pull.bytes)} from the cache`;
 }
 
-const FAILED = { error: 'bad', denied: 'bad', stale: 'warn' };
+const FAILED = { failed: ['bad', 'FAILED '], abandoned: ['warn', 'GIVEN UP '] };
+const DEEDS = { checked: 'looked at', 'manifest-only': 'pulled, nothing new of', failed: 'asked for', abandoned: 'began' };
 
 function pullRow(pull) {
   const whose = pull.user ? `${pull.user} at ${pull.client}` : pull.client;
   const quota = pull.quota_pulls > 0 ? plural(pull.quota_pulls, 'pull of the quota', 'pulls of the quota') : '';
-  const outcome = FAILED[pull.outcome] ? make('span', { class: `outcome ${FAILED[pull.outcome]}` }, `${pull.outcome.toUpperCase()} `) : null;
+  const [style, word] = FAILED[pull.outcome] || [];
+  const outcome = word ? make('span', { class: `outcome ${style}` }, word) : null;
+  const deed = pull.ahead ? 'pulled ahead' : DEEDS[pull.outcome] || 'pulled';
   const all = listed([bytes(pull.bytes), fromCache(pull), took(pull.duration_ms)]);
-  const more = listed([pull.platform, quota]);
+  const more = listed([pull.platform, quota, pull.reason]);
   return row({ title: pull.digest || '' },
     cell('', make('time', { datetime: new Date(pull.at_ms).toISOString() }, clock(pull.at_ms, true))),
-    cell('', whose, ' ', make('span', { class: 'quiet' }, `${agent(pull.user_agent)} pulled`)),
+    cell('', whose, ' ', make('span', { class: 'quiet' }, [agent(pull.user_agent), deed].filter(Boolean).join(' '))),
     cell('', outcome, ...breakable(image(pull)), make('small', { class: 'narrow' }, all), more ? small(more) : null),
     cell('number wide', bytes(pull.bytes)),
     cell(`wide ${pull.bytes > 0 && pull.bytes_from_cache >= pull.bytes ? 'good' : ''}`, fromCache(pull)),

@@ -134,7 +134,7 @@ pub(super) struct Pull {
     pub(super) user: Option<String>,
     pub(super) registry: String,
     pub(super) repository: String,
-    pub(super) reference: String,
+    pub(super) reference: Option<String>,
     pub(super) tag: Option<String>,
     pub(super) bytes: u64,
     pub(super) share_from_cache: Option<f64>,

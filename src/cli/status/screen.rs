@@ -210,30 +210,35 @@ impl Screen {
 
     fn pulls(&self, pulls: &[Pull]) -> Vec<String> {
         let shown = pulls.iter().map(|pull| {
-            let reference = pull.tag.as_ref().unwrap_or(&pull.reference);
-            let is_digest = reference.starts_with("sha256:") || reference.starts_with("sha512:");
-            let reference = match reference.split_once(':') {
-                Some((_, hex)) if is_digest => {
+            let reference = pull.tag.as_ref().or(pull.reference.as_ref());
+            let reference = match reference.map(|reference| (reference, reference.split_once(':')))
+            {
+                Some((_, Some(("sha256" | "sha512", hex)))) => {
                     format!("@{}", hex.chars().take(12).collect::<String>())
                 }
-                _ => format!(":{reference}"),
+                Some((reference, _)) => format!(":{reference}"),
+                None => String::new(),
             };
             let image = format!("{}/{}{reference}", pull.registry, pull.repository);
             let client = match &pull.user {
                 Some(user) => format!("{user}@{}", pull.client),
                 None => pull.client.clone(),
             };
-            let is_served = pull.outcome.as_deref().is_none_or(|outcome| outcome != "error");
-            let share = pull
-                .share_from_cache
-                .filter(|_| is_served)
-                .map(|share| format!("{:.0} % cached", (share * 100.0).clamp(0.0, 100.0)));
+            let came = match pull.outcome.as_deref() {
+                Some("failed") => "failed".to_owned(),
+                Some("abandoned") => "given up".to_owned(),
+                Some("checked") => "looked at".to_owned(),
+                _ => {
+                    let share = pull.share_from_cache.unwrap_or_default();
+                    format!("{:.0} % cached", (share * 100.0).clamp(0.0, 100.0))
+                }
+            };
             vec![
                 self.clock(pull.at_ms / 1000),
                 one_line(&client).into_owned(),
                 familiar(&one_line(&image)).to_owned(),
                 bytes(pull.bytes),
-                share.unwrap_or_else(|| "failed".to_owned()),
+                came,
                 took(Duration::from_millis(pull.duration_ms)),
             ]
         });
@@ -441,11 +446,11 @@ mod tests {
                 { "number": 2, "at_ms": (NOW - 60) * 1000, "client": "10.0.0.7", "user": null,
                   "registry": "docker.io", "repository": "library/alpine", "reference": "3.20",
                   "tag": null, "bytes": 3_100_000, "share_from_cache": 1.0, "duration_ms": 240,
-                  "outcome": "hit" },
+                  "outcome": "complete" },
                 { "number": 1, "at_ms": (NOW - 120) * 1000, "client": "10.0.0.8", "user": "ci",
                   "registry": "ghcr.io", "repository": "org/application-with-a-long-name",
                   "reference": "sha256:cccccccccccccccccccccccc", "tag": null, "bytes": 0,
-                  "share_from_cache": 0.0, "duration_ms": 125_000, "outcome": "error" },
+                  "share_from_cache": 0.0, "duration_ms": 125_000, "outcome": "failed" },
             ] },
         }))
     }
