@@ -171,3 +171,19 @@ byId('more-images').addEventListener('click', () => {
   state.shown = byId('images').rows.length * 2;
   draw();
 });
+
+// Nothing is asked of the registry for it.
+byId('explain-form').addEventListener('submit', async event => {
+  event.preventDefault();
+  const name = byId('explain-name').value.trim();
+  const list = byId('explained');
+  try {
+    const { words } = await asked(`/api/v1/explain?image=${encodeURIComponent(name)}`);
+    list.replaceChildren(...words.map(one => make('li', {}, one)));
+    wrong('');
+  } catch (error) {
+    list.replaceChildren();
+    wrong(error.message);
+  }
+  list.hidden = list.children.length === 0;
+});
