@@ -649,7 +649,9 @@ fn images_of_a_real_proxy_are_acted_on_with_the_token() {
     browser.click("#explain-name");
     browser.type_text("alpine:1");
     browser.press("Enter", 13, "\r");
-    browser.wait_for("document.getElementById('explained').innerText.includes('docker.io would be asked')");
+    browser.wait_for(
+        "document.getElementById('explained').innerText.includes('docker.io would be asked')",
+    );
     browser.click("#images .actions button:first-child");
     browser.wait_for("document.getElementById('images').innerText.includes('pinned')");
     browser.click("#images .actions button:last-child");
