@@ -6,16 +6,24 @@ use http::{HeaderMap, HeaderValue, header};
 /// A longer `Accept` is known by its digest.
 const LONGEST_ACCEPT: usize = 500;
 
-/// Writes what a client takes as others do who mean the same by RFC 9110 §5.6.1 and §8.3.1: in one
-/// field, media types in lower case, blanks as engines set them. The registry is sent that, so that
-/// nobody's spelling brings about an answer that others would be given. What is no text is left as
-/// it is, and is nobody else's.
+/// Writes what a client takes as others do who mean the same by RFC 9110 §5.6.1, §8.3.1 and
+/// §12.5.1: in one field, media types in lower case, blanks as engines set them, and in one order,
+/// since weights alone say what is preferred, and dockerd takes another order for every request.
+/// The registry is sent that, so that nobody's spelling brings about an answer that others would be
+/// given. What is no text is left as it is, and is nobody else's.
 pub(super) fn normalise(headers: &mut HeaderMap) {
     let fields: Option<Vec<_>> =
         headers.get_all(header::ACCEPT).iter().map(|field| field.to_str().ok()).collect();
     let Some(fields) = fields.filter(|fields| !fields.is_empty()) else { return };
     let ranges = fields.iter().flat_map(|field| field.split(',')).map(str::trim);
-    let ranges: Vec<_> = ranges.filter(|range| !range.is_empty()).map(normalised).collect();
+    let mut ranges: Vec<_> = ranges.filter(|range| !range.is_empty()).map(normalised).collect();
+    // A comma within quotes parts nothing.
+    if !ranges.iter().any(|range| range.contains('"')) {
+        // Whoever goes by the order all the same finds what takes anything at the end, as engines
+        // have it.
+        ranges.sort_by_key(|range| (range.contains('*'), range.clone()));
+        ranges.dedup();
+    }
     if let Ok(value) = HeaderValue::try_from(ranges.join(", ")) {
         headers.insert(header::ACCEPT, value);
     }
@@ -116,11 +124,14 @@ mod tests {
 
     #[test]
     fn what_means_the_same_is_written_alike() {
-        let cases: [(&[&str], &str); 6] = [
+        let cases: [(&[&str], &str); 9] = [
+            (&["c/d, */*, a/b"], "a/b, c/d, */*"),
+            (&["c/d", "a/b", "c/d"], "a/b, c/d"),
+            (&["c/d;x=\"1,0\", a/b"], "c/d;x=\"1, 0\", a/b"),
             (&["a/b, c/d"], "a/b, c/d"),
             (&["A/b,C/D"], "a/b, c/d"),
             (&["a/b", " c/d\t,"], "a/b, c/d"),
-            (&["c/d ; Q=0.5;x=Y, a/b"], "c/d;Q=0.5;x=Y, a/b"),
+            (&["c/d ; Q=0.5;x=Y, a/b"], "a/b, c/d;Q=0.5;x=Y"),
             (&["a /b"], "a /b"),
             (&[","], ""),
         ];

@@ -106,6 +106,13 @@ fn a_slow_registry_is_not_waited_for_where_the_image_is_kept() {
         assert_eq!(pulled.manifests[0].digest, image.manifest.digest);
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     }
+    // Another engine takes the same and more, in another order.
+    let url = format!("https://{}/v2/{ALPINE}/manifests/1", registry.host());
+    let others = format!("{}, application/x, {}", image::MANIFEST, image::INDEX);
+    let began = Instant::now();
+    let answer = proxy.client().send(&Request::head(url).header("Accept", others)).unwrap();
+    assert_eq!(answer.headers.get("cache-status"), Some("entrepot; hit; detail=stale"));
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     gate.open();
     registry.heal();
 }

@@ -112,7 +112,9 @@ impl Tagged {
 
     /// The answer where the registry has to be asked.
     async fn asking(self, known: Option<KnownResolution>) -> Result<Served, UpstreamError> {
-        let told = if known.is_some() {
+        // What others were told stands in where this client takes that as well.
+        let headers = &self.exchange().asked.headers;
+        let told = if known.is_some() || self.entry().known_to_others(headers).await.is_some() {
             let (it, asked) = (self.clone(), &self.exchange().asked);
             let asking = async move { it.ask().await };
             let mut question = self.exchange().common.ask(asked, asking);
