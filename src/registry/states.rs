@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::pressure::{Kind, Sign, Topic, pause, tells_of_state};
 use super::quota;
 use crate::memory::{NAME, Shares, table};
+use crate::upstream::in_words;
 
 /// How long what nobody asks for again stays wrong.
 const HELD: Duration = Duration::from_mins(2);
@@ -233,7 +234,7 @@ impl States {
     /// The registry lets clients wait for longer than this.
     pub(crate) fn note_slow(&self, registry: &Registry, topic: &Topic, after: Duration) {
         if topic.kind().is_quickly_answered() {
-            let why = format!("it takes longer than {} to answer", words_of(after));
+            let why = format!("it takes longer than {} to answer", in_words(after));
             self.note(registry, Cause::Slow(topic.kind()), why, None);
         }
     }
@@ -343,15 +344,6 @@ fn limit_ends(headers: &http::HeaderMap) -> SystemTime {
         window.unwrap_or_else(|| pause(headers))
     };
     now.checked_add(wait).unwrap_or(now)
-}
-
-/// `2 s`, `500 ms`.
-fn words_of(duration: Duration) -> String {
-    if duration.subsec_millis() == 0 {
-        format!("{} s", duration.as_secs())
-    } else {
-        format!("{} ms", duration.as_millis())
-    }
 }
 
 #[cfg(test)]

@@ -311,7 +311,7 @@ pub(crate) enum UpstreamError {
     },
     /// No answer within the time for which somebody is kept waiting who can be served without it.
     /// The question goes on.
-    #[error("{authority} has not answered within {} s", after.as_secs())]
+    #[error("{authority} has not answered within {}", in_words(*after))]
     Late {
         /// Who was asked.
         authority: Authority,
@@ -385,6 +385,15 @@ pub(crate) enum UpstreamError {
     /// What happened to a request that several waited for.
     #[error(transparent)]
     Shared(#[from] Arc<UpstreamError>),
+}
+
+/// `2 s`, `200 ms`.
+pub(crate) fn in_words(duration: Duration) -> String {
+    if duration.subsec_millis() == 0 {
+        format!("{} s", duration.as_secs())
+    } else {
+        format!("{} ms", duration.as_millis())
+    }
 }
 
 /// Whether an error says that a server, or what stands before it, can't answer for now. Other

@@ -318,6 +318,7 @@ fn saved(sum: &Sum, currency: &str) -> [String; 4] {
     let money = sum.money.map(|money| format!("{money:.2} {currency}").trim_end().to_owned());
     let of_quota = match sum.quota_pulls_saved {
         0 => String::new(),
+        1 => "1 quota pull".to_owned(),
         saved => format!("{} quota pulls", grouped(saved)),
     };
     [
