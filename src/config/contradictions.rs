@@ -19,8 +19,8 @@ use super::units::{exact_duration, exact_size};
 use crate::gateway::TagTtl;
 use crate::memory;
 
-/// Less holds hardly a layer: with every pull all that is kept would go.
-const LEAST_SIZE: u64 = 1_000_000;
+/// Less holds no manifest with its configuration: nothing could be kept.
+const LEAST_SIZE: u64 = 64_000;
 /// What Docker Hub gives to those without an account (the smallest quota that a big registry has).
 const SMALL_QUOTA: u64 = 100;
 
@@ -93,9 +93,11 @@ fn clients(reader: &mut Reader, settings: &Settings) {
     let is_direct = access.announcers.is_empty();
     let may_come = |network: &IpNet| addresses.iter().any(|listen| may_come_from(*listen, network));
     if is_direct && !access.clients.is_empty() && !access.clients.iter().any(may_come) {
-        let text = "nobody has such an address who can reach what listen says; expected the \
-                    networks of your clients, or none for everybody";
-        problem(reader, "access.clients", text);
+        // Everybody is refused by it, which may be what is meant.
+        reader.note(
+            "access.clients: nobody has such an address who can reach what listen says, so that all \
+             are refused",
+        );
     }
     if access.announcers.iter().any(|network| network.prefix_len() == 0) {
         reader.note(
@@ -268,8 +270,8 @@ mod tests {
     fn what_can_not_be_meant_together_is_an_error_with_its_line() {
         for (file, line, words) in [
             ("min-free = \"1000000TB\"", 2, "min-free: found 1000PB, and the whole file system"),
-            ("max-size = \"1B\"", 2, "max-size: found 1B; expected at least 1MB"),
-            ("max-size = 0", 2, "max-size: found 0B; expected at least 1MB"),
+            ("max-size = \"1B\"", 2, "max-size: found 1B; expected at least 64kB"),
+            ("max-size = 0", 2, "max-size: found 0B; expected at least 64kB"),
             ("max-idle = \"0s\"", 2, "max-idle: found 0: all would go at once"),
             (
                 "intercept = [\"a.example\"]\nintercept-also = [\"b.example\"]",
@@ -301,16 +303,6 @@ mod tests {
                 2,
                 "external-url: found 127.0.0.1:3129, which is admin-listen",
             ),
-            (
-                "listen = [\"127.0.0.1:1\"]\n[access]\nclients = [\"10.0.0.0/8\"]",
-                4,
-                "access.clients: nobody has such an address",
-            ),
-            (
-                "listen = [\"0.0.0.0:1\"]\n[access]\nclients = [\"fd00::/8\"]",
-                4,
-                "access.clients: nobody has such an address",
-            ),
             ("ca-dir = \"/x\"\ncache-dir = \"/x\"", 2, "ca-dir: ca-dir and cache-dir are the same"),
             (
                 "[upstream]\nconnect-to = [\"ghcr.io:443:127.0.0.1:3128\"]",
@@ -338,6 +330,14 @@ mod tests {
     fn what_may_be_meant_is_a_note() {
         for (file, words) in [
             ("max-size = \"1000PB\"", "min-free is what bounds the store"),
+            (
+                "listen = [\"127.0.0.1:1\"]\n[access]\nclients = [\"10.0.0.0/8\"]",
+                "access.clients: nobody has such an address",
+            ),
+            (
+                "listen = [\"0.0.0.0:1\"]\n[access]\nclients = [\"fd00::/8\"]",
+                "access.clients: nobody has such an address",
+            ),
             ("memory-budget = \"1000PB\"", "more than all the memory"),
             ("quota-floor = 100", "no new image would come"),
             ("stale-after = \"1h\"", "stale-after has no effect: a registry is given up after 40s"),

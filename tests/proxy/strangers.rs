@@ -397,8 +397,8 @@ fn how_one_client_spells_what_it_takes_decides_nothing_for_others() {
     }
     told(&[&plain, "x/\u{ff}"]);
     assert_eq!(told(&[&plain]).as_deref(), expected);
-    // The same in other letters, or in another order, as dockerd takes another for every request, is
-    // told, and asked, in the same way.
+    // The same in other letters, or in another order, as dockerd takes another for every request,
+    // is told, and asked, in the same way.
     registry.forget_requests();
     let reversed = format!("{}, {}", image::MANIFEST, image::INDEX);
     let twice = format!("{plain}, {plain}");
