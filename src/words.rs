@@ -8,6 +8,7 @@ use std::error::Error;
 use std::io;
 
 use rustls::AlertDescription;
+use time::OffsetDateTime;
 
 /// An error with its causes, each once: `the disk is full: No space left on device`.
 #[must_use]
@@ -24,6 +25,14 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
         cause = next.source();
     }
     text
+}
+
+/// `02:14 UTC`, or with the date before it: for whoever reads it in a terminal, an alert or an
+/// engine's output, and that may be anywhere.
+#[must_use]
+pub(crate) fn utc(at: OffsetDateTime, with_date: bool) -> String {
+    let date = if with_date { format!("{} ", at.date()) } else { String::new() };
+    format!("{date}{:02}:{:02} UTC", at.hour(), at.minute())
 }
 
 fn of_one(error: &(dyn Error + 'static)) -> String {

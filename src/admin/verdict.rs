@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use super::AdminServices;
 use super::scrape::index_state;
 use crate::registry::{Quota, RegistryState, State};
+use crate::words::utc;
 
 /// Troubles that the sentence tells one by one.
 const MOST_TOLD: usize = 3;
@@ -115,12 +116,10 @@ fn of_registry(state: &RegistryState, now: SystemTime) -> Trouble {
     }
 }
 
-/// A time of day; with the date where that is another day. For whoever reads it in a terminal or an
-/// alert, and that may be anywhere: UTC.
+/// A time of day; with the date where that is another day.
 fn moment(at: SystemTime, now: SystemTime) -> String {
     let (at, now) = (OffsetDateTime::from(at), OffsetDateTime::from(now));
-    let time = format!("{:02}:{:02} UTC", at.hour(), at.minute());
-    if at.date() == now.date() { time } else { format!("{} {time}", at.date()) }
+    utc(at, at.date() != now.date())
 }
 
 /// One sentence on everything.

@@ -9,31 +9,36 @@ use std::time::{Duration, SystemTime};
 
 use entrepot_oci::{Authority, ErrorCode, ErrorDocument, Registry};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use time::OffsetDateTime;
 
 use super::answer::errors::{error_response, is_own};
 use super::answer::passed::tell_quota;
 use super::answer::served::Served;
 use crate::registry::identity::Identity;
 use crate::registry::{Quota, Registries};
+use crate::words::utc;
 
 /// How the programs call themselves that are made of containers/image (Podman, Buildah, Skopeo,
 /// CRI-O). Told to wait, or not told how long, they wait for minutes without a word and then fail.
 const PATIENT: [&str; 6] = ["containers/", "skopeo/", "buildah/", "libpod/", "podman/", "cri-o/"];
 
-/// Who asks, as far as that decides what it is told.
+/// Who asks, as far as that decides what it is told. Hardly anybody is told anything: it costs no
+/// more than to keep what is looked at then.
 pub(super) struct Refused {
     identity: Identity,
-    is_patient: bool,
+    program: Option<HeaderValue>,
 }
 
 impl Refused {
     /// Who sends these fields.
     pub(super) fn of(registries: &Registries, fields: &HeaderMap) -> Self {
-        let program = fields.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let program = fields.get(header::USER_AGENT).cloned();
+        Self { identity: registries.identify(fields), program }
+    }
+
+    fn is_patient(&self) -> bool {
+        let program = self.program.as_ref().and_then(|program| program.to_str().ok());
         let program = program.unwrap_or_default().to_ascii_lowercase();
-        let is_patient = PATIENT.iter().any(|name| program.starts_with(name));
-        Self { identity: registries.identify(fields), is_patient }
+        PATIENT.iter().any(|name| program.starts_with(name))
     }
 }
 
@@ -65,7 +70,7 @@ pub(super) fn explain(
         Some(_) => true,
         None => quota.is_some(),
     };
-    if asker.is_patient && is_long {
+    if is_long && asker.is_patient() {
         fields.insert(header::RETRY_AFTER, HeaderValue::from_static("0"));
     }
 }
@@ -137,10 +142,7 @@ fn span(secs: u64) -> String {
 
 fn by(at: SystemTime, now: SystemTime) -> String {
     let left = at.duration_since(now).unwrap_or_default();
-    let at = OffsetDateTime::from(at);
-    let is_far = left >= Duration::from_hours(24);
-    let date = if is_far { format!("{} ", at.date()) } else { String::new() };
-    format!("by {date}{:02}:{:02} UTC", at.hour(), at.minute())
+    format!("by {}", utc(at.into(), left >= Duration::from_hours(24)))
 }
 
 #[cfg(test)]

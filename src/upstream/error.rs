@@ -17,7 +17,7 @@ use super::reach::is_public;
 use super::redirect::RedirectError;
 use super::tls::told;
 use super::trust::RefusedCertificate;
-use crate::words::{of_exchange, of_io};
+use crate::words::{of_exchange, of_io, utc};
 
 /// No TCP connection came about.
 #[derive(Debug, thiserror::Error)]
@@ -287,9 +287,7 @@ fn so_long(what: &str, lasting: Duration) -> String {
         _ => {}
     }
     let began = OffsetDateTime::now_utc() - lasting;
-    let (hour, minute) = (began.hour(), began.minute());
-    let date = if lasting < DAY { String::new() } else { format!("{} ", began.date()) };
-    format!(" ({what} since {date}{hour:02}:{minute:02} UTC)")
+    format!(" ({what} since {})", utc(began, lasting >= DAY))
 }
 
 /// An upstream request failed.

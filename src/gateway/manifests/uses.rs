@@ -36,13 +36,17 @@ struct Record {
 
 /// The uses since the last write.
 #[derive(Debug, Default)]
-pub(in crate::gateway) struct TagUses(Mutex<HashMap<Place, HashMap<Tag, TagUse>>>);
+pub(in crate::gateway) struct TagUses {
+    counted: Mutex<HashMap<Place, HashMap<Tag, TagUse>>>,
+    /// Held while a record is read and written again: who looks then finds it whole.
+    turn: tokio::sync::Mutex<()>,
+}
 
 impl TagUses {
     /// Somebody has asked for this and was served, from the store or not.
     pub(super) fn note(&self, place: &Place, tag: &Tag, is_hit: bool) {
         let last = UnixSeconds::now();
-        let mut counted = self.0.lock();
+        let mut counted = self.counted.lock();
         if let Some(use_) = counted.get_mut(place).and_then(|tags| tags.get_mut(tag)) {
             use_.hits = use_.hits.saturating_add(u64::from(is_hit));
             use_.last = last;
@@ -64,7 +68,8 @@ impl TagUses {
 
     /// Puts what was counted on record now.
     pub(in crate::gateway) async fn write(&self, store: &Store) {
-        let counted = std::mem::take(&mut *self.0.lock());
+        let _turn = self.turn.lock().await;
+        let counted = std::mem::take(&mut *self.counted.lock());
         for (place, tags) in counted {
             let records = store.repository(&place.registry, &place.repository);
             if let Err(error) = write(&records, tags).await {
@@ -88,9 +93,11 @@ async fn write(
         kept.hits = kept.hits.saturating_add(counted.hits);
         kept.last = kept.last.max(counted.last);
     }
-    // What no tag's record tells of is gone, or was never kept.
-    let there: Vec<_> = records.tags().await.unwrap_or_default();
-    record.tags.retain(|name, _| there.iter().any(|tag| tag.as_str() == name));
+    // What no tag's record tells of is gone, or was never kept; a directory that can't be read
+    // tells nothing.
+    if let Ok(there) = records.tags().await {
+        record.tags.retain(|name, _| there.iter().any(|tag| tag.as_str() == name));
+    }
     if record.tags.is_empty() {
         return Ok(());
     }
