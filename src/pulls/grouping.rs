@@ -112,7 +112,9 @@ fn assign<'a>(groups: &mut Vec<Group<'a>>, request: &'a Request, known: &Known) 
             if let Some(group) = groups.iter_mut().find(|group| is_root(group)) {
                 return group.requests.push(request);
             }
-            let lists = |group: &Group<'_>| group.lists_manifest(digest, known);
+            // Few are in any index, and who asks for one again and again has many groups.
+            let is_listed = known.values().any(|contents| lists_manifest(contents, digest));
+            let lists = |group: &Group<'_>| is_listed && group.lists_manifest(digest, known);
             let child = groups.iter().position(|group| lists(group) && group.lacks(request));
             let child = child.or_else(|| {
                 let is_unread =
@@ -151,6 +153,14 @@ fn assign<'a>(groups: &mut Vec<Group<'a>>, request: &'a Request, known: &Known) 
                 group.requests.push(request);
             }
         }
+    }
+}
+
+/// Whether a document is an index that lists this manifest.
+fn lists_manifest(contents: &Contents, digest: &Digest) -> bool {
+    match contents {
+        Contents::Index(listed) => listed.iter().any(|one| one.digest == *digest),
+        Contents::Image(_) => false,
     }
 }
 
@@ -201,10 +211,8 @@ impl<'a> Group<'a> {
     }
 
     fn lists_manifest(&self, digest: &Digest, known: &Known) -> bool {
-        match self.root.and_then(|root| known.get(&root)).map(|contents| &**contents) {
-            Some(Contents::Index(listed)) => listed.iter().any(|one| one.digest == *digest),
-            Some(Contents::Image(_)) | None => false,
-        }
+        let root = self.root.and_then(|root| known.get(&root));
+        root.is_some_and(|contents| lists_manifest(contents, digest))
     }
 
     /// The manifests of single images that it is about.

@@ -174,7 +174,15 @@ impl Tracker {
             Object::Manifest(digest) => Some(digest),
             Object::Tag(_) => request.end.as_ref().and_then(|end| end.digest),
         });
-        digests.filter_map(|digest| Some((digest, self.contents.get(&digest)??))).collect()
+        let mut known = Known::new();
+        for digest in digests {
+            if !known.contains_key(&digest)
+                && let Some(Some(contents)) = self.contents.get(&digest)
+            {
+                known.insert(digest, contents);
+            }
+        }
+        known
     }
 
     async fn event(&self, session: &Session, group: &Group<'_>, known: &Known) -> PullEvent {
