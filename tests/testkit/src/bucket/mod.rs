@@ -40,7 +40,7 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("ceph-osd", "ceph-osd"),
     ("curl", "curl"),
     ("radosgw", "radosgw"),
-    ("radosgw-admin", "radosgw"),
+    ("radosgw-admin", "ceph-common"),
 ];
 
 /// The server of this test binary.
