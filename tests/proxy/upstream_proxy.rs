@@ -341,7 +341,8 @@ fn a_loop(ca: &Path) -> [Proxy; 2] {
 fn proxies_that_lead_to_each_other_do_not_wait_for_each_other() {
     let ca = tempfile::tempdir().unwrap();
     let both = a_loop(ca.path());
-    for path in ["/v2/", "/v2/library/alpine/manifests/1", "/v2/library/alpine/tags/list"] {
+    let paths = ["/v2/", "/v2/library/alpine/manifests/1", "/v2/library/alpine/tags/list"];
+    for path in paths {
         let began = Instant::now();
         std::thread::scope(|scope| {
             for proxy in both.iter().cycle().take(8) {
