@@ -180,8 +180,7 @@ fn two_replicas_that_begin_at_once_have_one_key() {
     let image = Image::random(1, 200_000);
     let fleet = fleet_with(&image);
     let replicas: Vec<Proxy> = std::thread::scope(|scope| {
-        let starting: Vec<_> =
-            (0..3).map(|_| scope.spawn(|| fleet.replica().start())).collect();
+        let starting: Vec<_> = (0..3).map(|_| scope.spawn(|| fleet.replica().start())).collect();
         starting.into_iter().map(|start| start.join().unwrap()).collect()
     });
     share(&fleet, &replicas[0]);
@@ -232,8 +231,7 @@ fn an_answer_from_the_bucket_has_the_fields_of_a_kept_one() {
         right_blob(&second, &fleet, &image.layers[0]),
     );
     let names = |headers: &Headers| {
-        let mut names: Vec<_> =
-            headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+        let mut names: Vec<_> = headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
         names.sort();
         names.dedup();
         names
