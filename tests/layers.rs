@@ -27,7 +27,7 @@ const HOUSE: [Floors; 12] = [
         root: "src",
         rooms: &[
             "main", "mod", "cli", "app", "config", "admin", "images", "savings", "listener",
-            "pulls", "gateway", "registry", "upstream", "metrics", "log", "collapse", "memory",
+            "pulls", "gateway", "registry", "records", "bucket", "upstream", "metrics", "log", "collapse", "memory",
             "trickle", "words",
         ],
         exceptions: &[],
