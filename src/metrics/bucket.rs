@@ -98,6 +98,7 @@ pub(crate) struct Gauge(AtomicU64);
 
 impl Gauge {
     /// It is this now.
+    #[allow(dead_code, reason = "for the uploads")]
     pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
@@ -258,9 +259,8 @@ impl BucketMetrics {
         let operations = || BucketOperation::ALL.into_iter();
         let asked = operations().zip(&self.requests).flat_map(|(operation, counts)| {
             let counts = BucketAnswer::ALL.into_iter().zip(counts);
-            let seen = counts.filter(|(answer, count)| {
-                count.value() > 0 || matches!(answer, BucketAnswer::Ok)
-            });
+            let seen = counts
+                .filter(|(answer, count)| count.value() > 0 || matches!(answer, BucketAnswer::Ok));
             seen.map(move |(answer, count)| {
                 let labels = [("operation", operation.label()), ("outcome", answer.label())];
                 (labels, count.value())
