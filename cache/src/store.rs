@@ -159,10 +159,11 @@ impl Store {
         Lookup::Kept(Reader::new(object))
     }
 
-    /// The object if it is kept, verified as by [`lookup`](Self::lookup); it counts as no use.
+    /// The object if it is kept, verified as by [`lookup`](Self::lookup); it counts as no use, nor
+    /// does reading it to its end.
     pub async fn look_at(&self, digest: &Digest) -> Option<Reader> {
         match self.look_up(digest, "").await {
-            Lookup::Kept(reader) => Some(reader),
+            Lookup::Kept(reader) => Some(reader.uncounted()),
             Lookup::InFlight(_) | Lookup::Absent(_) => None,
         }
     }
