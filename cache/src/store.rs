@@ -340,6 +340,12 @@ impl Store {
         self.change_pins(digest, Pins::unpin).await
     }
 
+    /// All that is pinned itself, in no order; from memory.
+    #[must_use]
+    pub fn pins(&self) -> Vec<Digest> {
+        self.inner.eviction.pins().all().into_iter().collect()
+    }
+
     /// Changes of pins wait for each other: all of them take the permits of one name.
     async fn change_pins(
         &self,

@@ -12,6 +12,7 @@ use entrepot_cache::{Fact, Reader, Repository, Store};
 use entrepot_oci::{Digest, Registry, RepositoryName, Tag, UnixSeconds};
 use futures_util::stream::{self, Stream};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -72,7 +73,16 @@ pub(crate) enum Upload {
     },
     /// A record that has been taken away here.
     Forgotten(RecordKey),
+    /// Whether an object is pinned, as it is here.
+    Pin {
+        /// Which.
+        digest: Digest,
+    },
 }
+
+/// That an object stays: all is in the name.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Pinned {}
 
 /// What an upload has come to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -277,6 +287,7 @@ impl Carrier {
                 self.as_it_is(&key, &self.store.registry(registry), Fact::Challenge).await
             }
             Upload::Forgotten(key) => self.forgotten(key).await,
+            Upload::Pin { digest } => self.pin(digest).await,
         }
     }
 
@@ -315,11 +326,11 @@ impl Carrier {
     /// Has the object's bytes in the bucket; `None` where they are not to be had.
     async fn bytes(&self, digest: &Digest) -> Result<Option<Sent>, BucketError> {
         let Some(reader) = self.store.look_at(digest).await else {
-            return Ok(self.bucket.size(digest).await?.map(|_| Sent::default()));
+            return Ok(self.bucket.has(digest).await?.then(Sent::default));
         };
         // Of a kept object it is known.
         let Some(size) = reader.size() else { return Ok(None) };
-        if self.bucket.size(digest).await? == Some(size) {
+        if self.bucket.has(digest).await? {
             return Ok(Some(Sent::default()));
         }
         let Ok(_turn) = self.turns.acquire().await else { return Ok(None) };
@@ -336,7 +347,7 @@ impl Carrier {
     ) -> Result<Sent, BucketError> {
         let Some(here) = records.content(digest).await else { return Ok(Sent::default()) };
         let here = SharedContent::from(&here);
-        let there: Option<SharedContent> = self.bucket.record(key).await;
+        let there: Option<SharedContent> = self.bucket.record_behind(key).await?;
         let merged = match there {
             Some(there) => {
                 let merged = here.merged(there.clone());
@@ -366,13 +377,13 @@ impl Carrier {
             return Ok(Sent::default());
         }
         let key = RecordKey::Tag(registry.clone(), repository.clone(), tag.clone());
-        let there: Option<SharedTag> = self.bucket.record(&key).await;
+        let there: Option<SharedTag> = self.bucket.record_behind(&key).await?;
         let mut sent = Sent::default();
         let mut absent = Vec::new();
         for digest in here.digests() {
             let object = Box::pin(self.object(registry, repository, &digest)).await?;
             sent = sent.and(object);
-            if self.bucket.size(&digest).await?.is_none() {
+            if !self.bucket.has(&digest).await? {
                 absent.push(digest.to_string());
             }
         }
@@ -399,7 +410,7 @@ impl Carrier {
             return Ok(Sent::default());
         };
         let key = RecordKey::Access(registry.clone(), repository.clone());
-        let there: Option<SharedAccess> = self.bucket.record(&key).await;
+        let there: Option<SharedAccess> = self.bucket.record_behind(&key).await?;
         if there.is_some_and(|there| !here.is_news_to(&there, UnixSeconds::now())) {
             return Ok(Sent::default());
         }
@@ -414,7 +425,7 @@ impl Carrier {
         fact: Fact<'_>,
     ) -> Result<Sent, BucketError> {
         let Some(here) = records.fact::<Value>(fact).await else { return Ok(Sent::default()) };
-        let there: Option<Value> = self.bucket.record(key).await;
+        let there: Option<Value> = self.bucket.record_behind(key).await?;
         if there.as_ref() == Some(&here) {
             return Ok(Sent::default());
         }
@@ -428,7 +439,7 @@ impl Carrier {
                 let records = self.store.repository(registry, repository);
                 // The registry has it no more for some client: what others have heard is as old.
                 if let Some(here) = records.fact::<SharedTag>(Fact::Tag(tag)).await {
-                    let there: SharedTag = self.bucket.record(key).await.unwrap_or_default();
+                    let there: SharedTag = self.bucket.record_behind(key).await?.unwrap_or_default();
                     let left = there.clone().of_clients_of(&here);
                     if left == there {
                         return Ok(Sent::default());
@@ -453,7 +464,16 @@ impl Carrier {
         Ok(Sent { records: 1, ..Sent::default() })
     }
 
-    async fn put<T: serde::Serialize>(
+    async fn pin(&self, digest: &Digest) -> Result<Sent, BucketError> {
+        let key = RecordKey::Pin(*digest);
+        if self.store.is_pinned(digest) {
+            return self.put(&key, &Pinned {}).await;
+        }
+        self.bucket.remove_record(&key).await?;
+        Ok(Sent { records: 1, ..Sent::default() })
+    }
+
+    async fn put<T: Serialize>(
         &self,
         key: &RecordKey,
         value: &T,
