@@ -50,6 +50,7 @@ const HOUSE: [Floors; 12] = [
             "tokens",
             "relay",
             "download",
+            "supplies",
             "answer",
             "exchange",
             "question",

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use entrepot_cache::{
-    BeginError, ContentRecord, FinishError, Lookup, Presence, Reader, Reservation, Start,
-    WriteError, Writer,
+    BeginError, ContentRecord, FinishError, Lookup, Presence, Reader, Reservation, WriteError,
+    Writer,
 };
 use entrepot_oci::Digest;
 use http::{Method, Response};
@@ -18,9 +18,10 @@ use super::answer::passed::{not_content, passed_on};
 use super::answer::provenance::{Forward, Provenance, Reason};
 use super::answer::served::Served;
 use super::arrivals::Begun;
-use super::download::{self, DownloadError, Fetch, Fetching, Opened};
+use super::download::{self, DownloadError, Fetch, Fetching};
 use super::exchange::{Exchange, Source};
 use super::shares::{Share, Shares};
+use super::supplies::{Coming, Flow, Opened, Supplies};
 use crate::collapse::Collapse;
 use crate::registry::answer::{
     begins, consents, content_length, is_gone, is_whole, names, refuse_trouble,
@@ -329,23 +330,19 @@ impl BlobRequest {
         let Exchange { common, asked, client, rights, .. } = &*self.exchange;
         let purpose = (rights.place().clone(), client.identity.clone());
         let fetch = self.blobs.fetching.begin(self.digest, purpose.0, purpose.1);
-        let source = Source::of_blob(&self.exchange);
-        let opened = download::open(&source, &mut reservation).await?;
-        let (start, answer, length) = match opened {
-            Opened::Rest(answer, length) => (Start::Resumed, answer, length),
-            Opened::Whole(answer) => {
-                let length = content_length(&answer.response);
-                (Start::Fresh, answer, length)
-            }
-            Opened::Other(response) => return Ok(self.other(response, Prior::UNKEPT).await),
-        };
-        if self.is_certainly_wrong(length) {
+        let mut supplies = Supplies::of(Source::of_blob(&self.exchange));
+        let Coming { flow, start, total, is_consent } =
+            match supplies.open(&mut reservation).await? {
+                Opened::Coming(coming) => coming,
+                Opened::Other(response) => return Ok(self.other(response, Prior::UNKEPT).await),
+            };
+        if self.is_certainly_wrong(total) {
             return Ok(self.unusable());
         }
-        if consents(&answer, &self.digest, None) {
+        if is_consent {
             rights.grant(began).await;
         }
-        let (writer, reader) = match reservation.begin(start, length).await {
+        let (writer, reader) = match reservation.begin(start, total).await {
             Ok(ends) => ends,
             Err(error) => {
                 if matches!(error, BeginError::Store(_)) {
@@ -356,8 +353,7 @@ impl BlobRequest {
         };
         let arrival = common.arrivals.begin(self.digest, rights.place(), asked.asker);
         let running = Running { _fetch: fetch, arrival, share, began };
-        let body = answer.response.into_body();
-        common.tasks.spawn(running.run(source, self.digest, body, writer));
+        common.tasks.spawn(running.run(supplies, self.digest, flow, writer));
         Ok(self.kept_as(reader, Provenance::Stored, None))
     }
 
@@ -476,13 +472,14 @@ struct Running {
 }
 
 impl Running {
-    async fn run(mut self, source: Source, digest: Digest, body: IdleBody, writer: Writer) {
-        let exchange = &source.exchange;
+    async fn run(mut self, mut supplies: Supplies, digest: Digest, flow: Flow, writer: Writer) {
+        let exchange = supplies.source().exchange.clone();
         let trouble = &exchange.common.trouble;
-        match download::run(&source, body, writer, &mut self.share, self.arrival.arrival()).await {
+        let (share, arrival) = (&mut self.share, self.arrival.arrival());
+        match download::run(&mut supplies, flow, writer, share, arrival).await {
             Ok(verified) => {
                 // On record before it can be found.
-                delivered(exchange, &digest, self.began).await;
+                delivered(&exchange, &digest, self.began).await;
                 if let Err(error) = verified.publish().await {
                     trouble.note(&error);
                 }

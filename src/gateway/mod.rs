@@ -15,6 +15,7 @@
 //! - `relay`: everything that is only passed on
 //! - `limited`: what is told where a registry has had enough of this proxy
 //! - `download`: a download on its way into the store, and who fetches what for whom
+//! - `supplies`: where an object is to be had, asked in turn
 //! - `answer`: from what is kept to HTTP
 //! - `exchange`: one request, with who asks and what they may
 //! - `arrivals`: what comes in now, for people who watch
@@ -48,6 +49,7 @@ mod question;
 mod relay;
 mod shares;
 mod store_health;
+mod supplies;
 mod tokens;
 pub(crate) mod vouching;
 mod way;

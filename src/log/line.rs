@@ -19,6 +19,10 @@ pub enum Outcome {
     Miss,
     /// From another client's download.
     Joined,
+    /// From the bucket that the replicas share, and kept.
+    Bucket,
+    /// From the replica that fetches it for all, and kept.
+    Peer,
     /// From the store, after the registry confirmed that a tag still means it.
     Revalidated,
     /// From the store, because the registry could not be asked.
@@ -35,10 +39,12 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them, in their order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Hit,
         Self::Miss,
         Self::Joined,
+        Self::Bucket,
+        Self::Peer,
         Self::Revalidated,
         Self::Stale,
         Self::Relay,
@@ -54,6 +60,8 @@ impl Outcome {
             Self::Hit => "hit",
             Self::Miss => "miss",
             Self::Joined => "joined",
+            Self::Bucket => "bucket",
+            Self::Peer => "peer",
             Self::Revalidated => "revalidated",
             Self::Stale => "stale",
             Self::Relay => "relay",
@@ -63,11 +71,16 @@ impl Outcome {
         }
     }
 
-    /// Whether the body needed no transfer from an upstream of its own.
+    /// Whether the body needed no transfer of its own from a registry.
     #[must_use]
     pub fn is_from_store(self) -> bool {
         match self {
-            Self::Hit | Self::Joined | Self::Revalidated | Self::Stale => true,
+            Self::Hit
+            | Self::Joined
+            | Self::Bucket
+            | Self::Peer
+            | Self::Revalidated
+            | Self::Stale => true,
             Self::Miss | Self::Relay | Self::Tunnel | Self::Denied | Self::Error => false,
         }
     }
@@ -79,6 +92,8 @@ impl Outcome {
             Self::Hit => "HIT",
             Self::Miss => "MISS",
             Self::Joined => "JOINED",
+            Self::Bucket => "BUCKET",
+            Self::Peer => "PEER",
             Self::Revalidated => "REVALIDATED",
             Self::Stale => "STALE",
             Self::Relay => "RELAY",

@@ -58,7 +58,7 @@ fn push_short(line: &mut String, object: &str) {
 
 fn colour(line: &str) -> Option<u8> {
     match line.split(' ').next()? {
-        "HIT" | "REVALIDATED" | "JOINED" => Some(32),
+        "HIT" | "REVALIDATED" | "JOINED" | "BUCKET" | "PEER" => Some(32),
         "STALE" | "warn" => Some(33),
         "DENIED" | "ERROR" | "error" => Some(31),
         "RELAY" | "TUNNEL" | "debug" | "trace" => Some(2),

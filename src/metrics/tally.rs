@@ -140,6 +140,8 @@ fn is_passed(outcome: Outcome) -> bool {
         Outcome::Hit
         | Outcome::Miss
         | Outcome::Joined
+        | Outcome::Bucket
+        | Outcome::Peer
         | Outcome::Revalidated
         | Outcome::Stale
         | Outcome::Relay => true,

@@ -6,7 +6,7 @@ use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::log::Outcome;
-use crate::registry::fields::PRODUCT;
+use crate::registry::fields::{PRODUCT, append};
 
 /// Where an answer came from.
 ///
@@ -25,6 +25,11 @@ pub(crate) enum Provenance {
     Stored,
     /// From another client's download.
     Joined,
+    /// From the bucket that the replicas share, and on its way into the store, or in it by now;
+    /// with the reason where the registry could not be asked.
+    Bucket(Option<Reason>),
+    /// From the replica that fetches it for all, and on its way into the store.
+    Peer,
     /// From the registry, whole and checked, past the store.
     Unkept,
     /// The registry's own answer.
@@ -56,6 +61,8 @@ impl Provenance {
             Self::Stale(_) => Outcome::Stale,
             Self::Stored | Self::Unkept => Outcome::Miss,
             Self::Joined => Outcome::Joined,
+            Self::Bucket(_) => Outcome::Bucket,
+            Self::Peer => Outcome::Peer,
             Self::Relayed(_) => Outcome::Relay,
             Self::Denied(_) => Outcome::Denied,
             Self::Failed(_) => Outcome::Error,
@@ -69,7 +76,7 @@ impl Provenance {
         Some(match self {
             Self::Kept(_) | Self::Revalidated => "hit",
             Self::Stale(_) => "hit; detail=stale",
-            Self::Stored => "fwd=miss; stored",
+            Self::Stored | Self::Bucket(_) | Self::Peer => "fwd=miss; stored",
             Self::Joined => "fwd=miss; collapsed",
             Self::Unkept | Self::Failed(_) | Self::Relayed(Forward::Miss) => "fwd=miss",
             Self::Relayed(Forward::Request) => "fwd=request",
@@ -83,10 +90,13 @@ impl Provenance {
     pub(crate) fn reason(&self) -> Option<&Reason> {
         match self {
             Self::Stale(reason) | Self::Denied(reason) | Self::Failed(reason) => Some(reason),
-            Self::Kept(reason) => reason.as_ref(),
-            Self::Revalidated | Self::Stored | Self::Joined | Self::Unkept | Self::Relayed(_) => {
-                None
-            }
+            Self::Kept(reason) | Self::Bucket(reason) => reason.as_ref(),
+            Self::Revalidated
+            | Self::Stored
+            | Self::Joined
+            | Self::Peer
+            | Self::Unkept
+            | Self::Relayed(_) => None,
         }
     }
 
@@ -94,6 +104,10 @@ impl Provenance {
     /// well.
     pub(super) fn sign(&self, fields: &mut HeaderMap) {
         let Some(status) = self.cache_status() else { return };
+        if matches!(self, Self::Bucket(_)) {
+            // The cache that is nearest to the origin comes first (RFC 9211 §2).
+            append(fields, HeaderName::from_static("cache-status"), "entrepot-bucket; hit");
+        }
         if let Ok(value) = HeaderValue::try_from(format!("{PRODUCT}; {status}")) {
             fields.append(HeaderName::from_static("cache-status"), value);
         }
@@ -187,5 +201,13 @@ mod tests {
         assert!(fields.is_empty());
         Provenance::Stored.sign(&mut fields);
         assert_eq!(fields["cache-status"], "entrepot; fwd=miss; stored");
+    }
+
+    #[test]
+    fn the_cache_nearest_to_the_origin_is_named_first() {
+        let mut fields = HeaderMap::new();
+        Provenance::Bucket(None).sign(&mut fields);
+        let values: Vec<_> = fields.get_all("cache-status").iter().collect();
+        assert_eq!(values, ["entrepot-bucket; hit", "entrepot; fwd=miss; stored"]);
     }
 }

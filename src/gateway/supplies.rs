@@ -1,0 +1,220 @@
+//! The supplies of an object: where it is to be had, asked in turn.
+//!
+//! The registry comes last, and its word alone says who may have the object. Whatever fails in
+//! another supply is a miss there, and the next is asked under the same reservation.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
+
+use bytes::Bytes;
+use entrepot_cache::{Reservation, Start};
+use http::{Response, StatusCode};
+use http_body_util::BodyExt as _;
+
+use super::exchange::Source;
+use crate::registry::answer::{consents, content_length, is_trouble, is_whole, starts_at, total};
+use crate::upstream::UpstreamError;
+use crate::upstream::body::{BodyError, IdleBody};
+use crate::upstream::client::Followed;
+
+/// A registry that wants to be asked once a second is waited for so often, and so long at a time.
+const MAX_PAUSES: usize = 5;
+const PAUSE: Duration = Duration::from_secs(2);
+/// The wait before the first resumption; it doubles with each break.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// Where one object is to be had, to be asked again when its transfer breaks.
+pub(super) struct Supplies {
+    source: Source,
+}
+
+/// An object, or the rest of it, on its way here.
+pub(super) struct Coming {
+    pub(super) flow: Flow,
+    /// Where it begins.
+    pub(super) start: Start,
+    /// How many bytes the whole has, where that is told.
+    pub(super) total: Option<u64>,
+    /// Whether it is the registry's word that this client may have it.
+    pub(super) is_consent: bool,
+}
+
+/// What comes of an object, piece by piece.
+pub(super) enum Flow {
+    /// An answer's body.
+    Http(IdleBody),
+}
+
+impl Flow {
+    /// The next piece, or why it breaks off; `None` at the end. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        match self {
+            Self::Http(body) => loop {
+                match body.frame().await?.map(http_body::Frame::into_data) {
+                    Ok(Ok(bytes)) => return Some(Ok(bytes)),
+                    Ok(Err(_trailers)) => {}
+                    Err(error) => return Some(Err(error)),
+                }
+            },
+        }
+    }
+}
+
+/// What is answered to a request for an object.
+pub(super) enum Opened {
+    /// It comes.
+    Coming(Coming),
+    /// The registry says something else, which is the client's to see.
+    Other(Response<IdleBody>),
+}
+
+/// The rest of an object was not to be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ResumeError {
+    #[error("the transfer could not be resumed: {0}")]
+    Upstream(#[from] UpstreamError),
+    #[error("the transfer could not be resumed: the registry answered {0}")]
+    Refused(StatusCode),
+    #[error("the transfer could not be resumed: the registry announces another length now")]
+    Changed,
+}
+
+impl ResumeError {
+    /// Whether the same question may have another answer in a moment.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Upstream(_) => true,
+            Self::Refused(status) => is_trouble(*status),
+            Self::Changed => false,
+        }
+    }
+}
+
+impl Supplies {
+    /// Those of what is asked for at `source`.
+    pub(super) fn of(source: Source) -> Self {
+        Self { source }
+    }
+
+    /// Where the registry is asked.
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Asks for what is missing of a reserved object, or for all of it where that can't be had.
+    pub(super) async fn open(
+        &mut self,
+        reservation: &mut Reservation,
+    ) -> Result<Opened, UpstreamError> {
+        self.open_at_registry(reservation).await
+    }
+
+    async fn open_at_registry(
+        &self,
+        reservation: &mut Reservation,
+    ) -> Result<Opened, UpstreamError> {
+        let (offset, digest) = (reservation.resume_from(), *reservation.digest());
+        let classified = |answer: Followed| {
+            if !is_whole(&answer.response) {
+                return Opened::Other(answer.response);
+            }
+            let is_consent = consents(&answer, &digest, None);
+            let total = content_length(&answer.response);
+            let flow = Flow::Http(answer.response.into_body());
+            Opened::Coming(Coming { flow, start: Start::Fresh, total, is_consent })
+        };
+        if offset == 0 {
+            return Ok(classified(self.source.ask(None).await?));
+        }
+        let answer = self.ask(offset).await?;
+        if starts_at(&answer.response, offset) {
+            let is_consent = consents(&answer, &digest, None);
+            let total = total(answer.response.headers());
+            let flow = Flow::Http(answer.response.into_body());
+            return Ok(Opened::Coming(Coming { flow, start: Start::Resumed, total, is_consent }));
+        }
+        // A part is only our wish: whatever refuses it says nothing of the whole.
+        if answer.response.status() == StatusCode::OK {
+            return Ok(classified(answer));
+        }
+        if is_trouble(answer.response.status()) {
+            tokio::time::sleep(backoff(1)).await;
+        } else {
+            reservation.discard_partial().await;
+        }
+        Ok(classified(self.ask(0).await?))
+    }
+
+    /// Asks for the rest from `offset`, of `total` bytes if that is known. With it, how many bytes
+    /// that are here already come before it: under a digest there is only one right content, so
+    /// that they need no comparing.
+    pub(super) async fn resume(
+        &mut self,
+        offset: u64,
+        total: Option<u64>,
+    ) -> Result<(Flow, u64), ResumeError> {
+        let mut response = self.ask(offset).await?.response;
+        self.source.exchange.common.metrics().resumed();
+        if is_refused_part(&response, offset) {
+            // The whole is another question, and may be had.
+            response = self.ask(0).await?.response;
+        }
+        match response.status() {
+            StatusCode::PARTIAL_CONTENT if starts_at(&response, offset) => {
+                Ok((Flow::Http(response.into_body()), 0))
+            }
+            StatusCode::OK if is_whole(&response) => {
+                let lengths = content_length(&response).zip(total);
+                if lengths.is_some_and(|(now, before)| now != before) {
+                    return Err(ResumeError::Changed);
+                }
+                Ok((Flow::Http(response.into_body()), offset))
+            }
+            other => Err(ResumeError::Refused(other)),
+        }
+    }
+
+    /// Asks the registry on the download's own behalf: for the rest from `offset`, or for the whole
+    /// after that was refused. A short pause that the registry wants is waited for.
+    async fn ask(&self, offset: u64) -> Result<Followed, UpstreamError> {
+        let range = (offset > 0).then(|| format!("bytes={offset}-"));
+        for _ in 0..MAX_PAUSES {
+            match self.source.ask(range.as_deref()).await {
+                Err(error) if error.retry_after().is_some_and(|wait| wait <= PAUSE) => {
+                    tokio::time::sleep(error.retry_after().unwrap_or(PAUSE)).await;
+                }
+                answer => return answer,
+            }
+        }
+        self.source.ask(range.as_deref()).await
+    }
+}
+
+/// Whether an answer to a request for the rest from `offset` is neither that nor all, and will not
+/// be either in a moment: another part, a refusal of any part, or storage that takes no ranges.
+fn is_refused_part(response: &Response<IdleBody>, offset: u64) -> bool {
+    let status = response.status();
+    offset > 0 && status != StatusCode::OK && !starts_at(response, offset) && !is_trouble(status)
+}
+
+/// Doubling waits, each with up to half of itself added at random, so that many do not come back
+/// at one moment.
+pub(super) fn backoff(breaks: u32) -> Duration {
+    let wait = FIRST_WAIT * 2u32.saturating_pow(breaks.saturating_sub(1));
+    let random = RandomState::new().hash_one(breaks) % 512;
+    wait + wait * u32::try_from(random).unwrap_or_default() / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_and_differ() {
+        for breaks in 1..=4 {
+            let wait = backoff(breaks);
+            let least = FIRST_WAIT * 2u32.pow(breaks - 1);
+            assert!(wait >= least && wait <= least * 3 / 2, "{wait:?}");
+        }
+    }
+}
