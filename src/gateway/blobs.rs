@@ -30,9 +30,9 @@ use crate::registry::answer::{
     begins, consents, content_length, is_gone, is_whole, names, refuse_trouble,
 };
 use crate::registry::fields::{for_content, for_whole_content};
-use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
 use crate::upstream::client::Followed;
+use crate::upstream::{UpstreamError, via};
 
 /// How long a request waits for another's to begin the download of the same object, or for its
 /// answer to the same question.
@@ -347,7 +347,8 @@ impl BlobRequest {
         };
         let asking = async { asking.await.map_err(Arc::new) };
         let question = self.exchange.rights.question(&self.digest);
-        Ok(self.blobs.consents.once(question, RESERVED, asking).await?)
+        let patience = via::patience(&self.exchange.asked.headers, RESERVED);
+        Ok(self.blobs.consents.once(question, patience, asking).await?)
     }
 
     /// The registry would serve this client the object here, as it said when it was asked then.

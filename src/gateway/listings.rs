@@ -33,7 +33,7 @@ use crate::registry::fields::{for_content, text};
 use crate::registry::identity::Identity;
 use crate::upstream::body::IdleBody;
 use crate::upstream::client::AnsweredAt;
-use crate::upstream::{Target, UpstreamError};
+use crate::upstream::{Target, UpstreamError, via};
 
 /// How long a listing is served without asking.
 const FRESH: Duration = Duration::from_secs(30);
@@ -182,7 +182,8 @@ impl ListingRequest {
         let asked = &self.exchange.asked;
         let generation = self.exchange.generation();
         let question = (self.key.clone(), generation);
-        let turn = self.listings.asked.turn(question, PATIENCE).await;
+        let patience = via::patience(&asked.headers, PATIENCE);
+        let turn = self.listings.asked.turn(question, patience).await;
         if let Some(served) = self.while_fresh().await {
             return Ok(served);
         }

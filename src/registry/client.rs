@@ -336,7 +336,8 @@ impl Client {
 
     /// A turn at a ping, which one makes for all who wait.
     pub(crate) async fn turn_to_ping(&self) -> Turn<Registry, ()> {
-        self.registries.inner.pings.turn(self.registry.clone(), PATIENCE).await
+        let patience = via::patience(&self.via, PATIENCE);
+        self.registries.inner.pings.turn(self.registry.clone(), patience).await
     }
 
     /// What counts what is asked: the registry that the client asked, wherever that leads.

@@ -31,7 +31,7 @@ use crate::registry::answer::{
 use crate::registry::fields::{for_content, for_whole_content, returned, text};
 use crate::registry::identity::Identity;
 use crate::upstream::body::IdleBody;
-use crate::upstream::{Target, UpstreamError};
+use crate::upstream::{Target, UpstreamError, via};
 
 /// The largest manifest kept. The specification asks registries for at least 4 MiB; engines take
 /// little more.
@@ -318,7 +318,7 @@ impl ManifestRequest {
         let (place, identity) = (rights.place().clone(), client.identity.clone());
         let (path, generation) = (target.path_and_query.clone(), self.exchange.generation());
         let fetch = ManifestFetch { place, identity, path, generation };
-        let turn = self.fetches.turn(fetch, PATIENCE).await;
+        let turn = self.fetches.turn(fetch, via::patience(&asked.headers, PATIENCE)).await;
         // It may have come since it was looked for, by whomever it was fetched.
         let began = Instant::now();
         let known = match &turn {

@@ -28,8 +28,8 @@ use crate::log::Outcome;
 use crate::registry::answer::{named_digest, trouble, trouble_of};
 use crate::registry::fields::{for_whole_content, text};
 use crate::registry::identity::Identity;
-use crate::upstream::UpstreamError;
 use crate::upstream::client::Followed;
+use crate::upstream::{UpstreamError, via};
 
 /// How long a request waits for the answer to another's question.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -236,7 +236,8 @@ impl Tagged {
             }
             Ok(Arc::new(answer))
         };
-        Ok(self.heads.once(question, PATIENCE, asking).await?)
+        let patience = via::patience(&asked.headers, PATIENCE);
+        Ok(self.heads.once(question, patience, asking).await?)
     }
 
     /// The registry says what the tag stands for.
