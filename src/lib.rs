@@ -36,6 +36,7 @@ mod log;
 mod memory;
 mod metrics;
 mod pulls;
+mod records;
 mod registry;
 mod savings;
 mod trickle;

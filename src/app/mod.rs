@@ -46,6 +46,7 @@ use crate::listener::{AccessRules, BindError, Listener, ListenerOptions, Listene
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::pulls::Pulls;
+use crate::records::Archive;
 use crate::savings::Savings;
 use crate::upstream::{Dialer, Upstream};
 
@@ -188,7 +189,8 @@ impl Core {
         let dialer = upstream.for_strangers().dialer();
         let options = settings.gateway.clone();
         let memory = Memory::new(settings.shares);
-        let gateway = Gateway::new(store.clone(), upstream, options, memory.clone(), tasks.clone());
+        let archive = Archive::new(store.clone(), None);
+        let gateway = Gateway::new(archive, upstream, options, memory.clone(), tasks.clone());
         let speaker = Speaker::new(&address::name(settings), settings.contact.as_ref());
         Ok(Self {
             certificates,

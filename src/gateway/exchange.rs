@@ -20,6 +20,7 @@ use super::store_health::Trouble;
 use super::way::Way;
 use crate::memory::{Account, Memory};
 use crate::metrics::Metrics;
+use crate::records::Archive;
 use crate::registry::answer::is_refusal;
 use crate::registry::fields::{append, for_content, for_whole_content};
 use crate::registry::identity::{Identity, is_peculiar};
@@ -38,6 +39,8 @@ const FIRST_BYTE: &str = "bytes=0-0";
 /// What all requests share.
 pub(super) struct Common {
     pub(super) store: Store,
+    /// What is on record.
+    pub(super) archive: Archive,
     pub(super) registries: Registries,
     pub(super) options: ArcSwap<Options>,
     pub(super) access: Arc<Access>,
@@ -176,7 +179,7 @@ impl Exchange {
         let place = Place::new(&asked.registry, repository);
         let who = common.registries.own_label(&asked.authority).unwrap_or_default();
         let identity = client.identity.clone();
-        let rights = Rights::new(&common.store, common.access.clone(), place, identity, who);
+        let rights = Rights::new(&common.archive, common.access.clone(), place, identity, who);
         // What the shared identity asks has nothing in it of a client's.
         let is_peculiar = client.identity != Identity::Shared && is_peculiar(&asked.headers);
         Arc::new(Self { common: common.clone(), asked, client, rights, is_peculiar })

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use entrepot_cache::{Reservation, Start};
+use entrepot_oci::Digest;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 
 use super::exchange::Source;
+use crate::bucket::{Bucket, BucketBody, BucketError, BucketObject};
 use crate::registry::answer::{consents, content_length, is_trouble, is_whole, starts_at, total};
 use crate::upstream::UpstreamError;
 use crate::upstream::body::{BodyError, IdleBody};
@@ -26,6 +28,19 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// Where one object is to be had, to be asked again when its transfer breaks.
 pub(super) struct Supplies {
     source: Source,
+    /// The bucket, until it was asked.
+    bucket: Option<Bucket>,
+    /// Whether anything of what has come is the bucket's.
+    is_of_bucket: bool,
+}
+
+/// Who sends an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Supplier {
+    /// The bucket that replicas share.
+    Bucket,
+    /// The registry.
+    Registry,
 }
 
 /// An object, or the rest of it, on its way here.
@@ -35,6 +50,8 @@ pub(super) struct Coming {
     pub(super) start: Start,
     /// How many bytes the whole has, where that is told.
     pub(super) total: Option<u64>,
+    /// Who sends it.
+    pub(super) supplier: Supplier,
     /// Whether it is the registry's word that this client may have it.
     pub(super) is_consent: bool,
 }
@@ -43,19 +60,31 @@ pub(super) struct Coming {
 pub(super) enum Flow {
     /// An answer's body.
     Http(IdleBody),
+    /// What the bucket sends.
+    Bucket(BucketBody),
+}
+
+/// What comes of an object has broken off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FlowError {
+    #[error(transparent)]
+    Http(#[from] BodyError),
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
 }
 
 impl Flow {
     /// The next piece, or why it breaks off; `None` at the end. Cancel safe.
-    pub(super) async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes, FlowError>> {
         match self {
             Self::Http(body) => loop {
                 match body.frame().await?.map(http_body::Frame::into_data) {
                     Ok(Ok(bytes)) => return Some(Ok(bytes)),
                     Ok(Err(_trailers)) => {}
-                    Err(error) => return Some(Err(error)),
+                    Err(error) => return Some(Err(error.into())),
                 }
             },
+            Self::Bucket(body) => Some(body.next().await?.map_err(FlowError::from)),
         }
     }
 }
@@ -91,9 +120,14 @@ impl ResumeError {
 }
 
 impl Supplies {
-    /// Those of what is asked for at `source`.
+    /// Where the blob is to be had that is asked for at `source`.
     pub(super) fn of(source: Source) -> Self {
-        Self { source }
+        Self { source, bucket: None, is_of_bucket: false }
+    }
+
+    /// And in the bucket: it belongs where it is asked for, and may be served there.
+    pub(super) fn and_bucket(self, bucket: Option<Bucket>) -> Self {
+        Self { bucket, ..self }
     }
 
     /// Where the registry is asked.
@@ -106,7 +140,37 @@ impl Supplies {
         &mut self,
         reservation: &mut Reservation,
     ) -> Result<Opened, UpstreamError> {
-        self.open_at_registry(reservation).await
+        match self.open_in_bucket(reservation).await {
+            Some(coming) => Ok(Opened::Coming(coming)),
+            None => self.open_at_registry(reservation).await,
+        }
+    }
+
+    /// The bucket takes itself up again where what it sends breaks off, so that it is asked once.
+    async fn open_in_bucket(&mut self, reservation: &Reservation) -> Option<Coming> {
+        let (digest, offset) = (reservation.digest(), reservation.resume_from());
+        let found = self.bucket.take()?.open(digest, offset).await;
+        let found = found.inspect_err(|error| {
+            tracing::debug!(%digest, %error, "the bucket was not to be asked for an object");
+        });
+        let BucketObject { total, from, body } = found.ok().flatten()?;
+        self.is_of_bucket = true;
+        if total == 0 && Digest::of(digest.algorithm(), b"") != *digest {
+            self.mismatched(digest).await;
+            return None;
+        }
+        let start = if from > 0 { Start::Resumed } else { Start::Fresh };
+        let (flow, total, supplier) = (Flow::Bucket(body), Some(total), Supplier::Bucket);
+        Some(Coming { flow, start, total, supplier, is_consent: false })
+    }
+
+    /// What has come in all is not what its name says: if any of it was the bucket's, nobody is to
+    /// have it from there again.
+    pub(super) async fn mismatched(&self, digest: &Digest) {
+        let fleet = self.source.exchange.common.archive.fleet();
+        if let Some(fleet) = fleet.filter(|_| self.is_of_bucket) {
+            fleet.bucket().rotten(digest).await;
+        }
     }
 
     async fn open_at_registry(
@@ -114,6 +178,7 @@ impl Supplies {
         reservation: &mut Reservation,
     ) -> Result<Opened, UpstreamError> {
         let (offset, digest) = (reservation.resume_from(), *reservation.digest());
+        let supplier = Supplier::Registry;
         let classified = |answer: Followed| {
             if !is_whole(&answer.response) {
                 return Opened::Other(answer.response);
@@ -121,7 +186,7 @@ impl Supplies {
             let is_consent = consents(&answer, &digest, None);
             let total = content_length(&answer.response);
             let flow = Flow::Http(answer.response.into_body());
-            Opened::Coming(Coming { flow, start: Start::Fresh, total, is_consent })
+            Opened::Coming(Coming { flow, start: Start::Fresh, total, supplier, is_consent })
         };
         if offset == 0 {
             return Ok(classified(self.source.ask(None).await?));
@@ -131,7 +196,7 @@ impl Supplies {
             let is_consent = consents(&answer, &digest, None);
             let total = total(answer.response.headers());
             let flow = Flow::Http(answer.response.into_body());
-            return Ok(Opened::Coming(Coming { flow, start: Start::Resumed, total, is_consent }));
+            return Ok(Opened::Coming(Coming { flow, start: Start::Resumed, total, supplier, is_consent }));
         }
         // A part is only our wish: whatever refuses it says nothing of the whole.
         if answer.response.status() == StatusCode::OK {
