@@ -263,6 +263,7 @@ impl Core {
             metrics: self.metrics.clone(),
             pulls: self.pulls.clone(),
             savings: self.savings.clone(),
+            shared: None,
             config: ArcSwap::from_pointee(waiting_for(settings.shown.clone(), &[])),
             guard: Guard::new(settings.admin_token.clone(), onlookers(settings)),
             speaker: self.speaker.clone(),

@@ -13,28 +13,39 @@
 //! - `absences`: what it has not, as far as it was asked a moment ago
 //! - `listing`: what there is
 //! - `version`: what kind of bucket it is, and whose
+//! - `merge`: what two replicas know of one thing, made one
+//! - `queue`, `uploads`: what goes up, and when
+//! - `round`: what each replica looks at once a day
+//! - `notes`: what an operator has done on one replica, for the others
 //! - `health`: when it is asked, and when it is left alone
 //! - `stores`: options to object_store's own stores
 //! - `transport`: requests over our own client
 //! - `secret_file`: a secret in a file, which is read again
 //! - `error`: why it was of no use
-//! - `for_tests`: buckets in memory
+//! - `for_tests`, `fleet_for_tests`: buckets in memory, replicas over them
 
 mod absences;
 mod error;
+#[cfg(test)]
+pub(crate) mod fleet_for_tests;
 #[cfg(test)]
 pub(crate) mod for_tests;
 mod health;
 mod key;
 pub(crate) mod layout;
 mod listing;
+pub(crate) mod merge;
+pub(crate) mod notes;
 mod objects;
 pub(crate) mod options;
+mod queue;
 mod records;
+pub(crate) mod round;
 mod secret_file;
 mod sending;
 mod stores;
 mod transport;
+pub(crate) mod uploads;
 mod version;
 
 use std::future::Future;

@@ -1,7 +1,7 @@
 //! What is to be done yet, and when: names, bounded, each once.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,8 @@ pub(super) struct Queue<T> {
     entries: HashMap<Arc<T>, Entry>,
     /// By when they are due, then in the order in which they came.
     waiting: BinaryHeap<Reverse<(Instant, u64, OrderedLast<T>)>>,
+    /// Since when each is there.
+    since: BTreeSet<(Instant, u64)>,
     next: u64,
     bytes: u64,
 }
@@ -62,7 +64,7 @@ impl<T> Ord for OrderedLast<T> {
 
 #[derive(Debug)]
 struct Entry {
-    since: Instant,
+    since: (Instant, u64),
     bytes: u64,
     wait: Duration,
     state: State,
@@ -89,7 +91,7 @@ impl<T: Hash + Eq> Queue<T> {
     /// One with room for so many.
     pub(super) fn new(most: usize) -> Self {
         let (entries, waiting) = (HashMap::new(), BinaryHeap::new());
-        Self { most, entries, waiting, next: 0, bytes: 0 }
+        Self { most, entries, waiting, since: BTreeSet::new(), next: 0, bytes: 0 }
     }
 
     /// Takes `what` in, which is about so many bytes.
@@ -105,7 +107,9 @@ impl<T: Hash + Eq> Queue<T> {
         }
         let what = Arc::new(what);
         self.bytes = self.bytes.saturating_add(bytes);
-        let entry = Entry { since: now, bytes, wait: FIRST_WAIT, state: State::Waiting };
+        let since = (now, self.next);
+        self.since.insert(since);
+        let entry = Entry { since, bytes, wait: FIRST_WAIT, state: State::Waiting };
         self.entries.insert(what.clone(), entry);
         self.wait(what, now);
         Offered::New
@@ -132,10 +136,14 @@ impl<T: Hash + Eq> Queue<T> {
     pub(super) fn done(&mut self, what: &Arc<T>, now: Instant) {
         let Some(entry) = self.entries.get_mut(what) else { return };
         if entry.state == State::AtWorkAndWanted {
-            *entry = Entry { since: now, bytes: entry.bytes, wait: FIRST_WAIT, state: State::Waiting };
+            self.since.remove(&entry.since);
+            entry.since = (now, self.next);
+            self.since.insert(entry.since);
+            (entry.wait, entry.state) = (FIRST_WAIT, State::Waiting);
             self.wait(what.clone(), now);
         } else if let Some(entry) = self.entries.remove(what) {
             self.bytes = self.bytes.saturating_sub(entry.bytes);
+            self.since.remove(&entry.since);
         }
     }
 
@@ -154,7 +162,7 @@ impl<T: Hash + Eq> Queue<T> {
     }
 
     pub(super) fn pending(&self) -> Pending {
-        let oldest = self.entries.values().map(|entry| entry.since).min();
+        let oldest = self.since.first().map(|(since, _)| *since);
         Pending { objects: self.entries.len() as u64, bytes: self.bytes, oldest }
     }
 }

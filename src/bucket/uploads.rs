@@ -24,7 +24,7 @@ use super::merge::{SharedAccess, SharedContent, SharedTag};
 use super::options::Private;
 use super::queue::{self, Offered, Queue};
 use super::{Bucket, BucketError};
-use crate::metrics::Metrics;
+use crate::metrics::BucketMetrics;
 
 /// Uploads at a time: each holds two parts in memory.
 const AT_ONCE: usize = 4;
@@ -128,7 +128,6 @@ struct Inner {
     carrier: Carrier,
     queue: Mutex<Queue<Upload>>,
     offered: Notify,
-    metrics: Metrics,
 }
 
 impl Uploads {
@@ -138,42 +137,61 @@ impl Uploads {
     pub(crate) fn start(
         bucket: Bucket,
         store: Store,
-        metrics: Metrics,
         tasks: &TaskTracker,
         shutdown: CancellationToken,
     ) -> Self {
-        let uploads = Self::idle(bucket, store, metrics, queue::MOST);
+        let uploads = Self::idle(bucket, store, queue::MOST);
         tasks.spawn(uploads.clone().work(tasks.clone(), shutdown));
         uploads
     }
 
     /// Nothing is uploaded but what is [carried](Carrier::carry) by hand.
-    pub(super) fn idle(bucket: Bucket, store: Store, metrics: Metrics, most: usize) -> Self {
+    pub(crate) fn idle(bucket: Bucket, store: Store, most: usize) -> Self {
         let carrier = Carrier { bucket, store, turns: Arc::new(Semaphore::new(AT_ONCE)) };
         let (queue, offered) = (Mutex::new(Queue::new(most)), Notify::new());
-        Self { inner: Arc::new(Inner { carrier, queue, offered, metrics }) }
+        Self { inner: Arc::new(Inner { carrier, queue, offered }) }
     }
 
     /// Has it uploaded in its turn. Never waits; what there is no place for is counted, and found
     /// by the round.
     pub(crate) fn offer(&self, upload: Upload) {
-        let Inner { carrier, queue, offered, metrics } = &*self.inner;
+        let Inner { carrier, queue, offered } = &*self.inner;
         let bytes = match &upload {
             Upload::Object { digest, .. } => carrier.store.find(digest).map_or(0, |kept| kept.size),
             _ => 0,
         };
-        match queue.lock().offer(upload, bytes, Instant::now()) {
+        let mut queue = queue.lock();
+        match queue.offer(upload, bytes, Instant::now()) {
             Offered::New => offered.notify_one(),
             Offered::Known => {}
-            Offered::Full => metrics.bucket().dropped(),
+            Offered::Full => self.counters().dropped.add_one(),
         }
+        self.show(&queue);
+    }
+
+    fn counters(&self) -> &BucketMetrics {
+        self.inner.carrier.bucket.metrics().bucket()
+    }
+
+    /// Has what is pending shown as it is now.
+    fn show(&self, queue: &Queue<Upload>) {
+        let (pending, counters) = (queue.pending(), self.counters());
+        counters.pending_objects.set(pending.objects);
+        counters.pending_bytes.set(pending.bytes);
+        let oldest = pending.oldest.map_or(0, |since| UnixSeconds::ago(since.elapsed()).0);
+        counters.oldest_pending_since.set(oldest);
+    }
+
+    /// Has it uploaded now, before its turn.
+    pub(crate) async fn settle(&self, upload: &Upload) -> Result<(), BucketError> {
+        Box::pin(self.inner.carrier.carry(upload)).await.map(drop)
     }
 
     /// What waits now.
     #[must_use]
     pub(crate) fn pending(&self) -> Pending {
         let queue::Pending { objects, bytes, oldest } = self.inner.queue.lock().pending();
-        let dropped = self.inner.metrics.bucket().dropped_offers();
+        let dropped = self.counters().dropped.value();
         Pending { objects, bytes, oldest: oldest.map(|since| since.elapsed()), dropped }
     }
 
@@ -226,11 +244,13 @@ impl Uploads {
             Ok(sent) => {
                 tracing::debug!(?upload, sent.objects, sent.bytes, sent.records, "uploaded");
                 queue.done(upload, now);
+                self.show(&queue);
                 Ok(())
             }
             Err(error) => {
                 tracing::debug!(?upload, %error, "not uploaded yet");
                 queue.failed(upload, now);
+                self.counters().failed_uploads.add_one();
                 Err(error.to_string())
             }
         }
@@ -439,7 +459,8 @@ impl Carrier {
                 let records = self.store.repository(registry, repository);
                 // The registry has it no more for some client: what others have heard is as old.
                 if let Some(here) = records.fact::<SharedTag>(Fact::Tag(tag)).await {
-                    let there: SharedTag = self.bucket.record_behind(key).await?.unwrap_or_default();
+                    let there: SharedTag =
+                        self.bucket.record_behind(key).await?.unwrap_or_default();
                     let left = there.clone().of_clients_of(&here);
                     if left == there {
                         return Ok(Sent::default());
@@ -473,11 +494,7 @@ impl Carrier {
         Ok(Sent { records: 1, ..Sent::default() })
     }
 
-    async fn put<T: Serialize>(
-        &self,
-        key: &RecordKey,
-        value: &T,
-    ) -> Result<Sent, BucketError> {
+    async fn put<T: Serialize>(&self, key: &RecordKey, value: &T) -> Result<Sent, BucketError> {
         self.bucket.put_record(key, value).await?;
         Ok(Sent { records: 1, ..Sent::default() })
     }

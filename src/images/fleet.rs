@@ -144,7 +144,8 @@ impl Fleet {
         while let Some(removed) = removing.next().await {
             tried = tried.and(removed);
         }
-        let removing = gone.objects.iter().map(|digest| self.bucket.remove(digest));
+        let objects = gone.objects.iter().copied();
+        let removing = objects.map(|digest| async move { self.bucket.remove(&digest).await });
         let mut removing = stream::iter(removing).buffer_unordered(AT_ONCE);
         while let Some(removed) = removing.next().await {
             tried = tried.and(removed);

@@ -34,7 +34,7 @@ use entrepot_cache::{RecordError, Store};
 use entrepot_oci::UnixSeconds;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use changes::{Extent, Gone, Removal, Removed, Which};
+pub(crate) use changes::{Extent, Removal, Removed, Which};
 pub(crate) use fleet::{Fleet, Reached};
 pub(crate) use selection::{MOST, Query, Selection, SelectionError, is_explicit};
 

@@ -45,7 +45,7 @@ impl Walk<'_> {
             done += 1;
             match carried {
                 Ok(sent) => self.note_sent(&upload, sent),
-                Err(error) if error.is_of_one() => {
+                Err(error) if is_of_one(&error) => {
                     self.report.failed += 1;
                     tracing::debug!(?upload, %error, "not uploaded yet");
                     of.uploads.offer(upload);
@@ -72,9 +72,8 @@ impl Walk<'_> {
 
     async fn missing(&mut self) -> Result<Vec<Upload>, RoundError> {
         let store = |error: entrepot_cache::disk::DiskError| RoundError::Store(error.to_string());
-        let room = self.of.bounds.max_size.map_or(u64::MAX, |most| {
-            most.saturating_sub(self.tally.bytes)
-        });
+        let room =
+            self.of.bounds.max_size.map_or(u64::MAX, |most| most.saturating_sub(self.tally.bytes));
         let mut plan = Plan { uploads: Vec::new(), room };
         let mut registries: HashSet<Registry> = HashSet::new();
         for (registry, repository) in self.of.store.repositories().await.map_err(store)? {
@@ -167,9 +166,18 @@ impl Walk<'_> {
     }
 }
 
-impl BucketError {
-    /// Whether it says something of one upload, and nothing of the next.
-    fn is_of_one(&self) -> bool {
-        matches!(self, Self::Broken(_) | Self::Source(_) | Self::Record(_) | Self::Busy(_))
+/// Whether it says something of one upload, and nothing of the next.
+fn is_of_one(error: &BucketError) -> bool {
+    match error {
+        BucketError::Busy(_)
+        | BucketError::Broken(_)
+        | BucketError::Failed(_)
+        | BucketError::Source(_)
+        | BucketError::Record(_) => true,
+        BucketError::Unreachable(_)
+        | BucketError::Silent(_)
+        | BucketError::LeftAlone(_)
+        | BucketError::Refused(_)
+        | BucketError::Unusable(_) => false,
     }
 }

@@ -30,13 +30,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use plan::Bounds;
 use plan::{Excess, Listed, Tally, UsedWith};
 
 use super::notes::Notes;
 use super::uploads::Uploads;
-use super::{Bucket, BucketError};
-use crate::metrics::Metrics;
+use super::{Bounds, Bucket, BucketError};
 
 /// Questions to the bucket at a time.
 const AT_ONCE: usize = 8;
@@ -167,7 +165,6 @@ struct Inner {
     uploads: Uploads,
     notes: Notes,
     bounds: Bounds,
-    metrics: Metrics,
     clock: Clock,
     /// Who is at it.
     turn: Semaphore,
@@ -177,28 +174,11 @@ struct Inner {
 impl Round {
     /// One between this store and this bucket.
     #[must_use]
-    pub(crate) fn new(
-        bucket: Bucket,
-        store: Store,
-        uploads: Uploads,
-        notes: Notes,
-        bounds: Bounds,
-        metrics: Metrics,
-    ) -> Self {
-        Self::at(bucket, store, uploads, notes, bounds, metrics, UnixSeconds::now)
-    }
-
-    fn at(
-        bucket: Bucket,
-        store: Store,
-        uploads: Uploads,
-        notes: Notes,
-        bounds: Bounds,
-        metrics: Metrics,
-        clock: Clock,
-    ) -> Self {
+    pub(crate) fn new(bucket: Bucket, store: Store, uploads: Uploads, notes: Notes) -> Self {
+        let bounds = bucket.bounds();
         let (turn, last) = (Semaphore::new(1), Mutex::default());
-        let inner = Inner { bucket, store, uploads, notes, bounds, metrics, clock, turn, last };
+        let clock = UnixSeconds::now;
+        let inner = Inner { bucket, store, uploads, notes, bounds, clock, turn, last };
         Self { inner: Arc::new(inner) }
     }
 
@@ -233,7 +213,7 @@ impl Round {
     /// Goes round once, unless that is being done. `tell` hears how far it is. Cancel safe: what
     /// was done stays so, and the next round does the rest.
     pub(crate) async fn run(&self, tell: Tell<'_>) -> Result<RoundReport, RoundError> {
-        let Inner { turn, store, metrics, last, clock, .. } = &*self.inner;
+        let Inner { bucket, turn, store, last, clock, .. } = &*self.inner;
         let Ok(_turn) = turn.try_acquire() else { return Err(RoundError::UnderWay) };
         let began = Instant::now();
         if !store.is_known_within(KNOWN).await {
@@ -245,7 +225,10 @@ impl Round {
         })?;
         report.ended = clock();
         report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        metrics.bucket().went_round(report.objects, report.bytes);
+        let counters = bucket.metrics().bucket();
+        counters.objects.set(report.objects);
+        counters.bytes.set(report.bytes);
+        counters.round_ended.set(UnixSeconds::now().0);
         tracing::info!(
             objects = report.objects,
             bytes = report.bytes,

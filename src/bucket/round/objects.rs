@@ -152,7 +152,8 @@ impl Walk<'_> {
             }
         }
         let bucket = &self.of.bucket;
-        let marking = marked.iter().map(|digest| async { bucket.mark(digest).await });
+        let marking = marked.iter().copied();
+        let marking = marking.map(|digest| async move { bucket.mark(&digest).await });
         stream::iter(marking).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
         self.report.marked += marked.len() as u64;
         for (digest, there) in &stay {
@@ -171,12 +172,13 @@ impl Walk<'_> {
 
     async fn remove(&mut self, going: Vec<(Digest, There)>) -> Result<(), BucketError> {
         let bucket = &self.of.bucket;
-        let removing = going.iter().map(|(digest, _)| async { bucket.remove(digest).await });
+        let removing = going.iter().map(|(digest, _)| *digest);
+        let removing = removing.map(|digest| async move { bucket.remove(&digest).await });
         stream::iter(removing).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
         let bytes = going.iter().fold(0, |sum: u64, (_, there)| sum.saturating_add(there.size));
         self.report.removed_objects += going.len() as u64;
         self.report.removed_bytes = self.report.removed_bytes.saturating_add(bytes);
-        self.of.metrics.bucket().removed(going.len() as u64);
+        bucket.metrics().bucket().removed.add(going.len() as u64);
         Ok(())
     }
 

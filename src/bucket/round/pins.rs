@@ -76,7 +76,11 @@ impl Walk<'_> {
         }
         let bytes = bucket.whole(digest, LARGEST).await?.unwrap_or_default();
         let is_right = Digest::of(digest.algorithm(), &bytes) == *digest;
-        Ok(if is_right && bytes.starts_with(b"{") { manifest::references(&bytes) } else { Vec::new() })
+        Ok(if is_right && bytes.starts_with(b"{") {
+            manifest::references(&bytes)
+        } else {
+            Vec::new()
+        })
     }
 }
 

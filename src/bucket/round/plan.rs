@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use entrepot_oci::{Digest, UnixSeconds};
 
+use crate::bucket::Bounds;
+
 /// What is used is marked so much more often than what is unused is removed.
 const MARKS: u64 = 4;
 /// How long it is for marks where nothing is removed for its age, but for the bucket's size.
@@ -13,15 +15,6 @@ const DEFAULT_IDLE: Duration = Duration::from_hours(90 * 24);
 const HOUR: u64 = 60 * 60;
 /// Where a bucket is above its bound, it is brought down to so many hundredths of that.
 const FULL: u64 = 95;
-
-/// How long and how much the bucket keeps.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Bounds {
-    /// What nobody has used for so long goes; `None`: the bucket's own rules decide.
-    pub(crate) max_idle: Option<Duration>,
-    /// So many bytes at most.
-    pub(crate) max_size: Option<u64>,
-}
 
 impl Bounds {
     /// What was used within this time is in use: it is uploaded, and its mark is younger.

@@ -57,7 +57,11 @@ impl Walk<'_> {
                 RecordKey::Tag(..) => age > OF_GONE,
                 _ => {
                     let left = places.entry(place).or_default();
-                    if age > OF_REST { left.rest.push(key) } else { left.leads_on = true }
+                    if age > OF_REST {
+                        left.rest.push(key)
+                    } else {
+                        left.leads_on = true
+                    }
                     continue;
                 }
             };
