@@ -38,6 +38,7 @@ use crate::admin::sample::Sample;
 use crate::admin::server::AdminServer;
 use crate::admin::socket::{AdminSocket, Place, SocketFile};
 use crate::admin::{self, AdminServices, Facts, FreeSpace, History, Reloads};
+use crate::bucket::Bucket;
 use crate::config::Settings;
 use crate::gateway::Gateway;
 use crate::images::Images;
@@ -71,6 +72,8 @@ struct Core {
     savings: Savings,
     memory: Memory,
     gateway: Gateway,
+    /// What is shared by all replicas, if there are several.
+    bucket: Option<Bucket>,
     dialer: Dialer,
     speaker: Speaker,
     /// With what clients try it.
@@ -140,13 +143,18 @@ impl App {
     #[must_use]
     pub(crate) fn run(self) -> RunningApp {
         let Self { core, listener, admin, socket, operators, reloads, cache_dir, .. } = self;
-        let Core { store, gateway, pulls, savings, speaker, sample, tasks, shutdown, .. } = core;
+        let Core {
+            store, gateway, bucket, pulls, savings, speaker, sample, tasks, shutdown, ..
+        } = core;
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
         tasks.spawn(history.keep(shutdown.clone()));
         tasks.spawn(pulls.clone().keep(shutdown.clone()));
         tasks.spawn(savings.clone().keep(shutdown.clone()));
         tasks.spawn(gateway.keep_house(shutdown.clone()));
+        if let Some(bucket) = bucket {
+            tasks.spawn(bucket.watch(shutdown.clone()));
+        }
         tasks.spawn(sample.keep(operators.images.clone(), shutdown.clone()));
         let access = listener.access_rules();
         let (socket, socket_file) = socket.map(AdminSocket::into_parts).unzip();
@@ -187,6 +195,11 @@ impl Core {
         let upstream = upstream.map_err(AppError::Trust)?;
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let dialer = upstream.for_strangers().dialer();
+        let bucket = settings.bucket.as_ref().map(|options| {
+            let ca = certificates.fingerprint().to_string();
+            Bucket::new(options, &dialer, &ca, metrics.clone(), tasks.clone())
+        });
+        let bucket = bucket.transpose().map_err(AppError::Bucket)?;
         let options = settings.gateway.clone();
         let memory = Memory::new(settings.shares);
         let archive = Archive::new(store.clone(), None);
@@ -200,6 +213,7 @@ impl Core {
             savings,
             memory,
             gateway,
+            bucket,
             dialer,
             speaker,
             sample: Sample::default(),

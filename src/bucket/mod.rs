@@ -1,7 +1,7 @@
 //! The fleet's bucket: what one replica has fetched, for all.
 //!
-//! Behind every replica's disk lies one bucket: objects by their digest, and signed records that say
-//! who may have them. Nothing in it is locked, no write is conditional, and whatever fails is a
+//! Behind every replica's disk lies one bucket: objects by their digest, and signed records that
+//! say who may have them. Nothing in it is locked, no write is conditional, and whatever fails is a
 //! miss. Who may have what is the gateway's business, which asks here for records before it asks
 //! for bytes; this room decides only whether a record is the fleet's.
 //!
@@ -251,8 +251,9 @@ pub(crate) enum OpenError {
 }
 
 impl Bucket {
-    /// The bucket of these options, reached by `dialer`'s rules. `ca`: the fingerprint of the CA that
-    /// all replicas have. Makes the fleet's key where there is none; blocking. Nothing is asked yet.
+    /// The bucket of these options, reached by `dialer`'s rules. `ca`: the fingerprint of the CA
+    /// that all replicas have. Makes the fleet's key where there is none; blocking. Nothing is
+    /// asked yet.
     pub(crate) fn new(
         options: &Options,
         dialer: &Dialer,

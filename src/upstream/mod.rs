@@ -56,3 +56,4 @@ pub(crate) use connections::OwnConnections;
 pub(crate) use connector::Connector;
 pub(crate) use error::{DialError, UpstreamError, in_words, is_passing};
 pub(crate) use link::{Dialer, Link, far_address};
+pub(crate) use reach::is_metadata;

@@ -39,7 +39,8 @@ const METADATA: [IpAddr; 5] = [
 const METADATA_NAME: &str = "metadata.google.internal";
 
 /// Whether credentials are to be had at this address for who asks from this machine.
-fn is_metadata(address: IpAddr) -> bool {
+#[must_use]
+pub(crate) fn is_metadata(address: IpAddr) -> bool {
     let canonical = address.to_canonical();
     METADATA.contains(&canonical)
         || translated(canonical).is_some_and(|inner| METADATA.contains(&inner.into()))
