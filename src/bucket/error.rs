@@ -84,6 +84,8 @@ pub(super) enum Fault {
     Broken(String),
     /// An answer that says no.
     Answer(Answer),
+    /// There is no credential to ask with.
+    NoCredential(String),
 }
 
 /// An answer that says no, of which object_store would keep the text alone.
@@ -99,6 +101,8 @@ pub(super) struct Answer {
     pub region: Option<String>,
     /// The time there.
     pub date: Option<OffsetDateTime>,
+    /// Who has given it, where that is no bucket, but who gives credentials.
+    pub credentials_of: Option<String>,
 }
 
 /// Difference of clocks from which on requests are refused for that alone.
@@ -122,6 +126,7 @@ impl Fault {
             Self::Unreachable(reason) => BucketError::Unreachable(reason.clone()),
             Self::Silent(after) => BucketError::Silent(*after),
             Self::Broken(reason) => BucketError::Broken(reason.clone()),
+            Self::NoCredential(reason) => BucketError::Refused(format!("no credential: {reason}")),
             Self::Answer(answer) => match answer.kind() {
                 BucketAnswer::Refused => BucketError::Refused(answer.to_string()),
                 BucketAnswer::Busy => BucketError::Busy(answer.to_string()),
@@ -136,6 +141,7 @@ impl Fault {
             Self::Unreachable(_) => BucketAnswer::Unreachable,
             Self::Silent(_) => BucketAnswer::Silent,
             Self::Broken(_) => BucketAnswer::Broken,
+            Self::NoCredential(_) => BucketAnswer::Refused,
             Self::Answer(answer) => answer.kind(),
         }
     }
@@ -156,6 +162,10 @@ impl Answer {
         match self.status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => BucketAnswer::Busy,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => BucketAnswer::Refused,
+            // Who gives no credential gives none to the next either.
+            status if self.credentials_of.is_some() && status.is_client_error() => {
+                BucketAnswer::Refused
+            }
             // The bucket itself is not there, or is elsewhere: no request will do better.
             _ if matches!(code, "NoSuchBucket" | "ContainerNotFound") => BucketAnswer::Refused,
             status if status.is_redirection() => BucketAnswer::Refused,
@@ -177,6 +187,9 @@ impl Answer {
     }
 
     fn cure(&self) -> Option<String> {
+        if self.credentials_of.is_some() {
+            return None;
+        }
         if let Some(region) = &self.region {
             return Some(format!("the bucket is in region {region}: set bucket.region"));
         }
@@ -206,6 +219,9 @@ impl Answer {
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.credentials_of {
+            write!(f, "no credential from {place}: ")?;
+        }
         write!(f, "{}", self.status.as_u16())?;
         if let Some(code) = &self.code {
             write!(f, " {code}")?;
@@ -244,6 +260,7 @@ mod tests {
             message: None,
             region: None,
             date: None,
+            credentials_of: None,
         }
     }
 

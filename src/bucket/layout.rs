@@ -5,7 +5,8 @@
 //! ```text
 //! VERSION
 //! blobs/<alg>/<2 hex>/<hex>                                        an object, byte for byte
-//! uses/<alg>/<2 hex>/<hex>                                         empty: in use when last modified
+//! uses/<alg>/<2 hex>/<hex>                                         empty: in use when last
+//! modified
 //! repositories/<registry>/<repository>/_contents/<alg>/<hex>
 //! repositories/<registry>/<repository>/_access
 //! repositories/<registry>/<repository>/_refused

@@ -33,9 +33,9 @@ struct Listing {
 }
 
 impl Bucket {
-    /// What there is below `prefix`, in the order of names; from behind the name `after` on, if that
-    /// is given. One page of a thousand is asked for at a time, when it is wanted. Ends at the first
-    /// error.
+    /// What there is below `prefix`, in the order of names; from behind the name `after` on, if
+    /// that is given. One page of a thousand is asked for at a time, when it is wanted. Ends at the
+    /// first error.
     pub(crate) fn list(
         &self,
         prefix: &Prefix,

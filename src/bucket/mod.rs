@@ -1,7 +1,7 @@
 //! The fleet's bucket: what one replica has fetched, for all.
 //!
-//! Behind every replica's disk lies one bucket: objects by their digest, and signed records that say
-//! who may have them. Nothing in it is locked, no write is conditional, and whatever fails is a
+//! Behind every replica's disk lies one bucket: objects by their digest, and signed records that
+//! say who may have them. Nothing in it is locked, no write is conditional, and whatever fails is a
 //! miss. Who may have what is the gateway's business, which asks here for records before it asks
 //! for bytes; this room decides only whether a record is the fleet's.
 //!
@@ -18,6 +18,9 @@
 //! - `round`: what each replica looks at once a day
 //! - `notes`: what an operator has done on one replica, for the others
 //! - `health`: when it is asked, and when it is left alone
+//! - `stores`: options to object_store's own stores
+//! - `transport`: requests over our own client
+//! - `secret_file`: a secret in a file, which is read again
 //! - `error`: why it was of no use
 //! - `for_tests`, `fleet_for_tests`: buckets in memory, replicas over them
 
@@ -38,7 +41,10 @@ pub(crate) mod options;
 mod queue;
 mod records;
 pub(crate) mod round;
+mod secret_file;
 mod sending;
+mod stores;
+mod transport;
 pub(crate) mod uploads;
 mod version;
 
@@ -65,9 +71,12 @@ pub(crate) use layout::{Entry, NoteName, Prefix, RecordKey, Shard};
 pub(crate) use listing::Item;
 pub(crate) use objects::{BucketBody, BucketObject};
 pub(crate) use options::{Options, Private};
+use stores::Stores;
+use transport::{Times, Transport};
 use version::Version;
 
 use crate::metrics::{BucketOperation, Metrics};
+use crate::upstream::Dialer;
 
 /// Questions for records at a time: a pull has a dozen, and strangers invent names without end.
 const QUESTIONS: usize = 64;
@@ -225,7 +234,52 @@ struct Parts {
     tasks: TaskTracker,
 }
 
+/// There is no bucket of these options.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// No key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Something that only object_store finds wrong.
+    #[error("the bucket {url} can't be used: {reason}")]
+    Options {
+        /// Which.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+}
+
 impl Bucket {
+    /// The bucket of these options, reached by `dialer`'s rules. `ca`: the fingerprint of the CA
+    /// that all replicas have. Makes the fleet's key where there is none; blocking. Nothing is
+    /// asked yet.
+    pub(crate) fn new(
+        options: &Options,
+        dialer: &Dialer,
+        ca: &str,
+        metrics: Metrics,
+        tasks: TaskTracker,
+    ) -> Result<Self, OpenError> {
+        let key = SharedKey::read_or_make(&options.key_file)?;
+        let times = Times { timeout: options.timeout, idle: options.idle_timeout };
+        let (host, may_ask_metadata) = (options.place.host(), options.place.needs_metadata());
+        let transport = Transport::new(dialer, &host, may_ask_metadata, times, metrics.clone());
+        let stores = options.place.stores(&transport);
+        let Stores { front, behind } = stores.map_err(|error| OpenError::Options {
+            url: options.url.clone(),
+            reason: crate::words::chain(&error),
+        })?;
+        tracing::info!(
+            bucket = options.url,
+            credentials = options.place.credentials(),
+            key = key.fingerprint(),
+            "what this replica has is shared through a bucket"
+        );
+        let ca = ca.to_owned();
+        Ok(Self::of(options, Parts { front, behind, key, ca, metrics, tasks }))
+    }
+
     fn of(options: &Options, parts: Parts) -> Self {
         let Parts { front, behind, key, ca, metrics, tasks } = parts;
         let credentials = options.place.credentials();

@@ -42,11 +42,11 @@ pub(crate) struct BucketBody {
 }
 
 impl Bucket {
-    /// The object of this digest from `offset` on; `None` where the bucket has it not, or has lately
-    /// had other bytes under its name.
+    /// The object of this digest from `offset` on; `None` where the bucket has it not, or has
+    /// lately had other bytes under its name.
     ///
-    /// Returns within `bucket.timeout`; the body may take as long as it likes, with no silence longer
-    /// than `upstream.idle-timeout`. Cancel safe.
+    /// Returns within `bucket.timeout`; the body may take as long as it likes, with no silence
+    /// longer than `upstream.idle-timeout`. Cancel safe.
     pub(crate) async fn open(
         &self,
         digest: &Digest,

@@ -15,7 +15,8 @@ pub(crate) struct Options {
     pub place: Place,
     /// Below which prefix.
     pub root: Root,
-    /// `max-idle`: what no replica has used for so long goes. `None`: the bucket's own rules decide.
+    /// `max-idle`: what no replica has used for so long goes. `None`: the bucket's own rules
+    /// decide.
     pub max_idle: Option<Duration>,
     /// `max-size`, in bytes; `None`: no bound.
     pub max_size: Option<u64>,

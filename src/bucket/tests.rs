@@ -70,7 +70,7 @@ async fn an_object_that_one_replica_has_put_every_other_reads() {
         one.remove(&digest).await.unwrap();
     }
     let counters = other.metrics().bucket();
-    assert_eq!((counters.hits.value(), counters.misses.value()), (9, 0));
+    assert_eq!((counters.hits.value(), counters.misses.value()), (12, 0));
     assert_eq!(one.metrics().bucket().misses.value(), 4);
 }
 

@@ -107,8 +107,8 @@ impl Bucket {
         self.inner.breaker.verdict()
     }
 
-    /// Looks at `VERSION` now and then, and so at whether the bucket is there: what changes is known
-    /// though nobody asks. Ends when the drain begins.
+    /// Looks at `VERSION` now and then, and so at whether the bucket is there: what changes is
+    /// known though nobody asks. Ends when the drain begins.
     pub(crate) async fn watch(self, shutdown: CancellationToken) {
         loop {
             match self.look_at_version(self.by(Way::Behind)).await {

@@ -22,11 +22,13 @@
 //! - `admin`: `admin-token-file`
 //! - `access`: `[access]`, with the file of users that it names
 //! - `savings`: `[savings]`, what bytes cost
+//! - `bucket`: `[bucket]`, the fleet's bucket
 //! - `error`: what is said of wrong configuration
 //! - `fuzzing`: what fuzz targets feed of it
 
 mod access;
 mod admin;
+mod bucket;
 mod contradictions;
 pub(crate) mod drop_in;
 pub(crate) mod error;

@@ -13,9 +13,7 @@ use tokio::time::Instant;
 
 use super::access::{Question, SharedContent};
 use super::answer::errors::unusable;
-use super::answer::object::{
-    PassedObject, Presentation, passed_object, respond, respond_unseen,
-};
+use super::answer::object::{PassedObject, Presentation, passed_object, respond, respond_unseen};
 use super::answer::passed::{not_content, passed_on};
 use super::answer::provenance::{Forward, Provenance, Reason};
 use super::answer::served::Served;

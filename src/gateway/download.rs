@@ -111,7 +111,8 @@ async fn copy(
             let mut next = std::pin::pin!(flow.next());
             loop {
                 let come = tokio::time::timeout(LOOK, next.as_mut()).await.ok();
-                let bytes = come.as_ref().and_then(Option::as_ref).and_then(|come| come.as_ref().ok());
+                let bytes =
+                    come.as_ref().and_then(Option::as_ref).and_then(|come| come.as_ref().ok());
                 let count = bytes.map_or(0, Bytes::len);
                 arrival.came(count);
                 // One that sends nothing is looked at too.

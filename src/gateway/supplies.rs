@@ -196,7 +196,13 @@ impl Supplies {
             let is_consent = consents(&answer, &digest, None);
             let total = total(answer.response.headers());
             let flow = Flow::Http(answer.response.into_body());
-            return Ok(Opened::Coming(Coming { flow, start: Start::Resumed, total, supplier, is_consent }));
+            return Ok(Opened::Coming(Coming {
+                flow,
+                start: Start::Resumed,
+                total,
+                supplier,
+                is_consent,
+            }));
         }
         // A part is only our wish: whatever refuses it says nothing of the whole.
         if answer.response.status() == StatusCode::OK {

@@ -63,9 +63,10 @@ impl Archive {
     #[must_use]
     pub(crate) fn registry(&self, registry: &Registry) -> Records {
         let local = self.store.registry(registry);
-        let shared = self.fleet.clone().map(|fleet| {
-            Arc::new(Shared { fleet, registry: registry.clone(), repository: None })
-        });
+        let shared = self
+            .fleet
+            .clone()
+            .map(|fleet| Arc::new(Shared { fleet, registry: registry.clone(), repository: None }));
         Records { local, shared }
     }
 }

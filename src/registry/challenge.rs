@@ -175,7 +175,11 @@ impl Challenges {
     }
 
     /// What the registry has said last, be it before the proxy's last start.
-    pub(crate) async fn last(&self, archive: &Archive, registry: &Registry) -> Option<Authentication> {
+    pub(crate) async fn last(
+        &self,
+        archive: &Archive,
+        registry: &Registry,
+    ) -> Option<Authentication> {
         if let Some(known) = self.known.get(registry) {
             return Some(known.authentication);
         }
@@ -260,8 +264,8 @@ fn all(headers: &HeaderMap) -> impl Iterator<Item = (&str, Challenge)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use entrepot_cache::Store;
     use crate::upstream::Scheme;
+    use entrepot_cache::Store;
 
     fn challenge(value: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();

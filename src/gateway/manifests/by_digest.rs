@@ -13,8 +13,8 @@ use http::{HeaderMap, Method, Response, header};
 use tokio::time::Instant;
 
 use super::tags::Tags;
-use crate::collapse::{Collapse, Turn};
 use crate::bucket::Bucket;
+use crate::collapse::{Collapse, Turn};
 use crate::gateway::access::{Place, SharedContent};
 use crate::gateway::answer::body::ResponseBody;
 use crate::gateway::answer::errors::{broken, unusable};

@@ -8,10 +8,10 @@ use http::HeaderMap;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
+use crate::bucket::merge::{SharedTag as TagRecord, SharedVariant as TagVariant};
 use crate::gateway::accept::{Accept, accepts};
 use crate::gateway::access::Place;
 use crate::gateway::generations::Generation;
-use crate::bucket::merge::{SharedTag as TagRecord, SharedVariant as TagVariant};
 use crate::memory::{NAME, Shares, table};
 use crate::records::Records;
 

@@ -109,7 +109,9 @@ impl Images {
         };
         let recorded = match records {
             Records::Running(gateway) => gateway.vouch(&vouched).await,
-            Records::Stopped => vouching::vouch(&Archive::new(self.store.clone(), None), &vouched).await,
+            Records::Stopped => {
+                vouching::vouch(&Archive::new(self.store.clone(), None), &vouched).await
+            }
         };
         recorded.map_err(|error| ImportError::Record(name.to_string(), error))
     }
