@@ -131,22 +131,15 @@ struct Inner {
 }
 
 impl Uploads {
-    /// Begins to upload to `bucket` what is kept in `store`, on `tasks`, until the shutdown, which
-    /// no upload delays: what it cuts off is found by the round after the next start.
+    /// Uploads to `bucket` of what is kept in `store`. They wait until they are
+    /// [carried](Self::keep).
     #[must_use]
-    pub(crate) fn start(
-        bucket: Bucket,
-        store: Store,
-        tasks: &TaskTracker,
-        shutdown: CancellationToken,
-    ) -> Self {
-        let uploads = Self::idle(bucket, store, queue::MOST);
-        tasks.spawn(uploads.clone().work(tasks.clone(), shutdown));
-        uploads
+    pub(crate) fn new(bucket: Bucket, store: Store) -> Self {
+        Self::with_room(bucket, store, queue::MOST)
     }
 
-    /// Nothing is uploaded but what is [carried](Carrier::carry) by hand.
-    pub(crate) fn idle(bucket: Bucket, store: Store, most: usize) -> Self {
+    /// The same, of which so many wait at most.
+    pub(super) fn with_room(bucket: Bucket, store: Store, most: usize) -> Self {
         let carrier = Carrier { bucket, store, turns: Arc::new(Semaphore::new(AT_ONCE)) };
         let (queue, offered) = (Mutex::new(Queue::new(most)), Notify::new());
         Self { inner: Arc::new(Inner { carrier, queue, offered }) }
@@ -200,7 +193,9 @@ impl Uploads {
         &self.inner.carrier
     }
 
-    async fn work(self, tasks: TaskTracker, shutdown: CancellationToken) {
+    /// Carries what is offered, on `tasks`, until the shutdown, which no upload delays: what it
+    /// cuts off is found by the round after the next start.
+    pub(crate) async fn keep(self, tasks: TaskTracker, shutdown: CancellationToken) {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut trouble = Trouble::default();
         let (ended, mut endings) = tokio::sync::mpsc::channel::<Result<(), String>>(AT_ONCE);
