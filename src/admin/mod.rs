@@ -102,7 +102,8 @@ pub(crate) struct AdminServices {
     pub facts: Facts,
 }
 
-/// The bucket that replicas have in common, and this one's part in it.
+/// The bucket that replicas have in common, and this one's part in it. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct Shared {
     /// The bucket.
     pub bucket: Bucket,

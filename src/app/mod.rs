@@ -37,17 +37,19 @@ use crate::admin::reload::Answer;
 use crate::admin::sample::Sample;
 use crate::admin::server::AdminServer;
 use crate::admin::socket::{AdminSocket, Place, SocketFile};
-use crate::admin::{self, AdminServices, Facts, FreeSpace, History, Reloads};
+use crate::admin::{self, AdminServices, Facts, FreeSpace, History, Reloads, Shared};
 use crate::bucket::Bucket;
+use crate::bucket::round::Round;
+use crate::bucket::uploads::Uploads;
 use crate::config::Settings;
 use crate::gateway::Gateway;
-use crate::images::Images;
+use crate::images::{Fleet, Images};
 use crate::listener::speaker::Speaker;
 use crate::listener::{AccessRules, BindError, Listener, ListenerOptions, ListenerServices};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::pulls::Pulls;
-use crate::records::Archive;
+use crate::records::{self, Archive};
 use crate::savings::Savings;
 use crate::upstream::{Dialer, Upstream};
 
@@ -73,7 +75,7 @@ struct Core {
     memory: Memory,
     gateway: Gateway,
     /// What is shared by all replicas, if there are several.
-    bucket: Option<Bucket>,
+    shared: Option<Shared>,
     dialer: Dialer,
     speaker: Speaker,
     /// With what clients try it.
@@ -144,7 +146,7 @@ impl App {
     pub(crate) fn run(self) -> RunningApp {
         let Self { core, listener, admin, socket, operators, reloads, cache_dir, .. } = self;
         let Core {
-            store, gateway, bucket, pulls, savings, speaker, sample, tasks, shutdown, ..
+            store, gateway, shared, pulls, savings, speaker, sample, tasks, shutdown, ..
         } = core;
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
@@ -152,8 +154,11 @@ impl App {
         tasks.spawn(pulls.clone().keep(shutdown.clone()));
         tasks.spawn(savings.clone().keep(shutdown.clone()));
         tasks.spawn(gateway.keep_house(shutdown.clone()));
-        if let Some(bucket) = bucket {
+        if let Some(Shared { bucket, uploads, round, fleet }) = shared {
             tasks.spawn(bucket.watch(shutdown.clone()));
+            tasks.spawn(uploads.keep(tasks.clone(), shutdown.clone()));
+            tasks.spawn(fleet.notes().clone().keep(shutdown.clone()));
+            tasks.spawn(round.keep(shutdown.clone()));
         }
         tasks.spawn(sample.keep(operators.images.clone(), shutdown.clone()));
         let access = listener.access_rules();
@@ -200,10 +205,15 @@ impl Core {
             Bucket::new(options, &dialer, &ca, metrics.clone(), tasks.clone())
         });
         let bucket = bucket.transpose().map_err(AppError::Bucket)?;
+        let uploads = bucket.map(|bucket| (Uploads::new(bucket.clone(), store.clone()), bucket));
         let options = settings.gateway.clone();
         let memory = Memory::new(settings.shares);
-        let archive = Archive::new(store.clone(), None);
+        let of_fleet = uploads
+            .clone()
+            .map(|(uploads, bucket)| records::Fleet::new(bucket, uploads, settings.shares));
+        let archive = Archive::new(store.clone(), of_fleet);
         let gateway = Gateway::new(archive, upstream, options, memory.clone(), tasks.clone());
+        let shared = uploads.map(|(uploads, bucket)| shared(bucket, uploads, &store, &gateway));
         let speaker = Speaker::new(&address::name(settings), settings.contact.as_ref());
         Ok(Self {
             certificates,
@@ -213,7 +223,7 @@ impl Core {
             savings,
             memory,
             gateway,
-            bucket,
+            shared,
             dialer,
             speaker,
             sample: Sample::default(),
@@ -263,7 +273,7 @@ impl Core {
             metrics: self.metrics.clone(),
             pulls: self.pulls.clone(),
             savings: self.savings.clone(),
-            shared: None,
+            shared: self.shared.clone(),
             config: ArcSwap::from_pointee(waiting_for(settings.shown.clone(), &[])),
             guard: Guard::new(settings.admin_token.clone(), onlookers(settings)),
             speaker: self.speaker.clone(),
@@ -288,6 +298,14 @@ impl Core {
             proxy_url,
         }
     }
+}
+
+/// What this replica has in common with others.
+fn shared(bucket: Bucket, uploads: Uploads, store: &Store, gateway: &Gateway) -> Shared {
+    let fleet = Fleet::new(bucket.clone(), uploads.clone(), store.clone(), gateway.clone());
+    let notes = fleet.notes().clone();
+    let round = Round::new(bucket.clone(), store.clone(), uploads.clone(), notes);
+    Shared { bucket, uploads, round, fleet }
 }
 
 /// Counters in which the registries that are named have their places.

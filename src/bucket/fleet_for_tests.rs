@@ -218,7 +218,7 @@ impl Replica {
         let store = Store::open(kept).await.unwrap();
         let metrics = Metrics::default();
         let bucket = Bucket::with(Arc::new(shared.clone()), metrics, &[7; 32], options);
-        let uploads = Uploads::idle(bucket.clone(), store.clone(), 100);
+        let uploads = Uploads::with_room(bucket.clone(), store.clone(), 100);
         let notes = Notes::new(bucket.clone(), apply);
         let round = Round::new(bucket.clone(), store.clone(), uploads.clone(), notes.clone());
         Self { store, bucket, uploads, notes, round, _dir: dir }

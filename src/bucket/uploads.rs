@@ -131,22 +131,15 @@ struct Inner {
 }
 
 impl Uploads {
-    /// Begins to upload to `bucket` what is kept in `store`, on `tasks`, until the shutdown, which
-    /// no upload delays: what it cuts off is found by the round after the next start.
+    /// Uploads to `bucket` of what is kept in `store`. They wait until they are
+    /// [carried](Self::keep).
     #[must_use]
-    pub(crate) fn start(
-        bucket: Bucket,
-        store: Store,
-        tasks: &TaskTracker,
-        shutdown: CancellationToken,
-    ) -> Self {
-        let uploads = Self::idle(bucket, store, queue::MOST);
-        tasks.spawn(uploads.clone().work(tasks.clone(), shutdown));
-        uploads
+    pub(crate) fn new(bucket: Bucket, store: Store) -> Self {
+        Self::with_room(bucket, store, queue::MOST)
     }
 
-    /// Nothing is uploaded but what is [carried](Carrier::carry) by hand.
-    pub(crate) fn idle(bucket: Bucket, store: Store, most: usize) -> Self {
+    /// The same, of which so many wait at most.
+    pub(super) fn with_room(bucket: Bucket, store: Store, most: usize) -> Self {
         let carrier = Carrier { bucket, store, turns: Arc::new(Semaphore::new(AT_ONCE)) };
         let (queue, offered) = (Mutex::new(Queue::new(most)), Notify::new());
         Self { inner: Arc::new(Inner { carrier, queue, offered }) }
@@ -200,7 +193,9 @@ impl Uploads {
         &self.inner.carrier
     }
 
-    async fn work(self, tasks: TaskTracker, shutdown: CancellationToken) {
+    /// Carries what is offered, on `tasks`, until the shutdown, which no upload delays: what it
+    /// cuts off is found by the round after the next start.
+    pub(crate) async fn keep(self, tasks: TaskTracker, shutdown: CancellationToken) {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let mut trouble = Trouble::default();
         let (ended, mut endings) = tokio::sync::mpsc::channel::<Result<(), String>>(AT_ONCE);
@@ -340,6 +335,7 @@ impl Carrier {
         for (key, records) in keys {
             sent = sent.and(self.content(&key, records, digest).await?);
         }
+        sent = sent.and(self.brought(registry, &records, digest).await?);
         Ok(sent.and(self.access(registry, repository).await?))
     }
 
@@ -370,7 +366,11 @@ impl Carrier {
         let there: Option<SharedContent> = self.bucket.record_behind(key).await?;
         let merged = match there {
             Some(there) => {
-                let merged = here.merged(there.clone());
+                let merged = here.clone().merged(there.clone());
+                // What a registry has delivered is its own, whoever else has brought it.
+                let is_delivered = matches!(key, RecordKey::Content(_, None, _));
+                let imported = merged.imported.filter(|_| !is_delivered);
+                let merged = SharedContent { imported, ..merged };
                 if !merged.is_news_to(&there) {
                     return Ok(Sent::default());
                 }
@@ -379,6 +379,25 @@ impl Carrier {
             None => here,
         };
         self.put(key, &merged).await
+    }
+
+    /// That an operator has brought the object to some repository of the registry. Replicas look
+    /// there first whether any of them has met an object; it is no word of the registry's.
+    async fn brought(
+        &self,
+        registry: &Registry,
+        records: &Repository,
+        digest: &Digest,
+    ) -> Result<Sent, BucketError> {
+        let Some(here) = records.content(digest).await.filter(|it| it.imported.is_some()) else {
+            return Ok(Sent::default());
+        };
+        let key = RecordKey::Content(registry.clone(), None, *digest);
+        let there: Option<SharedContent> = self.bucket.record_behind(&key).await?;
+        match there {
+            Some(_) => Ok(Sent::default()),
+            None => self.put(&key, &SharedContent::from(&here)).await,
+        }
     }
 
     /// What a tag stands for. Only of manifests that are in the bucket: those that are kept here

@@ -52,7 +52,6 @@ pub(crate) struct Fleet {
     bucket: Bucket,
     uploads: Uploads,
     notes: Notes,
-    local: Local,
 }
 
 /// This replica's part.
@@ -68,13 +67,12 @@ impl Fleet {
     #[must_use]
     pub(crate) fn new(bucket: Bucket, uploads: Uploads, store: Store, gateway: Gateway) -> Self {
         let local = Local { bucket: bucket.clone(), store, gateway };
-        let heeding = local.clone();
         let apply = move |note: Note| {
-            let local = heeding.clone();
+            let local = local.clone();
             Box::pin(async move { local.heed(&note).await }) as _
         };
         let notes = Notes::new(bucket.clone(), std::sync::Arc::new(apply));
-        Self { bucket, uploads, notes, local }
+        Self { bucket, uploads, notes }
     }
 
     /// What the replicas tell each other.
@@ -133,19 +131,24 @@ impl Fleet {
         // First: whoever reads the note removes the rest, should this process end here.
         let mut tried = self.notes.tell(Deed::Removed(names)).await;
         let keys = keys(gone);
-        let removing = keys.map(|key| async {
-            let removed = self.bucket.remove_record(&key).await;
-            if removed.is_err() {
-                self.uploads.offer(Upload::Forgotten(key));
+        let removing = keys.map(|key| {
+            let (bucket, uploads) = (self.bucket.clone(), self.uploads.clone());
+            async move {
+                let removed = bucket.remove_record(&key).await;
+                if removed.is_err() {
+                    uploads.offer(Upload::Forgotten(key));
+                }
+                removed
             }
-            removed
         });
         let mut removing = stream::iter(removing).buffer_unordered(AT_ONCE);
         while let Some(removed) = removing.next().await {
             tried = tried.and(removed);
         }
-        let objects = gone.objects.iter().copied();
-        let removing = objects.map(|digest| async move { self.bucket.remove(&digest).await });
+        let removing = gone.objects.iter().copied().map(|digest| {
+            let bucket = self.bucket.clone();
+            async move { bucket.remove(&digest).await }
+        });
         let mut removing = stream::iter(removing).buffer_unordered(AT_ONCE);
         while let Some(removed) = removing.next().await {
             tried = tried.and(removed);

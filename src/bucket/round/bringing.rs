@@ -34,10 +34,13 @@ impl Walk<'_> {
     /// Brings all that is missing.
     pub(super) async fn bring(&mut self) -> Result<(), RoundError> {
         let uploads = self.missing().await?;
-        let (of, total) = (self.of, uploads.len() as u64);
-        let carrying = uploads.into_iter().map(|upload| async move {
-            let carried = Box::pin(of.uploads.carrier().carry(&upload)).await;
-            (upload, carried)
+        let (carrier, total) = (self.of.uploads.clone(), uploads.len() as u64);
+        let carrying = uploads.into_iter().map(move |upload| {
+            let carrier = carrier.clone();
+            async move {
+                let carried = Box::pin(carrier.carrier().carry(&upload)).await;
+                (upload, carried)
+            }
         });
         let mut carrying = stream::iter(carrying).buffer_unordered(AT_ONCE);
         let mut done = 0;
@@ -48,7 +51,7 @@ impl Walk<'_> {
                 Err(error) if is_of_one(&error) => {
                     self.report.failed += 1;
                     tracing::debug!(?upload, %error, "not uploaded yet");
-                    of.uploads.offer(upload);
+                    self.of.uploads.offer(upload);
                 }
                 // The rest would fail the same way.
                 Err(error) => return Err(error.into()),

@@ -58,9 +58,6 @@ impl Range {
     }
 }
 
-/// What time it is: tests have clocks of their own.
-pub(super) type Clock = fn() -> UnixSeconds;
-
 /// What a round is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -134,7 +131,7 @@ pub(crate) enum RoundLine {
 }
 
 /// Who hears how far it is.
-type Tell<'a> = &'a mut (dyn FnMut(RoundProgress) + Send);
+type Tell<'a> = &'a mut (dyn FnMut(RoundProgress) + Send + Sync);
 
 /// Why there was no round.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -165,7 +162,6 @@ struct Inner {
     uploads: Uploads,
     notes: Notes,
     bounds: Bounds,
-    clock: Clock,
     /// Who is at it.
     turn: Semaphore,
     last: Mutex<Option<RoundReport>>,
@@ -177,8 +173,7 @@ impl Round {
     pub(crate) fn new(bucket: Bucket, store: Store, uploads: Uploads, notes: Notes) -> Self {
         let bounds = bucket.bounds();
         let (turn, last) = (Semaphore::new(1), Mutex::default());
-        let clock = UnixSeconds::now;
-        let inner = Inner { bucket, store, uploads, notes, bounds, clock, turn, last };
+        let inner = Inner { bucket, store, uploads, notes, bounds, turn, last };
         Self { inner: Arc::new(inner) }
     }
 
@@ -213,7 +208,7 @@ impl Round {
     /// Goes round once, unless that is being done. `tell` hears how far it is. Cancel safe: what
     /// was done stays so, and the next round does the rest.
     pub(crate) async fn run(&self, tell: Tell<'_>) -> Result<RoundReport, RoundError> {
-        let Inner { bucket, turn, store, last, clock, .. } = &*self.inner;
+        let Inner { bucket, turn, store, last, .. } = &*self.inner;
         let Ok(_turn) = turn.try_acquire() else { return Err(RoundError::UnderWay) };
         let began = Instant::now();
         if !store.is_known_within(KNOWN).await {
@@ -223,12 +218,12 @@ impl Round {
         let mut report = ran.inspect_err(|error| {
             tracing::warn!(%error, "the round through the bucket came to no end");
         })?;
-        report.ended = clock();
+        report.ended = UnixSeconds::now();
         report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let counters = bucket.metrics().bucket();
         counters.objects.set(report.objects);
         counters.bytes.set(report.bytes);
-        counters.round_ended.set(UnixSeconds::now().0);
+        counters.round_ended.set(report.ended.0);
         tracing::info!(
             objects = report.objects,
             bytes = report.bytes,
@@ -264,7 +259,7 @@ impl<'a> Walk<'a> {
     fn new(of: &'a Inner, tell: Tell<'a>) -> Self {
         Self {
             of,
-            now: (of.clock)(),
+            now: UnixSeconds::now(),
             needed: HashSet::new(),
             used: UsedWith::default(),
             tally: Tally::default(),

@@ -151,10 +151,13 @@ impl Walk<'_> {
                 Fate::Goes => go.push((digest, there)),
             }
         }
-        let bucket = &self.of.bucket;
-        let marking = marked.iter().copied();
-        let marking = marking.map(|digest| async move { bucket.mark(&digest).await });
-        stream::iter(marking).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+        let bucket = self.of.bucket.clone();
+        let marking = marked.iter().copied().map(|digest| {
+            let bucket = bucket.clone();
+            async move { bucket.mark(&digest).await }
+        });
+        let marking = stream::iter(marking.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+        marking.try_collect::<Vec<()>>().await?;
         self.report.marked += marked.len() as u64;
         for (digest, there) in &stay {
             self.objects.add(digest);
@@ -171,10 +174,13 @@ impl Walk<'_> {
     }
 
     async fn remove(&mut self, going: Vec<(Digest, There)>) -> Result<(), BucketError> {
-        let bucket = &self.of.bucket;
-        let removing = going.iter().map(|(digest, _)| *digest);
-        let removing = removing.map(|digest| async move { bucket.remove(&digest).await });
-        stream::iter(removing).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+        let bucket = self.of.bucket.clone();
+        let removing = going.iter().map(|(digest, _)| {
+            let (bucket, digest) = (bucket.clone(), *digest);
+            async move { bucket.remove(&digest).await }
+        });
+        let removing = stream::iter(removing.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+        removing.try_collect::<Vec<()>>().await?;
         let bytes = going.iter().fold(0, |sum: u64, (_, there)| sum.saturating_add(there.size));
         self.report.removed_objects += going.len() as u64;
         self.report.removed_bytes = self.report.removed_bytes.saturating_add(bytes);

@@ -7,9 +7,9 @@ use entrepot_oci::{Digest, Registry, RepositoryName};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{AT_ONCE, RoundError, Step, Walk};
-use crate::bucket::BucketError;
 use crate::bucket::layout::{Entry, Prefix, RecordKey};
 use crate::bucket::merge::SharedTag;
+use crate::bucket::{Bucket, BucketError};
 
 /// What leads to an object that is gone is forgotten after this time.
 const OF_GONE: Duration = Duration::from_hours(7 * 24);
@@ -84,46 +84,37 @@ impl Walk<'_> {
         doubtful: Vec<RecordKey>,
         places: &mut HashMap<Place, Left>,
     ) -> Result<(), BucketError> {
-        let this = &*self;
-        let looking = doubtful.into_iter().map(|key| async move {
-            let leads_on = this.leads_on(&key).await?;
-            if !leads_on {
-                this.of.bucket.remove_record(&key).await?;
+        let leading = stream::iter(doubtful.into_iter().map(|key| {
+            let bucket = self.of.bucket.clone();
+            async move {
+                let led = leads_to(&bucket, &key).await?;
+                Ok::<_, BucketError>((key, led))
             }
-            Ok::<_, BucketError>((key, leads_on))
-        });
-        let mut removed = 0;
-        let mut looking = stream::iter(looking).buffer_unordered(AT_ONCE);
-        while let Some((key, leads_on)) = looking.try_next().await? {
-            match place(&key) {
-                Some(place) if leads_on => places.entry(place).or_default().leads_on = true,
-                _ => removed += 1,
+        }));
+        let leading: Vec<_> = leading.buffer_unordered(AT_ONCE).try_collect().await?;
+        // Many tags lead to objects that have just been listed.
+        let (leading_on, rest): (Vec<_>, Vec<_>) = leading
+            .into_iter()
+            .partition(|(_, led)| led.iter().any(|digest| self.objects.has(digest)));
+        for (key, _) in &leading_on {
+            note_that_it_leads_on(places, key);
+        }
+        let removing = stream::iter(rest.into_iter().map(|(key, led)| {
+            let bucket = self.of.bucket.clone();
+            async move {
+                let is_removed = remove_unless_there(&bucket, &key, &led).await?;
+                Ok::<_, BucketError>((key, is_removed))
+            }
+        }));
+        let mut removing = removing.buffer_unordered(AT_ONCE);
+        while let Some((key, is_removed)) = removing.try_next().await? {
+            if is_removed {
+                self.report.removed_records += 1;
+            } else {
+                note_that_it_leads_on(places, &key);
             }
         }
-        drop(looking);
-        self.report.removed_records += removed;
         Ok(())
-    }
-
-    /// Whether a record leads to an object that is there now.
-    async fn leads_on(&self, key: &RecordKey) -> Result<bool, BucketError> {
-        let bucket = &self.of.bucket;
-        let digests: Vec<Digest> = match key {
-            RecordKey::Content(_, _, digest) => vec![*digest],
-            RecordKey::Tag(..) => {
-                // One that is forged leads nowhere, and goes.
-                let tag: SharedTag = bucket.record_behind(key).await?.unwrap_or_default();
-                tag.digests().collect()
-            }
-            _ => return Ok(true),
-        };
-        for digest in digests {
-            // Many tags lead to objects that have just been listed.
-            if self.objects.has(&digest) || bucket.has(&digest).await? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Removes the rest of repositories of which nothing is left, and of registries without any.
@@ -153,6 +144,39 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+fn note_that_it_leads_on(places: &mut HashMap<Place, Left>, key: &RecordKey) {
+    if let Some(place) = place(key) {
+        places.entry(place).or_default().leads_on = true;
+    }
+}
+
+/// The objects that a record leads to; one that is forged leads nowhere.
+async fn leads_to(bucket: &Bucket, key: &RecordKey) -> Result<Vec<Digest>, BucketError> {
+    Ok(match key {
+        RecordKey::Content(_, _, digest) => vec![*digest],
+        RecordKey::Tag(..) => {
+            let tag: SharedTag = bucket.record_behind(key).await?.unwrap_or_default();
+            tag.digests().collect()
+        }
+        _ => Vec::new(),
+    })
+}
+
+/// Removes a record, unless one of the objects that it leads to is there: it may have just come.
+async fn remove_unless_there(
+    bucket: &Bucket,
+    key: &RecordKey,
+    led: &[Digest],
+) -> Result<bool, BucketError> {
+    for digest in led {
+        if bucket.has(digest).await? {
+            return Ok(false);
+        }
+    }
+    bucket.remove_record(key).await?;
+    Ok(true)
 }
 
 /// Whose record it is.
