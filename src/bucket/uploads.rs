@@ -335,6 +335,7 @@ impl Carrier {
         for (key, records) in keys {
             sent = sent.and(self.content(&key, records, digest).await?);
         }
+        sent = sent.and(self.brought(registry, &records, digest).await?);
         Ok(sent.and(self.access(registry, repository).await?))
     }
 
@@ -365,7 +366,11 @@ impl Carrier {
         let there: Option<SharedContent> = self.bucket.record_behind(key).await?;
         let merged = match there {
             Some(there) => {
-                let merged = here.merged(there.clone());
+                let merged = here.clone().merged(there.clone());
+                // What a registry has delivered is its own, whoever else has brought it.
+                let is_delivered = matches!(key, RecordKey::Content(_, None, _));
+                let imported = merged.imported.filter(|_| !is_delivered);
+                let merged = SharedContent { imported, ..merged };
                 if !merged.is_news_to(&there) {
                     return Ok(Sent::default());
                 }
@@ -374,6 +379,25 @@ impl Carrier {
             None => here,
         };
         self.put(key, &merged).await
+    }
+
+    /// That an operator has brought the object to some repository of the registry. Replicas look
+    /// there first whether any of them has met an object; it is no word of the registry's.
+    async fn brought(
+        &self,
+        registry: &Registry,
+        records: &Repository,
+        digest: &Digest,
+    ) -> Result<Sent, BucketError> {
+        let Some(here) = records.content(digest).await.filter(|it| it.imported.is_some()) else {
+            return Ok(Sent::default());
+        };
+        let key = RecordKey::Content(registry.clone(), None, *digest);
+        let there: Option<SharedContent> = self.bucket.record_behind(&key).await?;
+        match there {
+            Some(_) => Ok(Sent::default()),
+            None => self.put(&key, &SharedContent::from(&here)).await,
+        }
     }
 
     /// What a tag stands for. Only of manifests that are in the bucket: those that are kept here

@@ -477,6 +477,7 @@ impl Rights {
             let before =
                 known.and_then(|record| MediaType::of_manifest(record.media_type.as_deref()?));
             self.belongs(digest, media_type.or(before.as_ref())).await;
+            self.records.share(digest);
         }
     }
 

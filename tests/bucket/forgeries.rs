@@ -5,6 +5,9 @@ use entrepot_testkit::{Bucket, Fault, Fleet, Image, On, Proxy};
 
 use crate::{ALPINE, blob, fleet_with, metric, request, right_blob, share};
 
+/// What is made of an object's bytes.
+type Change = fn(Vec<u8>) -> Vec<u8>;
+
 const OTHER: &str = "library/other";
 
 /// A fleet whose bucket has an image, and a replica that has seen nothing of it.
@@ -32,7 +35,7 @@ fn is_marked_forged(replica: &Proxy) -> bool {
 
 #[test]
 fn a_forged_record_counts_as_none() {
-    let forge: [fn(Vec<u8>) -> Vec<u8>; 6] = [
+    let forge: [Change; 6] = [
         // Another code, another record, none, more, nothing, and what is no record at all.
         |mut line| {
             line[0] = if line[0] == b'0' { b'1' } else { b'0' };
@@ -95,7 +98,7 @@ fn a_record_moved_to_another_tag_counts_as_none() {
 /// As a bucket may that rots, or whoever can write there.
 #[test]
 fn rotten_bytes_are_never_completed_and_the_registry_is_asked() {
-    let damage: [(&str, fn(Vec<u8>) -> Vec<u8>); 4] = [
+    let damage: [(&str, Change); 4] = [
         ("another bit", |mut bytes| {
             bytes[150_000] ^= 1;
             bytes

@@ -3,8 +3,6 @@
 //! without something that goes wrong on the way there. One module a behaviour.
 
 #![expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,

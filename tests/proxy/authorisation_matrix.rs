@@ -109,14 +109,14 @@ impl World {
 
     /// Has the images where they are kept, by pulls of those who may.
     fn warm(&self, repository: &str, user: Option<&User>, images: &[Asked]) {
-        let puller = || self.stand.keeping().puller();
+        let engine = || self.stand.keeping().puller();
         for Asked { tag, .. } in images {
-            let pulled = puller().user(&self.owner).pull(repository, tag).unwrap();
+            let pulled = engine().user(&self.owner).pull(repository, tag).unwrap();
             if repository == TWIN {
-                puller().pull(ALPINE, tag).unwrap();
+                engine().pull(ALPINE, tag).unwrap();
             }
             if let Some(user) = user {
-                let _ = puller().user(user).pull(repository, tag);
+                let _ = engine().user(user).pull(repository, tag);
             }
             self.stand.keeping().wait_until_all_kept(&pulled);
         }

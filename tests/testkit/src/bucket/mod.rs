@@ -169,6 +169,19 @@ impl Bucket {
             .env("AWS_SECRET_ACCESS_KEY", self.s3.secret())
     }
 
+    /// As a configuration has it, with the key's secret in this file, which is written.
+    #[must_use]
+    pub fn settings(&self, secret: &Path) -> String {
+        std::fs::write(secret, self.s3.secret()).unwrap();
+        format!(
+            "[bucket]\nurl = \"{}\"\nendpoint = \"http://{}\"\naccess-key-id = \"{ACCESS_KEY}\"\n\
+             secret-access-key-file = \"{}\"\n",
+            self.url(),
+            self.server(),
+            secret.display()
+        )
+    }
+
     /// Every object that is here, by its name below the prefix.
     #[must_use]
     pub fn objects(&self) -> Vec<Object> {
