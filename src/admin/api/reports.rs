@@ -4,8 +4,8 @@ use entrepot_cache::Download;
 use entrepot_oci::{Digest, UnixSeconds};
 use serde_json::{Value, json};
 
-use super::super::AdminServices;
 use super::super::scrape::index_state;
+use super::super::{AdminServices, Shared};
 use crate::gateway::Coming;
 
 /// Objects on a page, unless another number is asked for.
@@ -42,6 +42,7 @@ pub(in super::super) fn stats(services: &AdminServices) -> Value {
             "index": index_state(services.store.index_state()),
             "is_troubled": services.gateway.store_health().is_troubled,
         },
+        "bucket": services.shared.as_ref().map(Shared::document),
     })
 }
 
