@@ -104,3 +104,17 @@ fn a_fleet_sees_nothing_outside_its_prefix() {
     assert_eq!(other.bucket.names(""), ["stays"]);
     assert!(!fleet.bucket.has(&Bucket::blob(&image.layers[0].digest).replace("blobs", "stays")));
 }
+
+/// As who logs in to a machine finds them, on which the service's environment has the key.
+#[test]
+fn commands_need_no_key_of_the_bucket() {
+    let image = Image::random(1, 1000);
+    let fleet = fleet_with(&image);
+    let replica = fleet.replica().start();
+    let pulled = share(&fleet, &replica);
+    replica.wait_until_all_kept(&pulled);
+    for command in [&["ls"][..], &["config", "show"], &["ca", "show"], &["pin", "alpine:1"]] {
+        let finished = replica.run_with(command, &[]);
+        assert_eq!(finished.code, Some(0), "{command:?}: {}", finished.output);
+    }
+}
