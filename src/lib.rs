@@ -32,6 +32,7 @@ mod listener;
 mod log;
 mod memory;
 mod metrics;
+mod peers;
 mod pulls;
 mod registry;
 mod savings;

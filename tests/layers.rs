@@ -27,7 +27,7 @@ const HOUSE: [Floors; 12] = [
         root: "src",
         rooms: &[
             "main", "mod", "cli", "app", "config", "admin", "images", "savings", "listener",
-            "pulls", "gateway", "registry", "upstream", "metrics", "log", "collapse", "memory",
+            "pulls", "gateway", "registry", "peers", "upstream", "metrics", "log", "collapse", "memory",
             "trickle", "words",
         ],
         exceptions: &[],
@@ -55,6 +55,7 @@ const HOUSE: [Floors; 12] = [
             "exchange",
             "question",
             "generations",
+            "hops",
             "accept",
             "arrivals",
             "shares",

@@ -45,9 +45,10 @@ use crate::listener::speaker::Speaker;
 use crate::listener::{AccessRules, BindError, Listener, ListenerOptions, ListenerServices};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 use crate::pulls::Pulls;
 use crate::savings::Savings;
-use crate::upstream::{Dialer, Upstream};
+use crate::upstream::{Dialer, Timeouts, Upstream};
 
 /// A proxy whose store is open and whose sockets are bound; nobody is served yet.
 pub(crate) struct App {
@@ -70,6 +71,7 @@ struct Core {
     savings: Savings,
     memory: Memory,
     gateway: Gateway,
+    peers: Peers,
     dialer: Dialer,
     speaker: Speaker,
     /// With what clients try it.
@@ -140,6 +142,7 @@ impl App {
     pub(crate) fn run(self) -> RunningApp {
         let Self { core, listener, admin, socket, operators, reloads, cache_dir, .. } = self;
         let Core { store, gateway, pulls, savings, speaker, sample, tasks, shutdown, .. } = core;
+        tasks.spawn(core.peers.keep(shutdown.clone()));
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
         tasks.spawn(history.keep(shutdown.clone()));
@@ -188,7 +191,16 @@ impl Core {
         let dialer = upstream.for_strangers().dialer();
         let options = settings.gateway.clone();
         let memory = Memory::new(settings.shares);
-        let gateway = Gateway::new(store.clone(), upstream, options, memory.clone(), tasks.clone());
+        let peers = peers(settings, &certificates, metrics.clone())?;
+        let (store_of_gateway, memory_of_gateway) = (store.clone(), memory.clone());
+        let gateway = Gateway::new(
+            store_of_gateway,
+            upstream,
+            options,
+            memory_of_gateway,
+            peers.clone(),
+            tasks.clone(),
+        );
         let speaker = Speaker::new(&address::name(settings), settings.contact.as_ref());
         Ok(Self {
             certificates,
@@ -198,6 +210,7 @@ impl Core {
             savings,
             memory,
             gateway,
+            peers,
             dialer,
             speaker,
             sample: Sample::default(),
@@ -271,6 +284,22 @@ impl Core {
             proxy_url,
         }
     }
+}
+
+/// The other replicas, each with the key of these `certificates`.
+fn peers(
+    settings: &Settings,
+    certificates: &Authority,
+    metrics: Metrics,
+) -> Result<Peers, AppError> {
+    let (options, upstream) = (&settings.peers, &settings.upstream);
+    let timeouts = Timeouts {
+        connect: upstream.connect_timeout,
+        header: upstream.header_timeout,
+        idle: upstream.idle_timeout,
+    };
+    let (issuer, own) = (certificates.issuer().clone(), upstream.own.clone());
+    Peers::new(options, issuer, own, timeouts, metrics).map_err(AppError::Trust)
 }
 
 /// Counters in which the registries that are named have their places.

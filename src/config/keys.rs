@@ -178,6 +178,9 @@ pub(crate) const KEYS: &[Key] = &[
     one("upstream.connect-timeout", Value("10s"), "For reaching an upstream"),
     one("upstream.header-timeout", Value("30s"), "For an upstream's answer to begin"),
     one("upstream.idle-timeout", Value("60s"), "For the longest silence within an answer"),
+    many("peers.names", Nothing, "Where the other replicas are, HOST:PORT: all addresses behind each name"),
+    one("peers.username", Nothing, "As which user of access.htpasswd this replica asks the others"),
+    one("peers.password-file", Nothing, "A file with the password of that"),
 ];
 
 /// The keys of a `[[registry]]` entry.

@@ -12,7 +12,7 @@ use http::{Method, Response};
 use tokio::time::Instant;
 
 use super::access::Question;
-use super::answer::errors::unusable;
+use super::answer::errors::{elsewhere, unusable};
 use super::answer::object::{PassedObject, Presentation, passed_object, respond};
 use super::answer::passed::{not_content, passed_on};
 use super::answer::provenance::{Forward, Provenance, Reason};
@@ -21,7 +21,7 @@ use super::arrivals::Begun;
 use super::download::{self, DownloadError, Fetch, Fetching};
 use super::exchange::{Exchange, Source};
 use super::shares::{Share, Shares};
-use super::supplies::{Coming, Flow, Opened, Supplies};
+use super::supplies::{Coming, Flow, Opened, Supplies, Supply};
 use crate::collapse::Collapse;
 use crate::registry::answer::{
     begins, consents, content_length, is_gone, is_whole, names, refuse_trouble,
@@ -121,7 +121,16 @@ impl BlobRequest {
     }
 
     async fn get(self) -> Result<Served, UpstreamError> {
-        let Some(found) = self.found().await else {
+        let found = if self.exchange.asked.is_hop() {
+            let Exchange { common, asked, .. } = &*self.exchange;
+            let finding = self.found();
+            let found = common.hops.unless_brought(&self.digest, &asked.registry, finding).await;
+            let Some(found) = found else { return Ok(elsewhere(&asked.registry)) };
+            found
+        } else {
+            self.found().await
+        };
+        let Some(found) = found else {
             return Box::pin(self.pass_through(Prior::UNKEPT)).await;
         };
         let (reader, provenance) = match found {
@@ -330,8 +339,8 @@ impl BlobRequest {
         let Exchange { common, asked, client, rights, .. } = &*self.exchange;
         let purpose = (rights.place().clone(), client.identity.clone());
         let fetch = self.blobs.fetching.begin(self.digest, purpose.0, purpose.1);
-        let mut supplies = Supplies::of(Source::of_blob(&self.exchange));
-        let Coming { flow, start, total, is_consent } =
+        let mut supplies = Supplies::of(Source::of_blob(&self.exchange), self.digest);
+        let Coming { flow, start, total, is_consent, supply } =
             match supplies.open(&mut reservation).await? {
                 Opened::Coming(coming) => coming,
                 Opened::Other(response) => return Ok(self.other(response, Prior::UNKEPT).await),
@@ -352,9 +361,13 @@ impl BlobRequest {
             }
         };
         let arrival = common.arrivals.begin(self.digest, rights.place(), asked.asker);
-        let running = Running { _fetch: fetch, arrival, share, began };
+        let (provenance, asked) = match supply {
+            Supply::Registry => (Provenance::Stored, Some(began)),
+            Supply::Peer(status) => (Provenance::Peer(status), None),
+        };
+        let running = Running { _fetch: fetch, arrival, share, asked };
         common.tasks.spawn(running.run(supplies, self.digest, flow, writer));
-        Ok(self.kept_as(reader, Provenance::Stored, None))
+        Ok(self.kept_as(reader, provenance, None))
     }
 
     /// Passes on what the registry itself answers, past the store: it has not delivered the object
@@ -410,7 +423,7 @@ impl BlobRequest {
         let (exchange, digest) = (self.exchange.clone(), self.digest);
         let on_success = Box::new(move || {
             let tasks = exchange.common.tasks.clone();
-            tasks.spawn(async move { delivered(&exchange, &digest, began).await });
+            tasks.spawn(async move { delivered(&exchange, &digest, Some(began)).await });
         });
         let provenance = if prior.is_kept { Provenance::Stored } else { Provenance::Unkept };
         passed_object(
@@ -468,7 +481,8 @@ struct Running {
     _fetch: Fetch,
     arrival: Begun,
     share: Share,
-    began: Instant,
+    /// When the registry was asked, where it was that let this client in.
+    asked: Option<Instant>,
 }
 
 impl Running {
@@ -479,7 +493,7 @@ impl Running {
         match download::run(&mut supplies, flow, writer, share, arrival).await {
             Ok(verified) => {
                 // On record before it can be found.
-                delivered(&exchange, &digest, self.began).await;
+                delivered(&exchange, &digest, self.asked).await;
                 if let Err(error) = verified.publish().await {
                     trouble.note(&error);
                 }
@@ -502,9 +516,11 @@ impl Running {
     }
 }
 
-/// Notes that the registry delivered this object, all of it and right, to this client, which it let
-/// in when the transfer began.
-async fn delivered(exchange: &Exchange, digest: &Digest, began: Instant) {
-    exchange.rights.grant(began).await;
+/// Notes that the registry delivered this object, all of it and right, here or to another replica;
+/// to this client, where it was `asked` then and let it in.
+async fn delivered(exchange: &Exchange, digest: &Digest, asked: Option<Instant>) {
+    if let Some(asked) = asked {
+        exchange.rights.grant(asked).await;
+    }
     exchange.rights.deliver(digest, None).await;
 }

@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use entrepot_cache::{Reservation, Start};
+use entrepot_oci::Digest;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 
+use super::answer::provenance::PeerStatus;
 use super::exchange::Source;
+use super::hops::FromReplica;
+use crate::peers::PeerError;
 use crate::registry::answer::{consents, content_length, is_trouble, is_whole, starts_at, total};
 use crate::upstream::UpstreamError;
 use crate::upstream::body::{BodyError, IdleBody};
@@ -23,9 +27,20 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// The wait before the first resumption; it doubles with each break.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
+/// So many replicas that turn out not to be there are asked before the registry is.
+const MAX_ABSENT: u32 = 2;
+/// How often, and how long after, a replica is asked again for the rest of an object that can't be
+/// waited for: it may have lost the replica that this one has lost, and goes on in a moment.
+const PATIENCE: u32 = 5;
+const BUSY: Duration = Duration::from_millis(200);
+
 /// Where one object is to be had, to be asked again when its transfer breaks.
 pub(super) struct Supplies {
     source: Source,
+    /// What is got, whoever sends it.
+    digest: Digest,
+    /// It comes from another replica now.
+    from_replica: Option<FromReplica>,
 }
 
 /// An object, or the rest of it, on its way here.
@@ -37,6 +52,17 @@ pub(super) struct Coming {
     pub(super) total: Option<u64>,
     /// Whether it is the registry's word that this client may have it.
     pub(super) is_consent: bool,
+    /// Who sends it.
+    pub(super) supply: Supply,
+}
+
+/// Who sends an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Supply {
+    /// The registry that is asked for it.
+    Registry,
+    /// The replica that fetches it for all, which says this of itself.
+    Peer(PeerStatus),
 }
 
 /// What comes of an object, piece by piece.
@@ -92,8 +118,8 @@ impl ResumeError {
 
 impl Supplies {
     /// Those of what is asked for at `source`.
-    pub(super) fn of(source: Source) -> Self {
-        Self { source }
+    pub(super) fn of(source: Source, digest: Digest) -> Self {
+        Self { source, digest, from_replica: None }
     }
 
     /// Where the registry is asked.
@@ -106,7 +132,59 @@ impl Supplies {
         &mut self,
         reservation: &mut Reservation,
     ) -> Result<Opened, UpstreamError> {
+        if let Some(coming) = self.open_at_peer(reservation).await {
+            return Ok(Opened::Coming(coming));
+        }
         self.open_at_registry(reservation).await
+    }
+
+    /// Asks the replica that fetches the object for all. Its refusals are not passed on: what the
+    /// registry would say is the registry's to say.
+    async fn open_at_peer(&mut self, reservation: &Reservation) -> Option<Coming> {
+        let offset = reservation.resume_from();
+        let answer = self.ask_peers(offset, 0).await?;
+        let supply = Supply::Peer(PeerStatus::of(answer.headers()));
+        let (start, total) = if starts_at(&answer, offset) {
+            (Start::Resumed, total(answer.headers()))
+        } else {
+            (Start::Fresh, content_length(&answer))
+        };
+        let flow = Flow::Http(answer.into_body());
+        Some(Coming { flow, start, total, is_consent: false, supply })
+    }
+
+    /// Asks whoever fetches the object for all, for the rest from `offset`: its answer, if that is
+    /// the rest or the whole. Where one turns out not to be there, the next is asked, as others do.
+    /// One that can't be waited for is asked again so often.
+    async fn ask_peers(&mut self, offset: u64, patience: u32) -> Option<Response<IdleBody>> {
+        let exchange = self.source.exchange.clone();
+        let range = (offset > 0).then(|| format!("bytes={offset}-"));
+        let (mut absent, mut busy) = (0, 0);
+        loop {
+            let peer = exchange.owner(&self.digest)?;
+            // Said before it is asked: a replica that asks here meanwhile must not wait.
+            let hops = &exchange.common.hops;
+            let from_replica = hops.begin(&self.digest, &exchange.asked.registry);
+            match self.source.ask_peer(&peer, range.as_deref()).await {
+                Ok(answer) if is_whole(&answer) || (offset > 0 && starts_at(&answer, offset)) => {
+                    self.from_replica = Some(from_replica);
+                    return Some(answer);
+                }
+                Err(PeerError::Busy) if busy < patience => busy += 1,
+                Err(error) if error.is_absence() && absent < MAX_ABSENT => {
+                    absent += 1;
+                    continue;
+                }
+                Ok(_) | Err(_) => return None,
+            }
+            drop(from_replica);
+            tokio::time::sleep(BUSY).await;
+        }
+    }
+
+    /// What came has broken off: whoever sent it sends nothing any more.
+    pub(super) fn let_go(&mut self) {
+        self.from_replica = None;
     }
 
     async fn open_at_registry(
@@ -121,7 +199,8 @@ impl Supplies {
             let is_consent = consents(&answer, &digest, None);
             let total = content_length(&answer.response);
             let flow = Flow::Http(answer.response.into_body());
-            Opened::Coming(Coming { flow, start: Start::Fresh, total, is_consent })
+            let (start, supply) = (Start::Fresh, Supply::Registry);
+            Opened::Coming(Coming { flow, start, total, is_consent, supply })
         };
         if offset == 0 {
             return Ok(classified(self.source.ask(None).await?));
@@ -131,7 +210,8 @@ impl Supplies {
             let is_consent = consents(&answer, &digest, None);
             let total = total(answer.response.headers());
             let flow = Flow::Http(answer.response.into_body());
-            return Ok(Opened::Coming(Coming { flow, start: Start::Resumed, total, is_consent }));
+            let (start, supply) = (Start::Resumed, Supply::Registry);
+            return Ok(Opened::Coming(Coming { flow, start, total, is_consent, supply }));
         }
         // A part is only our wish: whatever refuses it says nothing of the whole.
         if answer.response.status() == StatusCode::OK {
@@ -153,7 +233,10 @@ impl Supplies {
         offset: u64,
         total: Option<u64>,
     ) -> Result<(Flow, u64), ResumeError> {
-        let mut response = self.ask(offset).await?.response;
+        let mut response = match self.ask_peers(offset, PATIENCE).await {
+            Some(answer) => answer,
+            None => self.ask(offset).await?.response,
+        };
         self.source.exchange.common.metrics().resumed();
         if is_refused_part(&response, offset) {
             // The whole is another question, and may be had.

@@ -11,6 +11,7 @@
 //! - `latency`: how long registries take
 //! - `behalf`: on whose behalf upstreams are asked
 //! - `answering`: a request that is being answered
+//! - `peers`: what is counted of other replicas
 //! - `recent`: the last requests, and what is asked for most
 //! - `failures`: what goes wrong, each kind of it once
 //! - `servings`: what each client was served lately
@@ -27,6 +28,7 @@ mod failures;
 mod histogram;
 mod latency;
 mod networks;
+mod peers;
 mod process;
 mod recent;
 mod registries;
@@ -47,6 +49,8 @@ pub(crate) use failures::{FailureGroup, Side};
 use histogram::{Histogram, REQUESTS};
 pub(crate) use networks::Network;
 use networks::Networks;
+use peers::PeerCounts;
+pub(crate) use peers::PeerOutcome;
 use recent::Recent;
 pub(crate) use recent::{Answered, Demand, MOST_REQUESTS};
 use registries::RegistryTable;
@@ -95,6 +99,7 @@ struct MetricsInner {
     recent: Recent,
     durations: [[Histogram; Outcome::ALL.len()]; KINDS.len()],
     servings: Servings,
+    peers: PeerCounts,
     connections: Arc<AtomicI64>,
     tunnels: Arc<AtomicI64>,
     resumed: Count,
@@ -120,6 +125,7 @@ impl Metrics {
             recent: Recent::default(),
             durations: std::array::from_fn(|_| std::array::from_fn(|_| Histogram::new(REQUESTS))),
             servings: Servings::default(),
+            peers: PeerCounts::default(),
             connections: Arc::default(),
             tunnels: Arc::default(),
             resumed: Count::default(),
@@ -204,6 +210,21 @@ impl Metrics {
     /// plain HTTP): it is counted as `other`.
     pub(crate) fn asking_others(&self, name: &str) -> Behalf {
         Behalf::new(self.parts.registries.of_upstream(name).clone(), None, None)
+    }
+
+    /// On behalf of whoever gets something from another replica: it comes from no registry.
+    pub(crate) fn asking_peers(&self) -> Behalf {
+        Behalf::new(self.parts.peers.counters.clone(), None, None)
+    }
+
+    /// Another replica was asked.
+    pub(crate) fn peer_asked(&self, outcome: PeerOutcome) {
+        self.parts.peers.asked(outcome);
+    }
+
+    /// So many replicas answer, this one included.
+    pub(crate) fn peers_present(&self, replicas: u64) {
+        self.parts.peers.present(replicas);
     }
 
     /// Whether this registry has a place among those that are told apart.

@@ -1,0 +1,256 @@
+//! Who is there: the addresses behind the names that the operator gives, each asked after its
+//! health.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use entrepot_oci::{Authority, Digest};
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::client::{Member, Peer, Ways};
+use super::health::{self, Heard};
+use super::owner::owner;
+use crate::metrics::Metrics;
+use crate::upstream::Dialer;
+use crate::upstream::reach::OwnListeners;
+use crate::upstream::resolve::Resolver;
+
+/// How often names are looked up, and how long at most that may take.
+const LOOKUPS: Duration = Duration::from_secs(5);
+/// How often each address is asked.
+const QUESTIONS: Duration = Duration::from_secs(2);
+/// So many questions in a row that are not answered: nobody is there.
+const SILENCES: u32 = 3;
+/// Addresses that are asked; more are no fleet, but a name that leads astray.
+const MOST: usize = 128;
+
+/// The replicas that are known.
+pub(super) struct Members {
+    own_id: String,
+    names: Vec<Authority>,
+    ways: Ways,
+    metrics: Metrics,
+    dialer: Dialer,
+    resolver: Resolver,
+    /// By address, whether anybody is there or not.
+    places: Mutex<BTreeMap<SocketAddr, Place>>,
+    /// There is an address that nobody has been asked about.
+    news: Notify,
+    /// Those that are there, each once, without this one.
+    present: ArcSwap<Vec<Arc<Member>>>,
+}
+
+/// An address, and what is known of who is there.
+#[derive(Default)]
+struct Place {
+    state: State,
+    silences: u32,
+}
+
+#[derive(Default)]
+enum State {
+    /// Nobody has been heard yet.
+    #[default]
+    Unknown,
+    /// This very process.
+    Own,
+    There(Arc<Member>),
+    Away(String),
+}
+
+/// What is known of one address, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Which.
+    pub address: SocketAddr,
+    /// Who is there.
+    pub id: Option<String>,
+    /// Whether it fetches anything for others.
+    pub standing: Standing,
+}
+
+/// Whether a replica fetches anything for others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It does.
+    Present,
+    /// This is it.
+    Own,
+    /// It does not, for this reason.
+    Away(String),
+}
+
+impl Members {
+    pub(super) fn new(
+        own_id: String,
+        names: Vec<Authority>,
+        own: OwnListeners,
+        ways: Ways,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            own_id,
+            names,
+            dialer: Dialer::straight(health::PATIENCE, own, ways.trust.clone()),
+            ways,
+            metrics,
+            resolver: Resolver::default(),
+            places: Mutex::default(),
+            news: Notify::new(),
+            present: ArcSwap::default(),
+        }
+    }
+
+    /// The replica that fetches `digest` for all, where it is another.
+    pub(super) fn owner(&self, digest: &Digest) -> Option<Peer> {
+        let present = self.present.load();
+        let others = present.iter().filter(|member| member.shunned().is_none());
+        let others = others.map(|member| (member.id.as_str(), Some(member)));
+        let own = std::iter::once((self.own_id.as_str(), None));
+        owner(others.chain(own), digest).flatten().map(|member| Peer(member.clone()))
+    }
+
+    /// Finds out who is there. Never ends.
+    pub(super) async fn keep(&self) {
+        tokio::join!(self.keep_looking(), self.keep_asking());
+    }
+
+    async fn keep_looking(&self) {
+        let mut known = vec![Vec::new(); self.names.len()];
+        loop {
+            let lookups = self.names.iter().zip(&mut known).map(|(name, known)| async move {
+                let found = self.resolver.addresses(name.host(), name.port());
+                match timeout(LOOKUPS, found).await {
+                    Ok(Ok(found)) => *known = found,
+                    // What was there a moment ago is there still, as far as it answers.
+                    Ok(Err(error)) => {
+                        tracing::debug!(%name, %error, "replicas could not be looked up");
+                    }
+                    Err(_) => tracing::debug!(%name, "no name server answers about replicas"),
+                }
+            });
+            join_all(lookups).await;
+            self.found(known.iter().flatten().copied().collect());
+            sleep(LOOKUPS).await;
+        }
+    }
+
+    async fn keep_asking(&self) {
+        loop {
+            let next = Instant::now() + QUESTIONS;
+            let places: Vec<_> = self.places.lock().keys().copied().collect();
+            let asking = places.into_iter().map(|address| async move {
+                let heard = health::ask(&self.dialer, address).await;
+                self.heard(address, heard);
+            });
+            join_all(asking).await;
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.news.notified() => {}
+            }
+        }
+    }
+
+    /// The names lead to these addresses now.
+    fn found(&self, addresses: BTreeSet<SocketAddr>) {
+        if addresses.len() > MOST {
+            let count = addresses.len();
+            tracing::warn!(count, "peers.names lead to more than {MOST} addresses: some are not asked");
+        }
+        let mut places = self.places.lock();
+        let addresses: BTreeSet<_> = addresses.into_iter().take(MOST).collect();
+        // What comes from one that is not there for new questions may come to its end.
+        places.retain(|address, _| addresses.contains(address));
+        let known = places.len();
+        for address in addresses {
+            places.entry(address).or_default();
+        }
+        if places.len() > known {
+            self.news.notify_one();
+        }
+        self.publish(&places);
+    }
+
+    /// This was heard when somebody was asked at `address`.
+    fn heard(&self, address: SocketAddr, heard: Heard) {
+        let mut places = self.places.lock();
+        let Some(place) = places.get_mut(&address) else { return };
+        place.silences = if heard == Heard::Silence { place.silences + 1 } else { 0 };
+        let state = match heard {
+            Heard::Silence if place.silences < SILENCES => return,
+            Heard::Silence => {
+                if let State::There(member) = &place.state {
+                    member.gone.cancel();
+                }
+                State::Away("it does not answer".to_owned())
+            }
+            Heard::Nobody(reason) => State::Away(reason),
+            Heard::Own => State::Own,
+            Heard::Here(id) if id == self.own_id => State::Own,
+            Heard::Here(id) => match &place.state {
+                State::There(member) if member.id == id => return,
+                _ => {
+                    let metrics = self.metrics.clone();
+                    State::There(Arc::new(Member::new(id, address, &self.ways, metrics)))
+                }
+            },
+        };
+        tell(address, &place.state, &state);
+        place.state = state;
+        self.publish(&places);
+    }
+
+    fn publish(&self, places: &BTreeMap<SocketAddr, Place>) {
+        let members = places.values().filter_map(|place| match &place.state {
+            State::There(member) => Some(member),
+            State::Unknown | State::Own | State::Away(_) => None,
+        });
+        // One that has several addresses is one.
+        let by_id = members.map(|member| (member.id.as_str(), member)).rev();
+        let present: BTreeMap<_, _> = by_id.collect();
+        let present: Vec<_> = present.into_values().cloned().collect();
+        self.metrics.peers_present(present.len() as u64 + 1);
+        self.present.store(Arc::new(present));
+    }
+
+    /// What is known, for people.
+    pub(super) fn told(&self) -> Vec<Told> {
+        let places = self.places.lock();
+        places.iter().map(|(address, place)| told(*address, &place.state, &self.own_id)).collect()
+    }
+}
+
+fn told(address: SocketAddr, state: &State, own_id: &str) -> Told {
+    let (id, standing) = match state {
+        State::Unknown => (None, Standing::Away("it has not answered yet".to_owned())),
+        State::Own => (Some(own_id.to_owned()), Standing::Own),
+        State::There(member) => {
+            let standing = member.shunned().map_or(Standing::Present, Standing::Away);
+            (Some(member.id.clone()), standing)
+        }
+        State::Away(reason) => (None, Standing::Away(reason.clone())),
+    };
+    Told { address, id, standing }
+}
+
+/// Tells the operator who comes and goes.
+fn tell(address: SocketAddr, before: &State, now: &State) {
+    match (before, now) {
+        (_, State::There(member)) => {
+            tracing::info!(%address, id = member.id, "a replica is there");
+        }
+        (State::There(member), State::Away(reason)) => {
+            tracing::warn!(%address, id = member.id, reason, "a replica is away");
+        }
+        (State::Unknown, State::Away(reason)) => {
+            tracing::info!(%address, reason, "no replica is there yet");
+        }
+        _ => {}
+    }
+}
