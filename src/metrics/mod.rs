@@ -222,6 +222,11 @@ impl Metrics {
         self.parts.peers.asked(outcome);
     }
 
+    /// Bytes of a body have gone to another replica.
+    fn sent_to_peers(&self, bytes: u64) {
+        self.parts.peers.sent.add(bytes);
+    }
+
     /// So many replicas answer, this one included.
     pub(crate) fn peers_present(&self, replicas: u64) {
         self.parts.peers.present(replicas);
