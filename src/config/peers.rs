@@ -20,15 +20,16 @@ pub(super) fn options(reader: &mut Reader) -> Options {
     let path = path.map(|path| reader.beside(PASSWORD_FILE, path));
     let credential = match (username, path) {
         (Some(username), Some(path)) => credential(reader, &username, &path),
-        (Some(_), None) => {
+        (Some(_), None) if !reader.is_given(PASSWORD_FILE) => {
             problem(reader, USERNAME, "found without peers.password-file; expected both");
             None
         }
-        (None, Some(_)) => {
+        (None, Some(_)) if !reader.is_given(USERNAME) => {
             problem(reader, PASSWORD_FILE, "found without peers.username; expected both");
             None
         }
-        (None, None) => None,
+        // What is wrong with one of them is told already.
+        _ => None,
     };
     if names.is_empty() {
         for key in [USERNAME, PASSWORD_FILE] {
@@ -62,4 +63,56 @@ fn credential(reader: &mut Reader, username: &Username, path: &Path) -> Option<C
 fn problem(reader: &mut Reader, key: &str, text: &str) {
     let place = reader.place(key);
     reader.problem(place, format!("{key}: {text}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Settings, Sources};
+
+    /// The notes on a configuration with these lines in `[peers]`, or what is wrong with it.
+    fn notes(lines: &str) -> Result<Vec<String>, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("entrepot.toml");
+        std::fs::write(&file, format!("data-dir = \"/d\"\n[peers]\n{lines}\n")).unwrap();
+        std::fs::write(directory.path().join("password"), "s3cret\n").unwrap();
+        std::fs::write(directory.path().join("empty"), "\n").unwrap();
+        let sources = Sources { file: Some(file), ..Sources::default() };
+        let loaded = Settings::load(&sources);
+        let here = directory.path().display().to_string();
+        let settings = loaded.map_err(|error| error.to_string().replace(&here, "."))?;
+        assert_eq!(settings.peers.credential.is_some(), lines.contains("password"));
+        assert!(!format!("{:?}", settings.peers).contains("s3cret"));
+        assert!(!settings.shown.to_string().contains("s3cret"));
+        Ok(settings.notes)
+    }
+
+    #[test]
+    fn replicas_are_named_with_a_port_and_asked_as_somebody_or_nobody() {
+        let named = "names = [\"peers.svc:3128\", \"10.1.0.4:3128\", \"[fd00::4]:3128\"]";
+        let user = "username = \"fleet\"\npassword-file = \"password\"";
+        assert_eq!(notes(named), Ok(Vec::new()));
+        assert_eq!(notes(&format!("{named}\n{user}")), Ok(Vec::new()));
+        let told = notes(user).unwrap();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("peers.username has no effect"), "{told:?}");
+    }
+
+    #[test]
+    fn what_could_not_work_is_told() {
+        let named = "names = [\"peers.svc:3128\"]\n";
+        for (lines, words) in [
+            ("names = [\"peers.svc\"]", "expected a host with a port"),
+            ("names = [\"http://peers.svc:3128\"]", "expected a host with a port"),
+            ("username = \"fleet\"", "peers.username: found without peers.password-file"),
+            ("password-file = \"password\"", "found without peers.username"),
+            ("username = \"a:b\"\npassword-file = \"password\"", "a name without a colon"),
+            ("username = \"a\"\npassword-file = \"nowhere\"", "./nowhere can't be read"),
+            ("username = \"a\"\npassword-file = \"empty\"", "./empty is empty"),
+        ] {
+            let error =
+                notes(&format!("{named}{lines}").replace(&format!("{named}names"), "names"));
+            let error = error.unwrap_err();
+            assert!(error.contains(words), "{lines}: {error}");
+        }
+    }
 }

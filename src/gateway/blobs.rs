@@ -125,7 +125,12 @@ impl BlobRequest {
             let Exchange { common, asked, .. } = &*self.exchange;
             let finding = self.found();
             let found = common.hops.unless_brought(&self.digest, &asked.registry, finding).await;
-            let Some(found) = found else { return Ok(elsewhere(&asked.registry)) };
+            let Some(found) = found else {
+                if self.exchange.may_know_of_hop(&self.digest).await {
+                    return Ok(elsewhere(&asked.registry));
+                }
+                return Box::pin(self.pass_through(Prior::KEPT)).await;
+            };
             found
         } else {
             self.found().await

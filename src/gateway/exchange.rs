@@ -214,6 +214,13 @@ impl Exchange {
         Ok(answer)
     }
 
+    /// Whether this replica may be told that the object comes from another one: what it is about to
+    /// be told is no news for it. Anybody may say that it is a replica.
+    pub(super) async fn may_know_of_hop(&self, digest: &Digest) -> bool {
+        let is_here = self.common.hops.bring_for(digest, self.rights.place());
+        is_here && self.rights.may_pull().await
+    }
+
     /// The replica that fetches `digest` for all, where it is another that can be asked on behalf of
     /// this client. What comes from a replica goes to none; and nobody is asked what only this
     /// client would be told.

@@ -322,6 +322,12 @@ impl Gateway {
         self.inner.common.trouble.health()
     }
 
+    /// Whether requests may come from replicas.
+    #[must_use]
+    pub(crate) fn has_replicas(&self) -> bool {
+        self.inner.common.peers.are_configured()
+    }
+
     /// Which replicas are known; `None` where there are to be none.
     #[must_use]
     pub(crate) fn replicas(&self) -> Option<Vec<Told>> {

@@ -164,7 +164,7 @@ impl Supplies {
             let peer = exchange.owner(&self.digest)?;
             // Said before it is asked: a replica that asks here meanwhile must not wait.
             let hops = &exchange.common.hops;
-            let from_replica = hops.begin(&self.digest, &exchange.asked.registry);
+            let from_replica = hops.begin(&self.digest, exchange.rights.place());
             match self.source.ask_peer(&peer, range.as_deref()).await {
                 Ok(answer) if is_whole(&answer) || (offset > 0 && starts_at(&answer, offset)) => {
                     self.from_replica = Some(from_replica);

@@ -191,7 +191,8 @@ impl Peer {
     /// Who makes a request.
     fn asker<B>(&self, request: &Request<B>) -> Asker {
         let user_agent = Asker::program(request.headers().get(header::USER_AGENT));
-        let is_replica = request.headers().contains_key(HOP);
+        let gateway = &self.shared.services.gateway;
+        let is_replica = gateway.has_replicas() && request.headers().contains_key(HOP);
         Asker { client: self.client.ip(), user: self.user.clone(), user_agent, is_replica }
     }
 

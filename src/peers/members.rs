@@ -161,7 +161,10 @@ impl Members {
     fn found(&self, addresses: BTreeSet<SocketAddr>) {
         if addresses.len() > MOST {
             let count = addresses.len();
-            tracing::warn!(count, "peers.names lead to more than {MOST} addresses: some are not asked");
+            tracing::warn!(
+                count,
+                "peers.names lead to more than {MOST} addresses: some are not asked"
+            );
         }
         let mut places = self.places.lock();
         let addresses: BTreeSet<_> = addresses.into_iter().take(MOST).collect();
@@ -252,5 +255,156 @@ fn tell(address: SocketAddr, before: &State, now: &State) {
             tracing::info!(%address, reason, "no replica is there yet");
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Timeouts;
+    use crate::upstream::trust::Trust;
+    use entrepot_ca::Authority as Ca;
+    use entrepot_oci::Algorithm;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_util::task::TaskTracker;
+
+    /// A replica called `own` that looks names up in this table.
+    fn members(name: &str, table: &[(&str, &[&str])]) -> Members {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = Ca::open(directory.path(), &entrepot_ca::Options::default()).unwrap();
+        let second = Duration::from_secs(1);
+        let ways = Ways {
+            trust: Trust::only(ca.issuer().clone()).unwrap(),
+            credential: None,
+            timeouts: Timeouts { connect: second, header: second, idle: second },
+        };
+        let table = table.iter().map(|(name, addresses)| {
+            let addresses = addresses.iter().map(|address| address.parse().unwrap());
+            ((*name).to_owned(), addresses.collect())
+        });
+        let resolver = Resolver::Table(table.collect());
+        let (names, own) = (vec![name.parse().unwrap()], OwnListeners::default());
+        let members = Members::new("own".to_owned(), names, own, ways, Metrics::default());
+        Members { resolver, ..members }
+    }
+
+    fn here(members: &Members, address: &str, id: &str) {
+        members.heard(address.parse().unwrap(), Heard::Here(id.to_owned()));
+    }
+
+    fn present(members: &Members) -> Vec<String> {
+        members.present.load().iter().map(|member| member.id.clone()).collect()
+    }
+
+    fn standings(members: &Members) -> Vec<Standing> {
+        members.told().into_iter().map(|told| told.standing).collect()
+    }
+
+    /// Listens there, and says that it is this replica.
+    async fn answering(address: &str, port: u16, id: &'static str) -> Option<u16> {
+        let listener = TcpListener::bind((address, port)).await.ok()?;
+        let port = listener.local_addr().unwrap().port();
+        TaskTracker::new().spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut question = [0; 512];
+                let _ = stream.read(&mut question).await;
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\nEntrepot-Id: {id}\r\nContent-Length: 0\r\n\r\n");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Some(port)
+    }
+
+    #[tokio::test]
+    async fn every_address_behind_a_name_is_asked_who_is_there() {
+        let port = loop {
+            let Some(port) = answering("127.0.0.1", 0, "a").await else { continue };
+            let (b, own) = (answering("127.0.0.2", port, "b"), answering("127.0.0.3", port, "own"));
+            // Somebody else may have that port there: then another is tried.
+            if let (Some(_), Some(_)) = (b.await, own.await) {
+                break port;
+            }
+        };
+        let all = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
+        let members = members(&format!("peers.test:{port}"), &[("peers.test", &all)]);
+        let found = async {
+            while present(&members).len() < 2 || members.told().len() < 4 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = members.keep() => {}
+            () = found => {}
+        }
+        assert_eq!(present(&members), ["a", "b"], "without this one");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_nowhere_for_a_moment_takes_nobody_away() {
+        let members = members("peers.test:3128", &[]);
+        let mut looking = std::pin::pin!(members.keep_looking());
+        assert!(futures_util::poll!(&mut looking).is_pending());
+        assert_eq!(members.told(), []);
+    }
+
+    #[tokio::test]
+    async fn who_is_silent_three_times_or_refuses_once_is_away() {
+        let members = members("peers.test:3128", &[]);
+        let address: SocketAddr = "10.0.0.1:3128".parse().unwrap();
+        members.found([address].into());
+        assert_eq!(present(&members), [""; 0]);
+        here(&members, "10.0.0.1:3128", "a");
+        let gone = members.present.load()[0].gone.clone();
+        for _ in 1..SILENCES {
+            members.heard(address, Heard::Silence);
+            assert_eq!(present(&members), ["a"]);
+        }
+        members.heard(address, Heard::Silence);
+        assert_eq!((present(&members).len(), gone.is_cancelled()), (0, true));
+        here(&members, "10.0.0.1:3128", "a");
+        assert_eq!(present(&members), ["a"]);
+        let draining = members.present.load()[0].gone.clone();
+        members.heard(address, Heard::Nobody("refused".to_owned()));
+        assert_eq!(present(&members), [""; 0]);
+        assert_eq!(standings(&members), [Standing::Away("refused".to_owned())]);
+        assert!(!draining.is_cancelled(), "what it has begun it brings to its end");
+        // Three in a row, whatever was before.
+        here(&members, "10.0.0.1:3128", "a");
+        members.heard(address, Heard::Silence);
+        assert_eq!(present(&members), ["a"]);
+        members.found(BTreeSet::new());
+        assert_eq!((present(&members).len(), members.told().len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn one_with_several_addresses_is_one_and_this_one_is_none() {
+        let members = members("peers.test:3128", &[]);
+        let addresses = ["10.0.0.1:3128", "10.0.0.2:3128", "10.0.0.3:3128", "[fd00::1]:3128"];
+        members.found(addresses.map(|address| address.parse().unwrap()).into());
+        here(&members, "10.0.0.1:3128", "a");
+        here(&members, "[fd00::1]:3128", "a");
+        here(&members, "10.0.0.2:3128", "own");
+        members.heard("10.0.0.3:3128".parse().unwrap(), Heard::Own);
+        assert_eq!(present(&members), ["a"]);
+        assert_eq!(members.present.load()[0].address, "10.0.0.1:3128".parse().unwrap());
+        let [a, own, also_own, again] = standings(&members).try_into().unwrap();
+        assert_eq!((a, again), (Standing::Present, Standing::Present));
+        assert_eq!((own, also_own), (Standing::Own, Standing::Own));
+        // After a restart it is another, by connections of its own.
+        here(&members, "10.0.0.1:3128", "b");
+        assert_eq!(present(&members), ["a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn what_this_one_owns_is_asked_of_nobody() {
+        let members = members("peers.test:3128", &[]);
+        let digests = (0..100u8).map(|n| Digest::of(Algorithm::Sha256, &[n]));
+        assert!(digests.clone().all(|digest| members.owner(&digest).is_none()));
+        members.found(["10.0.0.1:3128".parse().unwrap()].into());
+        here(&members, "10.0.0.1:3128", "a");
+        let others = digests.filter(|digest| members.owner(digest).is_some()).count();
+        assert!((30..70).contains(&others), "{others}");
     }
 }

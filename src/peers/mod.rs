@@ -104,6 +104,11 @@ impl Peers {
         shutdown.run_until_cancelled(members.keep()).await;
     }
 
+    /// Whether there are to be any.
+    pub(crate) fn are_configured(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The replica that fetches an object for all, where it is another.
     pub(crate) fn owner(&self, digest: &Digest) -> Option<Peer> {
         self.0.as_ref()?.owner(digest)

@@ -62,7 +62,8 @@ impl Asked {
             "manifest" => format!("/v2/a/manifests/{}", digest(name)),
             _ => format!("/v2/a/blobs/{}", digest(name)),
         };
-        let asker = Asker { client: [10, 0, 0, 7].into(), user: None, user_agent: None, is_replica: false };
+        let asker =
+            Asker { client: [10, 0, 0, 7].into(), user: None, user_agent: None, is_replica: false };
         let registry = Registry::at(&"docker.io:443".parse().unwrap());
         let head = if method == "HEAD" { Method::HEAD } else { Method::GET };
         let route = Route::parse(&path, None);

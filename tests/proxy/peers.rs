@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use entrepot_testkit::image::digest_of;
 use entrepot_testkit::proxy::{Builder, Signal, free_place};
 use entrepot_testkit::{
-    Access, Blob, Client, Fault, Gate, Image, Index, On, Proxy, Puller, Registry, Request, Requests,
-    Role, User, wait_until,
+    Access, Blob, Client, Fault, Gate, Image, Index, On, Proxy, Puller, Registry, Request,
+    Requests, Role, User, wait_until,
 };
 use tempfile::TempDir;
 
@@ -93,6 +93,14 @@ impl Fleet {
         (owner, others.collect())
     }
 
+    /// Lets everybody pull there, as far as each replica knows.
+    fn open(&self) {
+        for replica in &self.replicas {
+            let tag = format!("https://{}/v2/{ALPINE}/manifests/1", self.registry.host());
+            assert_eq!(replica.client().send(&Request::head(tag)).unwrap().status, 200);
+        }
+    }
+
     fn blob_gets(&self) -> Requests {
         self.registry.requests().to(Role::Registry).blob_gets()
     }
@@ -144,7 +152,11 @@ fn a_cold_crowd_behind_five_replicas_costs_one_download() {
     assert_eq!(gets.len(), 1, "{}", gets.summary());
     let mut firsts = firsts.into_inner().unwrap();
     firsts.sort();
-    println!("first bytes: half within {:?}, all within {:?}", firsts[firsts.len() / 2], firsts[99]);
+    println!(
+        "first bytes: half within {:?}, all within {:?}",
+        firsts[firsts.len() / 2],
+        firsts[99]
+    );
     let (owner, others) = fleet.owner(&blob.digest);
     for other in others {
         other.wait_until_kept(&blob.digest);
@@ -240,6 +252,7 @@ fn nobody_notices_that_the_owner_is_killed() {
     for part in [10, 50, 90] {
         let (registry, blob) = with_layer(SIZE);
         let fleet = Fleet::of(registry, 5);
+        fleet.open();
         let (owner, others) = fleet.owner(&blob.digest);
         let (stall, gate) = (SIZE / 100 * part, Gate::new());
         fleet.registry.fault(On::get(&blob.digest), Fault::Stall(stall, gate.clone()));
@@ -307,7 +320,8 @@ impl Mask {
             return;
         }
         if first == *b"GET " {
-            let answer = format!("HTTP/1.1 200 OK\r\nEntrepot-Id: {id}\r\nContent-Length: 0\r\n\r\n");
+            let answer =
+                format!("HTTP/1.1 200 OK\r\nEntrepot-Id: {id}\r\nContent-Length: 0\r\n\r\n");
             let _ = near.write_all(answer.as_bytes());
             return;
         }
@@ -320,18 +334,16 @@ impl Mask {
     }
 }
 
-#[test]
-fn two_that_take_each_other_for_the_owner_do_not_wait_for_each_other() {
+/// Two replicas that each take the other for the owner of this layer, and a client at each at once.
+fn each_the_others_owner(are_open: bool) -> [Proxy; 2] {
     let (registry, blob) = with_layer(300_000);
     let secrets = tempfile::tempdir().unwrap();
     // Heavier than any id that a replica has.
-    let heavy = |name: &str| {
-        let candidates = (0..).map(|n| format!("{name}-{n}"));
-        candidates.into_iter().find(|id| weight(id, &blob.digest) > "sha256:fff".to_owned()).unwrap()
-    };
+    let mut candidates = (0..).map(|n| format!("mask-{n}"));
+    let heavy = candidates.find(|id| weight(id, &blob.digest).as_str() > "sha256:fff").unwrap();
     let places = [free_place(), free_place()];
     let together = Arc::new(Barrier::new(2));
-    let masks = places.map(|place| Mask::before(place, heavy("mask"), together.clone()));
+    let masks = places.map(|place| Mask::before(place, heavy.clone(), together.clone()));
     let start = |at: usize, other: usize| {
         let names = names([masks[other].address]);
         replica(&registry, &secrets, places[at]).tables(&names).start()
@@ -339,6 +351,10 @@ fn two_that_take_each_other_for_the_owner_do_not_wait_for_each_other() {
     let replicas = [start(0, 1), start(1, 0)];
     for replica in &replicas {
         wait_until("they do not know each other", || metric(replica, "entrepot_peers") == 2);
+        if are_open {
+            let tag = format!("https://{}/v2/{ALPINE}/manifests/1", registry.host());
+            assert_eq!(replica.client().send(&Request::head(tag)).unwrap().status, 200);
+        }
     }
     let began = Instant::now();
     thread::scope(|scope| {
@@ -350,11 +366,26 @@ fn two_that_take_each_other_for_the_owner_do_not_wait_for_each_other() {
         }
     });
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    for replica in &replicas {
-        assert_eq!((asked(replica, "busy"), asked(replica, "served")), (1, 0));
+    let gets = registry.requests().to(Role::Registry).blob_gets();
+    assert_eq!(gets.len(), 2, "{}", gets.summary());
+    replicas
+}
+
+#[test]
+fn two_that_take_each_other_for_the_owner_do_not_wait_for_each_other() {
+    for replica in each_the_others_owner(true) {
+        assert_eq!((asked(&replica, "busy"), asked(&replica, "served")), (1, 0));
         replica.wait_for_log(&["421", "another"]);
     }
-    assert_eq!(registry.requests().to(Role::Registry).blob_gets().len(), 2);
+}
+
+/// Whether something comes from a replica just now is nobody's business who may not have it.
+#[test]
+fn who_says_that_it_is_a_replica_is_told_nothing_of_what_others_get() {
+    for replica in each_the_others_owner(false) {
+        assert_eq!((asked(&replica, "busy"), asked(&replica, "served")), (0, 1));
+        assert!(!replica.log_contains("421"));
+    }
 }
 
 #[test]
@@ -407,9 +438,8 @@ fn who_may_have_a_private_image_is_the_same_on_every_replica() {
     registry.push(PRIVATE, "1", &image);
     registry.push("team/other", "1", &Image::random(1, 1000));
     let fleet = Fleet::of(registry, 3);
-    let puller = |replica: &Proxy| {
-        Puller::new(replica.client().trusting(&fleet.registry.ca().pem()))
-    };
+    let puller =
+        |replica: &Proxy| Puller::new(replica.client().trusting(&fleet.registry.ca().pem()));
     for replica in &fleet.replicas {
         for refused in [puller(replica), puller(replica).user(&bob)] {
             assert_eq!(refused.pull(PRIVATE, "1").unwrap_err().status(), Some(401));

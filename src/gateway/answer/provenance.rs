@@ -57,9 +57,8 @@ impl PeerStatus {
         let told = own.and_then(|told| {
             // With a reason behind it, where it logs so much.
             let begins = |known: &&&str| {
-                told.strip_prefix(**known).is_some_and(|rest| {
-                    rest.is_empty() || rest.starts_with("; detail=\"")
-                })
+                told.strip_prefix(**known)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with("; detail=\""))
             };
             KNOWN.iter().find(begins).copied()
         });

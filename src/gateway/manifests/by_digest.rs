@@ -271,8 +271,13 @@ impl ManifestRequest {
             Some(digest) if asked.is_hop() => {
                 let hops = &self.exchange.common.hops;
                 let turn = hops.unless_brought(digest, &asked.registry, turn).await;
-                let Some(turn) = turn else { return Ok(elsewhere(&asked.registry)) };
-                turn
+                match turn {
+                    Some(turn) => turn,
+                    None if self.exchange.may_know_of_hop(digest).await => {
+                        return Ok(elsewhere(&asked.registry));
+                    }
+                    None => Turn::Late,
+                }
             }
             _ => turn.await,
         };
@@ -338,7 +343,7 @@ impl ManifestRequest {
             return None;
         }
         let source = Source::of_manifest(&self.exchange, digest);
-        let _from_replica = common.hops.begin(digest, &asked.registry);
+        let _from_replica = common.hops.begin(digest, rights.place());
         let answer = match source.ask_peer(&peer, None).await {
             Err(error) if error.is_absence() => {
                 peer = self.exchange.owner(digest)?;
