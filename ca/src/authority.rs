@@ -98,8 +98,8 @@ impl Authority {
         &self.inner.certificate_pem
     }
 
-    /// The certificate whose key signs leaves: what it has signed itself comes from whoever has that
-    /// key, and from nobody else.
+    /// The certificate whose key signs leaves: what it has signed itself comes from whoever has
+    /// that key, and from nobody else.
     #[must_use]
     pub fn issuer(&self) -> &CertificateDer<'static> {
         self.inner.chain.issuer().der()

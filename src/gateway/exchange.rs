@@ -221,8 +221,8 @@ impl Exchange {
         is_here && self.rights.may_pull().await
     }
 
-    /// The replica that fetches `digest` for all, where it is another that can be asked on behalf of
-    /// this client. What comes from a replica goes to none; and nobody is asked what only this
+    /// The replica that fetches `digest` for all, where it is another that can be asked on behalf
+    /// of this client. What comes from a replica goes to none; and nobody is asked what only this
     /// client would be told.
     pub(super) fn owner(&self, digest: &Digest) -> Option<Peer> {
         if self.asked.is_hop() || self.is_peculiar {

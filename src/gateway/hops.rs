@@ -1,9 +1,9 @@
 //! What comes from another replica now, and that no replica waits for it.
 //!
 //! Two replicas that each take the other for the owner of an object would wait for each other for
-//! ever: each one's question waits for the download that has asked the other. So whoever is about to
-//! get something from a replica says so first, and a replica that wants the same is told at once to
-//! look elsewhere. No circle closes: its last side would lead to one who has said so.
+//! ever: each one's question waits for the download that has asked the other. So whoever is about
+//! to get something from a replica says so first, and a replica that wants the same is told at once
+//! to look elsewhere. No circle closes: its last side would lead to one who has said so.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -190,11 +190,11 @@ impl Absence {
                 ProxyFailure::Refused { status, .. } if status.is_client_error() => Self::Unfit,
                 _ => Self::Away,
             }),
-            UpstreamError::Dial(_) => Some(Self::Away),
-            UpstreamError::Tls(_) if error.is_timeout() => Some(Self::Away),
-            UpstreamError::Tls(_) => Some(Self::Unfit),
-            // A connection that has ended before it answered.
-            UpstreamError::Exchange { .. } => Some(Self::Away),
+            UpstreamError::Tls(_) if !error.is_timeout() => Some(Self::Unfit),
+            // Or a connection that has ended before it answered.
+            UpstreamError::Dial(_) | UpstreamError::Tls(_) | UpstreamError::Exchange { .. } => {
+                Some(Self::Away)
+            }
             _ => None,
         }
     }

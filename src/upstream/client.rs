@@ -329,8 +329,8 @@ impl Upstream {
         }
     }
 
-    /// A client that reaches every host through `proxy` and nothing else, and believes `trust` alone
-    /// of what answers there. Whether the proxy is there is somebody else's to know.
+    /// A client that reaches every host through `proxy` and nothing else, and believes `trust`
+    /// alone of what answers there. Whether the proxy is there is somebody else's to know.
     pub(crate) fn through(
         proxy: ForwardProxy,
         trust: Trust,

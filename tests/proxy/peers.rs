@@ -48,7 +48,7 @@ fn asked(replica: &Proxy, outcome: &str) -> u64 {
 /// The name of a replica among the others.
 fn id(replica: &Proxy) -> String {
     let answer = Client::new(replica.address()).get("/healthz").unwrap();
-    answer.headers.get("entrepot-id").expect("an id").to_owned()
+    answer.headers.get("entrepot-id").unwrap().to_owned()
 }
 
 fn weight(id: &str, digest: &str) -> String {
@@ -129,13 +129,13 @@ fn a_cold_crowd_behind_five_replicas_costs_one_download() {
     let fleet = Fleet::of(registry, 5);
     fleet.registry.fault(On::get(&blob.digest), Fault::Rate(1_000_000));
     let firsts = Mutex::new(Vec::new());
-    let begin = Barrier::new(5 * CLIENTS);
+    let together = Barrier::new(5 * CLIENTS);
     thread::scope(|scope| {
         for replica in &fleet.replicas {
             for _ in 0..CLIENTS {
                 scope.spawn(|| {
                     let client = replica.client();
-                    begin.wait();
+                    together.wait();
                     let began = Instant::now();
                     let mut connection = client.open(fleet.registry.host()).unwrap();
                     let mut download = connection.start(&path(&blob)).unwrap();
@@ -375,7 +375,7 @@ fn each_the_others_owner(are_open: bool) -> [Proxy; 2] {
 fn two_that_take_each_other_for_the_owner_do_not_wait_for_each_other() {
     for replica in each_the_others_owner(true) {
         assert_eq!((asked(&replica, "busy"), asked(&replica, "served")), (1, 0));
-        replica.wait_for_log(&["421", "another"]);
+        replica.wait_for_log(&["421", "gets that from another"]);
     }
 }
 
@@ -384,7 +384,7 @@ fn two_that_take_each_other_for_the_owner_do_not_wait_for_each_other() {
 fn who_says_that_it_is_a_replica_is_told_nothing_of_what_others_get() {
     for replica in each_the_others_owner(false) {
         assert_eq!((asked(&replica, "busy"), asked(&replica, "served")), (0, 1));
-        assert!(!replica.log_contains("421"));
+        assert!(!replica.log_contains("gets that from another"));
     }
 }
 
@@ -438,13 +438,13 @@ fn who_may_have_a_private_image_is_the_same_on_every_replica() {
     registry.push(PRIVATE, "1", &image);
     registry.push("team/other", "1", &Image::random(1, 1000));
     let fleet = Fleet::of(registry, 3);
-    let puller =
+    let somebody =
         |replica: &Proxy| Puller::new(replica.client().trusting(&fleet.registry.ca().pem()));
     for replica in &fleet.replicas {
-        for refused in [puller(replica), puller(replica).user(&bob)] {
+        for refused in [somebody(replica), somebody(replica).user(&bob)] {
             assert_eq!(refused.pull(PRIVATE, "1").unwrap_err().status(), Some(401));
         }
-        let pulled = puller(replica).user(&alice).pull(PRIVATE, "1").unwrap();
+        let pulled = somebody(replica).user(&alice).pull(PRIVATE, "1").unwrap();
         replica.wait_until_all_kept(&pulled);
     }
     // Now that all of it is kept everywhere, too.
@@ -459,7 +459,7 @@ fn who_may_have_a_private_image_is_the_same_on_every_replica() {
                 assert_eq!(replica.client().send(&request).unwrap().status, 401, "{object}");
             }
         }
-        puller(replica).user(&alice).pull(PRIVATE, "1").unwrap();
+        somebody(replica).user(&alice).pull(PRIVATE, "1").unwrap();
     }
     let gets = fleet.registry.requests().to(Role::Registry).blob_gets();
     let served = gets.filter(|get| get.headers.get("authorization").is_some());

@@ -324,7 +324,7 @@ impl ManifestRequest {
         began: Instant,
     ) -> Result<Fetched, UpstreamError> {
         if let Some(digest) = expected
-            && let Some(fetched) = self.from_peer(digest).await
+            && let Some(fetched) = self.brought_by_peer(digest).await
         {
             return Ok(fetched);
         }
@@ -336,7 +336,7 @@ impl ManifestRequest {
     /// The manifest from the replica that fetches it for all, where that is another and has it.
     /// Those who wait for it here may have it only where the registry has said so here: it is asked
     /// first, which costs nothing where pulls are counted.
-    async fn from_peer(&self, digest: &Digest) -> Option<Fetched> {
+    async fn brought_by_peer(&self, digest: &Digest) -> Option<Fetched> {
         let Exchange { common, asked, rights, .. } = &*self.exchange;
         let mut peer = self.exchange.owner(digest)?;
         if !rights.may_pull().await && matches!(self.confirmed(digest, None).await, Ok(None)) {
