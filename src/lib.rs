@@ -13,6 +13,7 @@
 //! - `images`: what is kept, as images
 //! - `listener`: accepting, sniffing, CONNECT, interception, tunnels, drain
 //! - `gateway`: deciding on a registry request
+//! - `bucket`: the fleet's bucket
 //! - `registry`: asking a registry
 //! - `upstream`: everything that leaves
 //! - `metrics`: what is counted
@@ -23,6 +24,8 @@
 
 mod admin;
 mod app;
+#[allow(dead_code, unused_imports, reason = "the gateway and the uploads take it from here")]
+mod bucket;
 mod cli;
 mod collapse;
 mod config;
@@ -34,6 +37,7 @@ mod memory;
 mod metrics;
 mod peers;
 mod pulls;
+mod records;
 mod registry;
 mod savings;
 mod trickle;

@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::io;
+use std::time::SystemTime;
 
 use rustls::AlertDescription;
 use time::OffsetDateTime;
@@ -33,6 +34,22 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 pub(crate) fn utc(at: OffsetDateTime, with_date: bool) -> String {
     let date = if with_date { format!("{} ", at.date()) } else { String::new() };
     format!("{date}{:02}:{:02} UTC", at.hour(), at.minute())
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, the one form that is sent (RFC 9110 §5.6.7).
+#[must_use]
+pub(crate) fn http_date(text: &str) -> Option<SystemTime> {
+    let date = text.split_once(", ")?.1.strip_suffix(" GMT")?;
+    let parts: Vec<&str> = date.split([' ', ':']).collect();
+    let [day, month, year, hour, minute, second] = parts.try_into().ok()?;
+    let months =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = u8::try_from(months.iter().position(|name| *name == month)? + 1).ok()?;
+    let month = time::Month::try_from(month).ok()?;
+    let date = time::Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()?;
+    let (hour, minute) = (hour.parse().ok()?, minute.parse().ok()?);
+    let at = date.with_hms(hour, minute, second.parse().ok()?).ok()?;
+    Some(at.assume_utc().into())
 }
 
 fn of_one(error: &(dyn Error + 'static)) -> String {
@@ -240,6 +257,15 @@ mod tests {
         ];
         for (alert, words) in spoken {
             assert_eq!(of_alert(alert), words);
+        }
+    }
+
+    #[test]
+    fn dates_of_http_are_read() {
+        let at = http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        assert_eq!(at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 784_111_777);
+        for wrong in ["", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun, 31 Feb 1994 08:49:37 GMT"] {
+            assert!(http_date(wrong).is_none(), "{wrong}");
         }
     }
 }

@@ -360,3 +360,240 @@ fn the_fingerprint_is_shown_as_scripts_have_it() {
     let shown = run(shell.current_dir(directory.path()), "dash");
     assert_eq!(String::from_utf8_lossy(&shown.stdout).trim_end(), fingerprint);
 }
+
+/// What a ConfigMap of this file configures.
+fn configured_by(documents: &[Yaml]) -> Map<String, Json> {
+    let text = of_kind(documents, "ConfigMap")["data"]["entrepot.toml"].as_str().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("entrepot.toml");
+    fs::write(&file, text).unwrap();
+    shown(Some(&file), &[])
+}
+
+#[test]
+fn the_replicas_fit_together_and_what_entrepot_reads() {
+    let documents = documents("kubernetes-replicas.yaml");
+    let set = of_kind(&documents, "StatefulSet");
+    let pod = &set["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let shown = configured_by(&documents);
+
+    // A volume for each of the directories, and of each volume a source.
+    let mounts = container["volumeMounts"].as_vec().unwrap();
+    let has = |directory: &Path| {
+        mounts.iter().any(|mount| directory.starts_with(mount["mountPath"].as_str().unwrap()))
+    };
+    assert!(has(&configured(&shown, "ca-dir")) && has(&configured(&shown, "cache-dir")));
+    assert!(has(Path::new("/etc/entrepot/entrepot.toml")));
+    let volumes = pod["volumes"].as_vec().unwrap();
+    let claims = set["spec"]["volumeClaimTemplates"].as_vec().unwrap();
+    let sources: Vec<_> = volumes
+        .iter()
+        .map(|volume| &volume["name"])
+        .chain(claims.iter().map(|claim| &claim["metadata"]["name"]))
+        .collect();
+    assert!(mounts.iter().all(|mount| sources.contains(&&mount["name"])), "{mounts:?}");
+    assert_eq!(claims[0]["metadata"]["name"].as_str(), Some("cache"), "a disk of its own");
+
+    // Replicas come, go and are replaced without waiting for each other, one at a time.
+    assert_eq!(set["spec"]["replicas"].as_i64(), Some(3));
+    assert_eq!(set["spec"]["podManagementPolicy"].as_str(), Some("Parallel"));
+    assert_eq!(set["spec"]["updateStrategy"]["type"].as_str(), Some("RollingUpdate"));
+    assert_eq!(set["spec"]["minReadySeconds"].as_i64(), Some(10));
+    let budget = of_kind(&documents, "PodDisruptionBudget");
+    assert_eq!(budget["spec"]["maxUnavailable"].as_i64(), Some(1));
+    let labels = &set["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(&set["spec"]["selector"]["matchLabels"], labels);
+    assert_eq!(&budget["spec"]["selector"]["matchLabels"], labels);
+    let spread = pod["topologySpreadConstraints"].as_vec().unwrap();
+    let keys: Vec<_> = spread.iter().map(|one| one["topologyKey"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]);
+    assert!(spread.iter().all(|one| &one["labelSelector"]["matchLabels"] == labels));
+
+    // The role's token is a volume that is projected where it is wanted; there is no other.
+    let account = of_kind(&documents, "ServiceAccount");
+    assert_eq!(pod["serviceAccountName"], account["metadata"]["name"]);
+    assert_eq!(pod["automountServiceAccountToken"].as_bool(), Some(false));
+    let role = &account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"];
+    assert!(role.as_str().unwrap().starts_with("arn:aws:iam::"));
+    assert!(shown["bucket.url"].as_str().unwrap().starts_with("s3://"));
+    // Its key lies where the CA does.
+    assert!(shown["bucket.key-file"].is_null(), "{}", shown["bucket.key-file"]);
+
+    let port = |address: &Json| address.as_str().unwrap().parse::<SocketAddr>().unwrap().port();
+    assert_eq!(container["ports"][0]["containerPort"].as_i64(), Some(3128));
+    assert_eq!(port(&shown["listen"][0]), 3128);
+    assert_eq!(container["ports"][1]["name"].as_str(), Some("admin"));
+    assert_eq!(
+        container["ports"][1]["containerPort"].as_i64(),
+        Some(port(&shown["admin-listen"]).into())
+    );
+    for (probe, page) in
+        [("startupProbe", "/healthz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")]
+    {
+        assert_eq!(container[probe]["httpGet"]["path"].as_str(), Some(page), "{probe}");
+        assert_eq!(container[probe]["httpGet"]["port"].as_str(), Some("admin"), "{probe}");
+    }
+    let secret = volumes.iter().find(|volume| !volume["secret"].is_badvalue()).unwrap();
+    assert_eq!(secret["secret"]["defaultMode"].as_i64(), Some(0o440));
+}
+
+#[test]
+fn the_services_of_the_replicas_lead_to_them() {
+    let documents = documents("kubernetes-replicas.yaml");
+    let set = of_kind(&documents, "StatefulSet");
+    let labels = &set["spec"]["template"]["metadata"]["labels"];
+    let services: Vec<_> =
+        documents.iter().filter(|document| document["kind"].as_str() == Some("Service")).collect();
+    let [peers, nodes] = services.as_slice() else { panic!("{services:?}") };
+    for service in [peers, nodes] {
+        assert_eq!(&service["spec"]["selector"], labels);
+        assert_eq!(service["spec"]["ports"][0]["targetPort"].as_str(), Some("proxy"));
+        assert_eq!(service["spec"]["ports"][0]["port"].as_i64(), Some(3128));
+    }
+    assert_eq!(peers["spec"]["clusterIP"].as_str(), Some("None"));
+    assert_eq!(peers["metadata"]["name"], set["spec"]["serviceName"]);
+    // Who is not ready is asked nothing by the others.
+    assert!(peers["spec"]["publishNotReadyAddresses"].is_badvalue());
+    assert_eq!(nodes["spec"]["externalTrafficPolicy"].as_str(), Some("Cluster"));
+    // The DaemonSet sets nodes up for this port.
+    let single = self::documents("kubernetes.yaml");
+    let single = of_kind(&single, "Service");
+    assert_eq!(nodes["spec"]["ports"][0]["nodePort"], single["spec"]["ports"][0]["nodePort"]);
+
+    // The last one stands there as a comment.
+    let text = fs::read_to_string(path("kubernetes-replicas.yaml")).unwrap();
+    let begin = text.rfind("# apiVersion: v1\n").unwrap();
+    let manifest: String = text[begin..]
+        .lines()
+        .map(|line| line.strip_prefix("# ").unwrap_or_default().to_owned() + "\n")
+        .collect();
+    let balanced = &YamlLoader::load_from_str(&manifest).unwrap()[0];
+    assert_eq!(balanced["spec"]["type"].as_str(), Some("LoadBalancer"));
+    assert_eq!(&balanced["spec"]["selector"], labels);
+}
+
+#[test]
+fn compose_with_a_bucket_configures_what_there_is() {
+    let documents = documents("compose-bucket.yaml");
+    let services = &documents[0]["services"];
+    let replicas = [&services["entrepot-1"], &services["entrepot-2"]];
+    let environment = replicas[0]["<<"]["environment"].as_hash().unwrap();
+    let environment: Vec<_> = environment
+        .iter()
+        .map(|(name, value)| (name.as_str().unwrap(), value.as_str().unwrap()))
+        .filter(|(name, _)| name.starts_with("ENTREPOT_"))
+        .chain([("STATE_DIRECTORY", "/")])
+        .collect();
+    let shown = shown(None, &environment);
+    for replica in replicas {
+        let volumes = replica["volumes"].as_vec().unwrap();
+        let mounted = |directory: &Path| {
+            let end = format!(":{}", directory.display());
+            volumes.iter().any(|volume| volume.as_str().unwrap().ends_with(&end))
+        };
+        assert!(
+            mounted(&configured(&shown, "ca-dir")) && mounted(&configured(&shown, "cache-dir"))
+        );
+        for volume in volumes {
+            let name = volume.as_str().unwrap().split(':').next().unwrap();
+            assert!(!documents[0]["volumes"][name].is_badvalue(), "{name}");
+        }
+    }
+    let disks = replicas.map(|replica| replica["volumes"][1].as_str().unwrap());
+    assert_ne!(disks[0], disks[1], "a store has one owner");
+    // The balancer, and nobody else, says whose connections are.
+    let balancer = &services["balancer"];
+    let address = balancer["networks"]["fleet"]["ipv4_address"].as_str().unwrap();
+    assert_eq!(shown["proxy-protocol-from"], serde_json::json!([address]));
+    assert_eq!(balancer["ports"][0].as_str(), Some("3128:3128"));
+
+    // Garage is what the replicas are told of.
+    let garage: toml::Table =
+        documents[0]["configs"]["garage"]["content"].as_str().unwrap().parse().unwrap();
+    let served = garage["s3_api"].as_table().unwrap();
+    assert_eq!(served["s3_region"].as_str(), shown["bucket.region"].as_str());
+    let bound: SocketAddr = served["api_bind_addr"].as_str().unwrap().parse().unwrap();
+    let endpoint = format!("http://garage:{}", bound.port());
+    assert_eq!(shown["bucket.endpoint"].as_str(), Some(&*endpoint));
+    let bucket = services["garage"]["environment"]["GARAGE_DEFAULT_BUCKET"].as_str().unwrap();
+    let prefix = format!("s3://{bucket}/");
+    assert!(shown["bucket.url"].as_str().unwrap().starts_with(&prefix));
+}
+
+#[test]
+fn haproxy_takes_its_configuration() {
+    let documents = documents("compose-bucket.yaml");
+    let text = documents[0]["configs"]["balancer"]["content"].as_str().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("haproxy.cfg");
+    fs::write(&file, text).unwrap();
+    let output = run(Command::new("haproxy").arg("-c").arg("-f").arg(&file), "haproxy");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !told.contains("WARNING"), "{told}");
+    for line in ["server one entrepot-1:3128", "server two entrepot-2:3128"] {
+        assert!(text.contains(line), "no {line:?}");
+    }
+    assert!(text.contains("send-proxy-v2") && text.contains("GET /readyz"));
+}
+
+/// What is used and nothing more, below the prefix that the manifest names.
+#[test]
+fn the_policy_allows_what_is_used() {
+    let read = |name: &str| -> Json {
+        serde_json::from_str(&fs::read_to_string(path(name)).unwrap()).unwrap()
+    };
+    let policy = read("bucket-policy.json");
+    let statements = policy["Statement"].as_array().unwrap();
+    let mut actions = Vec::new();
+    for statement in statements {
+        assert_eq!(statement["Effect"], "Allow");
+        match &statement["Action"] {
+            Json::Array(several) => actions.extend(several.iter().cloned()),
+            one => actions.push(one.clone()),
+        }
+    }
+    let actions: Vec<_> = actions.iter().map(|action| action.as_str().unwrap()).collect();
+    let used = [
+        "s3:GetObject",
+        "s3:PutObject",
+        "s3:DeleteObject",
+        "s3:AbortMultipartUpload",
+        "s3:ListBucket",
+    ];
+    assert_eq!(actions, used);
+    let shown = configured_by(&documents("kubernetes-replicas.yaml"));
+    let place = shown["bucket.url"].as_str().unwrap().strip_prefix("s3://").unwrap();
+    let (bucket, prefix) = place.split_once('/').unwrap();
+    assert_eq!(statements[0]["Resource"], format!("arn:aws:s3:::{place}/*"));
+    assert_eq!(statements[1]["Resource"], format!("arn:aws:s3:::{bucket}"));
+
+    let lifecycle = read("bucket-lifecycle.json");
+    let rule = &lifecycle["Rules"][0];
+    assert_eq!(rule["Status"], "Enabled");
+    assert_eq!(rule["Filter"]["Prefix"], format!("{prefix}/"));
+    assert_eq!(rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"], 1);
+    // The optional one of the page is a rule of the same kind.
+    let page = fs::read_to_string(path("replicas.md")).unwrap();
+    let block = page.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let aged: Json = serde_json::from_str(block).unwrap();
+    assert_eq!(aged["Filter"]["Prefix"], format!("{prefix}/blobs/"));
+    assert!(aged["Expiration"]["Days"].is_number());
+}
+
+#[test]
+fn an_edge_is_configured_as_the_page_says() {
+    let page = fs::read_to_string(path("several-sites.md")).unwrap();
+    let block = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca");
+    made_by_hand(&ca);
+    let certificate = ca.join("ca.crt");
+    let file = directory.path().join("entrepot.toml");
+    let text = block.replace("/etc/entrepot/parent.crt", certificate.to_str().unwrap());
+    assert_ne!(text, block);
+    fs::write(&file, text).unwrap();
+    let shown = shown(Some(&file), &[("STATE_DIRECTORY", "/")]);
+    assert_eq!(shown["upstream.proxy"], "http://parent.corp:3128");
+    assert_eq!(shown["upstream.ca-files"], serde_json::json!([certificate]));
+}

@@ -27,8 +27,8 @@ const HOUSE: [Floors; 12] = [
         root: "src",
         rooms: &[
             "main", "mod", "cli", "app", "config", "admin", "images", "savings", "listener",
-            "pulls", "gateway", "registry", "peers", "upstream", "metrics", "log", "collapse",
-            "memory", "trickle", "words",
+            "pulls", "gateway", "registry", "records", "bucket", "peers", "upstream", "metrics",
+            "log", "collapse", "memory", "trickle", "words",
         ],
         exceptions: &[],
     },

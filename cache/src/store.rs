@@ -159,10 +159,11 @@ impl Store {
         Lookup::Kept(Reader::new(object))
     }
 
-    /// The object if it is kept, verified as by [`lookup`](Self::lookup); it counts as no use.
+    /// The object if it is kept, verified as by [`lookup`](Self::lookup); it counts as no use, nor
+    /// does reading it to its end.
     pub async fn look_at(&self, digest: &Digest) -> Option<Reader> {
         match self.look_up(digest, "").await {
-            Lookup::Kept(reader) => Some(reader),
+            Lookup::Kept(reader) => Some(reader.uncounted()),
             Lookup::InFlight(_) | Lookup::Absent(_) => None,
         }
     }
@@ -337,6 +338,12 @@ impl Store {
     /// Takes a pin away; without effect when there is none.
     pub async fn unpin(&self, digest: &Digest) -> Result<(), DiskError> {
         self.change_pins(digest, Pins::unpin).await
+    }
+
+    /// All that is pinned itself, in no order; from memory.
+    #[must_use]
+    pub fn pins(&self) -> Vec<Digest> {
+        self.inner.eviction.pins().all().into_iter().collect()
     }
 
     /// Changes of pins wait for each other: all of them take the permits of one name.

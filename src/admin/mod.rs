@@ -49,8 +49,11 @@ use entrepot_cache::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bucket::Bucket;
+use crate::bucket::round::Round;
+use crate::bucket::uploads::Uploads;
 use crate::gateway::Gateway;
-use crate::images::Images;
+use crate::images::{Fleet, Images};
 use crate::listener::policy::Policy;
 use crate::listener::speaker::Speaker;
 use crate::memory::Memory;
@@ -79,6 +82,8 @@ pub(crate) struct AdminServices {
     pub pulls: Pulls,
     /// What was saved.
     pub savings: Savings,
+    /// What replicas have in common, if they have a bucket.
+    pub shared: Option<Shared>,
     /// What was configured and is in force, without secrets.
     pub config: ArcSwap<serde_json::Value>,
     /// Who may use the API.
@@ -95,6 +100,19 @@ pub(crate) struct AdminServices {
     pub reloads: Reloads,
     /// What does not change while the proxy runs.
     pub facts: Facts,
+}
+
+/// The bucket that replicas have in common, and this one's part in it. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    /// The bucket.
+    pub bucket: Bucket,
+    /// What goes there.
+    pub uploads: Uploads,
+    /// What looks after it.
+    pub round: Round,
+    /// The images of all replicas.
+    pub fleet: Fleet,
 }
 
 /// Places for what several operators may want at a time.

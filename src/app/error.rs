@@ -36,6 +36,9 @@ pub(crate) enum AppError {
     /// There are no roots to trust.
     #[error("TLS towards upstreams")]
     Trust(#[source] TrustError),
+    /// The bucket can't be used, whether or not it can be reached.
+    #[error("bucket")]
+    Bucket(#[source] crate::bucket::OpenError),
     /// The listener can't be set up.
     #[error(transparent)]
     Listen(#[from] BindError),

@@ -37,16 +37,20 @@ use crate::admin::reload::Answer;
 use crate::admin::sample::Sample;
 use crate::admin::server::AdminServer;
 use crate::admin::socket::{AdminSocket, Place, SocketFile};
-use crate::admin::{self, AdminServices, Facts, FreeSpace, History, Reloads};
+use crate::admin::{self, AdminServices, Facts, FreeSpace, History, Reloads, Shared};
+use crate::bucket::Bucket;
+use crate::bucket::round::Round;
+use crate::bucket::uploads::Uploads;
 use crate::config::Settings;
 use crate::gateway::Gateway;
-use crate::images::Images;
+use crate::images::{Fleet, Images};
 use crate::listener::speaker::Speaker;
 use crate::listener::{AccessRules, BindError, Listener, ListenerOptions, ListenerServices};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::pulls::Pulls;
+use crate::records::{self, Archive};
 use crate::savings::Savings;
 use crate::upstream::{Dialer, Timeouts, Upstream};
 
@@ -72,6 +76,8 @@ struct Core {
     memory: Memory,
     gateway: Gateway,
     peers: Peers,
+    /// What is shared by all replicas, if there are several.
+    shared: Option<Shared>,
     dialer: Dialer,
     speaker: Speaker,
     /// With what clients try it.
@@ -141,14 +147,32 @@ impl App {
     #[must_use]
     pub(crate) fn run(self) -> RunningApp {
         let Self { core, listener, admin, socket, operators, reloads, cache_dir, .. } = self;
-        let Core { store, gateway, pulls, savings, speaker, sample, tasks, shutdown, .. } = core;
-        tasks.spawn(core.peers.keep(shutdown.clone()));
+        let Core {
+            store,
+            gateway,
+            peers,
+            shared,
+            pulls,
+            savings,
+            speaker,
+            sample,
+            tasks,
+            shutdown,
+            ..
+        } = core;
+        tasks.spawn(peers.keep(shutdown.clone()));
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
         tasks.spawn(history.keep(shutdown.clone()));
         tasks.spawn(pulls.clone().keep(shutdown.clone()));
         tasks.spawn(savings.clone().keep(shutdown.clone()));
         tasks.spawn(gateway.keep_house(shutdown.clone()));
+        if let Some(Shared { bucket, uploads, round, fleet }) = shared {
+            tasks.spawn(bucket.watch(shutdown.clone()));
+            tasks.spawn(uploads.keep(tasks.clone(), shutdown.clone()));
+            tasks.spawn(fleet.notes().clone().keep(shutdown.clone()));
+            tasks.spawn(round.keep(shutdown.clone()));
+        }
         tasks.spawn(sample.keep(operators.images.clone(), shutdown.clone()));
         let access = listener.access_rules();
         let (socket, socket_file) = socket.map(AdminSocket::into_parts).unzip();
@@ -189,18 +213,22 @@ impl Core {
         let upstream = upstream.map_err(AppError::Trust)?;
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let dialer = upstream.for_strangers().dialer();
+        let bucket = settings.bucket.as_ref().map(|options| {
+            let ca = certificates.fingerprint().to_string();
+            Bucket::new(options, &dialer, &ca, metrics.clone(), tasks.clone())
+        });
+        let bucket = bucket.transpose().map_err(AppError::Bucket)?;
+        let uploads = bucket.map(|bucket| (Uploads::new(bucket.clone(), store.clone()), bucket));
         let options = settings.gateway.clone();
         let memory = Memory::new(settings.shares);
         let peers = peers(settings, &certificates, metrics.clone())?;
-        let (store_of_gateway, memory_of_gateway) = (store.clone(), memory.clone());
-        let gateway = Gateway::new(
-            store_of_gateway,
-            upstream,
-            options,
-            memory_of_gateway,
-            peers.clone(),
-            tasks.clone(),
-        );
+        let of_fleet = uploads
+            .clone()
+            .map(|(uploads, bucket)| records::Fleet::new(bucket, uploads, settings.shares));
+        let archive = Archive::new(store.clone(), of_fleet);
+        let gateway =
+            Gateway::new(archive, upstream, options, memory.clone(), peers.clone(), tasks.clone());
+        let shared = uploads.map(|(uploads, bucket)| shared(bucket, uploads, &store, &gateway));
         let speaker = Speaker::new(&address::name(settings), settings.contact.as_ref());
         Ok(Self {
             certificates,
@@ -211,6 +239,7 @@ impl Core {
             memory,
             gateway,
             peers,
+            shared,
             dialer,
             speaker,
             sample: Sample::default(),
@@ -260,6 +289,7 @@ impl Core {
             metrics: self.metrics.clone(),
             pulls: self.pulls.clone(),
             savings: self.savings.clone(),
+            shared: self.shared.clone(),
             config: ArcSwap::from_pointee(waiting_for(settings.shown.clone(), &[])),
             guard: Guard::new(settings.admin_token.clone(), onlookers(settings)),
             speaker: self.speaker.clone(),
@@ -300,6 +330,14 @@ fn peers(
     };
     let (issuer, own) = (certificates.issuer().clone(), upstream.own.clone());
     Peers::new(options, issuer, own, timeouts, metrics).map_err(AppError::Trust)
+}
+
+/// What this replica has in common with others.
+fn shared(bucket: Bucket, uploads: Uploads, store: &Store, gateway: &Gateway) -> Shared {
+    let fleet = Fleet::new(bucket.clone(), uploads.clone(), store.clone(), gateway.clone());
+    let notes = fleet.notes().clone();
+    let round = Round::new(bucket.clone(), store.clone(), uploads.clone(), notes);
+    Shared { bucket, uploads, round, fleet }
 }
 
 /// Counters in which the registries that are named have their places.

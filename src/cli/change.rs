@@ -19,7 +19,7 @@ use super::runtime;
 use super::site::{Site, unbounded};
 use crate::config::units;
 use crate::images::{
-    Extent, Images, Removal, Removed, Selection, SelectionError, Which, is_explicit,
+    Extent, Images, Reached, Removal, Removed, Selection, SelectionError, Which, is_explicit,
 };
 use crate::words::chain;
 
@@ -256,9 +256,9 @@ async fn change_one(site: &Site, change: Change, name: &ImageName) -> anyhow::Re
         Site::Stopped(store) => {
             let images = Images::of(store);
             match change {
-                Change::Remove => return Ok(json!(images.remove(name).await?)),
-                Change::Pin => images.pin(name).await?,
-                Change::Unpin => images.unpin(name).await?,
+                Change::Remove => return Ok(json!(images.remove(name).await?.0)),
+                Change::Pin => drop(images.pin(name).await?),
+                Change::Unpin => drop(images.unpin(name).await?),
             }
             Ok(json!(images.find(name).await?))
         }
@@ -276,12 +276,21 @@ fn tell(change: Change, name: &ImageName, told: &Value) -> anyhow::Result<()> {
     let (mut output, words) = (stdout(), change.words(true));
     match change {
         Change::Remove => {
-            let Removed { objects, bytes } = serde_json::from_value(told.clone())?;
-            writeln!(output, "{words} {name}: {objects} objects, {}", size(bytes))?;
+            let Removed { objects, bytes, fleet } = serde_json::from_value(told.clone())?;
+            let place = reached(fleet);
+            writeln!(output, "{words} {name}: {objects} objects, {}{place}", size(bytes))?;
         }
-        Change::Pin | Change::Unpin => writeln!(output, "{words} {name}")?,
+        Change::Pin | Change::Unpin => {
+            let fleet = told.get("fleet").cloned().map(serde_json::from_value).transpose()?;
+            writeln!(output, "{words} {name}{}", reached(fleet))?;
+        }
     }
     Ok(())
+}
+
+/// Where a change has taken effect, where that is not here alone.
+fn reached(fleet: Option<Reached>) -> String {
+    fleet.map(|reached| format!(" ({})", reached.words())).unwrap_or_default()
 }
 
 /// Removes all that are meant at once, or says what would go. Nobody is asked: there is a dry run.
@@ -290,7 +299,7 @@ async fn remove_all(site: &Site, asked: &Asked) -> anyhow::Result<()> {
         Site::Running(api) => serde_json::from_value(api.ask(Method::DELETE, &path(asked)).await?)?,
         Site::Stopped(store) => {
             let which = which(asked, UnixSeconds::now())?;
-            Images::of(store).remove_all(&which, asked.extent).await?
+            Images::of(store).remove_all(&which, asked.extent).await?.0
         }
     };
     let failed = failures(asked, &removal);
@@ -352,7 +361,7 @@ fn tell_removal(removal: &Removal, failed: &[String], report: Report) -> anyhow:
 }
 
 fn removal_lines(removal: &Removal) -> String {
-    let Removal { images, pinned, objects, bytes, is_dry_run, .. } = removal;
+    let Removal { images, pinned, objects, bytes, is_dry_run, fleet, .. } = removal;
     let words = Change::Remove.words(!is_dry_run);
     let each = images.iter().map(|one| format!("{words} {}: {}\n", one.name, size(one.bytes)));
     let stay = pinned.iter().map(|name| format!("{name} is pinned and stays\n"));
@@ -364,7 +373,8 @@ fn removal_lines(removal: &Removal) -> String {
     let sum = if images.is_empty() {
         "nothing is to be removed\n".to_owned()
     } else {
-        format!("{words} {count}: {objects} objects, {} {freed}\n", size(*bytes))
+        let place = reached(fleet.clone());
+        format!("{words} {count}: {objects} objects, {} {freed}{place}\n", size(*bytes))
     };
     each.chain(stay).chain([sum]).collect()
 }
@@ -395,6 +405,7 @@ mod tests {
             objects: 2,
             bytes: 1_200_000,
             is_dry_run,
+            fleet: None,
         }
     }
 

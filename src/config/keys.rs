@@ -41,6 +41,7 @@ impl Key {
         match (self.name, self.default) {
             ("tunnel", _) => &["public", "any", "none"],
             ("push", _) => &["client", "deny"],
+            ("bucket.private", _) => &["share", "keep-local"],
             ("log", _) => &["text", "json"],
             ("log-level", _) => &["error", "warn", "info", "debug", "trace"],
             (_, Value("true" | "false")) => &["true", "false"],
@@ -185,6 +186,44 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     one("peers.username", Nothing, "As which user of access.htpasswd this replica asks the others"),
     one("peers.password-file", Nothing, "A file with the password of that"),
+    one(
+        "bucket.url",
+        Nothing,
+        "The bucket of all replicas: s3://BUCKET[/PREFIX], gs://…, az://ACCOUNT/CONTAINER[/PREFIX]",
+    ),
+    one("bucket.endpoint", Unsaid, "The server, if it is not Amazon's: https://minio.corp:9000"),
+    one("bucket.region", Words("AWS_REGION, else us-east-1"), "The region"),
+    one(
+        "bucket.path-style",
+        Words("true with an endpoint, else false"),
+        "Whether the bucket's name stands in the path",
+    ),
+    one(
+        "bucket.credentials",
+        Words("the first of these that the environment names"),
+        "Where the credential comes from: environment, web-identity, container, instance, none",
+    ),
+    one("bucket.access-key-id", Nothing, "An access key in place of that"),
+    one("bucket.secret-access-key-file", Nothing, "The file with its secret"),
+    one(
+        "bucket.encryption",
+        Words("the bucket's own"),
+        "How objects are encrypted: AES256, aws:kms, aws:kms:dsse",
+    ),
+    one("bucket.kms-key", Nothing, "The key of aws:kms"),
+    one("bucket.max-idle", Value("90d"), "What no replica has used for so long goes; off: nothing"),
+    one("bucket.max-size", Nothing, "How many bytes of objects it has at most"),
+    one(
+        "bucket.timeout",
+        Value("3s"),
+        "For the bucket's answer to begin, before a registry is asked",
+    ),
+    one("bucket.key-file", Words("bucket.key in ca-dir"), "The key that records are signed with"),
+    one(
+        "bucket.private",
+        Value("share"),
+        "What was fetched under a client's own credential: share, keep-local",
+    ),
 ];
 
 /// The keys of a `[[registry]]` entry.
@@ -309,7 +348,8 @@ mod tests {
             format!("a:{}", bcrypt::hash("b", 4).unwrap()),
         )
         .unwrap();
-        let absent = ["ca-files", "certs-dir", "intercept "];
+        std::fs::write(directory.path().join("bucket-secret"), "secret").unwrap();
+        let absent = ["ca-files", "certs-dir", "intercept ", "credentials "];
         let lines = EXAMPLE.lines().map(|line| match line.strip_prefix('#') {
             Some(rest) if absent.iter().any(|key| rest.starts_with(key)) => "",
             Some(rest) if !rest.starts_with(' ') => rest,

@@ -23,11 +23,13 @@
 //! - `access`: `[access]`, with the file of users that it names
 //! - `peers`: `[peers]`, the other replicas
 //! - `savings`: `[savings]`, what bytes cost
+//! - `bucket`: `[bucket]`, the fleet's bucket
 //! - `error`: what is said of wrong configuration
 //! - `fuzzing`: what fuzz targets feed of it
 
 mod access;
 mod admin;
+mod bucket;
 mod contradictions;
 pub(crate) mod drop_in;
 pub(crate) mod error;

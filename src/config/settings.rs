@@ -16,7 +16,7 @@ use super::show::{DEFAULT, fill_in};
 use super::source::Sources;
 use super::units::exact_size;
 use super::value::ByteSize;
-use super::{access, admin, contradictions, savings};
+use super::{access, admin, bucket, contradictions, savings};
 use crate::admin::guard::Token;
 use crate::admin::onlookers::Onlooker;
 use crate::admin::setup::ProxyAddress;
@@ -106,6 +106,8 @@ pub(crate) struct Settings {
     pub upstream: upstream::Options,
     /// `[peers]`: the other replicas.
     pub peers: peers::Options,
+    /// `[bucket]`: what is shared by all replicas, if there are several.
+    pub bucket: Option<crate::bucket::Options>,
     /// `[savings]`: what bytes cost.
     pub price: Price,
     /// `log`.
@@ -197,6 +199,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
     let (admin_token_file, admin_token) = admin::token(reader);
     let upstream = upstream_options(reader, exemptions, proxies);
     let shares = shares(reader);
+    let bucket = bucket::options(reader, sources, &ca_dir, upstream.idle_timeout);
     Settings {
         listener: listener::ListenerOptions {
             addresses,
@@ -222,6 +225,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         gateway: gateway_options(reader, entries),
         upstream,
         peers: super::peers::options(reader),
+        bucket,
         price: savings::price(reader),
         log: log::LogOptions {
             format: reader.get_or_default("log").unwrap_or_default(),

@@ -14,13 +14,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use entrepot_cache::{ContentRecord, Fact, Repository, Store};
+use entrepot_cache::{ContentRecord, Fact};
 use entrepot_oci::{Digest, MediaType, Registry, RepositoryName, UnixSeconds};
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::bucket::merge::{SharedAccess, SharedRefusal, open_since};
 use crate::memory::{Shares, table};
+use crate::records::{Archive, Records};
 use crate::registry::identity::{Fingerprint, Identity};
 use crate::upstream::UpstreamError;
 
@@ -114,7 +116,7 @@ impl Access {
     }
 
     /// The registry has the object at `place` no more.
-    pub(super) async fn disown(&self, records: &Repository, place: &Place, digest: &Digest) {
+    pub(super) async fn disown(&self, records: &Records, place: &Place, digest: &Digest) {
         self.contents.invalidate(&(place.clone(), *digest));
         if let Err(error) = records.forget_content(digest).await {
             tracing::warn!(%digest, %error, "a record could not be removed");
@@ -138,8 +140,19 @@ struct SharedGrant {
 }
 
 /// That an operator has brought objects here; the registry's refusal takes it away.
-#[derive(Default, Serialize, Deserialize)]
-pub(super) struct Import {}
+#[derive(Serialize, Deserialize)]
+pub(super) struct Import {
+    /// When that was. (Older records do not say.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at: Option<UnixSeconds>,
+}
+
+impl Import {
+    /// Something is brought now.
+    pub(super) fn now() -> Self {
+        Self { at: Some(UnixSeconds::now()) }
+    }
+}
 
 /// One repository's part of it, for one identity.
 pub(super) struct Rights {
@@ -149,22 +162,22 @@ pub(super) struct Rights {
     /// What the shared identity is at this registry.
     who: String,
     /// The repository's records.
-    records: Repository,
+    records: Records,
     /// The registry's.
-    of_registry: Repository,
+    of_registry: Records,
 }
 
 impl Rights {
     /// The rights of `identity` in `place`.
     pub(super) fn new(
-        store: &Store,
+        archive: &Archive,
         access: Arc<Access>,
         place: Place,
         identity: Identity,
         who: String,
     ) -> Self {
-        let records = store.repository(&place.registry, &place.repository);
-        let of_registry = store.registry(&place.registry);
+        let records = archive.repository(&place.registry, &place.repository);
+        let of_registry = archive.registry(&place.registry);
         Self { access, place, identity, who, records, of_registry }
     }
 
@@ -173,29 +186,43 @@ impl Rights {
     }
 
     /// The repository's records.
-    pub(super) fn records(&self) -> &Repository {
+    pub(super) fn records(&self) -> &Records {
         &self.records
     }
 
     /// *may pull*, while the registry can't be asked: what the shared identity could pull when it
-    /// last could ask stays open, until the registry says otherwise. To clients with a login too,
-    /// which can't be asked about, unless the registry has refused that login.
+    /// last could ask stays open, until the registry says otherwise, to whichever replica. To
+    /// clients with a login too, which can't be asked about, unless the registry has refused that
+    /// login.
     pub(super) async fn may_pull_unasked(&self, error: &UpstreamError) -> bool {
         let Some(most) = unasked(error) else { return false };
-        if self.may_pull().await {
+        let refusal = self.records.refusal().await;
+        if self.may_pull().await && self.is_after(refusal) {
             return true;
         }
         // What others have met, or one odd question, opens nothing that is closed.
         let tells_of_here = !error.is_of_others() && !error.is_of_question();
         tells_of_here
             && !self.is_refused()
-            && self.last_served().await.is_some_and(|age| age < most)
+            && self.last_served_anywhere(refusal).await.is_some_and(|age| age < most)
+    }
+
+    /// Whether the grant that this identity has is later than a refusal that another replica has
+    /// met. A client's own has nothing to do with it.
+    fn is_after(&self, refusal: Option<SharedRefusal>) -> bool {
+        let (Identity::Shared, Some(refusal)) = (&self.identity, refusal) else { return true };
+        let age = self.shared_left().map(|left| SHARED_GRANT.saturating_sub(left));
+        age.is_some_and(|age| refusal.is_over_by(UnixSeconds::ago(age)))
     }
 
     /// Whether the registry has to be asked here although it has refused questions about other
     /// repositories: its own answer might open what was open before.
     pub(super) async fn is_to_be_asked(&self) -> bool {
-        !self.may_pull().await && self.last_served().await.is_some_and(|age| age < UNASKED_UNWELL)
+        if self.may_pull().await {
+            return false;
+        }
+        let refusal = self.records.refusal().await;
+        self.last_served_anywhere(refusal).await.is_some_and(|age| age < UNASKED_UNWELL)
     }
 
     /// As `may_pull_unasked`, for one object on record here: what an operator has brought is open
@@ -213,9 +240,20 @@ impl Rights {
 
     /// Whether the registry has refused neither this identity nor the shared one since the import.
     async fn is_import_open(&self) -> bool {
-        let import: Option<Import> = self.records.fact(Fact::Import).await;
+        let is_open = self.has_import(self.records.refusal().await).await;
         // Looked at last: a refusal may have come while the record was read.
-        import.is_some() && !self.is_refused()
+        is_open && !self.is_refused()
+    }
+
+    /// Whether an operator has brought something here since that refusal.
+    async fn has_import(&self, refusal: Option<SharedRefusal>) -> bool {
+        let import = match self.records.fact(Fact::Import).await {
+            Some(import) => Some(import),
+            None => self.records.shared_fact::<Import>(Fact::Import).await,
+        };
+        import.is_some_and(|import| {
+            refusal.is_none_or(|refusal| import.at.is_some_and(|at| refusal.is_over_by(at)))
+        })
     }
 
     /// Whether the registry has refused this identity here since it last served it.
@@ -228,8 +266,8 @@ impl Rights {
         if self.may_pull().await || self.last_served().await.is_some() {
             return true;
         }
-        let import: Option<Import> = self.records.fact(Fact::Import).await;
-        import.is_some()
+        let refusal = self.records.refusal().await;
+        self.last_served_anywhere(refusal).await.is_some() || self.has_import(refusal).await
     }
 
     /// How long the shared identity's grant still lasts.
@@ -243,6 +281,24 @@ impl Rights {
         // Looked at last: a refusal may have come while the record was read.
         let is_revoked = self.access.revoked.contains_key(&(self.place.clone(), Identity::Shared));
         (grant.who == self.who && !is_revoked).then(|| grant.served.age()).flatten()
+    }
+
+    /// As `last_served`, by whichever replica, unless one has met a refusal since.
+    async fn last_served_anywhere(&self, refusal: Option<SharedRefusal>) -> Option<Duration> {
+        let shared = self.records.shared_access().await;
+        let Some(here) = self.last_served().await else {
+            let is_revoked =
+                self.access.revoked.contains_key(&(self.place.clone(), Identity::Shared));
+            let now = UnixSeconds::now();
+            let there = open_since(shared.as_ref(), refusal, &self.who, now);
+            return there.filter(|_| !is_revoked);
+        };
+        let here = SharedAccess { served: UnixSeconds::ago(here), who: self.who.clone() };
+        let both = match shared {
+            Some(there) if there.who == self.who => here.merged(there),
+            _ => here,
+        };
+        open_since(Some(&both), refusal, &self.who, UnixSeconds::now())
     }
 
     fn subject(&self) -> (Place, Identity) {
@@ -322,11 +378,14 @@ impl Rights {
             }
             Identity::Shared => {
                 self.access.shared.invalidate(&self.place);
+                // Here alone: in the bucket a refusal is a record of its own, which no late word of
+                // another replica can undo.
                 for fact in [Fact::Access, Fact::Import] {
-                    if let Err(error) = self.records.forget_fact(fact).await {
+                    if let Err(error) = self.records.local().forget_fact(fact).await {
                         tracing::warn!(%error, "a record could not be removed");
                     }
                 }
+                self.records.refused().await;
             }
         }
     }
@@ -347,6 +406,33 @@ impl Rights {
         self.of_registry.content(digest).await
     }
 
+    /// What is on record of an object that is not kept here.
+    ///
+    /// Of one that no replica has met the bucket is asked once: who delivers it for a repository
+    /// puts that on the registry's record too.
+    pub(super) async fn shared(&self, digest: &Digest) -> SharedContent {
+        let key = (self.place.clone(), *digest);
+        let here = match self.access.contents.get(&key) {
+            Some(record) => Some(record),
+            None => self.records.local().content(digest).await,
+        };
+        if let Some(record) = here {
+            return SharedContent::Here(record);
+        }
+        let mut is_delivered = self.of_registry.local().content(digest).await.is_some();
+        if !is_delivered {
+            let Some(known) = self.of_registry.shared_content(digest).await else {
+                return SharedContent::Unknown;
+            };
+            is_delivered = known.imported.is_none();
+        }
+        match self.content(digest).await {
+            Some(record) => SharedContent::Here(record),
+            None if is_delivered => SharedContent::Elsewhere,
+            None => SharedContent::Unknown,
+        }
+    }
+
     /// The registry has delivered the object here, all of it and right.
     pub(super) async fn deliver(&self, digest: &Digest, media_type: Option<&MediaType>) {
         // What it is called, if it was delivered as a manifest before, stays.
@@ -356,10 +442,10 @@ impl Rights {
         };
         // Here first: who finds it delivered, and not here, asks the registry about it. What is on
         // record, rather than remembered: records go when their objects have been gone for long.
-        if !self.records.content(digest).await.as_ref().is_some_and(is_known) {
+        if !self.records.local().content(digest).await.as_ref().is_some_and(is_known) {
             self.belongs(digest, media_type).await;
         }
-        if !self.delivered(digest).await.as_ref().is_some_and(is_known) {
+        if !self.of_registry.local().content(digest).await.as_ref().is_some_and(is_known) {
             let record = ContentRecord::now(media_type.map(MediaType::as_str));
             write(&self.of_registry, digest, &record).await;
         }
@@ -391,6 +477,7 @@ impl Rights {
             let before =
                 known.and_then(|record| MediaType::of_manifest(record.media_type.as_deref()?));
             self.belongs(digest, media_type.or(before.as_ref())).await;
+            self.records.share(digest);
         }
     }
 
@@ -407,6 +494,16 @@ impl Rights {
         self.access.contents.insert((self.place.clone(), *digest), record.clone());
         write(&self.records, digest, &record).await;
     }
+}
+
+/// What replicas know of an object that is not kept by this one.
+pub(super) enum SharedContent {
+    /// It belongs here.
+    Here(ContentRecord),
+    /// The registry has delivered it for another of its repositories.
+    Elsewhere,
+    /// Nobody has met it.
+    Unknown,
 }
 
 fn is_old(record: &ContentRecord) -> bool {
@@ -428,7 +525,7 @@ fn unasked(error: &UpstreamError) -> Option<Duration> {
     }
 }
 
-async fn write(records: &Repository, digest: &Digest, record: &ContentRecord) {
+async fn write(records: &Records, digest: &Digest, record: &ContentRecord) {
     if let Err(error) = records.record_content(digest, record).await {
         tracing::warn!(%digest, %error, "a record could not be written");
     }
@@ -438,6 +535,7 @@ async fn write(records: &Repository, digest: &Digest, record: &ContentRecord) {
 mod tests {
     use super::*;
     use crate::registry::identity::Identifier;
+    use entrepot_cache::Store;
     use entrepot_oci::Algorithm;
     use http::{HeaderMap, HeaderValue, header};
 
@@ -458,7 +556,8 @@ mod tests {
         fn rights(&self, identity: Identity) -> Rights {
             let registry = Registry::at(&"ghcr.io:443".parse().unwrap());
             let place = Place::new(&registry, &"a/b".parse().unwrap());
-            Rights::new(&self.store, self.access.clone(), place, identity, String::new())
+            let archive = Archive::new(self.store.clone(), None);
+            Rights::new(&archive, self.access.clone(), place, identity, String::new())
         }
     }
 

@@ -11,9 +11,9 @@ use entrepot_oci::Digest;
 use http::{Method, Response};
 use tokio::time::Instant;
 
-use super::access::Question;
+use super::access::{Question, SharedContent};
 use super::answer::errors::{elsewhere, unusable};
-use super::answer::object::{PassedObject, Presentation, passed_object, respond};
+use super::answer::object::{PassedObject, Presentation, passed_object, respond, respond_unseen};
 use super::answer::passed::{not_content, passed_on};
 use super::answer::provenance::{Forward, Provenance, Reason};
 use super::answer::served::Served;
@@ -21,7 +21,8 @@ use super::arrivals::Begun;
 use super::download::{self, DownloadError, Fetch, Fetching};
 use super::exchange::{Exchange, Source};
 use super::shares::{Share, Shares};
-use super::supplies::{Coming, Flow, Opened, Supplies, Supply};
+use super::supplies::{Coming, Flow, Opened, Supplier, Supplies};
+use crate::bucket::Bucket;
 use crate::collapse::Collapse;
 use crate::registry::answer::{
     begins, consents, content_length, is_gone, is_whole, names, refuse_trouble,
@@ -92,7 +93,24 @@ impl BlobRequest {
         {
             return Ok(self.kept_as(reader, unasked(&error), Some(record.recorded)));
         }
+        if let Some(served) = self.told_by_bucket(&error).await {
+            return Ok(served);
+        }
         answer.map(|response| passed_on(response, Forward::Request)).ok_or(error)
+    }
+
+    /// What the bucket knows of the blob, which is not here, while the registry can't say.
+    async fn told_by_bucket(&self, error: &UpstreamError) -> Option<Served> {
+        let Exchange { common, rights, .. } = &*self.exchange;
+        let bucket = common.archive.fleet()?.bucket();
+        let SharedContent::Here(record) = rights.shared(&self.digest).await else { return None };
+        if !rights.may_have_unasked(&record, error).await {
+            return None;
+        }
+        let length = bucket.size(&self.digest).await.ok().flatten()?;
+        let provenance = Provenance::Bucket(Some(Reason::Unreachable(error.to_string())));
+        let since = Some(record.recorded);
+        Some(respond_unseen(&self.digest, length, MEDIA_TYPE, since, provenance))
     }
 
     /// Passes on what the registry says of the blob, and remembers it.
@@ -142,7 +160,10 @@ impl BlobRequest {
             Lookup::Absent(_) if self.exchange.common.trouble.is_recent() => {
                 return Box::pin(self.pass_through(Prior::UNKEPT)).await;
             }
-            Lookup::Absent(reservation) => return Box::pin(self.fetch(reservation)).await,
+            Lookup::Absent(reservation) => {
+                let entitled = Box::pin(self.in_bucket()).await;
+                return Box::pin(self.fetch(reservation, entitled)).await;
+            }
             Lookup::Kept(reader) => (reader, Provenance::Kept(None)),
             // What another registry is sending is its clients' alone until it is published.
             Lookup::InFlight(reader) if !self.is_ours(&reader) => {
@@ -242,6 +263,14 @@ impl BlobRequest {
         reader: &Reader,
         belonging: &Belonging,
     ) -> Result<bool, UpstreamError> {
+        self.may_have_of(reader.size(), belonging).await
+    }
+
+    async fn may_have_of(
+        &self,
+        size: Option<u64>,
+        belonging: &Belonging,
+    ) -> Result<bool, UpstreamError> {
         let is_here = matches!(belonging, Belonging::Coming | Belonging::OnRecord(_));
         if is_here && self.exchange.rights.may_pull().await {
             return Ok(true);
@@ -249,7 +278,7 @@ impl BlobRequest {
         if matches!(belonging, Belonging::Unknown) {
             return Ok(false);
         }
-        let (it, size) = (self.clone(), reader.size());
+        let it = self.clone();
         let asking = async move { it.is_confirmed(size).await };
         let Exchange { common, asked, .. } = &*self.exchange;
         let mut question = common.ask(asked, asking);
@@ -283,6 +312,26 @@ impl BlobRequest {
         });
     }
 
+    /// The bucket, if the object belongs here and this client may have it from there: the rule is
+    /// that of what is kept.
+    async fn in_bucket(&self) -> Option<Entitled> {
+        let Exchange { common, rights, .. } = &*self.exchange;
+        let bucket = common.archive.fleet()?.bucket();
+        let belonging = match rights.shared(&self.digest).await {
+            SharedContent::Here(record) => Belonging::OnRecord(record),
+            SharedContent::Elsewhere => Belonging::Elsewhere,
+            SharedContent::Unknown => return None,
+        };
+        let reason = match self.may_have_of(None, &belonging).await {
+            Ok(true) => None,
+            Err(error) if self.may_unasked(&belonging, &error).await => {
+                Some(Reason::Unreachable(error.to_string()))
+            }
+            Ok(false) | Err(_) => return None,
+        };
+        Some(Entitled { bucket: bucket.clone(), reason, since: belonging.since() })
+    }
+
     /// Whether the object may be served although the registry can't say so now.
     async fn may_unasked(&self, belonging: &Belonging, error: &UpstreamError) -> bool {
         let Belonging::OnRecord(record) = belonging else { return false };
@@ -310,7 +359,8 @@ impl BlobRequest {
         };
         let asking = async { asking.await.map_err(Arc::new) };
         let question = self.exchange.rights.question(&self.digest);
-        Ok(self.blobs.consents.once(question, RESERVED, asking).await?)
+        let patience = self.exchange.asked.patience(RESERVED);
+        Ok(self.blobs.consents.once(question, patience, asking).await?)
     }
 
     /// The registry would serve this client the object here, as it said when it was asked then.
@@ -334,7 +384,11 @@ impl BlobRequest {
 
     /// Downloads the whole object into the store, or what is missing of it, and serves the client
     /// from there.
-    async fn fetch(self, mut reservation: Reservation) -> Result<Served, UpstreamError> {
+    async fn fetch(
+        self,
+        mut reservation: Reservation,
+        entitled: Option<Entitled>,
+    ) -> Result<Served, UpstreamError> {
         let Some(share) = self.blobs.downloads.take(self.exchange.asked.requester) else {
             // As many as the proxy has room for, all in all or of this client: this is its own.
             drop(reservation);
@@ -344,12 +398,17 @@ impl BlobRequest {
         let Exchange { common, asked, client, rights, .. } = &*self.exchange;
         let purpose = (rights.place().clone(), client.identity.clone());
         let fetch = self.blobs.fetching.begin(self.digest, purpose.0, purpose.1);
-        let mut supplies = Supplies::of(Source::of_blob(&self.exchange), self.digest);
-        let Coming { flow, start, total, is_consent, supply } =
-            match supplies.open(&mut reservation).await? {
-                Opened::Coming(coming) => coming,
-                Opened::Other(response) => return Ok(self.other(response, Prior::UNKEPT).await),
-            };
+        let (bucket, reason, since) = match entitled {
+            Some(Entitled { bucket, reason, since }) => (Some(bucket), reason, since),
+            None => (None, None, None),
+        };
+        let source = Source::of_blob(&self.exchange);
+        let mut supplies = Supplies::of(source, self.digest).and_bucket(bucket);
+        let opened = supplies.open(&mut reservation).await?;
+        let Coming { flow, start, total, supplier, is_consent } = match opened {
+            Opened::Coming(coming) => coming,
+            Opened::Other(response) => return Ok(self.other(response, Prior::UNKEPT).await),
+        };
         if self.is_certainly_wrong(total) {
             return Ok(self.unusable());
         }
@@ -366,13 +425,13 @@ impl BlobRequest {
             }
         };
         let arrival = common.arrivals.begin(self.digest, rights.place(), asked.asker);
-        let (provenance, asked) = match supply {
-            Supply::Registry => (Provenance::Stored, Some(began)),
-            Supply::Peer(status) => (Provenance::Peer(status), None),
-        };
-        let running = Running { _fetch: fetch, arrival, share, asked };
+        let running = Running { _fetch: fetch, arrival, share, supplier, began };
         common.tasks.spawn(running.run(supplies, self.digest, flow, writer));
-        Ok(self.kept_as(reader, provenance, None))
+        Ok(match supplier {
+            Supplier::Bucket => self.kept_as(reader, Provenance::Bucket(reason), since),
+            Supplier::Peer(status) => self.kept_as(reader, Provenance::Peer(status), None),
+            Supplier::Registry => self.kept_as(reader, Provenance::Stored, None),
+        })
     }
 
     /// Passes on what the registry itself answers, past the store: it has not delivered the object
@@ -440,6 +499,15 @@ impl BlobRequest {
     }
 }
 
+/// That a client may have an object from the bucket.
+struct Entitled {
+    bucket: Bucket,
+    /// Why the registry was not asked, if it could not be.
+    reason: Option<Reason>,
+    /// Since when the object has been there, as far as is known.
+    since: Option<SystemTime>,
+}
+
 /// What is known before a registry's answer is passed on.
 #[derive(Clone, Copy)]
 struct Prior {
@@ -486,8 +554,8 @@ struct Running {
     _fetch: Fetch,
     arrival: Begun,
     share: Share,
-    /// When the registry was asked, where it was that let this client in.
-    asked: Option<Instant>,
+    supplier: Supplier,
+    began: Instant,
 }
 
 impl Running {
@@ -498,9 +566,20 @@ impl Running {
         match download::run(&mut supplies, flow, writer, share, arrival).await {
             Ok(verified) => {
                 // On record before it can be found.
-                delivered(&exchange, &digest, self.asked).await;
-                if let Err(error) = verified.publish().await {
-                    trouble.note(&error);
+                match self.supplier {
+                    Supplier::Registry => delivered(&exchange, &digest, Some(self.began)).await,
+                    // The registry has delivered it to another replica, and has let nobody in here.
+                    Supplier::Peer(_) => delivered(&exchange, &digest, None).await,
+                    // As it is on record already, or was confirmed.
+                    Supplier::Bucket => {}
+                }
+                match verified.publish().await {
+                    // Who has it from a registry has it for all.
+                    Ok(_) if supplies.are_of_registry() => {
+                        exchange.rights.records().share(&digest);
+                    }
+                    Ok(_) => {}
+                    Err(error) => trouble.note(&error),
                 }
             }
             Err(
@@ -513,6 +592,7 @@ impl Running {
             Err(error) => {
                 if matches!(error, DownloadError::Finish(FinishError::DigestMismatch { .. })) {
                     exchange.common.metrics().mismatched();
+                    supplies.mismatched(&digest).await;
                 }
                 let registry = &exchange.asked.registry;
                 tracing::warn!(%registry, %digest, %error, "a download failed");

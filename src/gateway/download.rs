@@ -15,9 +15,8 @@ use parking_lot::Mutex;
 use super::access::Place;
 use super::arrivals::Arrival;
 use super::shares::Share;
-use super::supplies::{Flow, ResumeError, Supplies, backoff};
+use super::supplies::{Flow, FlowError, ResumeError, Supplies, backoff};
 use crate::registry::identity::Identity;
-use crate::upstream::body::BodyError;
 
 /// Breaks in a row, without much gained, after which a download is given up.
 const MAX_BREAKS: u32 = 4;
@@ -31,7 +30,7 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DownloadError {
     #[error("the transfer broke {MAX_BREAKS} times in a row, the last time because {0}")]
-    Broken(BodyError),
+    Broken(FlowError),
     #[error(transparent)]
     Resume(#[from] ResumeError),
     #[error("nobody reads it, and whoever asked for it has used up what goes on all the same")]
@@ -107,25 +106,33 @@ async fn copy(
     mut known: u64,
     writer: &mut Writer,
     (share, arrival): (&mut Share, &Arrival),
-) -> Result<Result<(), BodyError>, DownloadError> {
+) -> Result<Result<(), FlowError>, DownloadError> {
     loop {
-        // One that sends nothing is looked at too.
-        let come = tokio::time::timeout(LOOK, flow.next()).await;
-        let bytes = come.as_ref().ok().and_then(Option::as_ref).and_then(|come| come.as_ref().ok());
-        let count = bytes.map_or(0, Bytes::len);
-        arrival.came(count);
-        if !share.goes_on(writer.has_readers(), count) {
-            return Err(DownloadError::Unread);
-        }
+        let come = {
+            let mut next = std::pin::pin!(flow.next());
+            loop {
+                let come = tokio::time::timeout(LOOK, next.as_mut()).await.ok();
+                let bytes =
+                    come.as_ref().and_then(Option::as_ref).and_then(|come| come.as_ref().ok());
+                let count = bytes.map_or(0, Bytes::len);
+                arrival.came(count);
+                // One that sends nothing is looked at too.
+                if !share.goes_on(writer.has_readers(), count) {
+                    return Err(DownloadError::Unread);
+                }
+                if let Some(come) = come {
+                    break come;
+                }
+            }
+        };
         match come {
-            Ok(Some(Ok(mut bytes))) => {
+            Some(Ok(mut bytes)) => {
                 let skipped = bytes.len().min(usize::try_from(known).unwrap_or(usize::MAX));
                 known -= skipped as u64;
                 writer.write(bytes.split_off(skipped)).await?;
             }
-            Ok(Some(Err(error))) => return Ok(Err(error)),
-            Ok(None) => return Ok(Ok(())),
-            Err(_) => {}
+            Some(Err(error)) => return Ok(Err(error)),
+            None => return Ok(Ok(())),
         }
     }
 }

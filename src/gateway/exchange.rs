@@ -1,6 +1,7 @@
 //! One request: parsed once, with who asks and what they may.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use entrepot_cache::Store;
@@ -22,13 +23,14 @@ use super::way::Way;
 use crate::memory::{Account, Memory};
 use crate::metrics::Metrics;
 use crate::peers::{HOP, Peer, PeerError, Peers};
+use crate::records::Archive;
 use crate::registry::answer::is_refusal;
 use crate::registry::fields::{append, for_content, for_ourselves, for_whole_content};
 use crate::registry::identity::{Identity, is_peculiar};
 use crate::registry::{Client, Registries};
 use crate::upstream::body::IdleBody;
 use crate::upstream::client::Followed;
-use crate::upstream::{OwnConnections, Target, UpstreamError};
+use crate::upstream::{OwnConnections, Target, UpstreamError, via};
 
 /// Any manifest, in the order in which engines ask.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
@@ -41,6 +43,8 @@ const FIRST_BYTE: &str = "bytes=0-0";
 /// What all requests share.
 pub(super) struct Common {
     pub(super) store: Store,
+    /// What is on record.
+    pub(super) archive: Archive,
     pub(super) registries: Registries,
     pub(super) options: ArcSwap<Options>,
     pub(super) access: Arc<Access>,
@@ -157,6 +161,12 @@ impl Asked {
         self.headers.contains_key(HOP)
     }
 
+    /// How long it waits for what is asked on behalf of another, which usually may take `usual`. What
+    /// comes from a replica never waits for a replica.
+    pub(super) fn patience(&self, usual: Duration) -> Duration {
+        if self.is_hop() { usual } else { via::patience(&self.headers, usual) }
+    }
+
     /// Whether a part is asked for rather than the whole.
     pub(super) fn wants_part(&self) -> bool {
         self.headers.contains_key(header::RANGE)
@@ -186,7 +196,7 @@ impl Exchange {
         let place = Place::new(&asked.registry, repository);
         let who = common.registries.own_label(&asked.authority).unwrap_or_default();
         let identity = client.identity.clone();
-        let rights = Rights::new(&common.store, common.access.clone(), place, identity, who);
+        let rights = Rights::new(&common.archive, common.access.clone(), place, identity, who);
         // What the shared identity asks has nothing in it of a client's.
         let is_peculiar = client.identity != Identity::Shared && is_peculiar(&asked.headers);
         Arc::new(Self { common: common.clone(), asked, client, rights, is_peculiar })

@@ -82,11 +82,11 @@ pub(crate) struct ObjectState {
 ///
 /// Asks no registry, and changes nothing.
 pub(super) async fn explain(common: &Common, tags: &Tags, image: &ImageName) -> Explanation {
-    let Common { store, registries, access, .. } = common;
+    let Common { store, archive, registries, access, .. } = common;
     let place = Place::new(&image.registry, &image.repository);
     let identity = registries.own_label(&image.authority);
     let who = identity.clone().unwrap_or_default();
-    let rights = Rights::new(store, access.clone(), place, Identity::Shared, who);
+    let rights = Rights::new(archive, access.clone(), place, Identity::Shared, who);
     let (tag, digest) = match &image.reference {
         Reference::Tag(tag) => {
             let known = tag_state(common, tags, image, &rights, tag).await;
@@ -102,7 +102,7 @@ pub(super) async fn explain(common: &Common, tags: &Tags, image: &ImageName) -> 
     let may_pull = rights.may_pull().await;
     let is_fresh = tag.as_ref().is_none_or(|tag| tag.age < tag.ttl);
     let record = match digest.filter(|_| is_here) {
-        Some(digest) => rights.content(&digest).await,
+        Some(digest) => rights.records().local().content(&digest).await,
         None => None,
     };
     let outcome = match (&trouble, &record) {
@@ -155,7 +155,7 @@ async fn object_states(store: &Store, rights: &Rights, root: Option<Digest>) -> 
         }
         waiting.extend(store.references_of(&digest).await.into_iter().rev());
         let presence = store.contains(&digest);
-        let belongs = rights.content(&digest).await.is_some();
+        let belongs = rights.records().local().content(&digest).await.is_some();
         states.push(ObjectState { digest, presence, belongs });
     }
     states

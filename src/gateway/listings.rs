@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use entrepot_cache::{Fact, Presence, Repository};
+use entrepot_cache::{Fact, Presence};
 use entrepot_oci::{Algorithm, Digest, Route, UnixSeconds};
 use http::{HeaderMap, HeaderValue, Method, Response, header};
 use moka::sync::Cache;
@@ -27,12 +27,13 @@ use super::exchange::Exchange;
 use super::generations::Generation;
 use crate::collapse::{Collapse, Turn};
 use crate::memory::{Shares, table};
+use crate::records::Records;
 use crate::registry::answer::{content_length, is_plain_content, refuse_trouble};
 use crate::registry::fields::{for_content, text};
 use crate::registry::identity::Identity;
 use crate::upstream::body::IdleBody;
 use crate::upstream::client::AnsweredAt;
-use crate::upstream::{Target, UpstreamError};
+use crate::upstream::{Target, UpstreamError, via};
 
 /// How long a listing is served without asking.
 const FRESH: Duration = Duration::from_secs(30);
@@ -142,7 +143,7 @@ impl Listings {
     }
 
     /// Something was written to the repository: what was listed of it is not so any more.
-    pub(super) async fn forget(&self, records: &Repository, place: &Place) {
+    pub(super) async fn forget(&self, records: &Records, place: &Place) {
         let of_place = self.kept.iter().filter(|(key, _)| key.place == *place);
         of_place.for_each(|(key, _)| self.kept.invalidate(&*key));
         if let Err(error) = records.forget_listings().await {
@@ -181,7 +182,8 @@ impl ListingRequest {
         let asked = &self.exchange.asked;
         let generation = self.exchange.generation();
         let question = (self.key.clone(), generation);
-        let turn = self.listings.asked.turn(question, PATIENCE).await;
+        let patience = via::patience(&asked.headers, PATIENCE);
+        let turn = self.listings.asked.turn(question, patience).await;
         if let Some(served) = self.while_fresh().await {
             return Ok(served);
         }

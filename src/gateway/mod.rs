@@ -61,7 +61,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use entrepot_cache::{Presence, RecordError, Store};
+use entrepot_cache::{Presence, RecordError};
 use entrepot_oci::host::HTTPS_PORT;
 use entrepot_oci::{
     Authority, Digest, ErrorCode, ErrorDocument, ImageName, Registry, RepositoryName, Route,
@@ -105,6 +105,7 @@ use writes::Knowledge;
 use crate::log::{Outcome, Subject};
 use crate::memory::{Account, Memory, NoRoom, Room};
 use crate::peers::{Peers, Told};
+use crate::records::Archive;
 use crate::registry::fields::append;
 use crate::registry::identity::Identity;
 use crate::registry::{Client, Quota, Registries, RegistryState};
@@ -130,11 +131,12 @@ struct GatewayInner {
 }
 
 impl Gateway {
-    /// A gateway within `memory` that keeps in `store` what `upstream` delivers; downloads run on
-    /// `tasks`, so that they outlive their first client and a shutdown can wait for them.
+    /// A gateway within `memory` that keeps what `upstream` delivers in the store of the `archive`;
+    /// downloads run on `tasks`, so that they outlive their first client and a shutdown can wait
+    /// for them.
     #[must_use]
     pub(crate) fn new(
-        store: Store,
+        archive: Archive,
         upstream: Upstream,
         options: Options,
         memory: Memory,
@@ -143,9 +145,10 @@ impl Gateway {
     ) -> Self {
         let shares = memory.shares;
         let known = options.registry.clone();
-        let registries = Registries::new(store.clone(), upstream, known, shares);
+        let registries = Registries::new(archive.clone(), upstream, known, shares);
         let common = Common {
-            store,
+            store: archive.store().clone(),
+            archive,
             registries,
             options: ArcSwap::from_pointee(options),
             access: Arc::new(Access::new(shares)),
@@ -403,7 +406,7 @@ impl Gateway {
     /// repository before counts no more.
     pub(crate) async fn vouch(&self, image: &Vouched<'_>) -> Result<(), RecordError> {
         let common = &self.inner.common;
-        vouching::vouch(&common.store, image).await?;
+        vouching::vouch(&common.archive, image).await?;
         let (registry, repository) = (&image.name.registry, &image.name.repository);
         common.access.pardon(&Place::new(registry, repository));
         self.forget_records(registry, repository);

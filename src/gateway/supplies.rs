@@ -15,6 +15,7 @@ use http_body_util::BodyExt as _;
 use super::answer::provenance::PeerStatus;
 use super::exchange::Source;
 use super::hops::FromReplica;
+use crate::bucket::{Bucket, BucketBody, BucketError, BucketObject};
 use crate::peers::PeerError;
 use crate::registry::answer::{consents, content_length, is_trouble, is_whole, starts_at, total};
 use crate::upstream::UpstreamError;
@@ -39,8 +40,25 @@ pub(super) struct Supplies {
     source: Source,
     /// What is got, whoever sends it.
     digest: Digest,
+    /// The bucket, until it was asked.
+    bucket: Option<Bucket>,
+    /// Whether anything of what has come is the bucket's.
+    is_of_bucket: bool,
+    /// Whether anything of it is the registry's.
+    is_of_registry: bool,
     /// It comes from another replica now.
     from_replica: Option<FromReplica>,
+}
+
+/// Who sends an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Supplier {
+    /// The bucket that replicas share.
+    Bucket,
+    /// The replica that fetches it for all, which says this of itself.
+    Peer(PeerStatus),
+    /// The registry.
+    Registry,
 }
 
 /// An object, or the rest of it, on its way here.
@@ -50,38 +68,41 @@ pub(super) struct Coming {
     pub(super) start: Start,
     /// How many bytes the whole has, where that is told.
     pub(super) total: Option<u64>,
+    /// Who sends it.
+    pub(super) supplier: Supplier,
     /// Whether it is the registry's word that this client may have it.
     pub(super) is_consent: bool,
-    /// Who sends it.
-    pub(super) supply: Supply,
-}
-
-/// Who sends an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Supply {
-    /// The registry that is asked for it.
-    Registry,
-    /// The replica that fetches it for all, which says this of itself.
-    Peer(PeerStatus),
 }
 
 /// What comes of an object, piece by piece.
 pub(super) enum Flow {
     /// An answer's body.
     Http(IdleBody),
+    /// What the bucket sends.
+    Bucket(BucketBody),
+}
+
+/// What comes of an object has broken off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FlowError {
+    #[error(transparent)]
+    Http(#[from] BodyError),
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
 }
 
 impl Flow {
     /// The next piece, or why it breaks off; `None` at the end. Cancel safe.
-    pub(super) async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes, FlowError>> {
         match self {
             Self::Http(body) => loop {
                 match body.frame().await?.map(http_body::Frame::into_data) {
                     Ok(Ok(bytes)) => return Some(Ok(bytes)),
                     Ok(Err(_trailers)) => {}
-                    Err(error) => return Some(Err(error)),
+                    Err(error) => return Some(Err(error.into())),
                 }
             },
+            Self::Bucket(body) => Some(body.next().await?.map_err(FlowError::from)),
         }
     }
 }
@@ -117,9 +138,15 @@ impl ResumeError {
 }
 
 impl Supplies {
-    /// Those of what is asked for at `source`.
+    /// Where the blob is to be had that is asked for at `source`.
     pub(super) fn of(source: Source, digest: Digest) -> Self {
-        Self { source, digest, from_replica: None }
+        let (bucket, is_of_bucket, is_of_registry, from_replica) = Default::default();
+        Self { source, digest, bucket, is_of_bucket, is_of_registry, from_replica }
+    }
+
+    /// And in the bucket: it belongs where it is asked for, and may be served there.
+    pub(super) fn and_bucket(self, bucket: Option<Bucket>) -> Self {
+        Self { bucket, ..self }
     }
 
     /// Where the registry is asked.
@@ -132,10 +159,47 @@ impl Supplies {
         &mut self,
         reservation: &mut Reservation,
     ) -> Result<Opened, UpstreamError> {
+        if let Some(coming) = self.open_in_bucket(reservation).await {
+            return Ok(Opened::Coming(coming));
+        }
         if let Some(coming) = self.open_at_peer(reservation).await {
             return Ok(Opened::Coming(coming));
         }
+        self.is_of_registry = true;
         self.open_at_registry(reservation).await
+    }
+
+    /// Whether anything of what has come is the registry's: then no other replica has it from there,
+    /// as far as this one knows.
+    pub(super) fn are_of_registry(&self) -> bool {
+        self.is_of_registry
+    }
+
+    /// The bucket takes itself up again where what it sends breaks off, so that it is asked once.
+    async fn open_in_bucket(&mut self, reservation: &Reservation) -> Option<Coming> {
+        let (digest, offset) = (reservation.digest(), reservation.resume_from());
+        let found = self.bucket.take()?.open(digest, offset).await;
+        let found = found.inspect_err(|error| {
+            tracing::debug!(%digest, %error, "the bucket was not to be asked for an object");
+        });
+        let BucketObject { total, from, body } = found.ok().flatten()?;
+        self.is_of_bucket = true;
+        if total == 0 && Digest::of(digest.algorithm(), b"") != *digest {
+            self.mismatched(digest).await;
+            return None;
+        }
+        let start = if from > 0 { Start::Resumed } else { Start::Fresh };
+        let (flow, total, supplier) = (Flow::Bucket(body), Some(total), Supplier::Bucket);
+        Some(Coming { flow, start, total, supplier, is_consent: false })
+    }
+
+    /// What has come in all is not what its name says: if any of it was the bucket's, nobody is to
+    /// have it from there again.
+    pub(super) async fn mismatched(&self, digest: &Digest) {
+        let fleet = self.source.exchange.common.archive.fleet();
+        if let Some(fleet) = fleet.filter(|_| self.is_of_bucket) {
+            fleet.bucket().rotten(digest).await;
+        }
     }
 
     /// Asks the replica that fetches the object for all. Its refusals are not passed on: what the
@@ -143,14 +207,14 @@ impl Supplies {
     async fn open_at_peer(&mut self, reservation: &Reservation) -> Option<Coming> {
         let offset = reservation.resume_from();
         let answer = self.ask_peers(offset, 0).await?;
-        let supply = Supply::Peer(PeerStatus::of(answer.headers()));
+        let supplier = Supplier::Peer(PeerStatus::of(answer.headers()));
         let (start, total) = if starts_at(&answer, offset) {
             (Start::Resumed, total(answer.headers()))
         } else {
             (Start::Fresh, content_length(&answer))
         };
         let flow = Flow::Http(answer.into_body());
-        Some(Coming { flow, start, total, is_consent: false, supply })
+        Some(Coming { flow, start, total, supplier, is_consent: false })
     }
 
     /// Asks whoever fetches the object for all, for the rest from `offset`: its answer, if that is
@@ -192,6 +256,7 @@ impl Supplies {
         reservation: &mut Reservation,
     ) -> Result<Opened, UpstreamError> {
         let (offset, digest) = (reservation.resume_from(), *reservation.digest());
+        let supplier = Supplier::Registry;
         let classified = |answer: Followed| {
             if !is_whole(&answer.response) {
                 return Opened::Other(answer.response);
@@ -199,8 +264,7 @@ impl Supplies {
             let is_consent = consents(&answer, &digest, None);
             let total = content_length(&answer.response);
             let flow = Flow::Http(answer.response.into_body());
-            let (start, supply) = (Start::Fresh, Supply::Registry);
-            Opened::Coming(Coming { flow, start, total, is_consent, supply })
+            Opened::Coming(Coming { flow, start: Start::Fresh, total, supplier, is_consent })
         };
         if offset == 0 {
             return Ok(classified(self.source.ask(None).await?));
@@ -210,8 +274,13 @@ impl Supplies {
             let is_consent = consents(&answer, &digest, None);
             let total = total(answer.response.headers());
             let flow = Flow::Http(answer.response.into_body());
-            let (start, supply) = (Start::Resumed, Supply::Registry);
-            return Ok(Opened::Coming(Coming { flow, start, total, is_consent, supply }));
+            return Ok(Opened::Coming(Coming {
+                flow,
+                start: Start::Resumed,
+                total,
+                supplier,
+                is_consent,
+            }));
         }
         // A part is only our wish: whatever refuses it says nothing of the whole.
         if answer.response.status() == StatusCode::OK {
@@ -235,7 +304,10 @@ impl Supplies {
     ) -> Result<(Flow, u64), ResumeError> {
         let mut response = match self.ask_peers(offset, PATIENCE).await {
             Some(answer) => answer,
-            None => self.ask(offset).await?.response,
+            None => {
+                self.is_of_registry = true;
+                self.ask(offset).await?.response
+            }
         };
         self.source.exchange.common.metrics().resumed();
         if is_refused_part(&response, offset) {

@@ -3,11 +3,12 @@
 //! They are open to whoever may use the proxy, while their registry can't say otherwise; nothing
 //! else of their repository is.
 
-use entrepot_cache::{ContentRecord, Fact, RecordError, Store};
+use entrepot_cache::{ContentRecord, Fact, RecordError};
 use entrepot_oci::{Digest, ImageName, MediaType, Reference};
 
 use super::access::Import;
 use super::manifests::tags::{self, Resolution};
+use crate::records::Archive;
 use crate::registry::Authentication;
 
 /// An image whose objects are kept, and that an operator vouches for.
@@ -29,20 +30,23 @@ pub(crate) struct Vouched<'a> {
 ///
 /// The tag comes last: before it is written nothing leads to the image by that name. For a proxy
 /// that runs there is [`Gateway::vouch`](super::Gateway::vouch).
-pub(crate) async fn vouch(store: &Store, image: &Vouched<'_>) -> Result<(), RecordError> {
+pub(crate) async fn vouch(archive: &Archive, image: &Vouched<'_>) -> Result<(), RecordError> {
     let ImageName { registry, repository, reference, .. } = image.name;
-    let records = store.repository(registry, repository);
+    let records = archive.repository(registry, repository);
     for (digest, media_type) in image.contents {
         let mut record = ContentRecord::now(media_type.as_ref().map(MediaType::as_str));
         record.imported = Some(record.recorded);
         records.record_content(digest, &record).await?;
+        records.share(digest);
     }
     // Without one a client's first request asks the registry, which may be out of reach for good.
-    let of_registry = store.registry(registry);
+    let of_registry = archive.registry(registry);
     if of_registry.fact::<Authentication>(Fact::Challenge).await.is_none() {
         of_registry.record_fact(Fact::Challenge, Authentication::None).await?;
     }
-    records.record_fact(Fact::Import, Import::default()).await?;
+    // What other replicas have heard of refusals is from before.
+    records.pardon().await;
+    records.record_fact(Fact::Import, Import::now()).await?;
     match reference {
         Reference::Tag(tag) => {
             let media_type = Some(image.media_type);

@@ -57,7 +57,7 @@ impl Knowledge<'_> {
     }
 
     async fn forget(&self, place: &Place, method: &Method, route: &Route) {
-        let records = self.common.store.repository(&place.registry, &place.repository);
+        let records = self.common.archive.repository(&place.registry, &place.repository);
         let is_delete = *method == Method::DELETE;
         match route {
             Route::Manifest { reference: Reference::Tag(tag), .. } => {

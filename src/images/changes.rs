@@ -3,19 +3,41 @@
 use std::collections::{HashMap, HashSet};
 
 use entrepot_cache::{Fact, Reach};
-use entrepot_oci::{Digest, ImageName, Reference, Registry, RepositoryName, UnixSeconds};
+use entrepot_oci::{Digest, ImageName, Reference, Registry, RepositoryName, Tag, UnixSeconds};
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::CatalogueEntry;
-use super::{Image, ImageError, Images, Selection};
+use super::{Image, ImageError, Images, Reached, Selection};
 
 /// What went with an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Removed {
     /// How many objects nothing else needed.
     pub objects: u64,
     /// Their sizes' sum.
     pub bytes: u64,
+    /// Where else it went, if there is anywhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<Reached>,
+}
+
+/// What exactly went with images: records, objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// What tags stood for.
+    pub tags: Vec<(Registry, RepositoryName, Tag)>,
+    /// That objects belonged there.
+    pub contents: Vec<(Registry, RepositoryName, Digest)>,
+    /// The objects that nothing else needed.
+    pub objects: Vec<Digest>,
+    /// Their sizes' sum.
+    pub bytes: u64,
+}
+
+impl Gone {
+    fn summed(&self) -> Removed {
+        Removed { objects: self.objects.len() as u64, bytes: self.bytes, fleet: None }
+    }
 }
 
 /// Which images are to be removed at once.
@@ -51,6 +73,9 @@ pub(crate) struct Removal {
     pub bytes: u64,
     /// Whether nothing has been done.
     pub is_dry_run: bool,
+    /// Where else they went, if there is anywhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<Reached>,
 }
 
 impl Images {
@@ -59,7 +84,7 @@ impl Images {
         &self,
         which: &Which,
         extent: Extent,
-    ) -> Result<Removal, ImageError> {
+    ) -> Result<(Removal, Gone), ImageError> {
         self.settled().await?;
         let (meant, others): (Vec<_>, Vec<_>) =
             self.all().await?.into_iter().partition(|entry| which.means(&entry.name));
@@ -74,6 +99,7 @@ impl Images {
             objects: 0,
             bytes: 0,
             is_dry_run: extent == Extent::DryRun,
+            fleet: None,
         };
         let (mut going, mut staying) = (Vec::new(), others);
         for entry in meant {
@@ -88,16 +114,17 @@ impl Images {
                 going.push(entry);
             }
         }
-        let Removed { objects, bytes } = match extent {
+        let gone = match extent {
             Extent::Done => self.take(&going, &staying).await?,
             Extent::DryRun => {
                 let (roots, needed) = (digests(&going), digests(&staying));
                 let foreseen = self.store.foresee_withdrawal(roots, needed).await;
                 let foreseen = foreseen.map_err(ImageError::Store)?;
-                Removed { objects: foreseen.objects, bytes: foreseen.bytes }
+                Gone { objects: foreseen.digests, bytes: foreseen.bytes, ..Gone::default() }
             }
         };
-        Ok(Removal { objects, bytes, ..removal })
+        let Removed { objects, bytes, .. } = gone.summed();
+        Ok((Removal { objects, bytes, ..removal }, gone))
     }
 
     /// Removes an image: its tag's record, and what no other image, pin or document needs. Who
@@ -105,8 +132,28 @@ impl Images {
     ///
     /// A proxy that runs has to forget the repository's records thereafter
     /// ([`Gateway::forget_records`](crate::gateway::Gateway::forget_records)).
-    pub(crate) async fn remove(&self, name: &ImageName) -> Result<Removed, ImageError> {
+    pub(crate) async fn remove(&self, name: &ImageName) -> Result<(Removed, Gone), ImageError> {
         let entry = self.entry(name).await?;
+        let gone = self.remove_entry(name, entry).await?;
+        Ok((gone.summed(), gone))
+    }
+
+    /// The same, unless the image was asked about after `at`; then nothing goes.
+    pub(super) async fn remove_as_of(
+        &self,
+        name: &ImageName,
+        at: UnixSeconds,
+    ) -> Result<Gone, ImageError> {
+        let entry = self.entry(name).await?;
+        let is_newer = entry.standings.iter().any(|one| UnixSeconds::from(one.asked) > at);
+        if is_newer { Ok(Gone::default()) } else { self.remove_entry(name, entry).await }
+    }
+
+    async fn remove_entry(
+        &self,
+        name: &ImageName,
+        entry: CatalogueEntry,
+    ) -> Result<Gone, ImageError> {
         if entry.digests().any(|digest| self.store.is_pinned(&digest)) {
             return Err(ImageError::Pinned(name.to_string()));
         }
@@ -123,12 +170,14 @@ impl Images {
         &self,
         going: &[CatalogueEntry],
         staying: &[CatalogueEntry],
-    ) -> Result<Removed, ImageError> {
+    ) -> Result<Gone, ImageError> {
+        let mut gone = Gone::default();
         // First: what is not here any more must not be led to.
         for CatalogueEntry { name, .. } in going {
             if let Reference::Tag(tag) = &name.reference {
                 let records = self.store.repository(&name.registry, &name.repository);
                 records.forget_fact(Fact::Tag(tag)).await?;
+                gone.tags.push((name.registry.clone(), name.repository.clone(), tag.clone()));
             }
         }
         let mut own: HashMap<(&Registry, &RepositoryName), HashSet<Digest>> = HashMap::new();
@@ -149,27 +198,32 @@ impl Images {
             let records = self.store.repository(registry, repository);
             for digest in own.difference(&beside) {
                 records.forget_content(digest).await?;
+                gone.contents.push((registry.clone(), repository.clone(), *digest));
             }
         }
-        Ok(Removed { objects: withdrawn.objects, bytes: withdrawn.bytes })
+        (gone.objects, gone.bytes) = (withdrawn.digests, withdrawn.bytes);
+        Ok(gone)
     }
 
     /// Keeps an image from being evicted; durable once this returns. A tag that moves on leaves the
-    /// pin with what it stood for.
-    pub(crate) async fn pin(&self, name: &ImageName) -> Result<(), ImageError> {
-        let entry = self.entry(name).await?;
-        self.store.pin(&entry.shown.digest).await.map_err(ImageError::Store)
+    /// pin with what it stood for, which is returned.
+    pub(crate) async fn pin(&self, name: &ImageName) -> Result<Digest, ImageError> {
+        let digest = self.entry(name).await?.shown.digest;
+        self.store.pin(&digest).await.map_err(ImageError::Store)?;
+        Ok(digest)
     }
 
-    /// Takes the pin away; without effect where there is none.
-    pub(crate) async fn unpin(&self, name: &ImageName) -> Result<(), ImageError> {
+    /// Takes the pins of all that it stands for away, as far as there are any; those that went.
+    pub(crate) async fn unpin(&self, name: &ImageName) -> Result<Vec<Digest>, ImageError> {
         let entry = self.entry(name).await?;
+        let mut unpinned = Vec::new();
         for digest in entry.digests() {
             if self.store.is_pinned(&digest) {
                 self.store.unpin(&digest).await.map_err(ImageError::Store)?;
+                unpinned.push(digest);
             }
         }
-        Ok(())
+        Ok(unpinned)
     }
 
     /// Whatever any of `roots` is or needs.

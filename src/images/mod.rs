@@ -9,6 +9,7 @@
 //! - `selection`: which of them are meant
 //! - `sample`: a small one that is kept
 //! - `changes`: removing images, pinning them
+//! - `fleet`: the same on all replicas
 //! - `export`, `import`: archives of images
 //! - `layout`, `tarball`: what such an archive is
 //! - `fuzzing`: what fuzz targets feed of it
@@ -16,6 +17,7 @@
 mod catalogue;
 mod changes;
 pub(crate) mod export;
+mod fleet;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub(crate) mod import;
@@ -33,6 +35,7 @@ use entrepot_oci::UnixSeconds;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use changes::{Extent, Removal, Removed, Which};
+pub(crate) use fleet::{Fleet, Reached};
 pub(crate) use selection::{MOST, Query, Selection, SelectionError, is_explicit};
 
 /// How long the index of a store that has just been opened is waited for. A walk through a tree of

@@ -27,7 +27,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// The answer to a CONNECT whose destination can't be had.
 pub(super) fn failed(error: &DialError) -> (Outcome, Response<ResponseBody>) {
     let (outcome, status, code) = match error {
-        DialError::NotPublic { .. } | DialError::NotFound { .. } => {
+        DialError::NotPublic { .. } | DialError::Metadata { .. } | DialError::NotFound { .. } => {
             (Outcome::Denied, StatusCode::FORBIDDEN, ErrorCode::Denied)
         }
         DialError::Own { .. } => (Outcome::Denied, StatusCode::LOOP_DETECTED, ErrorCode::Denied),

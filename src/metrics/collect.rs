@@ -17,6 +17,7 @@ impl Collector for Metrics {
         upstreams(parts, &mut families)?;
         transfers(parts, &mut families)?;
         parts.peers.write(&mut families)?;
+        parts.bucket.write(&mut families)?;
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let build = "Which version this is.";
         families.gauges("entrepot_build_info", build, std::iter::once((version, 1)))?;

@@ -9,6 +9,7 @@
 //! - `tally`: what was served and what was fetched for it
 //! - `networks`: tallies by network of clients
 //! - `latency`: how long registries take
+//! - `bucket`: what is counted of the fleet's bucket
 //! - `behalf`: on whose behalf upstreams are asked
 //! - `answering`: a request that is being answered
 //! - `peers`: what is counted of other replicas
@@ -22,6 +23,7 @@
 
 mod answering;
 mod behalf;
+mod bucket;
 mod collect;
 mod exposition;
 mod failures;
@@ -43,6 +45,7 @@ use std::time::{Duration, SystemTime};
 use crate::log::{ContentKind, Outcome, RequestLine};
 pub use answering::Answering;
 pub(crate) use behalf::Behalf;
+pub(crate) use bucket::{BucketAnswer, BucketMetrics, BucketOperation};
 pub(crate) use exposition::{Families, Flavour, exposed};
 use failures::Failures;
 pub(crate) use failures::{FailureGroup, Side};
@@ -105,6 +108,7 @@ struct MetricsInner {
     resumed: Count,
     mismatches: Count,
     rescued: Count,
+    bucket: BucketMetrics,
 }
 
 impl Default for Metrics {
@@ -131,6 +135,7 @@ impl Metrics {
             resumed: Count::default(),
             mismatches: Count::default(),
             rescued: Count::default(),
+            bucket: BucketMetrics::default(),
         };
         Self { parts: Arc::new(parts) }
     }
@@ -304,6 +309,11 @@ impl Metrics {
     /// A body goes on from the registry because the store has failed.
     pub fn rescued(&self) {
         self.parts.rescued.add_one();
+    }
+
+    /// What is counted of the fleet's bucket.
+    pub(crate) fn bucket(&self) -> &BucketMetrics {
+        &self.parts.bucket
     }
 
     /// The last requests, from this number on, oldest first, as many as are kept.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use entrepot_cache::{Fact, Store};
+use entrepot_cache::Fact;
 use entrepot_oci::Registry;
 use entrepot_oci::challenge::Challenge;
 use http::{HeaderMap, HeaderValue, header};
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::token_server::Realm;
 use crate::memory::{NAME, Shares, table};
+use crate::records::Archive;
 use crate::upstream::{Target, UpstreamError};
 
 /// The longest of a challenge's parts that is believed: realms are URLs, and none is near it.
@@ -174,39 +175,47 @@ impl Challenges {
     }
 
     /// What the registry has said last, be it before the proxy's last start.
-    pub(crate) async fn last(&self, store: &Store, registry: &Registry) -> Option<Authentication> {
+    pub(crate) async fn last(
+        &self,
+        archive: &Archive,
+        registry: &Registry,
+    ) -> Option<Authentication> {
         if let Some(known) = self.known.get(registry) {
             return Some(known.authentication);
         }
-        store.registry(registry).fact(Fact::Challenge).await
+        let records = archive.registry(registry);
+        match records.fact(Fact::Challenge).await {
+            Some(known) => Some(known),
+            None => records.shared_fact(Fact::Challenge).await,
+        }
     }
 
     /// Remembers what the registry says of itself: in its 401 to an anonymous `/v2/`. To
     /// others, and elsewhere, some say other things.
     pub(crate) async fn learn(
         &self,
-        store: &Store,
+        archive: &Archive,
         registry: &Registry,
         asked: &Target,
         headers: &HeaderMap,
     ) {
         if let Some(authentication) = Authentication::of_challenge(asked, headers) {
-            self.remember(store, registry, authentication).await;
+            self.remember(archive, registry, authentication).await;
         }
     }
 
     /// Remembers how the registry wants to be authenticated to.
     pub(crate) async fn remember(
         &self,
-        store: &Store,
+        archive: &Archive,
         registry: &Registry,
         authentication: Authentication,
     ) {
-        let is_known = self.last(store, registry).await.as_ref() == Some(&authentication);
+        let is_known = self.last(archive, registry).await.as_ref() == Some(&authentication);
         let known =
             KnownChallenge { authentication: authentication.clone(), since: Instant::now() };
         self.known.insert(registry.clone(), known);
-        let records = store.registry(registry);
+        let records = archive.registry(registry);
         if !is_known && let Err(error) = records.record_fact(Fact::Challenge, authentication).await
         {
             tracing::warn!(%registry, %error, "a challenge could not be recorded");
@@ -256,6 +265,7 @@ fn all(headers: &HeaderMap) -> impl Iterator<Item = (&str, Challenge)> {
 mod tests {
     use super::*;
     use crate::upstream::Scheme;
+    use entrepot_cache::Store;
 
     fn challenge(value: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -287,18 +297,19 @@ mod tests {
     async fn a_challenge_is_remembered_and_leads_through_us() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(entrepot_cache::Options::new(dir.path())).await.unwrap();
+        let archive = Archive::new(store, None);
         let (registry, target) = hub();
         let value = r#"Bearer realm="https://auth.docker.io/token",service="x",scope="s""#;
         let challenges = Challenges::new(Shares::new(Some(0)));
-        assert_eq!(challenges.last(&store, &registry).await, None);
-        challenges.learn(&store, &registry, &target, &challenge(value)).await;
+        assert_eq!(challenges.last(&archive, &registry).await, None);
+        challenges.learn(&archive, &registry, &target, &challenge(value)).await;
         let again = Challenges::new(Shares::new(Some(0)));
         assert_eq!(again.fresh(&registry), None, "another run");
-        assert_eq!(again.last(&store, &registry).await, challenges.fresh(&registry));
+        assert_eq!(again.last(&archive, &registry).await, challenges.fresh(&registry));
 
         let mut headers = challenge(value);
         let own = "https://registry-1.docker.io/entrepot/token";
-        let known = again.last(&store, &registry).await.unwrap();
+        let known = again.last(&archive, &registry).await.unwrap();
         known.lead_to(&target, own, &mut headers);
         let expected = format!(r#"Bearer realm="{own}",service="x",scope="s""#);
         assert_eq!(headers[header::WWW_AUTHENTICATE], expected);

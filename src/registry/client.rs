@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use entrepot_cache::Store;
 use entrepot_oci::{Authority, Registry, RepositoryName, Route};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use tokio::time::Instant;
@@ -27,6 +26,7 @@ use crate::collapse::{Collapse, Turn};
 use crate::log::ContentKind;
 use crate::memory::{Account, Shares};
 use crate::metrics::{Behalf, HeldBack};
+use crate::records::Archive;
 use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::client::{Followed, MAX_REGISTRIES, Sending};
 use crate::upstream::redirect::RedirectError;
@@ -50,7 +50,7 @@ pub(crate) struct Registries {
 struct Inner {
     upstream: Upstream,
     /// What registries have said of themselves is on record there.
-    store: Store,
+    archive: Archive,
     in_force: ArcSwap<InForce>,
     shares: Shares,
     challenges: Challenges,
@@ -80,11 +80,16 @@ impl Registries {
     /// Registries that are asked by `upstream`, as `options` say.
     ///
     /// What is remembered of them takes these shares of the memory.
-    pub(crate) fn new(store: Store, upstream: Upstream, options: Options, shares: Shares) -> Self {
+    pub(crate) fn new(
+        archive: Archive,
+        upstream: Upstream,
+        options: Options,
+        shares: Shares,
+    ) -> Self {
         let states = Arc::new(States::new(shares));
         let inner = Inner {
             upstream,
-            store,
+            archive,
             in_force: ArcSwap::new(InForce::new(options, shares, &states)),
             shares,
             challenges: Challenges::new(shares),
@@ -145,7 +150,7 @@ impl Registries {
 
     /// What the registry has said of that last, be it before the proxy's last start.
     pub(crate) async fn last_challenge(&self, registry: &Registry) -> Option<Authentication> {
-        self.inner.challenges.last(&self.inner.store, registry).await
+        self.inner.challenges.last(&self.inner.archive, registry).await
     }
 
     /// The registries that have asked the proxy itself to wait, or answer with errors: for how long
@@ -331,7 +336,8 @@ impl Client {
 
     /// A turn at a ping, which one makes for all who wait.
     pub(crate) async fn turn_to_ping(&self) -> Turn<Registry, ()> {
-        self.registries.inner.pings.turn(self.registry.clone(), PATIENCE).await
+        let patience = via::patience(&self.via, PATIENCE);
+        self.registries.inner.pings.turn(self.registry.clone(), patience).await
     }
 
     /// What counts what is asked: the registry that the client asked, wherever that leads.
@@ -659,7 +665,7 @@ impl Client {
         registry: &Registry,
         target: &Target,
     ) -> Result<(Option<Authentication>, Response<IdleBody>), UpstreamError> {
-        let Inner { upstream, pressure, challenges, store, states, .. } = &*self.registries.inner;
+        let Inner { upstream, pressure, challenges, archive, states, .. } = &*self.registries.inner;
         let topic = Topic::new(&target.authority, &Method::GET, &Route::Ping);
         let behalf = self.behalf().without_content();
         held_back(&behalf, &target.authority, pressure.admit(&topic, &Identity::Shared))?;
@@ -676,11 +682,11 @@ impl Client {
         states.note_answer(registry, &topic, true, sign);
         let known = match status {
             StatusCode::OK if is_registry(response.headers()) => {
-                challenges.remember(store, registry, Authentication::None).await;
+                challenges.remember(archive, registry, Authentication::None).await;
                 Some(Authentication::None)
             }
             StatusCode::UNAUTHORIZED => {
-                challenges.learn(store, registry, target, response.headers()).await;
+                challenges.learn(archive, registry, target, response.headers()).await;
                 challenges.fresh(registry)
             }
             _ => None,

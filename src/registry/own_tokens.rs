@@ -20,7 +20,7 @@ use super::states::States;
 use super::token_server::{Realm, Token, TokenError};
 use crate::collapse::Collapse;
 use crate::memory::{Account, NAME, Shares, table};
-use crate::upstream::{Errand, Scheme, Target, Upstream, UpstreamError};
+use crate::upstream::{Errand, Scheme, Target, Upstream, UpstreamError, via};
 
 /// What a login of the operator's takes, about.
 const CREDENTIALS: usize = 1024;
@@ -254,7 +254,7 @@ impl OwnTokens {
             self.tokens.insert(key.clone(), token.clone());
             Ok(token)
         };
-        self.asked.once(key.clone(), PATIENCE, getting).await
+        self.asked.once(key.clone(), via::patience(request.via, PATIENCE), getting).await
     }
 
     /// The registry does not take `authorization` any more.

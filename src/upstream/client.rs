@@ -31,7 +31,7 @@ use super::reach::{Exemptions, OwnListeners, PrivateNetworks};
 use super::redirect::{self, Hop, MAX_HOPS, RedirectError};
 use super::resolve::Resolver;
 use super::setbacks::Setbacks;
-use super::stream::Reached;
+use super::stream::{Reached, reached};
 use super::trust::{Trust, TrustError};
 use super::via;
 use crate::metrics::{Behalf, HeldBack, Metrics};
@@ -624,13 +624,6 @@ fn set_apart(connection: &CaptureConnection) {
     if let Some(connected) = connection.connection_metadata().as_ref() {
         connected.poison();
     }
-}
-
-/// Where a request has gone, if it has.
-fn reached(connection: &CaptureConnection) -> Option<Reached> {
-    let mut extras = http::Extensions::new();
-    connection.connection_metadata().as_ref()?.get_extras(&mut extras);
-    extras.remove()
 }
 
 /// Cancelled once more interim responses have come than any server has a use for.

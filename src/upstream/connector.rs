@@ -7,17 +7,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use entrepot_oci::{Authority, Host};
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, HeaderValue, Uri};
+use hyper_util::client::legacy::connect::CaptureConnection;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::either::Either;
 
 use super::client::{Scheme, Target};
-use super::error::{TlsError, UpstreamError, is_hangup};
+use super::error::{DialError, TlsError, UpstreamError, is_hangup};
 use super::link::Dialer;
 use super::proxy::ForwardProxy;
-use super::reach::{AddressRule, Exemptions};
-use super::stream::UpstreamStream;
+use super::reach::{AddressRule, Exemptions, is_metadata_host};
+use super::stream::{Reached, UpstreamStream, reached};
 use super::trust::Certificate;
 
 /// How long a server that did not take a TLS hello may take to answer plain HTTP.
@@ -25,19 +26,54 @@ const PLAIN_PROBE: Duration = Duration::from_secs(2);
 
 /// Makes the connections of the pooled client; cheap to clone.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     inner: Arc<ConnectorInner>,
 }
 
 struct ConnectorInner {
     dialer: Dialer,
-    exemptions: Exemptions,
+    reach: Reach,
     certificate: Certificate,
+}
+
+/// Whom its connections may lead to.
+enum Reach {
+    /// Registries and where they lead.
+    Registries(Exemptions),
+    /// A service that the operator has named, and whoever gives credentials for it: among those the
+    /// cloud's metadata, if they come from there.
+    Service { may_ask_metadata: bool },
 }
 
 impl Connector {
     pub(super) fn new(dialer: Dialer, exemptions: Exemptions, certificate: Certificate) -> Self {
-        Self { inner: Arc::new(ConnectorInner { dialer, exemptions, certificate }) }
+        let reach = Reach::Registries(exemptions);
+        Self { inner: Arc::new(ConnectorInner { dialer, reach, certificate }) }
+    }
+
+    /// Connections to a service that the operator has named, which may be anywhere.
+    #[must_use]
+    pub(crate) fn to_service(dialer: &Dialer, may_ask_metadata: bool) -> Self {
+        let reach = Reach::Service { may_ask_metadata };
+        let (dialer, certificate) = (dialer.for_services(), Certificate::Shown);
+        Self { inner: Arc::new(ConnectorInner { dialer, reach, certificate }) }
+    }
+
+    /// What the proxy wants to see that reads a request of plain HTTP to `authority`, if there is
+    /// one and it wants something.
+    #[must_use]
+    pub(crate) fn plain_authorization(&self, authority: &Authority) -> Option<HeaderValue> {
+        if self.inner.is_metadata(authority) {
+            return None;
+        }
+        self.inner.dialer.proxy_for(Scheme::Http, authority)?.authorization()
+    }
+
+    /// Notes that where this connection led to nothing was to be had.
+    pub(crate) fn set_back(&self, connection: &CaptureConnection) {
+        if let Some(Reached(address)) = reached(connection) {
+            self.inner.dialer.set_back(address);
+        }
     }
 
     /// Whether there is a certificate to be shown to `target`.
@@ -59,10 +95,16 @@ impl Connector {
 }
 
 impl ConnectorInner {
+    /// Whether a service's credentials are asked for there.
+    fn is_metadata(&self, authority: &Authority) -> bool {
+        matches!(self.reach, Reach::Service { .. }) && is_metadata_host(authority.host())
+    }
+
     /// What is dialled for plain HTTP to `authority`: `connect-to` may name it as the rest of the
     /// configuration does.
     fn plain_place(&self, authority: &Authority) -> Authority {
-        let known = self.exemptions.known_as(authority);
+        let Reach::Registries(exemptions) = &self.reach else { return authority.clone() };
+        let known = exemptions.known_as(authority);
         let known = known.filter(|known| self.dialer.leads_elsewhere(known));
         let named = if self.dialer.leads_elsewhere(authority) { None } else { known };
         named.unwrap_or_else(|| authority.clone())
@@ -71,7 +113,18 @@ impl ConnectorInner {
     async fn connect(&self, uri: Uri) -> Result<UpstreamStream, UpstreamError> {
         let secure = uri.scheme() != Some(&http::uri::Scheme::HTTP);
         let authority = authority_of(&uri, secure)?;
-        let rule = self.exemptions.rule_for(&authority);
+        let rule = match &self.reach {
+            Reach::Registries(exemptions) => exemptions.rule_for(&authority),
+            Reach::Service { may_ask_metadata } if self.is_metadata(&authority) => {
+                if !may_ask_metadata {
+                    return Err(DialError::Metadata { authority }.into());
+                }
+                // No proxy has this machine's credentials to give, nor should it see them.
+                let stream = self.dialer.connect_straight(&authority).await?;
+                return Ok(UpstreamStream::new(Either::Left(Either::Left(stream))));
+            }
+            Reach::Service { .. } => AddressRule::AnyService,
+        };
         if !secure {
             let stream = self.dialer.connect_plain(&self.plain_place(&authority), rule).await?;
             return Ok(UpstreamStream::new(Either::Left(stream)));
@@ -116,7 +169,7 @@ fn authority_of(uri: &Uri, secure: bool) -> Result<Authority, UpstreamError> {
 
 /// Carries our error through the pooled client, which only hands out references to it.
 #[derive(Debug)]
-pub(super) struct ConnectFailed(Mutex<Option<UpstreamError>>);
+pub(crate) struct ConnectFailed(Mutex<Option<UpstreamError>>);
 
 impl ConnectFailed {
     /// The error, once.

@@ -202,7 +202,7 @@ impl TcpDialer {
         if let Some(private) = usable.iter().find(|a| !self.private.allow(rule, a.ip())) {
             let address = private.ip();
             tracing::info!(%authority, %address, "an address that is not public is not dialled");
-            return Err(DialError::NotPublic { authority: authority.clone() });
+            return Err(refused(authority, rule));
         }
         Ok(usable)
     }
@@ -275,7 +275,19 @@ impl TcpDialer {
     }
 }
 
-fn of_dialling(failed: NoConnection<Infallible>) -> DialError {
+/// What is said of an address that may not be dialled.
+pub(super) fn refused(authority: &Authority, rule: AddressRule) -> DialError {
+    let authority = authority.clone();
+    match rule {
+        AddressRule::AnyService => DialError::Metadata { authority },
+        AddressRule::Any | AddressRule::Public | AddressRule::Stranger => {
+            DialError::NotPublic { authority }
+        }
+    }
+}
+
+/// Where nothing is made of a connection but the connection.
+pub(super) fn of_dialling(failed: NoConnection<Infallible>) -> DialError {
     match failed {
         NoConnection::Dial(error) => error,
         NoConnection::Opening(never) => match never {},

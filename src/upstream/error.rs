@@ -50,6 +50,14 @@ pub(crate) enum DialError {
         /// What was asked for.
         authority: Authority,
     },
+    /// The cloud's metadata, for somebody who has no business there.
+    #[error(
+        "{authority} is the cloud's metadata service, or leads there: it is asked for credentials alone, where credentials say so"
+    )]
+    Metadata {
+        /// What was asked for.
+        authority: Authority,
+    },
     /// Nothing is known of a name that somebody else has chosen, or what is known is nobody's
     /// business: one answer for both, so that nobody asks here what names the network has.
     #[error(
@@ -166,6 +174,7 @@ impl DialError {
             Self::Resolve { .. }
             | Self::NoAddress { .. }
             | Self::NotPublic { .. }
+            | Self::Metadata { .. }
             | Self::NotFound { .. }
             | Self::Own { .. }
             | Self::Offline { .. }
@@ -616,7 +625,7 @@ impl UpstreamError {
     }
 
     /// Reads a failure of the pooled client, whose causes are buried in a chain of sources.
-    pub(super) fn from_client(
+    pub(crate) fn from_client(
         authority: &Authority,
         error: &hyper_util::client::legacy::Error,
     ) -> Self {

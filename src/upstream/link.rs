@@ -22,7 +22,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::client::Scheme;
-use super::dial::{Deadline, NoConnection, TcpDialer, Unopened};
+use super::dial::{Deadline, NoConnection, TcpDialer, Unopened, of_dialling, refused};
 use super::error::{DialError, ProxyError, ProxyFailure, TlsError, UpstreamError};
 use super::proxy::{ForwardProxy, Proxies};
 use super::reach::{AddressRule, OwnListeners, PrivateNetworks, is_loopback_name};
@@ -73,6 +73,30 @@ impl Dialer {
             setbacks: Setbacks::default(),
         };
         Self::new(tcp, Proxies::default(), trust)
+    }
+
+    /// One by the same rules for what is no registry, and is asked offline as well. It shares no
+    /// lookup of a name with others, nor what is known of addresses.
+    #[must_use]
+    pub(crate) fn for_services(&self) -> Self {
+        let DialerInner { tcp, proxies, trust } = &*self.inner;
+        let tcp = TcpDialer {
+            offline: false,
+            resolver: tcp.resolver.anew(),
+            setbacks: Setbacks::default(),
+            ..tcp.clone()
+        };
+        Self::new(tcp, proxies.clone(), trust.clone())
+    }
+
+    /// A connection to `authority` itself, whatever else is configured for the way there.
+    pub(super) async fn connect_straight(
+        &self,
+        authority: &Authority,
+    ) -> Result<TcpStream, DialError> {
+        let opening = |stream, _| std::future::ready(Ok(stream));
+        let opened = self.inner.tcp.open_at(authority, authority, AddressRule::Any, opening).await;
+        opened.map_err(of_dialling)
     }
 
     /// For each step of the way.
@@ -174,7 +198,7 @@ impl Dialer {
         if self.inner.tcp.private.allow(rule, address) {
             return Ok(());
         }
-        Err(DialError::NotPublic { authority: authority.clone() })
+        Err(refused(authority, rule))
     }
 
     async fn reach(&self, proxy: &ForwardProxy) -> Result<ProxyStream, DialError> {

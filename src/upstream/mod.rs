@@ -53,5 +53,7 @@ pub(crate) use breaker::Outage;
 pub(crate) use client::{Errand, Options, Scheme, Target, Timeouts, Upstream};
 pub(crate) use connect_to::ConnectTo;
 pub(crate) use connections::OwnConnections;
+pub(crate) use connector::Connector;
 pub(crate) use error::{DialError, UpstreamError, in_words, is_passing};
 pub(crate) use link::{Dialer, Link, far_address};
+pub(crate) use reach::is_metadata;

@@ -23,6 +23,36 @@ pub(crate) enum AddressRule {
     Stranger,
     /// Any address: the operator has named this destination.
     Any,
+    /// The same, but for those of a cloud's metadata: what is named is something else.
+    AnyService,
+}
+
+/// Where clouds tell a machine, a task or a pod who it is, and give it credentials.
+const METADATA: [IpAddr; 5] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+];
+/// The same by name.
+const METADATA_NAME: &str = "metadata.google.internal";
+
+/// Whether credentials are to be had at this address for who asks from this machine.
+#[must_use]
+pub(crate) fn is_metadata(address: IpAddr) -> bool {
+    let canonical = address.to_canonical();
+    METADATA.contains(&canonical)
+        || translated(canonical).is_some_and(|inner| METADATA.contains(&inner.into()))
+}
+
+/// Whether a destination is such an address, or its name.
+#[must_use]
+pub(super) fn is_metadata_host(host: &Host) -> bool {
+    match host {
+        Host::Ip(ip) => is_metadata(*ip),
+        Host::Name(name) => &**name == METADATA_NAME,
+    }
 }
 
 /// `private-networks`: what counts as private beside what does everywhere.
@@ -34,7 +64,12 @@ impl PrivateNetworks {
     #[must_use]
     pub(super) fn allow(&self, rule: AddressRule, address: IpAddr) -> bool {
         let contains = |ip: IpAddr| self.0.iter().any(|network| network.contains(&ip));
-        rule == AddressRule::Any
+        let is_named = match rule {
+            AddressRule::Any => true,
+            AddressRule::AnyService => !is_metadata(address),
+            AddressRule::Public | AddressRule::Stranger => false,
+        };
+        is_named
             || (is_public(address)
                 && !contains(address)
                 && !translated(address).is_some_and(|inner| contains(inner.into())))
@@ -316,6 +351,29 @@ mod tests {
         assert!(!usual.allow(AddressRule::Public, private));
         assert!(!usual.allow(AddressRule::Stranger, private));
         assert!(usual.allow(AddressRule::Any, private));
+    }
+
+    #[test]
+    fn a_service_that_is_named_is_not_the_clouds_metadata() {
+        let usual = PrivateNetworks::default();
+        let allows = |text: &str| usual.allow(AddressRule::AnyService, text.parse().unwrap());
+        for address in ["10.0.0.1", "127.0.0.1", "169.254.1.1", "8.8.8.8", "fd00::1", "::1"] {
+            assert!(allows(address), "{address}");
+        }
+        for address in [
+            "169.254.169.254",
+            "169.254.170.2",
+            "169.254.170.23",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "::ffff:169.254.169.254",
+            "64:ff9b::169.254.169.254",
+        ] {
+            assert!(!allows(address), "{address}");
+            assert!(is_metadata_host(&Host::Ip(address.parse().unwrap())), "{address}");
+        }
+        assert!(is_metadata_host(&"metadata.google.internal".parse().unwrap()));
+        assert!(!is_metadata_host(&"s3.amazonaws.com".parse().unwrap()));
     }
 
     #[test]

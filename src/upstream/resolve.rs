@@ -43,6 +43,15 @@ impl Default for Resolver {
 }
 
 impl Resolver {
+    /// Another of the same kind, which shares no lookup with this one.
+    pub(super) fn anew(&self) -> Self {
+        match self {
+            Self::System(_) => Self::default(),
+            #[cfg(test)]
+            other => other.clone(),
+        }
+    }
+
     /// The addresses of `host`, each with this port, in the resolver's order. Takes as long as the
     /// resolver does.
     ///

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -24,7 +24,7 @@ use super::link::{Link, ProxyStream, far_address};
 type Stream = Either<Either<TcpStream, ProxyStream>, Box<TlsStream<Link>>>;
 
 /// A connection to an upstream.
-pub(super) struct UpstreamStream {
+pub(crate) struct UpstreamStream {
     inner: TokioIo<Stream>,
     /// Whether the other side takes nothing any more.
     is_cut: bool,
@@ -33,6 +33,13 @@ pub(super) struct UpstreamStream {
 /// Where a connection leads, to be found among what the pooled client tells of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reached(pub(super) SocketAddr);
+
+/// Where a request has gone, if it has.
+pub(super) fn reached(connection: &CaptureConnection) -> Option<Reached> {
+    let mut extras = http::Extensions::new();
+    connection.connection_metadata().as_ref()?.get_extras(&mut extras);
+    extras.remove()
+}
 
 impl UpstreamStream {
     pub(super) fn new(stream: Stream) -> Self {

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use entrepot_oci::Host;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -53,6 +54,21 @@ pub(crate) fn of(fields: &HeaderMap) -> HeaderMap {
     fields.get_all(header::VIA).iter().map(|via| (header::VIA, via.clone())).collect()
 }
 
+/// How long a request that has been [through](of) proxies waits for what is asked on behalf of
+/// another.
+///
+/// Two proxies that lead to each other and are asked for the same at one moment would wait for each
+/// other: each for its own client's question, which waits at the other one. `Via` does not tell,
+/// since two requests meet. Who asks for himself in time is told of the loop; where there is none
+/// the registry is asked once more, by a proxy behind which another has asked meanwhile.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a request with these fields waits for another's question, which others do for `usual`.
+#[must_use]
+pub(crate) fn patience(fields: &HeaderMap, usual: Duration) -> Duration {
+    if fields.contains_key(header::VIA) { usual.min(PATIENCE) } else { usual }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +100,13 @@ mod tests {
         let mut answer = HeaderMap::new();
         sign_answer(&mut answer);
         assert!(!is_own(&answer, &ghcr));
+    }
+
+    #[test]
+    fn who_has_been_through_a_proxy_does_not_wait_long_for_another() {
+        let usual = Duration::from_secs(30);
+        assert_eq!(patience(&via(&[]), usual), usual);
+        assert_eq!(patience(&via(&["1.1 entrepot-0123456789abcdef"]), usual), PATIENCE);
+        assert_eq!(patience(&via(&["1.1 corp"]), Duration::from_secs(1)), Duration::from_secs(1));
     }
 }

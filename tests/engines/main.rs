@@ -16,6 +16,8 @@
 //! - `machine`, `whole_way`: each of them set up by the proxy's own script, and back
 //! - `ahead`: what `entrepot pull` has brought in
 //! - `air_gap`: images as archives, from one entrepot to another
+//! - `sites`: a parent and edges that reach the registry through it
+//! - `fleet`: replicas behind one bucket, with the registry gone
 //! - `private`: names, passwords and tokens, with each of them
 //! - `pushing`: who writes through the proxy reads what is written, whatever the registry has lost
 //! - `conformance`: the conformance suite's requests, with the proxy as without it
@@ -39,6 +41,7 @@ mod containerd;
 mod cri;
 mod dockerd;
 mod engine;
+mod fleet;
 mod images;
 mod looking;
 mod machine;
@@ -48,6 +51,7 @@ mod process;
 mod proof;
 mod pushing;
 mod site;
+mod sites;
 mod skopeo;
 mod way;
 mod whole_way;

@@ -166,6 +166,16 @@ impl Proxy {
         Self::configured(home, &upstream)
     }
 
+    /// One that reaches registries through another.
+    pub(crate) fn through(home: &Path, parent: &Access) -> Result<Self> {
+        let settings = format!(
+            "[upstream]\nproxy = \"http://{}\"\nca-files = [\"{}\"]\n",
+            parent.address,
+            parent.bundle.display()
+        );
+        Self::configured(home, &settings)
+    }
+
     /// One that contacts nobody.
     pub(crate) fn offline(home: &Path) -> Result<Self> {
         Self::configured(home, "offline = true\n")

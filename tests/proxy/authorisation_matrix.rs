@@ -1,12 +1,15 @@
-//! Who asks, where, for what, how, and whether the store has it: in every combination the answer is
-//! the registry's own.
+//! Who asks, where, for what, how, and whether it is kept: in every combination the answer is the
+//! registry's own.
+//!
+//! What keeps it, and who is asked, is the test binary's [`Stand`]: one proxy's own store, or a
+//! bucket that another replica has filled.
 
 use entrepot_testkit::pull::challenge_parameter;
 use entrepot_testkit::{
-    Access, Blob, Client, Fault, Gate, Image, On, Proxy, Puller, Registry, Request, Response, User,
+    Access, Blob, Client, Gate, Image, Puller, Registry, Request, Response, User,
 };
 
-use crate::{ALPINE, PRIVATE, in_front_of};
+use crate::{ALPINE, PRIVATE, Stand};
 
 const OTHER: &str = "team/other";
 /// Has what [`ALPINE`] has, and is nobody's but the owner's.
@@ -41,8 +44,7 @@ const KINDS: [Kind; 4] = [Kind::Tag, Kind::Manifest, Kind::Configuration, Kind::
 const HOWS: [How; 3] = [How::Get, How::Head, How::Range];
 
 struct World {
-    registry: Registry,
-    proxy: Proxy,
+    stand: Stand,
     owner: User,
     users: Vec<Option<User>>,
 }
@@ -53,36 +55,46 @@ fn world() -> World {
     let bob = User::new("bob").pulls(OTHER);
     let access = Access::bearer([owner.clone(), alice.clone(), bob.clone()]);
     let registry = Registry::builder().access(access.anonymous("library/*")).start();
-    let proxy = in_front_of(&registry);
+    let stand = Stand::new(registry);
     let users = vec![None, Some(alice), Some(bob), Some(owner.clone())];
-    World { registry, proxy, owner, users }
+    World { stand, owner, users }
+}
+
+/// What is asked for in one cell: new, so that no cell knows of another.
+struct Asked {
+    image: Image,
+    tag: String,
 }
 
 impl World {
-    /// What is asked for in one cell: new, so that no cell knows of another.
-    fn image(&self, repository: &str) -> Image {
+    fn registry(&self) -> &Registry {
+        self.stand.registry()
+    }
+
+    fn image(&self, repository: &str) -> Asked {
         let image = Image::random(1, LAYER);
-        self.registry.push(repository, "1", &image);
+        let tag = image.manifest.digest.replace("sha256:", "t-");
+        self.registry().push(repository, &tag, &image);
         if repository == TWIN {
-            self.registry.push(ALPINE, "1", &image);
+            self.registry().push(ALPINE, &tag, &image);
         }
-        image
+        Asked { image, tag }
     }
 
     fn request(
         &self,
         (repository, kind, how): (&str, Kind, How),
-        image: &Image,
+        Asked { image, tag }: &Asked,
         authorization: Option<&str>,
     ) -> Request {
         let object = |kind: &str, name: &str| format!("/v2/{repository}/{kind}/{name}");
         let path = match kind {
-            Kind::Tag => object("manifests", "1"),
+            Kind::Tag => object("manifests", tag),
             Kind::Manifest => object("manifests", &image.manifest.digest),
             Kind::Configuration => object("blobs", &image.config.digest),
             Kind::Layer => object("blobs", &image.layers[0].digest),
         };
-        let url = format!("https://{}{path}", self.registry.host());
+        let url = format!("https://{}{path}", self.registry().host());
         let request = match how {
             How::Get => Request::get(url),
             How::Head => Request::head(url),
@@ -95,17 +107,22 @@ impl World {
         }
     }
 
-    /// Has the image in the store, by pulls of those who may.
-    fn warm(&self, repository: &str, user: Option<&User>) {
-        let owner = self.proxy.puller().user(&self.owner);
-        let pulled = owner.pull(repository, "1").unwrap();
-        if repository == TWIN {
-            self.proxy.puller().pull(ALPINE, "1").unwrap();
+    /// Has the images where they are kept, by pulls of those who may.
+    fn warm(&self, repository: &str, user: Option<&User>, images: &[Asked]) {
+        let engine = || self.stand.keeping().puller();
+        for Asked { tag, .. } in images {
+            let pulled = engine().user(&self.owner).pull(repository, tag).unwrap();
+            if repository == TWIN {
+                engine().pull(ALPINE, tag).unwrap();
+            }
+            if let Some(user) = user {
+                let _ = engine().user(user).pull(repository, tag);
+            }
+            self.stand.keeping().wait_until_all_kept(&pulled);
         }
-        if let Some(user) = user {
-            let _ = self.proxy.puller().user(user).pull(repository, "1");
+        for Asked { image, tag } in images {
+            self.stand.wait_until_kept(repository, tag, image);
         }
-        self.proxy.wait_until_all_kept(&pulled);
     }
 }
 
@@ -125,30 +142,34 @@ fn every_answer_is_the_registrys_own() {
     let mut cells = 0;
     for user in &world.users {
         for repository in REPOSITORIES {
-            let direct = credential(world.registry.direct_client(), user.as_ref(), repository);
+            let direct = credential(world.registry().direct_client(), user.as_ref(), repository);
             let through = match user {
                 Some(_) => direct.clone(),
-                None => credential(world.proxy.client(), None, repository),
+                None => credential(world.stand.asked().client(), None, repository),
             };
             for state in [State::Miss, State::Hit, State::InFlight] {
-                for (kind, how) in KINDS.into_iter().flat_map(|kind| HOWS.map(|how| (kind, how))) {
-                    let image = world.image(repository);
+                let questions: Vec<_> =
+                    KINDS.into_iter().flat_map(|kind| HOWS.map(|how| (kind, how))).collect();
+                let images: Vec<_> = questions.iter().map(|_| world.image(repository)).collect();
+                if state == State::Hit || (state == State::InFlight && Stand::FLIES_FROM_KEPT) {
+                    world.warm(repository, user.as_ref(), &images);
+                }
+                for ((kind, how), asked) in questions.into_iter().zip(&images) {
                     let question = (repository, kind, how);
                     let name = user.as_ref().map_or("nobody", |user| &user.name);
                     let cell = format!("{name} {question:?} {state:?}");
-                    if state == State::Hit {
-                        world.warm(repository, user.as_ref());
-                    }
-                    let expected = world.request(question, &image, direct.as_deref());
-                    let expected = world.registry.direct_client().send(&expected).unwrap();
-                    let asked = world.request(question, &image, through.as_deref());
+                    let expected = world.request(question, asked, direct.as_deref());
+                    let expected = world.registry().direct_client().send(&expected).unwrap();
+                    let request = world.request(question, asked, through.as_deref());
                     let answer = match state {
                         State::InFlight => {
-                            world.ask_in_flight(repository, &image, &asked, &expected)
+                            world.ask_in_flight(repository, &asked.image, &request, &expected)
                         }
-                        State::Miss | State::Hit => world.proxy.client().send(&asked).unwrap(),
+                        State::Miss | State::Hit => {
+                            world.stand.asked().client().send(&request).unwrap()
+                        }
                     };
-                    compare(&cell, kind, &image, &answer, &expected);
+                    compare(&cell, kind, &asked.image, &answer, &expected);
                     cells += 1;
                 }
             }
@@ -168,12 +189,13 @@ impl World {
     ) -> Response {
         let digest = &image.layers[0].digest;
         let gate = Gate::new();
-        self.registry.fault(On::get(digest), Fault::Stall(LAYER / 2, gate.clone()));
+        self.stand.stall(digest, LAYER / 2, &gate);
+        let proxy = self.stand.asked();
         std::thread::scope(|scope| {
-            let owner = self.proxy.puller().user(&self.owner);
+            let owner = proxy.puller().user(&self.owner);
             let download = scope.spawn(move || owner.blob(repository, digest));
             gate.wait_until_reached(1);
-            let asking = scope.spawn(|| self.proxy.client().send(asked).unwrap());
+            let asking = scope.spawn(|| proxy.client().send(asked).unwrap());
             if expected.status >= 400 {
                 // Refused while the bytes are half here.
                 let answer = asking.join().unwrap();

@@ -77,7 +77,7 @@ mod users;
 mod watching;
 mod ways_back;
 
-use entrepot_testkit::{Blob, Image, Proxy, Registry};
+use entrepot_testkit::{Blob, Fault, Gate, Image, On, Proxy, Registry};
 
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_entrepot");
@@ -99,4 +99,44 @@ fn one_layer(size: usize) -> (Registry, Proxy, Blob) {
     registry.push(ALPINE, "1", &image);
     let proxy = in_front_of(&registry);
     (registry, proxy, image.layers[0].clone())
+}
+
+/// Who is asked in the authorisation matrix: a proxy that keeps things itself.
+struct Stand {
+    registry: Registry,
+    proxy: Proxy,
+}
+
+impl Stand {
+    /// Whether what is in flight has to be kept somewhere before.
+    const FLIES_FROM_KEPT: bool = false;
+
+    fn new(registry: Registry) -> Self {
+        let proxy = in_front_of(&registry);
+        Self { registry, proxy }
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Who is asked.
+    fn asked(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// By whose pulls things are kept.
+    fn keeping(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// Waits until what was pulled is kept where the one who is asked finds it.
+    fn wait_until_kept(&self, _repository: &str, _tag: &str, image: &Image) {
+        self.proxy.wait_until_kept(&image.manifest.digest);
+    }
+
+    /// Stalls the next download of a layer after so many bytes.
+    fn stall(&self, digest: &str, after: usize, gate: &Gate) {
+        self.registry.fault(On::get(digest), Fault::Stall(after, gate.clone()));
+    }
 }

@@ -2,6 +2,7 @@
 //! refuses.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -317,10 +318,9 @@ fn detour(target: Arc<OnceLock<SocketAddr>>) -> SocketAddr {
     address
 }
 
-#[test]
-fn proxies_that_lead_to_each_other_say_so_at_once() {
-    let ca = tempfile::tempdir().unwrap();
-    let (ca_dir, certificate) = (ca.path().display(), ca.path().join("ca.crt"));
+/// Two proxies of one authority, each of which goes through the other.
+fn a_loop(ca: &Path) -> [Proxy; 2] {
+    let (ca_dir, certificate) = (ca.display(), ca.join("ca.crt"));
     let through = |address: SocketAddr| {
         Proxy::builder(BINARY)
             .config(&format!("ca-dir = \"{ca_dir}\""))
@@ -333,6 +333,33 @@ fn proxies_that_lead_to_each_other_say_so_at_once() {
     let first = through(detour(behind.clone())).start();
     let second = through(first.address()).start();
     behind.set(second.address()).unwrap();
+    [first, second]
+}
+
+/// Neither knows how the registry is asked, and both ask the other at the same moment.
+#[test]
+fn proxies_that_lead_to_each_other_do_not_wait_for_each_other() {
+    let ca = tempfile::tempdir().unwrap();
+    let both = a_loop(ca.path());
+    let paths = ["/v2/", "/v2/library/alpine/manifests/1", "/v2/library/alpine/tags/list"];
+    for path in paths {
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            for proxy in both.iter().cycle().take(8) {
+                scope.spawn(move || {
+                    let answer = proxy.client().get(&format!("https://{HUB}{path}")).unwrap();
+                    assert!(answer.status > 400, "{path}: {}", answer.text());
+                });
+            }
+        });
+        assert!(began.elapsed() < Duration::from_secs(9), "{path}: {:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn proxies_that_lead_to_each_other_say_so_at_once() {
+    let ca = tempfile::tempdir().unwrap();
+    let [first, _second] = a_loop(ca.path());
 
     let began = Instant::now();
     for path in ["/v2/", "/v2/library/alpine/manifests/1", "/v2/_catalog"] {

@@ -17,11 +17,15 @@ use crate::errors::ReadError;
 #[derive(Debug)]
 pub struct Reader {
     object: Arc<Object>,
+    /// Whether somebody wants what it reads.
+    counts: bool,
 }
 
 impl Clone for Reader {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.object))
+        let mut reader = Self::new(Arc::clone(&self.object));
+        reader.counts = self.counts;
+        reader
     }
 }
 
@@ -34,7 +38,13 @@ impl Drop for Reader {
 impl Reader {
     pub(crate) fn new(object: Arc<Object>) -> Self {
         object.enter();
-        Self { object }
+        Self { object, counts: true }
+    }
+
+    /// The same, whose reading makes nothing wanted.
+    pub(crate) fn uncounted(mut self) -> Self {
+        self.counts = false;
+        self
     }
 
     /// The object's digest.
@@ -93,7 +103,9 @@ impl Reader {
     /// The disk is waited for off the async threads. Cancel safe.
     pub async fn read_at(&self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
         let read = self.read_some(offset, max).await;
-        if let Ok(bytes) = &read {
+        if let Ok(bytes) = &read
+            && self.counts
+        {
             self.object.serve(bytes.len());
         }
         read

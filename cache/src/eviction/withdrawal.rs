@@ -11,13 +11,15 @@ use crate::index::TakenOut;
 use crate::index::node::Node;
 
 /// What was taken out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Withdrawn {
     /// Number of objects.
     pub objects: u64,
     /// Their sizes' sum in bytes.
     pub bytes: u64,
+    /// Which they were.
+    pub digests: Vec<Digest>,
 }
 
 /// How far a withdrawal goes.
@@ -38,11 +40,15 @@ pub(crate) fn withdraw(
     reach: Reach,
 ) -> Result<Withdrawn, DiskError> {
     let going = going(stock, documents, exempt, reach);
-    let mut tally = Tally::default();
+    let (mut tally, mut digests) = (Tally::default(), Vec::new());
     stock.take_all_out(documents_first(&going), &mut tally, |candidate| {
-        stock.take_out(candidate, TakenOut::Withdrawn)
+        let is_out = stock.take_out(candidate, TakenOut::Withdrawn)?;
+        if is_out {
+            digests.push(candidate.digest);
+        }
+        Ok::<_, DiskError>(is_out)
     })?;
-    Ok(Withdrawn { objects: tally.objects, bytes: tally.bytes })
+    Ok(Withdrawn { objects: tally.objects, bytes: tally.bytes, digests })
 }
 
 /// What [`withdraw`] would take out, but that nothing need be asked for just now. Changes nothing.
@@ -54,7 +60,8 @@ pub(crate) fn foresee(
 ) -> Withdrawn {
     let going = going(stock, documents, exempt, Reach::All);
     let bytes = going.iter().map(|node| node.candidate.size).sum();
-    Withdrawn { objects: going.len() as u64, bytes }
+    let digests: Vec<_> = going.iter().map(|node| node.candidate.digest).collect();
+    Withdrawn { objects: digests.len() as u64, bytes, digests }
 }
 
 fn going(

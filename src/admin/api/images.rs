@@ -10,7 +10,9 @@ use url::form_urlencoded;
 
 use super::super::AdminServices;
 use super::ApiRefusal;
-use crate::images::{Extent, Image, ImageError, MOST, Query, Selection, Which, is_explicit};
+use crate::images::{
+    Extent, Image, ImageError, MOST, Query, Reached, Selection, Which, is_explicit,
+};
 use crate::words::chain;
 
 /// A page of images.
@@ -34,7 +36,10 @@ pub(super) async fn remove(services: &Arc<AdminServices>, name: &str) -> Result<
     let name = full_name(name)?;
     let (services, wanted) = (services.clone(), name.clone());
     let removing = services.tasks.clone().spawn(async move {
-        let removed = services.images.remove(&wanted).await;
+        let removed = match &services.shared {
+            Some(shared) => shared.fleet.remove(&services.images, &wanted).await,
+            None => services.images.remove(&wanted).await.map(|(removed, _)| removed),
+        };
         // Whatever came of it, the records may have changed.
         services.gateway.forget_records(&wanted.registry, &wanted.repository);
         removed
@@ -56,7 +61,10 @@ pub(super) async fn remove_all(
     let (which, extent) = parse_removal(query, SystemTime::now()).map_err(bad)?;
     let asked = services.clone();
     let removing = services.tasks.clone().spawn(async move {
-        let removal = asked.images.remove_all(&which, extent).await;
+        let removal = match &asked.shared {
+            Some(shared) => shared.fleet.remove_all(&asked.images, &which, extent).await,
+            None => asked.images.remove_all(&which, extent).await.map(|(removal, _)| removal),
+        };
         for repository in removal.iter().flat_map(|removal| &removal.images).filter_map(full) {
             asked.gateway.forget_records(&repository.registry, &repository.repository);
         }
@@ -116,15 +124,38 @@ fn parse_removal(query: &str, now: SystemTime) -> Result<(Which, Extent), String
 /// Keeps one from being evicted.
 pub(super) async fn pin(services: &AdminServices, name: &str) -> Result<Value, ApiRefusal> {
     let name = full_name(name)?;
-    services.images.pin(&name).await.map_err(refusal)?;
-    Ok(json!(services.images.find(&name).await.map_err(refusal)?))
+    let pinned = services.images.pin(&name).await.map_err(refusal)?;
+    let fleet = match &services.shared {
+        Some(shared) => Some(shared.fleet.pinned(pinned).await),
+        None => None,
+    };
+    changed(services, &name, fleet).await
 }
 
 /// Takes that back.
 pub(super) async fn unpin(services: &AdminServices, name: &str) -> Result<Value, ApiRefusal> {
     let name = full_name(name)?;
-    services.images.unpin(&name).await.map_err(refusal)?;
-    Ok(json!(services.images.find(&name).await.map_err(refusal)?))
+    let unpinned = services.images.unpin(&name).await.map_err(refusal)?;
+    let mut fleet = None;
+    for digest in unpinned {
+        if let Some(shared) = &services.shared {
+            fleet = Some(shared.fleet.unpinned(digest).await);
+        }
+    }
+    changed(services, &name, fleet).await
+}
+
+/// The image as it is after a change, with how far that has come.
+async fn changed(
+    services: &AdminServices,
+    name: &ImageName,
+    fleet: Option<Reached>,
+) -> Result<Value, ApiRefusal> {
+    let mut told = json!(services.images.find(name).await.map_err(refusal)?);
+    if let (Some(fields), Some(fleet)) = (told.as_object_mut(), fleet) {
+        fields.insert("fleet".to_owned(), json!(fleet));
+    }
+    Ok(told)
 }
 
 /// The name in a path. It has a tag or a digest: what is removed should be said, and so `/pin`

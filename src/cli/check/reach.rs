@@ -17,6 +17,7 @@ use crate::upstream::body::{IdleBody, RequestBody};
 use crate::upstream::client::Sending;
 use crate::upstream::proxy::{ForwardProxy, NoProxy, Proxies};
 use crate::upstream::{ConnectTo, Errand, Options, Scheme, Target, Upstream, UpstreamError};
+use crate::words::http_date;
 
 /// More than this, and certificates and tokens are taken for expired, or not valid yet.
 const SKEW: Duration = Duration::from_mins(5);
@@ -148,36 +149,7 @@ fn judged(answer: &Response<IdleBody>, took: Duration) -> anyhow::Result<String>
 }
 
 fn skew(headers: &HeaderMap) -> Option<Duration> {
-    let theirs = httpdate(headers.get(header::DATE)?.to_str().ok()?)?;
+    let theirs = http_date(headers.get(header::DATE)?.to_str().ok()?)?;
     let ours = SystemTime::now();
     Some(ours.duration_since(theirs).unwrap_or_else(|error| error.duration()))
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT`, the one form that is sent (RFC 9110 §5.6.7).
-fn httpdate(text: &str) -> Option<SystemTime> {
-    let date = text.split_once(", ")?.1.strip_suffix(" GMT")?;
-    let parts: Vec<&str> = date.split([' ', ':']).collect();
-    let [day, month, year, hour, minute, second] = parts.try_into().ok()?;
-    let months =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let month = u8::try_from(months.iter().position(|name| *name == month)? + 1).ok()?;
-    let month = time::Month::try_from(month).ok()?;
-    let date = time::Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()?;
-    let (hour, minute) = (hour.parse().ok()?, minute.parse().ok()?);
-    let at = date.with_hms(hour, minute, second.parse().ok()?).ok()?;
-    Some(at.assume_utc().into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_read() {
-        let at = httpdate("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        assert_eq!(at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 784_111_777);
-        for wrong in ["", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun, 31 Feb 1994 08:49:37 GMT"] {
-            assert!(httpdate(wrong).is_none(), "{wrong}");
-        }
-    }
 }

@@ -60,6 +60,21 @@ pub(in crate::gateway) fn respond(reader: Reader, shown: Presentation) -> Served
     Served::new(provenance, response)
 }
 
+/// The answer to a HEAD for an object that is not here, and of which so much is known.
+pub(in crate::gateway) fn respond_unseen(
+    digest: &Digest,
+    length: u64,
+    media_type: &'static str,
+    since: Option<SystemTime>,
+    provenance: Provenance,
+) -> Served {
+    let mut response = Response::new(ResponseBody::Empty);
+    let fields = response.headers_mut();
+    describe(fields, media_type, since, Bytes::from(format!("\"{digest}\"")));
+    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    Served::new(provenance, response)
+}
+
 /// The status, the fields and the body that a part calls for.
 fn fill(
     response: &mut Response<ResponseBody>,

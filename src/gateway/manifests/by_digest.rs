@@ -13,8 +13,9 @@ use http::{HeaderMap, Method, Response, header};
 use tokio::time::Instant;
 
 use super::tags::Tags;
+use crate::bucket::Bucket;
 use crate::collapse::{Collapse, Turn};
-use crate::gateway::access::Place;
+use crate::gateway::access::{Place, SharedContent};
 use crate::gateway::answer::body::ResponseBody;
 use crate::gateway::answer::errors::{broken, elsewhere, unusable};
 use crate::gateway::answer::object::{Presentation, respond};
@@ -43,6 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct ManifestRequest {
     pub(super) tags: Arc<Tags>,
     pub(super) fetches: Fetches,
+    pub(super) bringing: Bringing,
     pub(super) exchange: Arc<Exchange>,
 }
 
@@ -53,6 +55,8 @@ pub(super) struct KeptManifest {
     pub(super) record: ContentRecord,
     /// Whether the registry has shown it in this repository, rather than in another.
     pub(super) belongs: bool,
+    /// Whether it has come from the bucket for this request.
+    is_of_bucket: bool,
 }
 
 /// That a registry would serve a manifest, and what it calls it.
@@ -62,6 +66,9 @@ struct Confirmed {
 
 /// What is being fetched, by one for all who wait.
 pub(super) type Fetches = Collapse<ManifestFetch, Result<Digest, Arc<UpstreamError>>>;
+
+/// What is being brought from the bucket, by one for all who wait: whether it has come.
+pub(super) type Bringing = Collapse<(Place, Digest), bool>;
 
 /// A manifest for somebody.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -211,7 +218,8 @@ impl ManifestRequest {
         told: Option<&MediaType>,
     ) -> Option<KeptManifest> {
         let Exchange { common, asked, rights, .. } = &*self.exchange;
-        if common.store.contains(digest) != Presence::Kept {
+        let is_here = common.store.contains(digest) == Presence::Kept;
+        if !is_here && !self.is_brought(digest).await {
             return None;
         }
         let (belongs, record) = match rights.content(digest).await {
@@ -222,10 +230,49 @@ impl ManifestRequest {
             Some(told) => *told,
             None => MediaType::of_manifest(record.media_type.as_deref()?)?,
         };
+        let is_of_bucket = !is_here;
         match common.store.lookup(digest, asked.registry.as_str()).await {
-            Lookup::Kept(reader) => Some(KeptManifest { reader, media_type, record, belongs }),
+            Lookup::Kept(reader) => {
+                Some(KeptManifest { reader, media_type, record, belongs, is_of_bucket })
+            }
             Lookup::InFlight(_) | Lookup::Absent(_) => None,
         }
+    }
+
+    /// Brings a manifest that is not kept from the bucket, if a registry is on record to have it
+    /// here or elsewhere: once for all who want it at this moment. Who may have it is another
+    /// question.
+    async fn is_brought(&self, digest: &Digest) -> bool {
+        let Exchange { common, rights, .. } = &*self.exchange;
+        let Some(fleet) = common.archive.fleet() else { return false };
+        if matches!(rights.shared(digest).await, SharedContent::Unknown) {
+            return false;
+        }
+        let (it, bucket, digest) = (self.clone(), fleet.bucket().clone(), *digest);
+        let bringing = async move { it.bring(&bucket, &digest).await };
+        self.bringing.once((rights.place().clone(), digest), PATIENCE, bringing).await
+    }
+
+    async fn bring(&self, bucket: &Bucket, digest: &Digest) -> bool {
+        let bytes = match bucket.whole(digest, MAX_BYTES).await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return false,
+            Err(error) => {
+                tracing::debug!(%digest, %error, "the bucket was not to be asked for a manifest");
+                return false;
+            }
+        };
+        if Digest::of(digest.algorithm(), &bytes) != *digest {
+            bucket.rotten(digest).await;
+            return false;
+        }
+        let Exchange { common, rights, .. } = &*self.exchange;
+        if let Err(error) = common.store.put(digest, bytes).await {
+            tracing::warn!(%digest, %error, "a manifest could not be kept");
+            return false;
+        }
+        self.tags.settle(rights.records(), rights.place(), digest).await;
+        true
     }
 
     /// A kept manifest, as old as its delivery.
@@ -240,6 +287,11 @@ impl ManifestRequest {
         since: SystemTime,
         provenance: Provenance,
     ) -> Served {
+        let provenance = match provenance {
+            Provenance::Kept(reason) if kept.is_of_bucket => Provenance::Bucket(reason),
+            Provenance::Revalidated if kept.is_of_bucket => Provenance::Bucket(None),
+            other => other,
+        };
         self.shown(kept.reader.clone(), &kept.media_type, Some(since), provenance)
     }
 
@@ -266,7 +318,7 @@ impl ManifestRequest {
         let (place, identity) = (rights.place().clone(), client.identity.clone());
         let (path, generation) = (target.path_and_query.clone(), self.exchange.generation());
         let fetch = ManifestFetch { place, identity, path, generation };
-        let turn = self.fetches.turn(fetch, PATIENCE);
+        let turn = self.fetches.turn(fetch, asked.patience(PATIENCE));
         let turn = match expected {
             Some(digest) if asked.is_hop() => {
                 let hops = &self.exchange.common.hops;
@@ -352,13 +404,16 @@ impl ManifestRequest {
             answer => answer.ok()?,
         };
         let media_type = media_type_of(answer.headers()).filter(|_| is_plain_content(&answer))?;
-        let provenance = Provenance::Peer(PeerStatus::of(answer.headers()));
-        let bytes = answer.into_body().whole(MAX_BYTES, &asked.account).await.ok()?;
+        let (head, body) = answer.into_parts();
+        let bytes = body.whole(MAX_BYTES, &asked.account).await.ok()?;
         if Digest::of(digest.algorithm(), &bytes) != *digest {
             common.metrics().mismatched();
             return None;
         }
-        let reader = self.keep(digest, &bytes, &media_type).await?;
+        let Some(reader) = self.keep(digest, &bytes, &media_type).await else {
+            return Some(passed_whole(&head.headers, bytes).into());
+        };
+        let provenance = Provenance::Peer(PeerStatus::of(&head.headers));
         let served = self.shown(reader, &media_type, None, provenance);
         Some(Fetched { served, kept: Some(*digest) })
     }
@@ -398,6 +453,8 @@ impl ManifestRequest {
         rights.grant(began).await;
         match self.keep(&digest, &bytes, &media_type).await {
             Some(reader) => {
+                // Who has it from a registry has it for all.
+                rights.records().share(&digest);
                 let mut served = self.shown(reader, &media_type, None, Provenance::Stored);
                 tell_quota(&head.headers, &mut served);
                 Fetched { served, kept: Some(digest) }

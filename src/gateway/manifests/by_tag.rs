@@ -28,8 +28,8 @@ use crate::log::Outcome;
 use crate::registry::answer::{named_digest, trouble, trouble_of};
 use crate::registry::fields::{for_whole_content, text};
 use crate::registry::identity::Identity;
-use crate::upstream::UpstreamError;
 use crate::upstream::client::Followed;
+use crate::upstream::{UpstreamError, via};
 
 /// How long a request waits for the answer to another's question.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -114,7 +114,7 @@ impl Tagged {
     async fn asking(self, known: Option<KnownResolution>) -> Result<Served, UpstreamError> {
         // What others were told stands in where this client takes that as well.
         let headers = &self.exchange().asked.headers;
-        let told = if known.is_some() || self.entry().known_to_others(headers).await.is_some() {
+        let told = if known.is_some() || self.entry().is_known_to_others(headers).await {
             let (it, asked) = (self.clone(), &self.exchange().asked);
             let asking = async move { it.ask().await };
             let mut question = self.exchange().common.ask(asked, asking);
@@ -196,20 +196,12 @@ impl Tagged {
     /// What the tag stood for last of what is kept and belongs here. What it stands for now need
     /// not be: somebody may have asked what it means, and nobody for that yet.
     async fn last_kept(&self) -> Option<(KnownResolution, KeptManifest)> {
-        let entry = self.entry();
-        if let Some(known) = entry.known().await
-            && let Some(kept) = self.kept(&known).await
-        {
-            return Some((known, kept));
+        for known in self.entry().candidates(&self.exchange().asked.headers).await {
+            if let Some(kept) = self.kept(&known).await {
+                return Some((known, kept));
+            }
         }
-        if let Some(known) = entry.recorded().await
-            && let Some(kept) = self.kept(&known).await
-        {
-            return Some((known, kept));
-        }
-        let known = entry.known_to_others(&self.exchange().asked.headers).await?;
-        let kept = self.kept(&known).await?;
-        Some((known, kept))
+        None
     }
 
     /// Asks the registry, once for all who ask at this moment.
@@ -244,7 +236,8 @@ impl Tagged {
             }
             Ok(Arc::new(answer))
         };
-        Ok(self.heads.once(question, PATIENCE, asking).await?)
+        let patience = via::patience(&asked.headers, PATIENCE);
+        Ok(self.heads.once(question, patience, asking).await?)
     }
 
     /// The registry says what the tag stands for.

@@ -19,7 +19,7 @@ use super::answer::served::Served;
 use super::exchange::Exchange;
 use crate::memory::Shares;
 use crate::upstream::UpstreamError;
-use by_digest::{Fetches, ManifestRequest};
+use by_digest::{Bringing, Fetches, ManifestRequest};
 use by_tag::Heads;
 use tags::Tags;
 use uses::TagUses;
@@ -30,13 +30,14 @@ pub(super) struct Manifests {
     pub(super) uses: TagUses,
     heads: Heads,
     fetches: Fetches,
+    bringing: Bringing,
 }
 
 impl Manifests {
     /// Nothing is known yet.
     pub(super) fn new(shares: Shares) -> Self {
-        let (heads, fetches) = Default::default();
-        Self { tags: Arc::new(Tags::new(shares)), uses: TagUses::default(), heads, fetches }
+        let (uses, heads, fetches, bringing) = Default::default();
+        Self { tags: Arc::new(Tags::new(shares)), uses, heads, fetches, bringing }
     }
 
     /// Answers a GET or HEAD of a manifest.
@@ -45,8 +46,9 @@ impl Manifests {
         exchange: Arc<Exchange>,
         reference: &Reference,
     ) -> Result<Served, UpstreamError> {
-        let Self { tags, uses, heads, fetches } = self;
-        let request = ManifestRequest { tags: tags.clone(), fetches: fetches.clone(), exchange };
+        let Self { tags, uses, heads, fetches, bringing } = self;
+        let (tags, fetches, bringing) = (tags.clone(), fetches.clone(), bringing.clone());
+        let request = ManifestRequest { tags, fetches, bringing, exchange };
         match reference {
             Reference::Digest(digest) => request.by_digest(digest).await,
             Reference::Tag(tag) => {

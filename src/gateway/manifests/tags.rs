@@ -6,13 +6,14 @@ use entrepot_cache::{Fact, RecordError, Repository};
 use entrepot_oci::{Digest, MediaType, Tag, UnixSeconds};
 use http::HeaderMap;
 use moka::sync::Cache;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::bucket::merge::{SharedTag as TagRecord, SharedVariant as TagVariant};
 use crate::gateway::accept::{Accept, accepts};
 use crate::gateway::access::Place;
 use crate::gateway::generations::Generation;
 use crate::memory::{NAME, Shares, table};
+use crate::records::Records;
 
 /// For how long the object of a tag is waited for that may still come.
 const SOON: Duration = Duration::from_mins(10);
@@ -50,46 +51,28 @@ impl KnownResolution {
     }
 }
 
-#[derive(Default, Serialize, Deserialize)]
-struct Record {
-    #[serde(default)]
-    variants: Vec<Variant>,
+/// A resolution as it is on record.
+fn variant(accept: String, resolution: &Resolution, asked: UnixSeconds) -> TagVariant {
+    TagVariant {
+        accept,
+        digest: resolution.digest.to_string(),
+        media_type: resolution.media_type.as_ref().map(ToString::to_string),
+        size: resolution.size,
+        asked,
+    }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Variant {
-    accept: String,
-    digest: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    media_type: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    size: Option<u64>,
-    asked: UnixSeconds,
-}
-
-impl Variant {
-    fn of(accept: String, resolution: &Resolution, asked: UnixSeconds) -> Self {
-        Self {
-            accept,
-            digest: resolution.digest.to_string(),
-            media_type: resolution.media_type.as_ref().map(ToString::to_string),
-            size: resolution.size,
-            asked,
-        }
-    }
-
-    fn known(&self) -> Option<KnownResolution> {
-        let media_type = self.media_type.as_deref().and_then(MediaType::of_manifest);
-        let digest = self.digest.parse().ok()?;
-        let asked = self.asked.time()?;
-        Some(KnownResolution {
-            resolution: Resolution { digest, media_type, size: self.size },
-            asked,
-            seen: None,
-            is_written: true,
-            generation: Generation::default(),
-        })
-    }
+fn known(variant: &TagVariant) -> Option<KnownResolution> {
+    let media_type = variant.media_type.as_deref().and_then(MediaType::of_manifest);
+    let digest = variant.digest.parse().ok()?;
+    let asked = variant.asked.time()?;
+    Some(KnownResolution {
+        resolution: Resolution { digest, media_type, size: variant.size },
+        asked,
+        seen: None,
+        is_written: true,
+        generation: Generation::default(),
+    })
 }
 
 type TagKey = (Place, Tag, Accept);
@@ -119,7 +102,7 @@ impl Tags {
     /// The object is kept now: writes down which tag has led to it.
     pub(in crate::gateway) async fn settle(
         &self,
-        records: &Repository,
+        records: &Records,
         place: &Place,
         digest: &Digest,
     ) {
@@ -151,11 +134,11 @@ impl Tags {
     /// stood for.
     pub(in crate::gateway) async fn forget_tag(
         &self,
-        records: &Repository,
+        records: &Records,
         place: &Place,
         tag: &Tag,
     ) -> Vec<Digest> {
-        let record: Record = records.fact(Fact::Tag(tag)).await.unwrap_or_default();
+        let record: TagRecord = records.fact(Fact::Tag(tag)).await.unwrap_or_default();
         self.forget_known(place, |known, _| known == tag);
         forget_record(records, tag).await;
         record.variants.iter().filter_map(|variant| variant.digest.parse().ok()).collect()
@@ -164,12 +147,12 @@ impl Tags {
     /// The registry has this no more: no tag stands for it.
     pub(in crate::gateway) async fn forget_digest(
         &self,
-        records: &Repository,
+        records: &Records,
         place: &Place,
         digest: &Digest,
     ) {
         self.forget_known(place, |_, known| known == digest);
-        let tags = match records.tags().await {
+        let tags = match records.local().tags().await {
             Ok(tags) => tags,
             Err(error) => {
                 tracing::warn!(%digest, %error, "the tags of a deleted manifest are not known");
@@ -178,7 +161,7 @@ impl Tags {
         };
         let name = digest.to_string();
         for tag in tags {
-            let record: Record = records.fact(Fact::Tag(&tag)).await.unwrap_or_default();
+            let record: TagRecord = records.fact(Fact::Tag(&tag)).await.unwrap_or_default();
             if record.variants.iter().any(|variant| variant.digest == name) {
                 forget_record(records, &tag).await;
             }
@@ -186,7 +169,15 @@ impl Tags {
     }
 }
 
-async fn forget_record(records: &Repository, tag: &Tag) {
+/// What other clients were told that one with these fields takes as well.
+fn others(record: &TagRecord, headers: &HeaderMap) -> impl Iterator<Item = KnownResolution> {
+    record.variants.iter().filter_map(known).filter(|known| {
+        let media_type = known.resolution.media_type.as_ref();
+        media_type.is_some_and(|media_type| accepts(headers, media_type))
+    })
+}
+
+async fn forget_record(records: &Records, tag: &Tag) {
     if let Err(error) = records.forget_fact(Fact::Tag(tag)).await {
         tracing::warn!(%tag, %error, "a tag's record could not be removed");
     }
@@ -194,7 +185,7 @@ async fn forget_record(records: &Repository, tag: &Tag) {
 
 /// All that a record of a tag leads to.
 pub(in crate::gateway) fn digests_of(record: serde_json::Value) -> Vec<Digest> {
-    let record: Record = serde_json::from_value(record).unwrap_or_default();
+    let record: TagRecord = serde_json::from_value(record).unwrap_or_default();
     record.variants.iter().filter_map(|variant| variant.digest.parse().ok()).collect()
 }
 
@@ -211,8 +202,8 @@ pub(crate) struct Standing {
 
 /// What is on record of a tag, for whichever clients, what was asked last first.
 pub(crate) async fn standings(records: &Repository, tag: &Tag) -> Vec<Standing> {
-    let record: Record = records.fact(Fact::Tag(tag)).await.unwrap_or_default();
-    let known = record.variants.iter().filter_map(Variant::known);
+    let record: TagRecord = records.fact(Fact::Tag(tag)).await.unwrap_or_default();
+    let known = record.variants.iter().filter_map(known);
     let mut standings: Vec<_> = known
         .map(
             |KnownResolution {
@@ -226,18 +217,18 @@ pub(crate) async fn standings(records: &Repository, tag: &Tag) -> Vec<Standing> 
 
 /// Puts on record that a tag stands for this as of now, to every client that takes it.
 pub(in crate::gateway) async fn set(
-    records: &Repository,
+    records: &Records,
     tag: &Tag,
     resolution: &Resolution,
 ) -> Result<(), RecordError> {
-    let variant = Variant::of(String::new(), resolution, UnixSeconds::now());
-    records.record_fact(Fact::Tag(tag), Record { variants: vec![variant] }).await
+    let variant = variant(String::new(), resolution, UnixSeconds::now());
+    records.record_fact(Fact::Tag(tag), TagRecord { variants: vec![variant] }).await
 }
 
 /// One tag of one repository, for clients that take certain media types.
 pub(in crate::gateway) struct TagEntry<'a> {
     pub(in crate::gateway) tags: &'a Tags,
-    pub(in crate::gateway) records: &'a Repository,
+    pub(in crate::gateway) records: &'a Records,
     pub(in crate::gateway) place: &'a Place,
     pub(in crate::gateway) tag: &'a Tag,
     pub(in crate::gateway) accept: Accept,
@@ -248,51 +239,66 @@ impl TagEntry<'_> {
         (self.place.clone(), self.tag.clone(), self.accept.clone())
     }
 
-    /// What the tag stood for when the registry was last asked.
+    /// What the tag stood for when the registry was last asked, by another replica where this one
+    /// has never met it.
     pub(in crate::gateway) async fn known(&self) -> Option<KnownResolution> {
         if let Some(known) = self.tags.known.get(&self.key()) {
             return Some(known);
         }
-        let known = self.recorded().await?;
+        let known = match self.records.fact::<TagRecord>(Fact::Tag(self.tag)).await {
+            Some(record) => self.variant_of(&record)?,
+            None => {
+                let known = self.variant_of(&self.records.shared_tag(self.tag).await?)?;
+                let asked_for = (self.place.clone(), known.resolution.digest);
+                self.tags.unwritten.insert(asked_for, (self.tag.clone(), self.accept.clone()));
+                KnownResolution { is_written: false, ..known }
+            }
+        };
         self.tags.known.insert(self.key(), known.clone());
         Some(known)
     }
 
-    /// What the tag stood for when that was last kept: it stays on record until what it stands for
-    /// now is kept too.
-    pub(in crate::gateway) async fn recorded(&self) -> Option<KnownResolution> {
-        let record: Record = self.records.fact(Fact::Tag(self.tag)).await?;
-        let variant =
-            record.variants.iter().find(|variant| variant.accept == self.accept.as_str())?;
-        variant.known()
+    fn variant_of(&self, record: &TagRecord) -> Option<KnownResolution> {
+        let is_ours = |variant: &&TagVariant| variant.accept == self.accept.as_str();
+        record.variants.iter().find(is_ours).and_then(known)
     }
 
-    /// What the tag stood for to other clients, if this one takes that as well: better than nothing
-    /// while the registry can't be asked.
-    pub(in crate::gateway) async fn known_to_others(
-        &self,
-        headers: &HeaderMap,
-    ) -> Option<KnownResolution> {
-        let record: Record = self.records.fact(Fact::Tag(self.tag)).await?;
-        let known = record.variants.iter().filter_map(Variant::known);
-        known.into_iter().find(|known| {
-            let media_type = known.resolution.media_type.as_ref();
-            media_type.is_some_and(|media_type| accepts(headers, media_type))
-        })
+    /// Whether it is known what the tag stood for to other clients, if this one takes that as well.
+    pub(in crate::gateway) async fn is_known_to_others(&self, headers: &HeaderMap) -> bool {
+        let record = match self.records.fact::<TagRecord>(Fact::Tag(self.tag)).await {
+            Some(record) => Some(record),
+            None => self.records.shared_tag(self.tag).await,
+        };
+        record.is_some_and(|record| others(&record, headers).next().is_some())
+    }
+
+    /// All that the tag may stand for while the registry can't be asked, the best first: what this
+    /// client was told, by whichever replica last; what was on record when that was last kept (it
+    /// stays there until what the tag stands for now is kept too); what other clients were told
+    /// that this one takes as well.
+    pub(in crate::gateway) async fn candidates(&self, headers: &HeaderMap) -> Vec<KnownResolution> {
+        let here: TagRecord = self.records.fact(Fact::Tag(self.tag)).await.unwrap_or_default();
+        let of_client = [self.tags.known.get(&self.key()), self.variant_of(&here)];
+        let shared = self.records.shared_tag(self.tag).await.unwrap_or_default();
+        let of_fleet = self.variant_of(&shared);
+        let mut all: Vec<_> = of_client.into_iter().chain([of_fleet]).flatten().collect();
+        all.sort_by_key(|known| std::cmp::Reverse(known.asked));
+        all.extend(others(&here.merged(shared), headers));
+        all
     }
 
     /// What the tag stood for when anybody last had it asked.
     pub(in crate::gateway) async fn latest(
         tags: &Tags,
-        records: &Repository,
+        records: &Records,
         place: &Place,
         tag: &Tag,
     ) -> Option<KnownResolution> {
-        let record: Record = records.fact(Fact::Tag(tag)).await?;
+        let record: TagRecord = records.fact(Fact::Tag(tag)).await?;
         let known = record.variants.iter().filter_map(|variant| {
             // The record is written again only once in a while.
             let key = (place.clone(), tag.clone(), Accept::recorded(&variant.accept));
-            tags.known.get(&key).or_else(|| variant.known())
+            tags.known.get(&key).or_else(|| known(variant))
         });
         known.max_by_key(|known| known.asked)
     }
@@ -324,11 +330,11 @@ impl TagEntry<'_> {
 
     async fn write(&self, known: &KnownResolution) {
         let fact = Fact::Tag(self.tag);
-        let mut record: Record = self.records.fact(fact).await.unwrap_or_default();
+        let mut record: TagRecord = self.records.fact(fact).await.unwrap_or_default();
         record.variants.retain(|variant| variant.accept != self.accept.as_str());
         record.variants.truncate(MOST_VARIANTS - 1);
         let variant =
-            Variant::of(self.accept.as_str().to_owned(), &known.resolution, known.asked.into());
+            variant(self.accept.as_str().to_owned(), &known.resolution, known.asked.into());
         record.variants.insert(0, variant);
         if let Err(error) = self.records.record_fact(fact, record).await {
             tracing::warn!(tag = %self.tag, %error, "a tag could not be recorded");
@@ -339,12 +345,15 @@ impl TagEntry<'_> {
     pub(in crate::gateway) async fn forget(&self) {
         self.tags.known.invalidate(&self.key());
         let fact = Fact::Tag(self.tag);
-        let Some(mut record) = self.records.fact::<Record>(fact).await else { return };
+        let here = self.records.fact::<TagRecord>(fact).await;
+        // One that is on record elsewhere alone goes as well.
+        let there = async { self.records.shared_tag(self.tag).await };
+        let Some(mut record) = (if here.is_some() { here } else { there.await }) else { return };
         record.variants.retain(|variant| variant.accept != self.accept.as_str());
         let changed = if record.variants.is_empty() {
             self.records.forget_fact(fact).await
         } else {
-            self.records.record_fact(fact, record).await
+            self.records.replace_fact(fact, record).await
         };
         if let Err(error) = changed {
             tracing::warn!(tag = %self.tag, %error, "a tag's record could not be changed");
@@ -361,8 +370,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store =
             entrepot_cache::Store::open(entrepot_cache::Options::new(dir.path())).await.unwrap();
+        let archive = crate::records::Archive::new(store, None);
         let records =
-            store.repository(&"docker.io".parse().unwrap(), &"library/alpine".parse().unwrap());
+            archive.repository(&"docker.io".parse().unwrap(), &"library/alpine".parse().unwrap());
         let place = Place {
             registry: entrepot_oci::Registry::at(&"registry-1.docker.io:443".parse().unwrap()),
             repository: "library/alpine".parse().unwrap(),

@@ -14,6 +14,7 @@ use super::line::{ImportLine, Imported};
 use crate::gateway::Gateway;
 use crate::gateway::vouching::{self, Vouched};
 use crate::listener::Policy;
+use crate::records::Archive;
 
 /// How deep indexes may lie in indexes.
 const DEEPEST: usize = 4;
@@ -108,7 +109,9 @@ impl Images {
         };
         let recorded = match records {
             Records::Running(gateway) => gateway.vouch(&vouched).await,
-            Records::Stopped => vouching::vouch(&self.store, &vouched).await,
+            Records::Stopped => {
+                vouching::vouch(&Archive::new(self.store.clone(), None), &vouched).await
+            }
         };
         recorded.map_err(|error| ImportError::Record(name.to_string(), error))
     }

@@ -295,9 +295,19 @@ impl On {
         self
     }
 
+    /// Requests of this method whose path and query contain this.
+    #[must_use]
+    pub fn method(method: &'static str, part: impl Into<String>) -> Self {
+        Self { method: Some(method), ..Self::path(part) }
+    }
+
     fn matches(&self, role: Role, request: &Request) -> bool {
-        self.role.is_none_or(|wanted| wanted == role)
-            && self.method.is_none_or(|method| method == request.method)
+        self.role.is_none_or(|wanted| wanted == role) && self.is_about(request)
+    }
+
+    /// The same, whatever server it reaches.
+    pub(crate) fn is_about(&self, request: &Request) -> bool {
+        self.method.is_none_or(|method| method == request.method)
             && request.target.contains(&self.path)
     }
 }

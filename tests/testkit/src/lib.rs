@@ -6,6 +6,8 @@
 //! a well-behaved library refuses to. Whatever waits has a bound, [`PATIENCE`]; nothing sleeps in
 //! order to be in step with something else: tests wait for requests, log lines and [`Gate`]s.
 //!
+//! - `bucket`: a bucket that replicas share, on a real server, and the way there
+//! - `fleet`: several replicas of the proxy
 //! - `ca`, `tls`: certificates for upstreams, right and wrong, and both ends of a handshake
 //! - `http`: messages and their framing
 //! - `server`, `fault`: a server that misbehaves on demand
@@ -27,10 +29,12 @@
     reason = "a test kit that can't go on fails its test"
 )]
 
+pub mod bucket;
 pub mod ca;
 pub mod canary;
 pub mod client;
 pub mod fault;
+pub mod fleet;
 pub mod forward;
 pub mod http;
 pub mod image;
@@ -45,9 +49,12 @@ pub mod user;
 
 use std::time::Duration;
 
+pub use bucket::Bucket;
+pub use bucket::forwarder::{Forwarder, Trouble};
 pub use ca::{Leaf, TestCa};
 pub use client::Client;
 pub use fault::{Fault, Gate, Hangup, On, Reply};
+pub use fleet::Fleet;
 pub use forward::ForwardProxy;
 pub use http::{Headers, Request, Response};
 pub use image::{Blob, Image, Index};
