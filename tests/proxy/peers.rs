@@ -367,16 +367,18 @@ fn each_the_others_owner(are_open: bool) -> [Proxy; 2] {
     });
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     let gets = registry.requests().to(Role::Registry).blob_gets();
-    assert_eq!(gets.len(), 2, "{}", gets.summary());
+    // One that is told early enough is there when the other asks.
+    assert!((1..=2).contains(&gets.len()), "{}", gets.summary());
     replicas
 }
 
 #[test]
 fn two_that_take_each_other_for_the_owner_do_not_wait_for_each_other() {
-    for replica in each_the_others_owner(true) {
-        assert_eq!((asked(&replica, "busy"), asked(&replica, "served")), (1, 0));
-        replica.wait_for_log(&["421", "gets that from another"]);
-    }
+    let replicas = each_the_others_owner(true);
+    let told = |outcome| replicas.iter().map(|replica| asked(replica, outcome)).sum::<u64>();
+    assert!(told("busy") >= 1 && told("busy") + told("served") == 2, "{}", told("busy"));
+    let words = "gets that from another";
+    wait_until("it is not in the log", || replicas.iter().any(|one| one.log_contains(words)));
 }
 
 /// Whether something comes from a replica just now is nobody's business who may not have it.
