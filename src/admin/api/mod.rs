@@ -60,6 +60,7 @@ pub(super) enum Endpoint {
     Savings,
     Pulls,
     Clients,
+    Peers,
     Events,
     Verify,
     Pull,
@@ -94,6 +95,7 @@ impl Endpoint {
             | Self::Savings
             | Self::Pulls
             | Self::Clients
+            | Self::Peers
             | Self::Events
             | Self::Explain
             | Self::Images
@@ -133,6 +135,7 @@ pub(super) const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
     (Method::GET, "/api/v1/savings", Endpoint::Savings),
     (Method::GET, "/api/v1/pulls", Endpoint::Pulls),
     (Method::GET, "/api/v1/clients", Endpoint::Clients),
+    (Method::GET, "/api/v1/peers", Endpoint::Peers),
     (Method::GET, "/api/v1/events", Endpoint::Events),
     (Method::POST, "/api/v1/verify", Endpoint::Verify),
     (Method::POST, "/api/v1/pull", Endpoint::Pull),
@@ -203,6 +206,7 @@ pub(super) async fn answer(
         Endpoint::Pulls => queried(pulls::pulls(services, query)),
         Endpoint::Blobs => queried(reports::blobs(services, query)),
         Endpoint::Requests => queried(watching::requests(services, query)),
+        Endpoint::Peers => json(&reports::peers(services)),
         Endpoint::Events => events::stream(services),
         Endpoint::Verify => verify::start(services),
         Endpoint::Explain => match explain::explain(services, query).await {

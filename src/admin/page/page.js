@@ -71,6 +71,14 @@ function drawDisk(store) {
   setText('objects', `${plural(store.objects, 'object', 'objects')}${gone}`);
 }
 
+// A proxy that knows of no others says nothing of them.
+function drawReplicas(peers) {
+  const away = peers.members.filter(one => one.state === 'away');
+  byId('replicas').hidden = !peers.is_configured;
+  const who = away.map(one => ` ${one.address}: ${one.why}.`).join('');
+  setText('replicas', `Replicas: ${peers.present} of ${peers.present + away.length} fetch for each other.${who}`);
+}
+
 function drawWarnings() {
   const { store } = state.stats;
   const warnings = [];
@@ -205,6 +213,7 @@ function drawRequests() {
 const HANDLERS = {
   status: noteStatus, stats: drawStats, savings: drawSavings, point: charts.note, fetches: drawFetches, registries: registries.draw,
   repositories: drawRepositories, errors: drawErrors, pulls: pulls.note, requests: noteRequests,
+  peers: drawReplicas,
 };
 
 function tellLive(words, style) {
