@@ -35,6 +35,7 @@ mod listener;
 mod log;
 mod memory;
 mod metrics;
+mod peers;
 mod pulls;
 mod records;
 mod registry;

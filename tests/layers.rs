@@ -27,8 +27,8 @@ const HOUSE: [Floors; 12] = [
         root: "src",
         rooms: &[
             "main", "mod", "cli", "app", "config", "admin", "images", "savings", "listener",
-            "pulls", "gateway", "registry", "records", "bucket", "upstream", "metrics", "log",
-            "collapse", "memory", "trickle", "words",
+            "pulls", "gateway", "registry", "records", "bucket", "peers", "upstream", "metrics",
+            "log", "collapse", "memory", "trickle", "words",
         ],
         exceptions: &[],
     },
@@ -55,6 +55,7 @@ const HOUSE: [Floors; 12] = [
             "exchange",
             "question",
             "generations",
+            "hops",
             "accept",
             "arrivals",
             "shares",

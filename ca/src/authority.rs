@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 
 use crate::certificate::Chain;
 use crate::clock::Clock;
@@ -96,6 +96,13 @@ impl Authority {
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.inner.certificate_pem
+    }
+
+    /// The certificate whose key signs leaves: what it has signed itself comes from whoever has
+    /// that key, and from nobody else.
+    #[must_use]
+    pub fn issuer(&self) -> &CertificateDer<'static> {
+        self.inner.chain.issuer().der()
     }
 
     /// The fingerprint of the certificate that clients must trust.

@@ -110,6 +110,7 @@ impl Told {
             ("repositories", watching::repositories(services)),
             ("errors", watching::failures(services)),
             ("savings", savings::savings(services)),
+            ("peers", reports::peers(services)),
         ];
         for (name, document) in documents {
             let text = document.to_string();

@@ -11,6 +11,7 @@ use crate::gateway::{ResponseBody, error_response};
 use crate::listener::speaker::Speaker;
 use crate::listener::{PageRequest, Pages};
 use crate::metrics::{Metrics, Serving};
+use crate::peers;
 
 /// The media type of a CA certificate, by which browsers offer to install it.
 const CA_MEDIA_TYPE: &str = "application/x-x509-ca-cert";
@@ -46,7 +47,7 @@ impl Pages for ProxyPages {
         match request.path {
             "/" => self.with_address(request, |address| self.front(address, request)),
             "/ca.crt" => document(CA_MEDIA_TYPE, self.ca_pem.clone()),
-            "/healthz" => text("ok\n".to_owned()),
+            "/healthz" => well(),
             "/check" | "/setup/check" => {
                 self.with_address(request, |address| self.script(request, address, setup::check))
             }
@@ -63,6 +64,15 @@ impl Pages for ProxyPages {
             },
         }
     }
+}
+
+/// Tells that the proxy is well, and which replica it is.
+fn well() -> Response<ResponseBody> {
+    let mut response = text("ok\n".to_owned());
+    if let Ok(id) = HeaderValue::try_from(peers::own_id()) {
+        response.headers_mut().insert(peers::ID, id);
+    }
+    response
 }
 
 impl ProxyPages {

@@ -48,10 +48,11 @@ use crate::listener::speaker::Speaker;
 use crate::listener::{AccessRules, BindError, Listener, ListenerOptions, ListenerServices};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 use crate::pulls::Pulls;
 use crate::records::{self, Archive};
 use crate::savings::Savings;
-use crate::upstream::{Dialer, Upstream};
+use crate::upstream::{Dialer, Timeouts, Upstream};
 
 /// A proxy whose store is open and whose sockets are bound; nobody is served yet.
 pub(crate) struct App {
@@ -74,6 +75,7 @@ struct Core {
     savings: Savings,
     memory: Memory,
     gateway: Gateway,
+    peers: Peers,
     /// What is shared by all replicas, if there are several.
     shared: Option<Shared>,
     dialer: Dialer,
@@ -146,8 +148,19 @@ impl App {
     pub(crate) fn run(self) -> RunningApp {
         let Self { core, listener, admin, socket, operators, reloads, cache_dir, .. } = self;
         let Core {
-            store, gateway, shared, pulls, savings, speaker, sample, tasks, shutdown, ..
+            store,
+            gateway,
+            peers,
+            shared,
+            pulls,
+            savings,
+            speaker,
+            sample,
+            tasks,
+            shutdown,
+            ..
         } = core;
+        tasks.spawn(peers.keep(shutdown.clone()));
         let (free_space, history) = (operators.free_space.clone(), operators.history.clone());
         tasks.spawn(free_space.watch(cache_dir, shutdown.clone()));
         tasks.spawn(history.keep(shutdown.clone()));
@@ -208,11 +221,13 @@ impl Core {
         let uploads = bucket.map(|bucket| (Uploads::new(bucket.clone(), store.clone()), bucket));
         let options = settings.gateway.clone();
         let memory = Memory::new(settings.shares);
+        let peers = peers(settings, &certificates, metrics.clone())?;
         let of_fleet = uploads
             .clone()
             .map(|(uploads, bucket)| records::Fleet::new(bucket, uploads, settings.shares));
         let archive = Archive::new(store.clone(), of_fleet);
-        let gateway = Gateway::new(archive, upstream, options, memory.clone(), tasks.clone());
+        let gateway =
+            Gateway::new(archive, upstream, options, memory.clone(), peers.clone(), tasks.clone());
         let shared = uploads.map(|(uploads, bucket)| shared(bucket, uploads, &store, &gateway));
         let speaker = Speaker::new(&address::name(settings), settings.contact.as_ref());
         Ok(Self {
@@ -223,6 +238,7 @@ impl Core {
             savings,
             memory,
             gateway,
+            peers,
             shared,
             dialer,
             speaker,
@@ -298,6 +314,22 @@ impl Core {
             proxy_url,
         }
     }
+}
+
+/// The other replicas, each with the key of these `certificates`.
+fn peers(
+    settings: &Settings,
+    certificates: &Authority,
+    metrics: Metrics,
+) -> Result<Peers, AppError> {
+    let (options, upstream) = (&settings.peers, &settings.upstream);
+    let timeouts = Timeouts {
+        connect: upstream.connect_timeout,
+        header: upstream.header_timeout,
+        idle: upstream.idle_timeout,
+    };
+    let (issuer, own) = (certificates.issuer().clone(), upstream.own.clone());
+    Peers::new(options, issuer, own, timeouts, metrics).map_err(AppError::Trust)
 }
 
 /// What this replica has in common with others.

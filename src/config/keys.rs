@@ -179,6 +179,13 @@ pub(crate) const KEYS: &[Key] = &[
     one("upstream.connect-timeout", Value("10s"), "For reaching an upstream"),
     one("upstream.header-timeout", Value("30s"), "For an upstream's answer to begin"),
     one("upstream.idle-timeout", Value("60s"), "For the longest silence within an answer"),
+    many(
+        "peers.names",
+        Nothing,
+        "Where the other replicas are, HOST:PORT: all addresses behind each name",
+    ),
+    one("peers.username", Nothing, "As which user of access.htpasswd this replica asks the others"),
+    one("peers.password-file", Nothing, "A file with the password of that"),
     one(
         "bucket.url",
         Nothing,
@@ -335,6 +342,7 @@ mod tests {
         assert_eq!(values(load(EXAMPLE).unwrap()), values(load("").unwrap()));
         // Prose begins with a space behind the `#`; files and directories are to be there.
         std::fs::write(directory.path().join("admin.token"), "a-token-for-the-tests").unwrap();
+        std::fs::write(directory.path().join("peers.password"), "secret").unwrap();
         std::fs::write(
             directory.path().join("users"),
             format!("a:{}", bcrypt::hash("b", 4).unwrap()),

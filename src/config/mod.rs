@@ -21,6 +21,7 @@
 //! - `toml_text`: the same as a file
 //! - `admin`: `admin-token-file`
 //! - `access`: `[access]`, with the file of users that it names
+//! - `peers`: `[peers]`, the other replicas
 //! - `savings`: `[savings]`, what bytes cost
 //! - `bucket`: `[bucket]`, the fleet's bucket
 //! - `error`: what is said of wrong configuration
@@ -35,6 +36,7 @@ pub(crate) mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub(crate) mod keys;
+mod peers;
 mod proxies;
 mod raw_config;
 mod reader;

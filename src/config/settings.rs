@@ -25,6 +25,7 @@ use crate::listener::speaker::Contact;
 use crate::listener::{self, Policy, ProxyNames};
 use crate::log;
 use crate::memory::{self, Shares};
+use crate::peers;
 use crate::savings::Price;
 use crate::upstream;
 use crate::upstream::certs::Certificates;
@@ -103,6 +104,8 @@ pub(crate) struct Settings {
     pub gateway: gateway::Options,
     /// How upstreams are reached.
     pub upstream: upstream::Options,
+    /// `[peers]`: the other replicas.
+    pub peers: peers::Options,
     /// `[bucket]`: what is shared by all replicas, if there are several.
     pub bucket: Option<crate::bucket::Options>,
     /// `[savings]`: what bytes cost.
@@ -221,6 +224,7 @@ fn build(reader: &mut Reader, sources: &Sources) -> Settings {
         shares,
         gateway: gateway_options(reader, entries),
         upstream,
+        peers: super::peers::options(reader),
         bucket,
         price: savings::price(reader),
         log: log::LogOptions {

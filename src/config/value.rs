@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use entrepot_oci::{Host, HostPattern};
+use entrepot_oci::{Authority, Host, HostPattern};
 use ipnet::IpNet;
 
 use super::source::Value;
@@ -15,6 +15,7 @@ use crate::gateway::Push;
 use crate::listener::policy::Tunnels;
 use crate::listener::speaker::Contact;
 use crate::log::{Format, Level};
+use crate::peers;
 use crate::upstream::proxy::ProxyChoice;
 use crate::upstream::{ConnectTo, Scheme};
 
@@ -194,6 +195,22 @@ impl FromValue for ConnectTo {
 
     fn from_text(text: &str) -> Option<Self> {
         text.parse().ok()
+    }
+}
+
+impl FromValue for Authority {
+    const EXPECTED: &'static str = "a host with a port, such as entrepot-peers.entrepot.svc:3128";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl FromValue for peers::Username {
+    const EXPECTED: &'static str = "a name without a colon";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Self::new(text)
     }
 }
 

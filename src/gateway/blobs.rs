@@ -12,7 +12,7 @@ use http::{Method, Response};
 use tokio::time::Instant;
 
 use super::access::{Question, SharedContent};
-use super::answer::errors::unusable;
+use super::answer::errors::{elsewhere, unusable};
 use super::answer::object::{PassedObject, Presentation, passed_object, respond, respond_unseen};
 use super::answer::passed::{not_content, passed_on};
 use super::answer::provenance::{Forward, Provenance, Reason};
@@ -28,9 +28,9 @@ use crate::registry::answer::{
     begins, consents, content_length, is_gone, is_whole, names, refuse_trouble,
 };
 use crate::registry::fields::{for_content, for_whole_content};
+use crate::upstream::UpstreamError;
 use crate::upstream::body::IdleBody;
 use crate::upstream::client::Followed;
-use crate::upstream::{UpstreamError, via};
 
 /// How long a request waits for another's to begin the download of the same object, or for its
 /// answer to the same question.
@@ -139,7 +139,21 @@ impl BlobRequest {
     }
 
     async fn get(self) -> Result<Served, UpstreamError> {
-        let Some(found) = self.found().await else {
+        let found = if self.exchange.asked.is_hop() {
+            let Exchange { common, asked, .. } = &*self.exchange;
+            let finding = self.found();
+            let found = common.hops.unless_brought(&self.digest, &asked.registry, finding).await;
+            let Some(found) = found else {
+                if self.exchange.may_know_of_hop(&self.digest).await {
+                    return Ok(elsewhere(&asked.registry));
+                }
+                return Box::pin(self.pass_through(Prior::KEPT)).await;
+            };
+            found
+        } else {
+            self.found().await
+        };
+        let Some(found) = found else {
             return Box::pin(self.pass_through(Prior::UNKEPT)).await;
         };
         let (reader, provenance) = match found {
@@ -320,8 +334,16 @@ impl BlobRequest {
 
     /// Whether the object may be served although the registry can't say so now.
     async fn may_unasked(&self, belonging: &Belonging, error: &UpstreamError) -> bool {
-        let Belonging::OnRecord(record) = belonging else { return false };
-        self.exchange.rights.may_have_unasked(record, error).await
+        let rights = &self.exchange.rights;
+        match belonging {
+            Belonging::OnRecord(record) => rights.may_have_unasked(record, error).await,
+            // What comes from the bucket, or once more, is on record already.
+            Belonging::Coming => match rights.content(&self.digest).await {
+                Some(record) => rights.may_have_unasked(&record, error).await,
+                None => false,
+            },
+            Belonging::Elsewhere | Belonging::Unknown => false,
+        }
     }
 
     /// Whether the registry would serve this request's credential now, and when it was asked; asked
@@ -345,7 +367,7 @@ impl BlobRequest {
         };
         let asking = async { asking.await.map_err(Arc::new) };
         let question = self.exchange.rights.question(&self.digest);
-        let patience = via::patience(&self.exchange.asked.headers, RESERVED);
+        let patience = self.exchange.asked.patience(RESERVED);
         Ok(self.blobs.consents.once(question, patience, asking).await?)
     }
 
@@ -388,7 +410,8 @@ impl BlobRequest {
             Some(Entitled { bucket, reason, since }) => (Some(bucket), reason, since),
             None => (None, None, None),
         };
-        let mut supplies = Supplies::of(Source::of_blob(&self.exchange)).and_bucket(bucket);
+        let source = Source::of_blob(&self.exchange);
+        let mut supplies = Supplies::of(source, self.digest).and_bucket(bucket);
         let opened = supplies.open(&mut reservation).await?;
         let Coming { flow, start, total, supplier, is_consent } = match opened {
             Opened::Coming(coming) => coming,
@@ -414,6 +437,7 @@ impl BlobRequest {
         common.tasks.spawn(running.run(supplies, self.digest, flow, writer));
         Ok(match supplier {
             Supplier::Bucket => self.kept_as(reader, Provenance::Bucket(reason), since),
+            Supplier::Peer(status) => self.kept_as(reader, Provenance::Peer(status), None),
             Supplier::Registry => self.kept_as(reader, Provenance::Stored, None),
         })
     }
@@ -471,7 +495,7 @@ impl BlobRequest {
         let (exchange, digest) = (self.exchange.clone(), self.digest);
         let on_success = Box::new(move || {
             let tasks = exchange.common.tasks.clone();
-            tasks.spawn(async move { delivered(&exchange, &digest, began).await });
+            tasks.spawn(async move { delivered(&exchange, &digest, Some(began)).await });
         });
         let provenance = if prior.is_kept { Provenance::Stored } else { Provenance::Unkept };
         passed_object(
@@ -551,13 +575,15 @@ impl Running {
             Ok(verified) => {
                 // On record before it can be found.
                 match self.supplier {
-                    Supplier::Registry => delivered(&exchange, &digest, self.began).await,
+                    Supplier::Registry => delivered(&exchange, &digest, Some(self.began)).await,
+                    // The registry has delivered it to another replica, and has let nobody in here.
+                    Supplier::Peer(_) => delivered(&exchange, &digest, None).await,
                     // As it is on record already, or was confirmed.
                     Supplier::Bucket => {}
                 }
                 match verified.publish().await {
                     // Who has it from a registry has it for all.
-                    Ok(_) if self.supplier == Supplier::Registry => {
+                    Ok(_) if supplies.are_of_registry() => {
                         exchange.rights.records().share(&digest);
                     }
                     Ok(_) => {}
@@ -583,9 +609,11 @@ impl Running {
     }
 }
 
-/// Notes that the registry delivered this object, all of it and right, to this client, which it let
-/// in when the transfer began.
-async fn delivered(exchange: &Exchange, digest: &Digest, began: Instant) {
-    exchange.rights.grant(began).await;
+/// Notes that the registry delivered this object, all of it and right, here or to another replica;
+/// to this client, where it was `asked` then and let it in.
+async fn delivered(exchange: &Exchange, digest: &Digest, asked: Option<Instant>) {
+    if let Some(asked) = asked {
+        exchange.rights.grant(asked).await;
+    }
     exchange.rights.deliver(digest, None).await;
 }

@@ -86,6 +86,7 @@ pub(super) async fn run(
     let mut breaks = Breaks { count: 0, reached: writer.offset() };
     let mut known = 0;
     while let Err(error) = copy(&mut flow, known, &mut writer, (share, arrival)).await? {
+        supplies.let_go();
         breaks.count(writer.offset(), DownloadError::Broken(error))?;
         (flow, known) = loop {
             tokio::time::sleep(backoff(breaks.count)).await;

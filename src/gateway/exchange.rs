@@ -1,18 +1,20 @@
 //! One request: parsed once, with who asks and what they may.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use entrepot_cache::Store;
 use entrepot_oci::{Authority, Digest, Reference, Registry, RepositoryName, Route};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, header, request};
+use http::{HeaderMap, Method, Response, header, request};
 use tokio_util::task::TaskTracker;
 
 use super::accept;
 use super::access::{Access, Place, Rights};
 use super::arrivals::{Arrivals, Asker, Follower};
 use super::generations::{Generation, Generations};
+use super::hops::Hops;
 use super::options::Options;
 use super::question::{Lateness, Question};
 use super::shares::Requester;
@@ -20,13 +22,15 @@ use super::store_health::Trouble;
 use super::way::Way;
 use crate::memory::{Account, Memory};
 use crate::metrics::Metrics;
+use crate::peers::{HOP, Peer, PeerError, Peers};
 use crate::records::Archive;
 use crate::registry::answer::is_refusal;
-use crate::registry::fields::{append, for_content, for_whole_content};
+use crate::registry::fields::{append, for_content, for_ourselves, for_whole_content};
 use crate::registry::identity::{Identity, is_peculiar};
 use crate::registry::{Client, Registries};
+use crate::upstream::body::IdleBody;
 use crate::upstream::client::Followed;
-use crate::upstream::{OwnConnections, Target, UpstreamError};
+use crate::upstream::{OwnConnections, Target, UpstreamError, via};
 
 /// Any manifest, in the order in which engines ask.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
@@ -47,6 +51,8 @@ pub(super) struct Common {
     pub(super) trouble: Trouble,
     pub(super) arrivals: Arrivals,
     pub(super) generations: Generations,
+    pub(super) peers: Peers,
+    pub(super) hops: Hops,
     pub(super) lateness: Lateness,
     pub(super) memory: Memory,
     /// Where tasks run that outlive their request, so that a shutdown can wait for them.
@@ -150,6 +156,17 @@ impl Asked {
         self.as_it_came.query()
     }
 
+    /// Whether it comes from a replica, or says so.
+    pub(super) fn is_hop(&self) -> bool {
+        self.headers.contains_key(HOP)
+    }
+
+    /// How long it waits for what is asked on behalf of another, which usually may take `usual`. What
+    /// comes from a replica never waits for a replica.
+    pub(super) fn patience(&self, usual: Duration) -> Duration {
+        if self.is_hop() { usual } else { via::patience(&self.headers, usual) }
+    }
+
     /// Whether a part is asked for rather than the whole.
     pub(super) fn wants_part(&self) -> bool {
         self.headers.contains_key(header::RANGE)
@@ -205,6 +222,23 @@ impl Exchange {
         };
         self.note(&method, &answer).await;
         Ok(answer)
+    }
+
+    /// Whether this replica may be told that the object comes from another one: what it is about to
+    /// be told is no news for it. Anybody may say that it is a replica.
+    pub(super) async fn may_know_of_hop(&self, digest: &Digest) -> bool {
+        let is_here = self.common.hops.bring_for(digest, self.rights.place());
+        is_here && self.rights.may_pull().await
+    }
+
+    /// The replica that fetches `digest` for all, where it is another that can be asked on behalf
+    /// of this client. What comes from a replica goes to none; and nobody is asked what only this
+    /// client would be told.
+    pub(super) fn owner(&self, digest: &Digest) -> Option<Peer> {
+        if self.asked.is_hop() || self.is_peculiar {
+            return None;
+        }
+        self.common.peers.owner(digest)
     }
 
     /// Sends a HEAD to learn whether the registry would serve what is asked for, as far as storage
@@ -302,6 +336,24 @@ impl Source {
     /// The same, for somebody who reads it while it comes.
     pub(super) fn followed_by(self, follower: Option<Follower>) -> Self {
         Self { _follower: follower.map(Arc::new), ..self }
+    }
+
+    /// Asks a replica for the same.
+    pub(super) async fn ask_peer(
+        &self,
+        peer: &Peer,
+        range: Option<&str>,
+    ) -> Result<Response<IdleBody>, PeerError> {
+        let Exchange { asked, client, .. } = &*self.exchange;
+        let mut headers = for_whole_content(&asked.headers);
+        if client.identity == Identity::Shared {
+            // It acts under what it is itself, as this one would.
+            headers = for_ourselves(&headers);
+        }
+        if let Some(range) = range {
+            append(&mut headers, header::RANGE, range);
+        }
+        peer.get(&asked.target_of(&self.route), headers).await
     }
 
     /// Asks for all of it, or for a `range` as it stands in the field. Through the registry again

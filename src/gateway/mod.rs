@@ -14,6 +14,7 @@
 //! - `writes`: pushes and deletes, and what is forgotten after them
 //! - `relay`: everything that is only passed on
 //! - `limited`: what is told where a registry has had enough of this proxy
+//! - `hops`: what comes from another replica, and that no replica waits for it
 //! - `download`: a download on its way into the store, and who fetches what for whom
 //! - `supplies`: where an object is to be had, asked in turn
 //! - `answer`: from what is kept to HTTP
@@ -39,6 +40,7 @@ mod explain;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod generations;
+mod hops;
 mod limited;
 mod listings;
 mod manifests;
@@ -84,6 +86,7 @@ use blobs::Blobs;
 use exchange::{Asked, Common, Exchange};
 pub(crate) use explain::{Expected, Explanation, ObjectState, TagState};
 use generations::Generations;
+use hops::Hops;
 use limited::Refused;
 use listings::Listings;
 use manifests::Manifests;
@@ -101,6 +104,7 @@ use writes::Knowledge;
 
 use crate::log::{Outcome, Subject};
 use crate::memory::{Account, Memory, NoRoom, Room};
+use crate::peers::{Peers, Told};
 use crate::records::Archive;
 use crate::registry::fields::append;
 use crate::registry::identity::Identity;
@@ -136,6 +140,7 @@ impl Gateway {
         upstream: Upstream,
         options: Options,
         memory: Memory,
+        peers: Peers,
         tasks: TaskTracker,
     ) -> Self {
         let shares = memory.shares;
@@ -150,6 +155,8 @@ impl Gateway {
             trouble: Trouble::default(),
             arrivals: Arrivals::new(shares),
             generations: Generations::new(shares),
+            peers,
+            hops: Hops::default(),
             lateness: Lateness::new(shares),
             memory,
             tasks,
@@ -316,6 +323,18 @@ impl Gateway {
     #[must_use]
     pub(crate) fn store_health(&self) -> StoreHealth {
         self.inner.common.trouble.health()
+    }
+
+    /// Whether requests may come from replicas.
+    #[must_use]
+    pub(crate) fn has_replicas(&self) -> bool {
+        self.inner.common.peers.are_configured()
+    }
+
+    /// Which replicas are known; `None` where there are to be none.
+    #[must_use]
+    pub(crate) fn replicas(&self) -> Option<Vec<Told>> {
+        self.inner.common.peers.told()
     }
 
     /// What can't be reached now.

@@ -12,8 +12,11 @@ use entrepot_oci::Digest;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 
+use super::answer::provenance::PeerStatus;
 use super::exchange::Source;
+use super::hops::FromReplica;
 use crate::bucket::{Bucket, BucketBody, BucketError, BucketObject};
+use crate::peers::PeerError;
 use crate::registry::answer::{consents, content_length, is_trouble, is_whole, starts_at, total};
 use crate::upstream::UpstreamError;
 use crate::upstream::body::{BodyError, IdleBody};
@@ -25,13 +28,26 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// The wait before the first resumption; it doubles with each break.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
+/// So many replicas that turn out not to be there are asked before the registry is.
+const MAX_ABSENT: u32 = 2;
+/// How often, and how long after, a replica is asked again for the rest of an object that can't be
+/// waited for: it may have lost the replica that this one has lost, and goes on in a moment.
+const PATIENCE: u32 = 5;
+const BUSY: Duration = Duration::from_millis(200);
+
 /// Where one object is to be had, to be asked again when its transfer breaks.
 pub(super) struct Supplies {
     source: Source,
+    /// What is got, whoever sends it.
+    digest: Digest,
     /// The bucket, until it was asked.
     bucket: Option<Bucket>,
     /// Whether anything of what has come is the bucket's.
     is_of_bucket: bool,
+    /// Whether anything of it is the registry's.
+    is_of_registry: bool,
+    /// It comes from another replica now.
+    from_replica: Option<FromReplica>,
 }
 
 /// Who sends an object.
@@ -39,6 +55,8 @@ pub(super) struct Supplies {
 pub(super) enum Supplier {
     /// The bucket that replicas share.
     Bucket,
+    /// The replica that fetches it for all, which says this of itself.
+    Peer(PeerStatus),
     /// The registry.
     Registry,
 }
@@ -121,8 +139,9 @@ impl ResumeError {
 
 impl Supplies {
     /// Where the blob is to be had that is asked for at `source`.
-    pub(super) fn of(source: Source) -> Self {
-        Self { source, bucket: None, is_of_bucket: false }
+    pub(super) fn of(source: Source, digest: Digest) -> Self {
+        let (bucket, is_of_bucket, is_of_registry, from_replica) = Default::default();
+        Self { source, digest, bucket, is_of_bucket, is_of_registry, from_replica }
     }
 
     /// And in the bucket: it belongs where it is asked for, and may be served there.
@@ -140,10 +159,20 @@ impl Supplies {
         &mut self,
         reservation: &mut Reservation,
     ) -> Result<Opened, UpstreamError> {
-        match self.open_in_bucket(reservation).await {
-            Some(coming) => Ok(Opened::Coming(coming)),
-            None => self.open_at_registry(reservation).await,
+        if let Some(coming) = self.open_in_bucket(reservation).await {
+            return Ok(Opened::Coming(coming));
         }
+        if let Some(coming) = self.open_at_peer(reservation).await {
+            return Ok(Opened::Coming(coming));
+        }
+        self.is_of_registry = true;
+        self.open_at_registry(reservation).await
+    }
+
+    /// Whether anything of what has come is the registry's: then no other replica has it from there,
+    /// as far as this one knows.
+    pub(super) fn are_of_registry(&self) -> bool {
+        self.is_of_registry
     }
 
     /// The bucket takes itself up again where what it sends breaks off, so that it is asked once.
@@ -171,6 +200,55 @@ impl Supplies {
         if let Some(fleet) = fleet.filter(|_| self.is_of_bucket) {
             fleet.bucket().rotten(digest).await;
         }
+    }
+
+    /// Asks the replica that fetches the object for all. Its refusals are not passed on: what the
+    /// registry would say is the registry's to say.
+    async fn open_at_peer(&mut self, reservation: &Reservation) -> Option<Coming> {
+        let offset = reservation.resume_from();
+        let answer = self.ask_peers(offset, 0).await?;
+        let supplier = Supplier::Peer(PeerStatus::of(answer.headers()));
+        let (start, total) = if starts_at(&answer, offset) {
+            (Start::Resumed, total(answer.headers()))
+        } else {
+            (Start::Fresh, content_length(&answer))
+        };
+        let flow = Flow::Http(answer.into_body());
+        Some(Coming { flow, start, total, supplier, is_consent: false })
+    }
+
+    /// Asks whoever fetches the object for all, for the rest from `offset`: its answer, if that is
+    /// the rest or the whole. Where one turns out not to be there, the next is asked, as others do.
+    /// One that can't be waited for is asked again so often.
+    async fn ask_peers(&mut self, offset: u64, patience: u32) -> Option<Response<IdleBody>> {
+        let exchange = self.source.exchange.clone();
+        let range = (offset > 0).then(|| format!("bytes={offset}-"));
+        let (mut absent, mut busy) = (0, 0);
+        loop {
+            let peer = exchange.owner(&self.digest)?;
+            // Said before it is asked: a replica that asks here meanwhile must not wait.
+            let hops = &exchange.common.hops;
+            let from_replica = hops.begin(&self.digest, exchange.rights.place());
+            match self.source.ask_peer(&peer, range.as_deref()).await {
+                Ok(answer) if is_whole(&answer) || (offset > 0 && starts_at(&answer, offset)) => {
+                    self.from_replica = Some(from_replica);
+                    return Some(answer);
+                }
+                Err(PeerError::Busy) if busy < patience => busy += 1,
+                Err(error) if error.is_absence() && absent < MAX_ABSENT => {
+                    absent += 1;
+                    continue;
+                }
+                Ok(_) | Err(_) => return None,
+            }
+            drop(from_replica);
+            tokio::time::sleep(BUSY).await;
+        }
+    }
+
+    /// What came has broken off: whoever sent it sends nothing any more.
+    pub(super) fn let_go(&mut self) {
+        self.from_replica = None;
     }
 
     async fn open_at_registry(
@@ -224,7 +302,13 @@ impl Supplies {
         offset: u64,
         total: Option<u64>,
     ) -> Result<(Flow, u64), ResumeError> {
-        let mut response = self.ask(offset).await?.response;
+        let mut response = match self.ask_peers(offset, PATIENCE).await {
+            Some(answer) => answer,
+            None => {
+                self.is_of_registry = true;
+                self.ask(offset).await?.response
+            }
+        };
         self.source.exchange.common.metrics().resumed();
         if is_refused_part(&response, offset) {
             // The whole is another question, and may be had.

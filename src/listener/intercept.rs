@@ -140,7 +140,7 @@ impl Context {
         let (served, subject) =
             Box::pin(gateway.respond(&self.authority, route, way, request)).await;
         let line = self.peer.line(served.outcome(), method, subject).because(served.reason());
-        let line = line.from_program(asker.user_agent);
+        let line = line.from_program(asker.user_agent).from_replica(asker.is_replica);
         Answer::new(served.response, line).to(asking).logged(began, &self.peer)
     }
 

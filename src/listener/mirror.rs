@@ -91,7 +91,8 @@ pub(super) async fn answer(peer: &Peer, mut request: Request<Incoming>) -> Answe
         gateway.respond(&asked.authority, asked.route.clone(), way, request).await;
     let served = as_a_mirror(&asked, served);
     let line = peer.line(served.outcome(), method, subject).because(served.reason());
-    Answer::new(served.response, line.from_program(client.user_agent)).to(asking)
+    let line = line.from_program(client.user_agent).from_replica(client.is_replica);
+    Answer::new(served.response, line).to(asking)
 }
 
 /// The ping, which needs no registry: "200 OK" says that this is one.

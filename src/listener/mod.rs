@@ -70,6 +70,7 @@ use crate::gateway::{Gateway, ResponseBody};
 use crate::log::{Outcome, RequestLine, Subject};
 use crate::memory::{Account, Memory};
 use crate::metrics::{Metrics, Open, Tally};
+use crate::peers::HOP;
 use crate::pulls::{Asker, Asking, Pulls};
 use crate::upstream::Dialer;
 
@@ -190,7 +191,9 @@ impl Peer {
     /// Who makes a request.
     fn asker<B>(&self, request: &Request<B>) -> Asker {
         let user_agent = Asker::program(request.headers().get(header::USER_AGENT));
-        Asker { client: self.client.ip(), user: self.user.clone(), user_agent }
+        let gateway = &self.shared.services.gateway;
+        let is_replica = gateway.has_replicas() && request.headers().contains_key(HOP);
+        Asker { client: self.client.ip(), user: self.user.clone(), user_agent, is_replica }
     }
 
     /// Who makes a request of the registry at `authority`, and the part of a pull that it is, if it

@@ -283,7 +283,8 @@ async fn absolute(peer: &Peer, request: Request<Incoming>) -> Answer {
         }
     };
     let line = peer.line(served.outcome(), method, subject).because(served.reason());
-    Answer::new(served.response, line.from_program(asker.user_agent)).to(asking)
+    let line = line.from_program(asker.user_agent).from_replica(asker.is_replica);
+    Answer::new(served.response, line).to(asking)
 }
 
 fn absolute_authority(uri: &Uri) -> Result<Authority, &'static str> {

@@ -286,6 +286,8 @@ pub struct RequestLine {
     pub user: Option<Arc<str>>,
     /// By which program, as that says itself.
     pub user_agent: Option<Arc<str>>,
+    /// Whether a replica has asked, on behalf of clients of its own.
+    pub from_replica: bool,
     /// Why it ended early or was refused.
     pub reason: Option<String>,
 }
@@ -311,6 +313,7 @@ impl RequestLine {
             client,
             user: None,
             user_agent: None,
+            from_replica: false,
             reason: None,
         }
     }
@@ -357,6 +360,12 @@ impl RequestLine {
     #[must_use]
     pub fn from_program(self, user_agent: Option<Arc<str>>) -> Self {
         Self { user_agent, ..self }
+    }
+
+    /// The line of a request that a replica makes, or says that it does.
+    #[must_use]
+    pub fn from_replica(self, from_replica: bool) -> Self {
+        Self { from_replica, ..self }
     }
 
     /// Writes the line, with every digest whole: the text format cuts them.

@@ -13,8 +13,10 @@ pub struct Answering {
     metrics: Metrics,
     counters: Arc<Counters>,
     network: Option<Arc<Tally>>,
-    /// Whether the bytes are of content.
+    /// Whether the bytes are of content, and go to a client.
     is_served: bool,
+    /// Whether they go to a replica, which counts them as served when it serves them.
+    is_for_replica: bool,
 }
 
 impl Answering {
@@ -24,12 +26,18 @@ impl Answering {
         network: Option<Arc<Tally>>,
         line: &RequestLine,
     ) -> Self {
-        Self { metrics, counters, network, is_served: is_served(line) }
+        let is_for_replica = line.from_replica;
+        let network = network.filter(|_| !is_for_replica);
+        let is_served = is_served(line) && !is_for_replica;
+        Self { metrics, counters, network, is_served, is_for_replica }
     }
 
     /// Bytes of the body have gone to the client.
     pub fn sent(&self, outcome: Outcome, bytes: u64) {
         self.counters.sent(outcome, bytes);
+        if self.is_for_replica {
+            self.metrics.sent_to_peers(bytes);
+        }
         if self.is_served {
             self.counters.tally().served(bytes);
             if let Some(network) = &self.network {
@@ -52,7 +60,9 @@ impl Answering {
         if counts_pulls && !is_saved {
             self.counters.spent_a_pull();
         }
-        self.counters.tally().answered(line, is_saved);
+        if !self.is_for_replica {
+            self.counters.tally().answered(line, is_saved);
+        }
         if let Some(network) = &self.network {
             network.answered(line, is_saved);
         }

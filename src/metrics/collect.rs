@@ -16,6 +16,7 @@ impl Collector for Metrics {
         savings(parts, &mut families)?;
         upstreams(parts, &mut families)?;
         transfers(parts, &mut families)?;
+        parts.peers.write(&mut families)?;
         parts.bucket.write(&mut families)?;
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let build = "Which version this is.";

@@ -12,6 +12,7 @@
 //! - `bucket`: what is counted of the fleet's bucket
 //! - `behalf`: on whose behalf upstreams are asked
 //! - `answering`: a request that is being answered
+//! - `peers`: what is counted of other replicas
 //! - `recent`: the last requests, and what is asked for most
 //! - `failures`: what goes wrong, each kind of it once
 //! - `servings`: what each client was served lately
@@ -29,6 +30,7 @@ mod failures;
 mod histogram;
 mod latency;
 mod networks;
+mod peers;
 mod process;
 mod recent;
 mod registries;
@@ -50,6 +52,8 @@ pub(crate) use failures::{FailureGroup, Side};
 use histogram::{Histogram, REQUESTS};
 pub(crate) use networks::Network;
 use networks::Networks;
+use peers::PeerCounts;
+pub(crate) use peers::PeerOutcome;
 use recent::Recent;
 pub(crate) use recent::{Answered, Demand, MOST_REQUESTS};
 use registries::RegistryTable;
@@ -98,6 +102,7 @@ struct MetricsInner {
     recent: Recent,
     durations: [[Histogram; Outcome::ALL.len()]; KINDS.len()],
     servings: Servings,
+    peers: PeerCounts,
     connections: Arc<AtomicI64>,
     tunnels: Arc<AtomicI64>,
     resumed: Count,
@@ -124,6 +129,7 @@ impl Metrics {
             recent: Recent::default(),
             durations: std::array::from_fn(|_| std::array::from_fn(|_| Histogram::new(REQUESTS))),
             servings: Servings::default(),
+            peers: PeerCounts::default(),
             connections: Arc::default(),
             tunnels: Arc::default(),
             resumed: Count::default(),
@@ -209,6 +215,26 @@ impl Metrics {
     /// plain HTTP): it is counted as `other`.
     pub(crate) fn asking_others(&self, name: &str) -> Behalf {
         Behalf::new(self.parts.registries.of_upstream(name).clone(), None, None)
+    }
+
+    /// On behalf of whoever gets something from another replica: it comes from no registry.
+    pub(crate) fn asking_peers(&self) -> Behalf {
+        Behalf::new(self.parts.peers.counters.clone(), None, None)
+    }
+
+    /// Another replica was asked.
+    pub(crate) fn peer_asked(&self, outcome: PeerOutcome) {
+        self.parts.peers.asked(outcome);
+    }
+
+    /// Bytes of a body have gone to another replica.
+    fn sent_to_peers(&self, bytes: u64) {
+        self.parts.peers.sent.add(bytes);
+    }
+
+    /// So many replicas answer, this one included.
+    pub(crate) fn peers_present(&self, replicas: u64) {
+        self.parts.peers.present(replicas);
     }
 
     /// Whether this registry has a place among those that are told apart.

@@ -78,6 +78,10 @@ impl Pulls {
         route: &Route,
         request: &Request<B>,
     ) -> Option<Asking> {
+        // The pull is told by the replica whose client makes it.
+        if asker.is_replica {
+            return None;
+        }
         let is_part = request.headers().contains_key(header::RANGE);
         Asking::begin(&self.parts.notes, asker, registry, route, request.method(), is_part)
     }

@@ -35,6 +35,8 @@ pub(crate) struct Asker {
     pub user: Option<Arc<str>>,
     /// By which program, as it says itself.
     pub user_agent: Option<Arc<str>>,
+    /// Whether it is a replica, which asks for others.
+    pub is_replica: bool,
 }
 
 impl Asker {

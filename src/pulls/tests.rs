@@ -62,7 +62,8 @@ impl Asked {
             "manifest" => format!("/v2/a/manifests/{}", digest(name)),
             _ => format!("/v2/a/blobs/{}", digest(name)),
         };
-        let asker = Asker { client: [10, 0, 0, 7].into(), user: None, user_agent: None };
+        let asker =
+            Asker { client: [10, 0, 0, 7].into(), user: None, user_agent: None, is_replica: false };
         let registry = Registry::at(&"docker.io:443".parse().unwrap());
         let head = if method == "HEAD" { Method::HEAD } else { Method::GET };
         let route = Route::parse(&path, None);
@@ -278,7 +279,8 @@ async fn pulls() -> (tempfile::TempDir, Pulls) {
 fn serve(pulls: &Pulls, client: IpAddr, path: &str) {
     let registry = Registry::at(&"docker.io:443".parse().unwrap());
     let route = Route::parse(path, None);
-    let asker = Asker { client, user: Some("alice".into()), user_agent: Some("test/1".into()) };
+    let (user, user_agent) = (Some("alice".into()), Some("test/1".into()));
+    let asker = Asker { client, user, user_agent, is_replica: false };
     let request = http::Request::get(path).body(()).unwrap();
     let mut asking = pulls.asks(&asker, registry.clone(), &route, &request).unwrap();
     let named = digest("image").to_string();

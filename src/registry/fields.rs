@@ -12,8 +12,9 @@ const USER_AGENT: &str = concat!("entrepot/", env!("CARGO_PKG_VERSION"));
 pub(crate) const PRODUCT: &str = "entrepot";
 
 /// RFC 9110 §7.6.1: fields that are for the next hop alone, beside those that `Connection` names.
-const HOP_BY_HOP: [&str; 9] = [
+const HOP_BY_HOP: [&str; 10] = [
     "connection",
+    "entrepot-hop",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
@@ -178,6 +179,12 @@ mod tests {
         names.sort_unstable();
         assert_eq!(names, ["accept", "authorization"]);
         assert_eq!(sent.get_all("accept").iter().count(), 2);
+    }
+
+    #[test]
+    fn what_replicas_say_to_each_other_ends_here() {
+        let request = map(&[("entrepot-hop", "1")]);
+        assert!(request.contains_key(crate::peers::HOP) && forwarded(&request).is_empty());
     }
 
     #[test]

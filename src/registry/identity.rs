@@ -77,7 +77,7 @@ pub(crate) fn is_peculiar(headers: &HeaderMap) -> bool {
 /// Nothing can be said of a field's name that is not known: gateways before registries have given
 /// users many (`X-Remote-User`, `X-JFrog-Art-Api`, `X-Forwarded-For`).
 fn is_harmless(name: &HeaderName) -> bool {
-    const HARMLESS: [&str; 31] = [
+    const HARMLESS: [&str; 32] = [
         "accept-charset",
         "accept-language",
         "b3",
@@ -89,6 +89,7 @@ fn is_harmless(name: &HeaderName) -> bool {
         "content-range",
         "content-type",
         "date",
+        "entrepot-hop",
         "expect",
         "host",
         "keep-alive",

@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::memory::{Account, Gathered, NoRoom, Room};
 use crate::metrics::Behalf;
@@ -30,6 +31,9 @@ pub enum BodyError {
     /// All of it took too long, however little came at a time.
     #[error("it had not come whole within {} s", .0.as_secs())]
     Slow(Duration),
+    /// Whoever sends it has been silent for too long about itself.
+    #[error("whoever sends it is gone")]
+    Gone,
     /// There was no room for it.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
@@ -49,6 +53,8 @@ pub struct IdleBody {
     inner: Option<(Incoming, Behalf)>,
     limit: Duration,
     deadline: Pin<Box<Sleep>>,
+    /// When it breaks before that: whoever sends it is known to be gone.
+    gone: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// What it takes of the budget while it is passed on.
     room: Option<Room>,
     /// What comes in pieces that are too small is slowed.
@@ -62,8 +68,14 @@ impl IdleBody {
     pub(crate) fn new(inner: Incoming, limit: Duration, behalf: Behalf) -> Self {
         let deadline = Box::pin(tokio::time::sleep(limit));
         let inner = Some((inner, behalf));
-        let (front, room, trickle, pause) = Default::default();
-        Self { front, inner, limit, deadline, room, trickle, pause }
+        let (front, gone, room, trickle, pause) = Default::default();
+        Self { front, inner, limit, deadline, gone, room, trickle, pause }
+    }
+
+    /// The same, which breaks when whoever sends it is `gone`.
+    #[must_use]
+    pub(crate) fn until(self, gone: CancellationToken) -> Self {
+        Self { gone: Some(Box::pin(gone.cancelled_owned())), ..self }
     }
 
     /// It takes `room` for as long as it is there.
@@ -77,8 +89,8 @@ impl IdleBody {
         let front = (!bytes.is_empty()).then_some(bytes);
         let limit = Duration::ZERO;
         let deadline = Box::pin(tokio::time::sleep(limit));
-        let (inner, room, trickle, pause) = Default::default();
-        Self { front, inner, limit, deadline, room, trickle, pause }
+        let (inner, gone, room, trickle, pause) = Default::default();
+        Self { front, inner, limit, deadline, gone, room, trickle, pause }
     }
 
     /// All of it, if that is no more than `most` bytes, on `account` for as long as it is there.
@@ -122,7 +134,7 @@ impl Body for IdleBody {
         if let Some(front) = self.front.take() {
             return Poll::Ready(Some(Ok(Frame::data(front))));
         }
-        let Self { inner, deadline, limit, trickle, pause, .. } = &mut *self;
+        let Self { inner, deadline, limit, gone, trickle, pause, .. } = &mut *self;
         let Some((inner, behalf)) = inner else { return Poll::Ready(None) };
         if let Some(resting) = pause {
             ready!(resting.as_mut().poll(cx));
@@ -137,6 +149,9 @@ impl Body for IdleBody {
                 *pause = wait.map(|wait| Box::pin(tokio::time::sleep(wait)));
             }
             return Poll::Ready(frame.map(|result| result.map_err(BodyError::from)));
+        }
+        if gone.as_mut().is_some_and(|gone| gone.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Some(Err(BodyError::Gone)));
         }
         ready!(deadline.as_mut().poll(cx));
         Poll::Ready(Some(Err(BodyError::Idle(*limit))))

@@ -88,6 +88,17 @@ impl Options {
     }
 }
 
+/// How long whom is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeouts {
+    /// For each step to a connection.
+    pub connect: Duration,
+    /// For an answer to begin.
+    pub header: Duration,
+    /// For the longest silence within a body.
+    pub idle: Duration,
+}
+
 /// How an upstream is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Scheme {
@@ -275,7 +286,8 @@ pub(crate) struct Upstream {
     dialer: Dialer,
     /// The client for hosts that are no registries; `None` in itself.
     strangers: Option<Arc<Upstream>>,
-    breakers: Breakers,
+    /// None where somebody else knows who is there.
+    breakers: Option<Breakers>,
     is_offline: bool,
     header_timeout: Duration,
     idle_timeout: Duration,
@@ -303,7 +315,7 @@ impl Upstream {
         let dialer = Dialer::new(options.tcp_dialer(), options.proxies.clone(), trust);
         let connections = Connections::new(&dialer, &options.exemptions);
         let Options { header_timeout, idle_timeout, .. } = *options;
-        let breakers = Breakers::default();
+        let breakers = Some(Breakers::default());
         let is_offline = options.offline;
         Self {
             connections,
@@ -315,6 +327,31 @@ impl Upstream {
             idle_timeout,
             metrics,
         }
+    }
+
+    /// A client that reaches every host through `proxy` and nothing else, and believes `trust`
+    /// alone of what answers there. Whether the proxy is there is somebody else's to know.
+    pub(crate) fn through(
+        proxy: ForwardProxy,
+        trust: Trust,
+        timeouts: Timeouts,
+        metrics: Metrics,
+    ) -> Self {
+        let proxies = Proxies { https: Some(proxy), ..Proxies::default() };
+        let options = Options {
+            connect_to: Vec::new(),
+            certificates: Certificates::default(),
+            proxies,
+            ipv6: true,
+            connect_timeout: timeouts.connect,
+            header_timeout: timeouts.header,
+            idle_timeout: timeouts.idle,
+            exemptions: Exemptions { everything: true, ..Exemptions::default() },
+            private: PrivateNetworks::default(),
+            own: OwnListeners::default(),
+            offline: false,
+        };
+        Self { breakers: None, ..Self::with(&options, metrics, trust, None) }
     }
 
     /// Who asks hosts that clients name, and that are no registries: they share no connection, no
@@ -377,7 +414,7 @@ impl Upstream {
         // What a client sends may take as long as the client likes: it tells nothing of the host.
         let is_clients = matches!(body.body, RequestBody::Client(_));
         let request = request(method.clone(), target, headers, body)?;
-        let admission = if is_clients { None } else { Some(self.admitted(behalf, target)?) };
+        let admission = if is_clients { None } else { self.admitted(behalf, target)? };
         // A registry may have gigabytes to put in place before it says that a push has come.
         let is_reading = matches!(method, Method::GET | Method::HEAD);
         let least = if is_clients && !is_reading { COMMIT } else { Duration::ZERO };
@@ -427,8 +464,13 @@ impl Upstream {
         self.answered(by, &ping.authority, request, &progress, most).await.is_ok()
     }
 
-    fn admitted(&self, behalf: &Behalf, target: &Target) -> Result<Admission, UpstreamError> {
-        let admitted = self.breakers.admit(&target.authority);
+    fn admitted(
+        &self,
+        behalf: &Behalf,
+        target: &Target,
+    ) -> Result<Option<Admission>, UpstreamError> {
+        let breakers = self.breakers.as_ref();
+        let admitted = breakers.map(|breakers| breakers.admit(&target.authority)).transpose();
         admitted.inspect_err(|_| behalf.held_back(HeldBack::Unreachable))
     }
 
@@ -440,13 +482,13 @@ impl Upstream {
             return Some(DialError::Offline { authority }.into());
         }
         // The right to ask is given back at once.
-        self.breakers.admit(authority).err()
+        self.breakers.as_ref()?.admit(authority).err()
     }
 
     /// What can't be reached now.
     #[must_use]
     pub(crate) fn outages(&self) -> Vec<Outage> {
-        self.breakers.outages()
+        self.breakers.as_ref().map(Breakers::outages).unwrap_or_default()
     }
 
     /// Waits for the header, `most` at a time. The clock starts when there is a connection (making

@@ -25,7 +25,8 @@ use super::client::Scheme;
 use super::dial::{Deadline, NoConnection, TcpDialer, Unopened, of_dialling, refused};
 use super::error::{DialError, ProxyError, ProxyFailure, TlsError, UpstreamError};
 use super::proxy::{ForwardProxy, Proxies};
-use super::reach::{AddressRule, is_loopback_name};
+use super::reach::{AddressRule, OwnListeners, PrivateNetworks, is_loopback_name};
+use super::resolve::Resolver;
 use super::setbacks::Setbacks;
 use super::tls::handshake;
 use super::trust::{Certificate, Trust};
@@ -36,7 +37,7 @@ use crate::words::of_exchange;
 pub(crate) type Link = Either<TcpStream, TokioIo<Upgraded>>;
 
 /// A connection to a proxy, plain or TLS; TLS is boxed, since its state is large.
-pub(super) type ProxyStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+pub(crate) type ProxyStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Makes connections to destinations; cheap to clone.
 #[derive(Clone)]
@@ -55,6 +56,23 @@ impl Dialer {
     #[must_use]
     pub(crate) fn new(tcp: TcpDialer, proxies: Proxies, trust: Trust) -> Self {
         Self { inner: Arc::new(DialerInner { tcp, proxies, trust }) }
+    }
+
+    /// A dialler that goes straight to wherever it is told, but not to where this process itself
+    /// listens.
+    #[must_use]
+    pub(crate) fn straight(timeout: Duration, own: OwnListeners, trust: Trust) -> Self {
+        let tcp = TcpDialer {
+            connect_to: Vec::new(),
+            ipv6: true,
+            timeout,
+            resolver: Resolver::default(),
+            private: PrivateNetworks::default(),
+            own,
+            offline: false,
+            setbacks: Setbacks::default(),
+        };
+        Self::new(tcp, Proxies::default(), trust)
     }
 
     /// One by the same rules for what is no registry, and is asked offline as well. It shares no
@@ -158,7 +176,7 @@ impl Dialer {
 
     /// A connection on which requests for `authority` are sent as they are: to it, or to a proxy
     /// that takes them in absolute form.
-    pub(super) async fn connect_plain(
+    pub(crate) async fn connect_plain(
         &self,
         authority: &Authority,
         rule: AddressRule,
@@ -288,8 +306,6 @@ pub(super) fn proxy_refusal(
 mod tests {
     use super::*;
     use crate::upstream::certs::Certificates;
-    use crate::upstream::reach::{OwnListeners, PrivateNetworks};
-    use crate::upstream::resolve::Resolver;
     use entrepot_testkit::{Response, Server, TestCa};
     use std::io::Read as _;
     use std::net::TcpListener;

@@ -50,7 +50,7 @@ pub(crate) mod trust;
 pub(crate) mod via;
 
 pub(crate) use breaker::Outage;
-pub(crate) use client::{Errand, Options, Scheme, Target, Upstream};
+pub(crate) use client::{Errand, Options, Scheme, Target, Timeouts, Upstream};
 pub(crate) use connect_to::ConnectTo;
 pub(crate) use connections::OwnConnections;
 pub(crate) use connector::Connector;

@@ -6,6 +6,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use entrepot_oci::{Authority, Host, HostPattern};
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
@@ -22,6 +24,23 @@ pub(crate) struct ProxyUrlError;
 #[derive(Clone)]
 pub(crate) struct Credential(HeaderValue);
 
+impl Credential {
+    /// RFC 7617.
+    pub(crate) fn basic(username: &str, password: &str) -> Option<Self> {
+        let pair = STANDARD.encode(format!("{username}:{password}"));
+        let mut value = HeaderValue::try_from(format!("Basic {pair}")).ok()?;
+        value.set_sensitive(true);
+        Some(Self(value))
+    }
+}
+
+/// Says that it is one, never which.
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential")
+    }
+}
+
 /// A proxy that an operator has named.
 #[derive(Clone)]
 pub(crate) struct ForwardProxy {
@@ -32,6 +51,12 @@ pub(crate) struct ForwardProxy {
 }
 
 impl ForwardProxy {
+    /// The proxy at this place, which is spoken to as it is.
+    #[must_use]
+    pub(crate) fn plain(authority: Authority, credential: Option<Credential>) -> Self {
+        Self { scheme: Scheme::Http, authority, credential, named_by: String::new() }
+    }
+
     /// Remembers which key or variable names it, for the operator, who must act on its refusal.
     #[must_use]
     pub(crate) fn named_by(self, setting: impl Into<String>) -> Self {

@@ -56,7 +56,7 @@ impl Resolver {
     /// resolver does.
     ///
     /// Cancel safe: the lookup goes on, for the next caller.
-    pub(super) async fn addresses(&self, host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
+    pub(crate) async fn addresses(&self, host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
         let name = match host {
             Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, port)]),
             Host::Name(name) => name,

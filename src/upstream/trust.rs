@@ -111,6 +111,15 @@ impl Trust {
         Ok(Self { inner: Arc::new(TrustInner { certificates, usual, hosts }) })
     }
 
+    /// Believes what this authority has signed itself, and nothing else.
+    pub(crate) fn only(authority: CertificateDer<'static>) -> Result<Self, TrustError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority).map_err(|error| TrustError(error.to_string()))?;
+        let usual = client_config(roots, Pinned(Vec::new()), Vec::new())?;
+        let (certificates, hosts) = Default::default();
+        Ok(Self { inner: Arc::new(TrustInner { certificates, usual, hosts }) })
+    }
+
     /// The settings for connections to `authority`.
     #[must_use]
     pub(crate) fn config_for(

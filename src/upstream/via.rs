@@ -17,6 +17,12 @@ fn pseudonym(host: &Host) -> String {
     format!("entrepot-{:016x}", NAMES.hash_one(host))
 }
 
+/// The name under which this process is known among replicas. It is none under which it signs
+/// requests: everybody may ask for it.
+pub(crate) fn own_id() -> String {
+    format!("entrepot-{:016x}", NAMES.hash_one("which replica this is"))
+}
+
 /// Signs a request that goes to `host`. Every request that leaves is signed, and what a client's
 /// request has been through goes along with whatever is asked on its behalf.
 pub(crate) fn sign(fields: &mut HeaderMap, host: &Host) {
@@ -69,6 +75,14 @@ mod tests {
 
     fn via(values: &[&str]) -> HeaderMap {
         values.iter().map(|via| (header::VIA, HeaderValue::from_str(via).unwrap())).collect()
+    }
+
+    #[test]
+    fn what_everybody_may_know_signs_nothing() {
+        let host: Host = "ghcr.io".parse().unwrap();
+        assert_eq!(own_id(), own_id());
+        assert_ne!(own_id(), pseudonym(&host));
+        assert!(!is_own(&via(&[&format!("1.1 {}", own_id())]), &host));
     }
 
     #[test]

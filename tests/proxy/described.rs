@@ -113,6 +113,7 @@ fn every_answer_has_the_fields_that_are_described() {
         "errors",
         "repositories",
         "history",
+        "peers",
     ] {
         let path = format!("/api/v1/{path}");
         assert_described(&proxy, "get", &path, &path);

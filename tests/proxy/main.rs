@@ -43,6 +43,7 @@ mod old_knowledge;
 mod other_registries;
 mod own_writes;
 mod pages;
+mod peers;
 mod places;
 mod private_repositories;
 mod proxy_protocol;

@@ -11,8 +11,10 @@
 //! - `images`: what is kept, as images
 //! - `reload`: reading the configuration again
 //! - `archives`: images out of the store, and into it
+//! - `bucket`: what replicas have in common
 
 mod archives;
+mod bucket;
 mod explain;
 mod images;
 pub(super) mod lines;
@@ -58,6 +60,7 @@ pub(super) enum Endpoint {
     Savings,
     Pulls,
     Clients,
+    Peers,
     Events,
     Verify,
     Pull,
@@ -71,6 +74,8 @@ pub(super) enum Endpoint {
     UnpinImage,
     Export,
     Import,
+    Bucket,
+    SyncBucket,
 }
 
 impl Endpoint {
@@ -90,10 +95,12 @@ impl Endpoint {
             | Self::Savings
             | Self::Pulls
             | Self::Clients
+            | Self::Peers
             | Self::Events
             | Self::Explain
             | Self::Images
-            | Self::Image => Deed::Look,
+            | Self::Image
+            | Self::Bucket => Deed::Look,
             Self::Config
             | Self::Verify
             | Self::Pull
@@ -103,7 +110,8 @@ impl Endpoint {
             | Self::PinImage
             | Self::UnpinImage
             | Self::Export
-            | Self::Import => Deed::Act,
+            | Self::Import
+            | Self::SyncBucket => Deed::Act,
         }
     }
 }
@@ -127,6 +135,7 @@ pub(super) const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
     (Method::GET, "/api/v1/savings", Endpoint::Savings),
     (Method::GET, "/api/v1/pulls", Endpoint::Pulls),
     (Method::GET, "/api/v1/clients", Endpoint::Clients),
+    (Method::GET, "/api/v1/peers", Endpoint::Peers),
     (Method::GET, "/api/v1/events", Endpoint::Events),
     (Method::POST, "/api/v1/verify", Endpoint::Verify),
     (Method::POST, "/api/v1/pull", Endpoint::Pull),
@@ -140,6 +149,8 @@ pub(super) const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
     (Method::GET, "/api/v1/export", Endpoint::Export),
     (Method::POST, IMPORT, Endpoint::Import),
     (Method::POST, "/api/v1/reload", Endpoint::Reload),
+    (Method::GET, "/api/v1/bucket", Endpoint::Bucket),
+    (Method::POST, "/api/v1/bucket/sync", Endpoint::SyncBucket),
 ];
 
 /// Where an archive is sent to.
@@ -195,6 +206,7 @@ pub(super) async fn answer(
         Endpoint::Pulls => queried(pulls::pulls(services, query)),
         Endpoint::Blobs => queried(reports::blobs(services, query)),
         Endpoint::Requests => queried(watching::requests(services, query)),
+        Endpoint::Peers => json(&reports::peers(services)),
         Endpoint::Events => events::stream(services),
         Endpoint::Verify => verify::start(services),
         Endpoint::Explain => match explain::explain(services, query).await {
@@ -210,6 +222,8 @@ pub(super) async fn answer(
         Endpoint::PinImage => told(images::pin(services, name).await),
         Endpoint::UnpinImage => told(images::unpin(services, name).await),
         Endpoint::Export => archives::export(services, query).await.unwrap_or_else(Into::into),
+        Endpoint::Bucket => told(bucket::show(services)),
+        Endpoint::SyncBucket => bucket::sync(services),
         Endpoint::Import => archives::import(services, query, body).unwrap_or_else(Into::into),
     }
 }

@@ -1,12 +1,15 @@
 //! What there is to know, as documents.
 
+use std::collections::BTreeSet;
+
 use entrepot_cache::Download;
 use entrepot_oci::{Digest, UnixSeconds};
 use serde_json::{Value, json};
 
-use super::super::AdminServices;
 use super::super::scrape::index_state;
+use super::super::{AdminServices, Shared};
 use crate::gateway::Coming;
+use crate::peers::{self, Standing, Told};
 
 /// Objects on a page, unless another number is asked for.
 const USUAL: usize = 100;
@@ -42,6 +45,7 @@ pub(in super::super) fn stats(services: &AdminServices) -> Value {
             "index": index_state(services.store.index_state()),
             "is_troubled": services.gateway.store_health().is_troubled,
         },
+        "bucket": services.shared.as_ref().map(Shared::document),
     })
 }
 
@@ -70,6 +74,37 @@ fn fetch(download: &Download, coming: Option<&Coming>) -> Value {
         "bytes_per_sec": rate,
         "remaining_secs": left.filter(|_| rate > 0).map(|left| left.div_ceil(rate)),
     })
+}
+
+/// The replicas that are known, and whether they fetch for each other.
+pub(in super::super) fn peers(services: &AdminServices) -> Value {
+    let known = services.gateway.replicas();
+    let is_configured = known.is_some();
+    let known = known.unwrap_or_default();
+    let present: BTreeSet<_> = known
+        .iter()
+        .filter(|one| matches!(one.standing, Standing::Present))
+        .filter_map(|one| one.id.as_deref())
+        .collect();
+    // This one is there, whether its own address is among them or not.
+    let present = if is_configured { present.len() + 1 } else { 0 };
+    let members: Vec<_> = known.iter().map(member).collect();
+    json!({
+        "is_configured": is_configured,
+        "own_id": peers::own_id(),
+        "present": present,
+        "members": members,
+    })
+}
+
+/// One of them.
+fn member(told: &Told) -> Value {
+    let (state, why) = match &told.standing {
+        Standing::Present => ("present", None),
+        Standing::Own => ("own", None),
+        Standing::Away(why) => ("away", Some(why)),
+    };
+    json!({ "address": told.address.to_string(), "id": told.id, "state": state, "why": why })
 }
 
 /// A page of what is kept.

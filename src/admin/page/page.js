@@ -3,7 +3,7 @@
 
 import { Refused, ask, asked, askedIfThere, follow, token } from './api.js';
 import * as charts from './charts.js';
-import { breakable, byId, cell, head, make, row, setText, small } from './dom.js';
+import { breakable, byId, cell, head, make, row, setText, small, tell } from './dom.js';
 import * as images from './images.js';
 import * as pulls from './pulls.js';
 import * as registries from './registries.js';
@@ -29,6 +29,7 @@ function drawStats(stats) {
   if (!state.savings) drawSaved({ saved_bytes: stats.saved_bytes }, '', null);
   setText('since-start', `Since the start: ${bytes(stats.sent_bytes)} served, ${bytes(stats.received_bytes)} fetched, ${plural(stats.requests, 'request', 'requests')}.`);
   drawDisk(stats.store);
+  tell('bucket', stats.bucket ? `Bucket: ${stats.bucket.words}` : '');
   drawWarnings();
   const isEmpty = stats.requests === 0 && stats.store.objects === 0;
   if (isEmpty && byId('empty').hidden) byId('client').open = true;
@@ -68,6 +69,14 @@ function drawDisk(store) {
     ? `; ${plural(store.evicted_objects, 'object', 'objects')} (${bytes(store.evicted_bytes)}) evicted since the start`
     : '';
   setText('objects', `${plural(store.objects, 'object', 'objects')}${gone}`);
+}
+
+// A proxy that knows of no others says nothing of them.
+function drawReplicas(peers) {
+  const away = peers.members.filter(one => one.state === 'away');
+  byId('replicas').hidden = !peers.is_configured;
+  const who = away.map(one => ` ${one.address}: ${one.why}.`).join('');
+  setText('replicas', `Replicas: ${peers.present} of ${peers.present + away.length} fetch for each other.${who}`);
 }
 
 function drawWarnings() {
@@ -204,6 +213,7 @@ function drawRequests() {
 const HANDLERS = {
   status: noteStatus, stats: drawStats, savings: drawSavings, point: charts.note, fetches: drawFetches, registries: registries.draw,
   repositories: drawRepositories, errors: drawErrors, pulls: pulls.note, requests: noteRequests,
+  peers: drawReplicas,
 };
 
 function tellLive(words, style) {

@@ -21,6 +21,7 @@ pub(super) struct Facts {
     pub(super) stats: Option<Stats>,
     pub(super) fetches: Vec<Fetch>,
     pub(super) pulls: Vec<Pull>,
+    pub(super) peers: Option<Peers>,
 }
 
 /// `/api/v1/status`.
@@ -92,6 +93,15 @@ pub(super) struct Stats {
     pub(super) manifests: Option<Hits>,
     pub(super) blobs: Option<Hits>,
     pub(super) store: Store,
+    pub(super) bucket: Option<Bucket>,
+}
+
+/// What replicas have in common.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Bucket {
+    /// In one line.
+    pub(super) words: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -142,6 +152,23 @@ pub(super) struct Pull {
     pub(super) outcome: Option<String>,
 }
 
+/// `/api/v1/peers`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Peers {
+    pub(super) is_configured: bool,
+    pub(super) present: u64,
+    pub(super) members: Vec<Member>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Member {
+    pub(super) address: String,
+    pub(super) state: String,
+    pub(super) why: Option<String>,
+}
+
 impl Facts {
     /// Asks for all of it. Only the state itself must be told.
     pub(super) async fn ask(api: &Api) -> anyhow::Result<Self> {
@@ -153,6 +180,7 @@ impl Facts {
             ("savings", "/api/v1/savings"),
             ("stats", "/api/v1/stats"),
             ("fetches", "/api/v1/fetches"),
+            ("peers", "/api/v1/peers"),
             ("pulls", PULLS),
         ] {
             match api.try_ask(Method::GET, path).await {
@@ -175,6 +203,7 @@ impl Facts {
             stats: whole("stats").and_then(read),
             fetches: entries(&documents, "fetches"),
             pulls: entries(&documents, "pulls"),
+            peers: whole("peers").and_then(read),
             documents,
         }
     }

@@ -8,8 +8,9 @@ use time::OffsetDateTime;
 
 use super::super::output::{Paint, Style, fitted, lasting, wrapped};
 use super::super::table::{Side, fitting};
-use super::facts::{Facts, Fetch, Hits, Pull, Savings, Stats, Sum, Trouble};
+use super::facts::{Facts, Fetch, Hits, Peers, Pull, Savings, Stats, Sum, Trouble};
 use crate::log::{bytes, one_line};
+use crate::words::grouped;
 
 /// Where sections have their names on the left.
 const WIDE: usize = 60;
@@ -19,6 +20,8 @@ const LABEL: usize = 12;
 const MOST_FETCHES: usize = 8;
 /// Registries with a quota that are shown.
 const MOST_QUOTAS: usize = 8;
+/// Replicas that are away that are shown.
+const MOST_AWAY: usize = 4;
 /// No column: none of a row is cut off.
 const NONE: usize = usize::MAX;
 
@@ -45,6 +48,12 @@ impl Screen {
         sections.extend(self.section("Quota", self.quotas(facts)));
         if let Some(stats) = &facts.stats {
             sections.extend(self.section("Store", self.store(stats)));
+        }
+        if let Some(bucket) = facts.stats.as_ref().and_then(|stats| stats.bucket.as_ref()) {
+            sections.extend(self.section("Bucket", self.sentence(&one_line(&bucket.words))));
+        }
+        if let Some(peers) = &facts.peers {
+            sections.extend(self.section("Replicas", self.replicas(peers)));
         }
         sections.extend(self.section("Coming in", self.fetches(&facts.fetches)));
         sections.extend(self.section("Last pulls", self.pulls(&facts.pulls)));
@@ -246,6 +255,25 @@ impl Screen {
         fitting(shown.collect(), &sides, self.room(), 2, &[5, 3, 1, 4])
     }
 
+    /// How many replicas there are, and which of them are not asked.
+    fn replicas(&self, peers: &Peers) -> Vec<String> {
+        if !peers.is_configured {
+            return Vec::new();
+        }
+        let away: Vec<_> = peers.members.iter().filter(|one| one.state == "away").collect();
+        let all = peers.present + away.len() as u64;
+        let mut lines = self.sentence(&format!("{} of {all} fetch for each other", peers.present));
+        for one in away.iter().take(MOST_AWAY) {
+            let why = one.why.as_deref().unwrap_or_default();
+            let words = format!("{}: {why}", one.address);
+            lines.extend(wrapped(&one_line(&words), self.room(), "- ", "  "));
+        }
+        if let Some(more) = away.len().checked_sub(MOST_AWAY).filter(|more| *more > 0) {
+            lines.push(format!("and {more} more"));
+        }
+        lines
+    }
+
     /// A name with its lines beside it, or above them where there is no room.
     fn section(&self, name: &str, lines: Vec<String>) -> Vec<String> {
         let is_wide = self.width >= WIDE;
@@ -358,19 +386,6 @@ fn took(duration: Duration) -> String {
     }
 }
 
-/// `18,300`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -433,6 +448,7 @@ mod tests {
                 "store": { "objects": 5_120, "bytes": 19_500_000_000_u64,
                     "max_bytes": 34_359_738_368_u64, "free_bytes": 210_000_000_000_u64,
                     "min_free_bytes": 1_073_741_824 },
+                "bucket": { "words": "41,203 objects, 1.3 TB, 0 pending, reachable" },
             },
             "fetches": { "fetches": [
                 { "digest": "sha256:aaaaaaaaaaaaaaaaaaaaaaaa", "registry": "docker.io",
@@ -442,6 +458,12 @@ mod tests {
                 { "digest": "sha256:bbbbbbbbbbbbbbbbbbbbbbbb", "registry": "ghcr.io",
                   "bytes": 1_000, "total_bytes": null, "image": null, "for": [], "waiting": 1,
                   "bytes_per_sec": 0, "remaining_secs": null },
+            ] },
+            "peers": { "is_configured": true, "own_id": "entrepot-1", "present": 2, "members": [
+                { "address": "10.1.0.4:3128", "id": "entrepot-1", "state": "own", "why": null },
+                { "address": "10.1.0.5:3128", "id": "entrepot-2", "state": "present", "why": null },
+                { "address": "10.1.0.6:3128", "id": null, "state": "away",
+                  "why": "it does not answer" },
             ] },
             "pulls": { "pulls": [
                 { "number": 2, "at_ms": (NOW - 60) * 1000, "client": "10.0.0.7", "user": null,
@@ -502,6 +524,9 @@ mod tests {
             ] },
             "registries": { "registries": [{ "registry": hostile, "quota": { "remaining": 1 } }] },
             "fetches": { "fetches": [{ "image": hostile }, { "registry": hostile }] },
+            "stats": { "bucket": { "words": hostile } },
+            "peers": { "is_configured": true, "members": [
+                { "address": hostile, "state": "away", "why": hostile }] },
             "pulls": { "pulls": [{ "client": hostile, "registry": hostile, "tag": hostile }] },
         }));
         for line in screen(80).lines(&facts) {

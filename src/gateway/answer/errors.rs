@@ -125,6 +125,16 @@ pub(in crate::gateway) fn broken(registry: &Registry, error: &BodyError) -> Serv
     }
 }
 
+/// A replica wants what comes from a replica itself: it must not wait for that.
+pub(in crate::gateway) fn elsewhere(registry: &Registry) -> Served {
+    let message = format!(
+        "{registry}: this replica gets that from another one itself: ask the registry, or whoever \
+         has it"
+    );
+    let status = StatusCode::MISDIRECTED_REQUEST;
+    denied(&ErrorDocument::new(status, ErrorCode::Unsupported, message))
+}
+
 /// The memory that a request needs is not to be had.
 pub(in crate::gateway) fn no_room(registry: &Registry) -> Served {
     let message = format!("{registry}: {NoRoom}");

@@ -28,8 +28,9 @@ pub(crate) enum Provenance {
     /// From the bucket that the replicas share, and on its way into the store, or in it by now;
     /// with the reason where the registry could not be asked.
     Bucket(Option<Reason>),
-    /// From the replica that fetches it for all, and on its way into the store.
-    Peer,
+    /// From the replica that fetches it for all, and on its way into the store; with what that says
+    /// of itself.
+    Peer(PeerStatus),
     /// From the registry, whole and checked, past the store.
     Unkept,
     /// The registry's own answer.
@@ -38,6 +39,31 @@ pub(crate) enum Provenance {
     Denied(Reason),
     /// Neither the registry nor the store could answer.
     Failed(Reason),
+}
+
+/// What another replica says behind its own name in `Cache-Status`, where it is a word that this
+/// program has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PeerStatus(Option<&'static str>);
+
+impl PeerStatus {
+    /// What an answer says: its own member is the last, and has a field line of its own.
+    pub(in crate::gateway) fn of(fields: &HeaderMap) -> Self {
+        const KNOWN: [&str; 5] =
+            ["hit", "hit; detail=stale", "fwd=miss; stored", "fwd=miss; collapsed", "fwd=miss"];
+        let last = fields.get_all("cache-status").iter().next_back();
+        let own = last.and_then(|line| line.to_str().ok()?.strip_prefix(PRODUCT));
+        let own = own.and_then(|rest| rest.strip_prefix("; "));
+        let told = own.and_then(|told| {
+            // With a reason behind it, where it logs so much.
+            let begins = |known: &&&str| {
+                told.strip_prefix(**known)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with("; detail=\""))
+            };
+            KNOWN.iter().find(begins).copied()
+        });
+        Self(told)
+    }
 }
 
 /// Why a request went on to the registry whose answer is only passed on (RFC 9211 §2.2).
@@ -62,7 +88,7 @@ impl Provenance {
             Self::Stored | Self::Unkept => Outcome::Miss,
             Self::Joined => Outcome::Joined,
             Self::Bucket(_) => Outcome::Bucket,
-            Self::Peer => Outcome::Peer,
+            Self::Peer(_) => Outcome::Peer,
             Self::Relayed(_) => Outcome::Relay,
             Self::Denied(_) => Outcome::Denied,
             Self::Failed(_) => Outcome::Error,
@@ -76,7 +102,7 @@ impl Provenance {
         Some(match self {
             Self::Kept(_) | Self::Revalidated => "hit",
             Self::Stale(_) => "hit; detail=stale",
-            Self::Stored | Self::Bucket(_) | Self::Peer => "fwd=miss; stored",
+            Self::Stored | Self::Bucket(_) | Self::Peer(_) => "fwd=miss; stored",
             Self::Joined => "fwd=miss; collapsed",
             Self::Unkept | Self::Failed(_) | Self::Relayed(Forward::Miss) => "fwd=miss",
             Self::Relayed(Forward::Request) => "fwd=request",
@@ -94,7 +120,7 @@ impl Provenance {
             Self::Revalidated
             | Self::Stored
             | Self::Joined
-            | Self::Peer
+            | Self::Peer(_)
             | Self::Unkept
             | Self::Relayed(_) => None,
         }
@@ -104,9 +130,15 @@ impl Provenance {
     /// well.
     pub(super) fn sign(&self, fields: &mut HeaderMap) {
         let Some(status) = self.cache_status() else { return };
-        if matches!(self, Self::Bucket(_)) {
-            // The cache that is nearest to the origin comes first (RFC 9211 §2).
-            append(fields, HeaderName::from_static("cache-status"), "entrepot-bucket; hit");
+        // The cache that is nearest to the origin comes first (RFC 9211 §2).
+        let cache_status = HeaderName::from_static("cache-status");
+        match self {
+            Self::Bucket(_) => append(fields, cache_status, "entrepot-bucket; hit"),
+            Self::Peer(PeerStatus(Some(status))) => {
+                append(fields, cache_status, &format!("entrepot-peer; {status}"));
+            }
+            Self::Peer(PeerStatus(None)) => append(fields, cache_status, "entrepot-peer"),
+            _ => {}
         }
         if let Ok(value) = HeaderValue::try_from(format!("{PRODUCT}; {status}")) {
             fields.append(HeaderName::from_static("cache-status"), value);
@@ -209,5 +241,29 @@ mod tests {
         Provenance::Bucket(None).sign(&mut fields);
         let values: Vec<_> = fields.get_all("cache-status").iter().collect();
         assert_eq!(values, ["entrepot-bucket; hit", "entrepot; fwd=miss; stored"]);
+    }
+
+    #[test]
+    fn a_replica_is_named_with_what_it_says_of_itself() {
+        let named = |lines: &[&'static str]| {
+            let lines: Vec<_> = lines.iter().map(|line| ("cache-status", *line)).collect();
+            let mut fields = HeaderMap::new();
+            Provenance::Peer(PeerStatus::of(&map(&lines))).sign(&mut fields);
+            let values: Vec<_> = fields.get_all("cache-status").iter().collect();
+            assert_eq!(values.len(), 2);
+            assert_eq!(values[1], "entrepot; fwd=miss; stored");
+            values[0].to_str().unwrap().to_owned()
+        };
+        for (lines, expected) in [
+            (&["entrepot; hit"][..], "entrepot-peer; hit"),
+            (&["cdn; hit", "entrepot; fwd=miss; stored"], "entrepot-peer; fwd=miss; stored"),
+            (&["entrepot; fwd=miss; collapsed"], "entrepot-peer; fwd=miss; collapsed"),
+            (&["entrepot; hit; detail=\"within tag-ttl\""], "entrepot-peer; hit"),
+            (&["entrepot; something new"], "entrepot-peer"),
+            (&["cdn; hit"], "entrepot-peer"),
+            (&[], "entrepot-peer"),
+        ] {
+            assert_eq!(named(lines), expected, "{lines:?}");
+        }
     }
 }

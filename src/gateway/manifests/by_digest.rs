@@ -17,10 +17,10 @@ use crate::bucket::Bucket;
 use crate::collapse::{Collapse, Turn};
 use crate::gateway::access::{Place, SharedContent};
 use crate::gateway::answer::body::ResponseBody;
-use crate::gateway::answer::errors::{broken, unusable};
+use crate::gateway::answer::errors::{broken, elsewhere, unusable};
 use crate::gateway::answer::object::{Presentation, respond};
 use crate::gateway::answer::passed::{not_content, passed_on, passed_verified, tell_quota};
-use crate::gateway::answer::provenance::{Forward, Provenance, Reason};
+use crate::gateway::answer::provenance::{Forward, PeerStatus, Provenance, Reason};
 use crate::gateway::answer::served::Served;
 use crate::gateway::exchange::{Exchange, Source};
 use crate::gateway::generations::Generation;
@@ -31,7 +31,7 @@ use crate::registry::answer::{
 use crate::registry::fields::{for_content, for_whole_content, returned, text};
 use crate::registry::identity::Identity;
 use crate::upstream::body::IdleBody;
-use crate::upstream::{Target, UpstreamError, via};
+use crate::upstream::{Target, UpstreamError};
 
 /// The largest manifest kept. The specification asks registries for at least 4 MiB; engines take
 /// little more.
@@ -318,7 +318,21 @@ impl ManifestRequest {
         let (place, identity) = (rights.place().clone(), client.identity.clone());
         let (path, generation) = (target.path_and_query.clone(), self.exchange.generation());
         let fetch = ManifestFetch { place, identity, path, generation };
-        let turn = self.fetches.turn(fetch, via::patience(&asked.headers, PATIENCE)).await;
+        let turn = self.fetches.turn(fetch, asked.patience(PATIENCE));
+        let turn = match expected {
+            Some(digest) if asked.is_hop() => {
+                let hops = &self.exchange.common.hops;
+                let turn = hops.unless_brought(digest, &asked.registry, turn).await;
+                match turn {
+                    Some(turn) => turn,
+                    None if self.exchange.may_know_of_hop(digest).await => {
+                        return Ok(elsewhere(&asked.registry));
+                    }
+                    None => Turn::Late,
+                }
+            }
+            _ => turn.await,
+        };
         // It may have come since it was looked for, by whomever it was fetched.
         let began = Instant::now();
         let known = match &turn {
@@ -335,9 +349,8 @@ impl ManifestRequest {
             }
             return Ok(self.as_kept(&kept, Provenance::Joined));
         }
-        let headers = for_whole_content(&asked.headers);
-        let fetched = match self.exchange.follow(Method::GET, &target, &headers).await {
-            Ok(answer) => self.keep_answer(answer.response, expected, began).await,
+        let fetched = match Box::pin(self.fetched(&target, expected, began)).await {
+            Ok(fetched) => fetched,
             Err(error) => {
                 let error = Arc::new(error);
                 if let Turn::Lead(permit) = turn {
@@ -353,6 +366,56 @@ impl ManifestRequest {
             }
         }
         Ok(fetched.served)
+    }
+
+    /// The manifest from whoever fetches it for all, or what the registry says.
+    async fn fetched(
+        &self,
+        target: &Target,
+        expected: Option<&Digest>,
+        began: Instant,
+    ) -> Result<Fetched, UpstreamError> {
+        if let Some(digest) = expected
+            && let Some(fetched) = self.brought_by_peer(digest).await
+        {
+            return Ok(fetched);
+        }
+        let headers = for_whole_content(&self.exchange.asked.headers);
+        let answer = self.exchange.follow(Method::GET, target, &headers).await?;
+        Ok(self.keep_answer(answer.response, expected, began).await)
+    }
+
+    /// The manifest from the replica that fetches it for all, where that is another and has it.
+    /// Those who wait for it here may have it only where the registry has said so here: it is asked
+    /// first, which costs nothing where pulls are counted.
+    async fn brought_by_peer(&self, digest: &Digest) -> Option<Fetched> {
+        let Exchange { common, asked, rights, .. } = &*self.exchange;
+        let mut peer = self.exchange.owner(digest)?;
+        if !rights.may_pull().await && matches!(self.confirmed(digest, None).await, Ok(None)) {
+            return None;
+        }
+        let source = Source::of_manifest(&self.exchange, digest);
+        let _from_replica = common.hops.begin(digest, rights.place());
+        let answer = match source.ask_peer(&peer, None).await {
+            Err(error) if error.is_absence() => {
+                peer = self.exchange.owner(digest)?;
+                source.ask_peer(&peer, None).await.ok()?
+            }
+            answer => answer.ok()?,
+        };
+        let media_type = media_type_of(answer.headers()).filter(|_| is_plain_content(&answer))?;
+        let (head, body) = answer.into_parts();
+        let bytes = body.whole(MAX_BYTES, &asked.account).await.ok()?;
+        if Digest::of(digest.algorithm(), &bytes) != *digest {
+            common.metrics().mismatched();
+            return None;
+        }
+        let Some(reader) = self.keep(digest, &bytes, &media_type).await else {
+            return Some(passed_whole(&head.headers, bytes).into());
+        };
+        let provenance = Provenance::Peer(PeerStatus::of(&head.headers));
+        let served = self.shown(reader, &media_type, None, provenance);
+        Some(Fetched { served, kept: Some(*digest) })
     }
 
     async fn keep_answer(
@@ -390,6 +453,8 @@ impl ManifestRequest {
         rights.grant(began).await;
         match self.keep(&digest, &bytes, &media_type).await {
             Some(reader) => {
+                // Who has it from a registry has it for all.
+                rights.records().share(&digest);
                 let mut served = self.shown(reader, &media_type, None, Provenance::Stored);
                 tell_quota(&head.headers, &mut served);
                 Fetched { served, kept: Some(digest) }
@@ -419,7 +484,6 @@ impl ManifestRequest {
         let reader = kept
             .inspect_err(|error| tracing::warn!(%digest, %error, "a manifest could not be kept"))
             .ok()?;
-        rights.records().share(digest);
         self.tags.settle(rights.records(), rights.place(), digest).await;
         Some(reader)
     }

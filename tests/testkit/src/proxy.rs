@@ -4,6 +4,7 @@ mod process;
 
 use std::fmt::Write as _;
 use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -47,11 +48,21 @@ struct Ports {
 impl Ports {
     /// Ports that are free now. Somebody else may take them before the proxy does: then others
     /// are tried.
-    fn free() -> Self {
+    fn free(place: Option<SocketAddr>) -> Self {
         let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let (listen, admin) = (bind(), bind());
-        Self { listen: listen.local_addr().unwrap(), admin: admin.local_addr().unwrap() }
+        let listen = place.unwrap_or_else(|| listen.local_addr().unwrap());
+        Self { listen, admin: admin.local_addr().unwrap() }
     }
+}
+
+/// A place for a proxy that others have to know before it is there. Every address of 127.0.0.0/8 is
+/// this machine's; nobody else takes a port of one that is chosen at random.
+#[must_use]
+pub fn free_place() -> SocketAddr {
+    let random = RandomState::new().hash_one(std::process::id()).to_be_bytes();
+    let address = Ipv4Addr::new(127, random[0].clamp(1, 254), random[1], random[2].clamp(1, 254));
+    TcpListener::bind((address, 0)).unwrap().local_addr().unwrap()
 }
 
 /// A proxy that is still being described.
@@ -67,6 +78,7 @@ pub struct Builder {
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
     everywhere: bool,
+    place: Option<SocketAddr>,
     admin_everywhere: bool,
     files: Option<u32>,
 }
@@ -131,6 +143,12 @@ impl Builder {
         self
     }
 
+    /// Lets it listen at this [place](free_place), after a restart too.
+    pub fn listening_at(mut self, place: SocketAddr) -> Self {
+        self.place = Some(place);
+        self
+    }
+
     /// Lets its admin listener listen on every IPv4 address of this machine.
     pub fn admin_everywhere(mut self) -> Self {
         self.admin_everywhere = true;
@@ -156,7 +174,7 @@ impl Builder {
     #[track_caller]
     fn launch(&self, home: &Path) -> (Ports, Process) {
         for _ in 0..START_ATTEMPTS {
-            let ports = Ports::free();
+            let ports = Ports::free(self.place);
             let process = self.spawn(home, ports);
             match wait_until_ready(&process, ports) {
                 Ok(()) => return (ports, process),
@@ -188,11 +206,11 @@ impl Builder {
         let Self { connect_to, ca_files, top, upstream, tables, .. } = self;
         let data = home.join("data").display().to_string();
         let admin = if self.admin_everywhere { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
-        let own = if self.everywhere { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+        let own = if self.everywhere { Ipv4Addr::UNSPECIFIED.into() } else { ports.listen.ip() };
+        let listen = SocketAddr::new(own, ports.listen.port());
         format!(
-            "listen = [\"{own}:{}\"]\nadmin-listen = \"{}\"\ndata-dir = {data:?}\n{top}\n\
+            "listen = [\"{listen}\"]\nadmin-listen = \"{}\"\ndata-dir = {data:?}\n{top}\n\
              [upstream]\nconnect-to = {connect_to:?}\nca-files = {ca_files:?}\n{upstream}\n{tables}",
-            ports.listen.port(),
             SocketAddr::new(admin.into(), ports.admin.port())
         )
     }
@@ -236,6 +254,7 @@ impl Proxy {
             environment: Vec::new(),
             arguments: Vec::new(),
             everywhere: false,
+            place: None,
             admin_everywhere: false,
             files: None,
         }
@@ -452,12 +471,22 @@ impl Proxy {
         }
     }
 
-    /// Runs a subcommand with this proxy's configuration file.
+    /// Runs a subcommand with this proxy's configuration file and environment.
     #[track_caller]
     #[must_use]
     pub fn run(&self, arguments: &[&str]) -> Finished {
+        let environment = self.settings.environment.iter();
+        let environment: Vec<_> =
+            environment.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.run_with(arguments, &environment)
+    }
+
+    /// The same with another environment.
+    #[track_caller]
+    #[must_use]
+    pub fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
         let config = self.config_file().display().to_string();
         let arguments = [arguments, &["--config", &config]].concat();
-        run(&self.settings.binary, &arguments, &[])
+        run(&self.settings.binary, &arguments, environment)
     }
 }
