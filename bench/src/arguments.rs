@@ -82,6 +82,12 @@ pub(crate) struct Options {
     /// How many connections ask at once
     #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100, 1000])]
     pub(crate) connections: Vec<usize>,
+    /// How many replicas a crowd asks at once
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..))]
+    pub(crate) replicas: u64,
+    /// How many clients each of them has then
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) crowd: u64,
     /// How many objects a store has
     #[arg(long, value_delimiter = ',', default_values_t = [1000, 10_000, 100_000])]
     pub(crate) objects: Vec<u64>,
@@ -111,6 +117,8 @@ pub(crate) enum Block {
     Idle,
     /// What a large store costs
     Objects,
+    /// Replicas behind a bucket
+    Bucket,
 }
 
 impl Options {

@@ -14,6 +14,7 @@
 //! - `pull`: bringing an image in ahead of time
 //! - `reload`: the way to who reads the configuration again
 //! - `verification`: hashing everything that is kept
+//! - `shared`: the bucket that replicas have in common
 //! - `scrape`: `/metrics`
 //! - `runbook`: `/runbook`
 //! - `verdict`: whether all is well, and what is not
@@ -38,6 +39,7 @@ pub(crate) mod sample;
 mod scrape;
 pub(crate) mod server;
 pub mod setup;
+pub(crate) mod shared;
 pub(crate) mod socket;
 mod verdict;
 pub(crate) mod verification;
@@ -49,11 +51,8 @@ use entrepot_cache::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bucket::Bucket;
-use crate::bucket::round::Round;
-use crate::bucket::uploads::Uploads;
 use crate::gateway::Gateway;
-use crate::images::{Fleet, Images};
+use crate::images::Images;
 use crate::listener::policy::Policy;
 use crate::listener::speaker::Speaker;
 use crate::memory::Memory;
@@ -102,19 +101,6 @@ pub(crate) struct AdminServices {
     pub facts: Facts,
 }
 
-/// The bucket that replicas have in common, and this one's part in it. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Shared {
-    /// The bucket.
-    pub bucket: Bucket,
-    /// What goes there.
-    pub uploads: Uploads,
-    /// What looks after it.
-    pub round: Round,
-    /// The images of all replicas.
-    pub fleet: Fleet,
-}
-
 /// Places for what several operators may want at a time.
 #[derive(Default)]
 pub(crate) struct Queues {
@@ -153,3 +139,4 @@ pub(crate) use events::Audience;
 pub(crate) use free_space::FreeSpace;
 pub(crate) use history::History;
 pub(crate) use reload::Reloads;
+pub(crate) use shared::Shared;

@@ -81,6 +81,13 @@ fn own(services: &AdminServices, now: SystemTime) -> Vec<Trouble> {
     if index_state(services.store.index_state()) == "in_memory" {
         own.push(trouble("the store's index is given up until the next start"));
     }
+    if let Some(shared) = &services.shared
+        && let Some((why, since)) = shared.trouble()
+    {
+        let words = format!("the bucket is of no use since {} ({why})", moment(since, now));
+        let since = Some(since);
+        own.push(Trouble { state: "bucket", since, words, ..trouble(&why) });
+    }
     let ends = services.facts.ca_expiry;
     if ends < now + CA_ENDS_SOON {
         let words = format!(

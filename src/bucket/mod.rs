@@ -13,6 +13,7 @@
 //! - `absences`: what it has not, as far as it was asked a moment ago
 //! - `listing`: what there is
 //! - `version`: what kind of bucket it is, and whose
+//! - `trial`: whether it can be used, for `entrepot check`
 //! - `merge`: what two replicas know of one thing, made one
 //! - `queue`, `uploads`: what goes up, and when
 //! - `round`: what each replica looks at once a day
@@ -45,6 +46,7 @@ mod secret_file;
 mod sending;
 mod stores;
 mod transport;
+mod trial;
 pub(crate) mod uploads;
 mod version;
 
@@ -73,6 +75,7 @@ pub(crate) use objects::{BucketBody, BucketObject};
 pub(crate) use options::{Options, Private};
 use stores::Stores;
 use transport::{Times, Transport};
+pub(crate) use trial::{Trial, try_out};
 use version::Version;
 
 use crate::metrics::{BucketOperation, Metrics};

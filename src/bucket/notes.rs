@@ -65,7 +65,7 @@ impl Note {
     }
 }
 
-/// Does here what a note says.
+/// Does here what a note says. An error: not now, but perhaps later.
 pub(crate) type Apply = Arc<dyn Fn(Note) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// The notes of the fleet; cheap to clone.
@@ -170,18 +170,20 @@ impl Notes {
         }
         names.sort_unstable();
         names.retain(|name| name.replica() != replica && !read.applied.contains(name));
+        let mut again = began.checked_sub(LATE).unwrap_or(began);
         for name in names {
             let key = RecordKey::Note(name.clone());
             // One that is forged, or of a kind that this version does not know, says nothing.
             if let Some(note) = bucket.record_behind::<Note>(&key).await? {
                 read.heed(&name, &note);
                 if let Err(error) = apply(note.clone()).await {
-                    tracing::warn!(note = %name, ?note, error, "what was done on another replica could not be done here");
+                    tracing::debug!(note = %name, error, "a note can't be heeded yet");
+                    again = again.min(name.at().checked_sub(MILLISECOND).unwrap_or(began));
+                    continue;
                 }
             }
             read.applied.insert(name);
         }
-        let again = began.checked_sub(LATE).unwrap_or(began);
         read.after = Some(again);
         read.applied.retain(|name| name.at() >= again.checked_sub(LATE).unwrap_or(again));
         Ok(())

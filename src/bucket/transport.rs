@@ -26,6 +26,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
     HttpResponse, HttpResponseBody, HttpService,
 };
+use time::OffsetDateTime;
 use tokio::time::{Instant, Sleep};
 
 use super::Way;
@@ -60,6 +61,8 @@ pub(super) struct Transport {
     patience: Duration,
     /// For the longest silence within a body.
     idle: Duration,
+    /// By how many seconds the clock of who answered last differs from this machine's.
+    skew: Arc<AtomicU64>,
     metrics: Metrics,
 }
 
@@ -90,7 +93,9 @@ impl Transport {
             .build(connector.clone());
         let Times { timeout, idle } = times;
         let host = host.into();
-        Self { pool, connector, host, way: Way::Front, patience: timeout, idle, metrics }
+        let skew = Arc::new(AtomicU64::new(u64::MAX));
+        let way = Way::Front;
+        Self { pool, connector, host, way, patience: timeout, idle, skew, metrics }
     }
 
     /// The same for what nobody waits for, by the same connections.
@@ -101,6 +106,19 @@ impl Transport {
     /// `bucket.timeout`.
     pub(super) fn timeout(&self) -> Duration {
         self.patience
+    }
+
+    /// By how much the clock of who answered last differs from this machine's, if that is known.
+    pub(super) fn skew(&self) -> Option<Duration> {
+        let skew = self.skew.load(Ordering::Relaxed);
+        (skew != u64::MAX).then(|| Duration::from_secs(skew))
+    }
+
+    fn note_date(&self, headers: &HeaderMap) {
+        if let Some(date) = date(headers) {
+            let differs = (date - OffsetDateTime::now_utc()).unsigned_abs();
+            self.skew.store(differs.as_secs(), Ordering::Relaxed);
+        }
     }
 
     async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
@@ -162,6 +180,7 @@ impl Transport {
         let authority = authority(request.uri())?;
         let response = self.sent(&authority, request).await?;
         let status = response.status();
+        self.note_date(response.headers());
         if status.is_success() {
             let received = ReceivedBody::new(response, self.idle, self.metrics.clone());
             return Ok(received.map(HttpResponseBody::new));
@@ -245,6 +264,10 @@ fn authority(uri: &Uri) -> Result<Authority, Fault> {
         .map_err(|error| Fault::Unreachable(format!("{} is no place: {error}", shortened(text))))
 }
 
+fn date(headers: &HeaderMap) -> Option<OffsetDateTime> {
+    http_date(headers.get(header::DATE)?.to_str().ok()?).map(Into::into)
+}
+
 /// What a refusal says. S3, Google and Microsoft all write `<Code>` and `<Message>`.
 fn answer(
     status: StatusCode,
@@ -268,10 +291,7 @@ fn answer(
         code: element("Code").or_else(|| field("x-ms-error-code")),
         message: element("Message"),
         region: region.filter(|_| is_elsewhere),
-        date: headers
-            .get(header::DATE)
-            .and_then(|date| http_date(date.to_str().ok()?))
-            .map(Into::into),
+        date: date(headers),
         credentials_of: is_of_credentials.then(|| authority.to_string()),
     }
 }
@@ -432,5 +452,162 @@ impl Body for ReceivedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::AtomicUsize;
+
+    use entrepot_oci::{Algorithm, Digest};
+    use entrepot_testkit::{Request, Response, Server};
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::bucket::for_tests::options;
+    use crate::bucket::options::{Place, S3, S3Credentials, Secret};
+    use crate::bucket::{Bucket, BucketError, Options, RecordKey};
+    use crate::upstream::dial::TcpDialer;
+    use crate::upstream::trust::Trust;
+
+    const TIMEOUT: Duration = Duration::from_millis(500);
+
+    /// A bucket at this address, with its key beside it.
+    struct Fixture {
+        bucket: Bucket,
+        _directory: tempfile::TempDir,
+    }
+
+    fn at(endpoint: &str, credentials: S3Credentials) -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let Place::S3(usual) = options().place else { panic!("no S3") };
+        let endpoint = Some(endpoint.to_owned());
+        let place = Place::S3(S3 { endpoint, credentials, path_style: true, ..usual });
+        let key_file = directory.path().join("key");
+        let options = Options { place, key_file, timeout: TIMEOUT, ..options() };
+        // As it is where nobody may be contacted.
+        let tcp = TcpDialer { offline: true, ..TcpDialer::for_tests() };
+        let trust = Trust::new(crate::upstream::certs::Certificates::default()).unwrap();
+        let dialer = Dialer::new(tcp, crate::upstream::proxy::Proxies::default(), trust);
+        let (metrics, tasks) = (Metrics::default(), TaskTracker::new());
+        let bucket = Bucket::new(&options, &dialer, "01:02", metrics, tasks).unwrap();
+        Fixture { bucket, _directory: directory }
+    }
+
+    fn open_to_all(address: SocketAddr) -> Fixture {
+        at(&format!("http://{address}"), S3Credentials::None)
+    }
+
+    fn digest() -> Digest {
+        Digest::of(Algorithm::Sha256, b"x")
+    }
+
+    async fn failure(fixture: &Fixture) -> BucketError {
+        fixture.bucket.open(&digest(), 0).await.err().unwrap()
+    }
+
+    fn says(status: u16, code: &str) -> Response {
+        let body = format!("<Error><Code>{code}</Code><Message>in words</Message></Error>");
+        Response::new(status).body(body)
+    }
+
+    #[tokio::test]
+    async fn an_object_is_asked_for_once_and_signed() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let seen = asked.clone();
+        let server = Server::http(move |request: &Request| {
+            assert!(request.headers.get("via").is_none());
+            assert!(request.headers.get("user-agent").unwrap().starts_with("entrepot/"));
+            let authorization = request.headers.get("authorization").unwrap_or_default();
+            assert!(authorization.contains("Credential=AK/"), "{authorization}");
+            if request.path().ends_with("/VERSION") {
+                return says(404, "NoSuchKey");
+            }
+            seen.fetch_add(1, Ordering::Relaxed);
+            Response::new(200).header("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT").body("x")
+        });
+        let secret = Secret::new("s3cr3t");
+        let key = S3Credentials::Environment { key_id: "AK".to_owned(), secret, token: None };
+        let fixture = at(&format!("http://{}", server.address()), key);
+        let whole = fixture.bucket.whole(&digest(), 10).await.unwrap().unwrap();
+        assert_eq!(whole, "x");
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert!(fixture.bucket.metrics().bucket().received.value() >= 1);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_in_words_and_left_alone() {
+        for (status, code, words) in [
+            (403, "AccessDenied", "s3:ListBucket"),
+            (404, "NoSuchBucket", "bucket.url"),
+            (400, "ExpiredToken", "expired"),
+        ] {
+            let server = Server::http(move |_: &Request| says(status, code));
+            let fixture = open_to_all(server.address());
+            let error = failure(&fixture).await;
+            assert!(matches!(error, BucketError::Refused(_)), "{error}");
+            let text = error.to_string();
+            assert!(text.contains(words) && text.contains("in words"), "{text}");
+            let before = server.connections();
+            assert!(matches!(failure(&fixture).await, BucketError::LeftAlone(_)));
+            assert_eq!(server.connections(), before);
+            assert!(!fixture.bucket.health().is_up);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bucket_with_too_much_to_do_is_not_asked_twice_by_who_waits() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let seen = asked.clone();
+        let server = Server::http(move |request: &Request| {
+            if request.path().ends_with("/VERSION") {
+                return says(404, "NoSuchKey");
+            }
+            seen.fetch_add(1, Ordering::Relaxed);
+            says(503, "SlowDown")
+        });
+        // Nothing may be put either: that is no reason not to read.
+        let fixture = open_to_all(server.address());
+        let _ = fixture.bucket.record::<u64>(&RecordKey::Pin(digest())).await;
+        let before = asked.load(Ordering::Relaxed);
+        let error = failure(&fixture).await;
+        assert!(matches!(error, BucketError::Busy(_)), "{error}");
+        assert_eq!(asked.load(Ordering::Relaxed), before + 1);
+        assert!(fixture.bucket.health().is_up);
+    }
+
+    #[tokio::test]
+    async fn a_silent_bucket_costs_one_timeout_once() {
+        let server = Server::silent();
+        let fixture = open_to_all(server.address());
+        let began = std::time::Instant::now();
+        let asking = (0..10).map(|_| failure(&fixture));
+        let errors = futures_util::future::join_all(asking).await;
+        let took = began.elapsed();
+        assert!(took >= TIMEOUT && took < TIMEOUT * 3, "{took:?}");
+        assert!(errors.iter().any(|error| matches!(error, BucketError::Silent(_))), "{errors:?}");
+        let began = std::time::Instant::now();
+        assert!(matches!(failure(&fixture).await, BucketError::LeftAlone(_)));
+        assert!(began.elapsed() < TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn a_bucket_that_is_not_there_is_told_and_left_alone() {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let fixture = open_to_all(address);
+        let error = failure(&fixture).await;
+        assert!(matches!(error, BucketError::Unreachable(_)), "{error}");
+        let health = fixture.bucket.health();
+        assert!(!health.is_up && health.why.unwrap().contains("no connection"));
+    }
+
+    #[tokio::test]
+    async fn metadata_is_closed_to_who_has_no_business_there() {
+        for endpoint in ["http://169.254.169.254", "http://[::ffff:169.254.170.2]:80"] {
+            let fixture = at(endpoint, S3Credentials::None);
+            let error = failure(&fixture).await.to_string();
+            assert!(error.contains("metadata service"), "{error}");
+        }
     }
 }

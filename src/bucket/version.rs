@@ -14,12 +14,13 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use object_store::path::Path;
 use object_store::{GetOptions, ObjectStore, PutOptions};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::BucketError;
-use super::layout::VERSION;
+use super::layout::{Root, VERSION};
 use super::{Bucket, Deadline, Way};
 use crate::metrics::BucketOperation;
 
@@ -99,6 +100,31 @@ impl Version {
     }
 }
 
+impl Version {
+    /// What stands in a bucket that may not be this fleet's.
+    pub(super) async fn read(
+        store: &dyn ObjectStore,
+        root: &Root,
+    ) -> Result<Option<Self>, BucketError> {
+        match read_at(store, &root.path(VERSION)).await {
+            Ok(version) => Ok(Some(version)),
+            Err(error) => BucketError::of(&error).map_or(Ok(None), Err),
+        }
+    }
+}
+
+async fn read_at(store: &dyn ObjectStore, path: &Path) -> object_store::Result<Version> {
+    let mut found = store.get_opts(path, GetOptions::default()).await?.into_stream();
+    let mut text = Vec::new();
+    while let Some(piece) = found.next().await {
+        text.extend_from_slice(&piece?);
+        if text.len() > MOST {
+            break;
+        }
+    }
+    Ok(Version::parse(&String::from_utf8_lossy(&text)))
+}
+
 impl Bucket {
     /// That what lies in the bucket is of use, which is looked at once before anything else is
     /// asked. Cancel safe.
@@ -129,17 +155,9 @@ impl Bucket {
     pub(super) async fn version(&self, by: Deadline) -> Result<Option<Version>, BucketError> {
         let path = self.inner.root.path(VERSION);
         let asking = self.ask_whatever_it_is(BucketOperation::Get, by, |store| async move {
-            let mut found = store.get_opts(&path, GetOptions::default()).await?.into_stream();
-            let mut text = Vec::new();
-            while let Some(piece) = found.next().await {
-                text.extend_from_slice(&piece?);
-                if text.len() > MOST {
-                    break;
-                }
-            }
-            Ok(text)
+            read_at(&*store, &path).await
         });
-        Ok(asking.await?.map(|text| Version::parse(&String::from_utf8_lossy(&text))))
+        asking.await
     }
 
     async fn look_at_version(&self, by: Deadline) -> Result<(), BucketError> {

@@ -13,7 +13,7 @@ use url::form_urlencoded;
 
 use super::arguments::{self, Given};
 use super::listing::{self, SelectionArg};
-use super::output::{Report, size, stdout, unless_closed};
+use super::output::{Report, complain, size, stdout, unless_closed};
 use super::privileges::Missing;
 use super::runtime;
 use super::site::{Site, unbounded};
@@ -127,6 +127,12 @@ impl Change {
         runtime::block_on(async {
             let site = Site::open(&settings, given.server(), unbounded(&settings)).await?;
             let done = self.run_at(&site, &asked).await;
+            if matches!(site, Site::Stopped(_))
+                && settings.bucket.is_some()
+                && asked.extent == Extent::Done
+            {
+                complain("no proxy runs here: the bucket and other replicas stay as they are");
+            }
             site.close().await;
             done
         })

@@ -62,6 +62,17 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     ("entrepot verify", &[("Look for damage on the disk", "entrepot verify")]),
     (
+        "entrepot bucket",
+        &[
+            ("How is it?", "entrepot bucket"),
+            ("What still waits to go there", "entrepot bucket --json | jq .pending"),
+        ],
+    ),
+    (
+        "entrepot bucket sync",
+        &[("Bring what is kept here, before this machine goes", "entrepot bucket sync")],
+    ),
+    (
         "entrepot pull",
         &[
             ("Warm the cache", "entrepot pull alpine:3.20 ghcr.io/org/app:1.2"),

@@ -19,6 +19,7 @@
 
 mod api;
 mod arguments;
+mod bucket;
 mod ca;
 mod change;
 mod check;
@@ -102,6 +103,7 @@ fn run_subcommand(name: &str, given: Given<'_>) -> ExitCode {
         "export" => ended(export::run(given)),
         "import" => ended(import::run(given)),
         "config" => ended(config::run(given)),
+        "bucket" => ended(bucket::run(given)),
         "ca" => ended(ca::run(given)),
         "completions" => ended(documents::completions(command(), given)),
         "man" => ended(documents::manual(command())),
@@ -150,6 +152,7 @@ fn command() -> Command {
         .subcommand(verify::command())
         .subcommand(export::command())
         .subcommand(import::command())
+        .subcommand(bucket::command())
         .subcommand(ca::command())
         .subcommand(config::command())
         .subcommand(version::command())
@@ -221,6 +224,8 @@ mod tests {
             &["verify"],
             &["export"],
             &["import"],
+            &["bucket"],
+            &["bucket", "sync"],
             &["ca", "renew"],
             &["config", "show"],
             &["version"],

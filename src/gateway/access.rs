@@ -406,17 +406,20 @@ impl Rights {
         self.of_registry.content(digest).await
     }
 
+    /// What is on record of the object here, without a question to the bucket.
+    async fn content_here(&self, digest: &Digest) -> Option<ContentRecord> {
+        match self.access.contents.get(&(self.place.clone(), *digest)) {
+            Some(record) => Some(record),
+            None => self.records.local().content(digest).await,
+        }
+    }
+
     /// What is on record of an object that is not kept here.
     ///
     /// Of one that no replica has met the bucket is asked once: who delivers it for a repository
     /// puts that on the registry's record too.
     pub(super) async fn shared(&self, digest: &Digest) -> SharedContent {
-        let key = (self.place.clone(), *digest);
-        let here = match self.access.contents.get(&key) {
-            Some(record) => Some(record),
-            None => self.records.local().content(digest).await,
-        };
-        if let Some(record) = here {
+        if let Some(record) = self.content_here(digest).await {
             return SharedContent::Here(record);
         }
         let mut is_delivered = self.of_registry.local().content(digest).await.is_some();
@@ -490,7 +493,7 @@ impl Rights {
     pub(super) async fn belongs(&self, digest: &Digest, media_type: Option<&MediaType>) {
         let mut record = ContentRecord::now(media_type.map(MediaType::as_str));
         // That an operator brought it stays true.
-        record.imported = self.content(digest).await.and_then(|before| before.imported);
+        record.imported = self.content_here(digest).await.and_then(|before| before.imported);
         self.access.contents.insert((self.place.clone(), *digest), record.clone());
         write(&self.records, digest, &record).await;
     }

@@ -334,8 +334,16 @@ impl BlobRequest {
 
     /// Whether the object may be served although the registry can't say so now.
     async fn may_unasked(&self, belonging: &Belonging, error: &UpstreamError) -> bool {
-        let Belonging::OnRecord(record) = belonging else { return false };
-        self.exchange.rights.may_have_unasked(record, error).await
+        let rights = &self.exchange.rights;
+        match belonging {
+            Belonging::OnRecord(record) => rights.may_have_unasked(record, error).await,
+            // What comes from the bucket, or once more, is on record already.
+            Belonging::Coming => match rights.content(&self.digest).await {
+                Some(record) => rights.may_have_unasked(&record, error).await,
+                None => false,
+            },
+            Belonging::Elsewhere | Belonging::Unknown => false,
+        }
     }
 
     /// Whether the registry would serve this request's credential now, and when it was asked; asked

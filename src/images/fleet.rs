@@ -191,22 +191,24 @@ fn keys(gone: &Gone) -> impl Iterator<Item = RecordKey> {
 impl Local {
     /// Does here what another replica has done.
     async fn heed(&self, note: &Note) -> Result<(), String> {
-        let digest = |text: &str| text.parse::<Digest>().map_err(|error| error.to_string());
-        match &note.done {
-            Deed::Pinned(pinned) => {
-                self.store.pin(&digest(pinned)?).await.map_err(|error| error.to_string())
-            }
-            Deed::Unpinned(pinned) => {
-                self.store.unpin(&digest(pinned)?).await.map_err(|error| error.to_string())
-            }
+        let changed = match &note.done {
+            Deed::Pinned(digest) => match digest.parse() {
+                Ok(digest) => self.store.pin(&digest).await,
+                Err(_) => Ok(()),
+            },
+            Deed::Unpinned(digest) => match digest.parse() {
+                Ok(digest) => self.store.unpin(&digest).await,
+                Err(_) => Ok(()),
+            },
             Deed::Removed(_) => {
                 let mut done = Ok(());
                 for name in note.removed() {
                     done = done.and(self.remove(&name, note.at).await);
                 }
-                done
+                return done;
             }
-        }
+        };
+        changed.map_err(|error| error.to_string())
     }
 
     async fn remove(&self, name: &ImageName, at: UnixSeconds) -> Result<(), String> {
@@ -216,6 +218,10 @@ impl Local {
         let gone = match removed {
             Ok(gone) => gone,
             Err(ImageError::Unknown(_)) => return Ok(()),
+            Err(error @ (ImageError::Pinned(_) | ImageError::Part { .. })) => {
+                tracing::warn!(%error, "an image that another replica has removed stays here");
+                return Ok(());
+            }
             Err(error) => return Err(error.to_string()),
         };
         if gone != Gone::default() {

@@ -61,13 +61,14 @@ impl Level {
     }
 
     fn filter(self) -> EnvFilter {
-        // Of what others have to say in such detail nothing is of use here.
+        // Of what others have to say in such detail nothing is of use here; nor is what
+        // object_store says of each request that it tries again.
         EnvFilter::new(match self {
             Self::Error => "error",
             Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "info,entrepot=debug",
-            Self::Trace => "info,entrepot=trace",
+            Self::Info => "info,object_store=warn",
+            Self::Debug => "info,object_store=warn,entrepot=debug",
+            Self::Trace => "info,object_store=warn,entrepot=trace",
         })
     }
 }

@@ -15,7 +15,7 @@ use crate::memory::{NAME, Shares, table};
 
 /// How long what was read is believed without being read again: while a registry is away every
 /// request asks for the same few records.
-const BELIEVED: Duration = Duration::from_secs(10);
+const BELIEVED: Duration = Duration::from_secs(1);
 /// A refusal closes something: it is tried so often, so far apart.
 const TRIES: u32 = 3;
 const BETWEEN: Duration = Duration::from_millis(200);

@@ -92,6 +92,21 @@ enum Lost<E> {
 }
 
 impl TcpDialer {
+    /// One that goes where it is told.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            connect_to: Vec::new(),
+            ipv6: true,
+            timeout: Duration::from_secs(5),
+            resolver: Resolver::default(),
+            private: PrivateNetworks::default(),
+            own: OwnListeners::default(),
+            offline: false,
+            setbacks: Setbacks::default(),
+        }
+    }
+
     /// Connects to `authority`, or to where `connect-to` leads it. `rule` is decided on the
     /// address that is dialled; what `connect-to` names may be any.
     pub(crate) async fn connect(

@@ -30,7 +30,7 @@ fn records(fleet: &Fleet, digest: &str) -> Vec<String> {
 
 fn is_marked_forged(replica: &Proxy) -> bool {
     metric(replica, "entrepot_bucket_forged_total") >= 1.0
-        && replica.log().iter().any(|line| line.contains("ERROR") && line.contains("bucket"))
+        && replica.log().iter().any(|line| line.starts_with("error ") && line.contains("bucket"))
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn rotten_bytes_are_never_completed_and_the_registry_is_asked() {
         let log = replica.log();
         let hex = &layer.digest["sha256:".len()..][..12];
         assert!(
-            log.iter().any(|line| line.contains("WARN") && line.contains(hex)),
+            log.iter().any(|line| line.starts_with("warn ") && line.contains(hex)),
             "{what}: {log:#?}"
         );
         // The replica that has the right bytes now puts them where the wrong ones were, or they are

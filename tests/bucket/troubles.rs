@@ -64,7 +64,7 @@ fn a_bucket_that_refuses_connections_is_hardly_noticed() {
     world.forwarder.refuse();
     world.assert_hardly_noticed("refused");
     assert!(metric(&world.replica, "entrepot_bucket_up") < 1.0);
-    world.replica.wait_for_log(&["WARN", "bucket"]);
+    world.replica.wait_for_log(&["warn  ", "bucket"]);
 }
 
 #[test]
@@ -72,7 +72,11 @@ fn a_bucket_that_is_silent_is_hardly_noticed() {
     let world = world(5);
     world.forwarder.always(On::path("/"), Trouble::Silence);
     world.assert_hardly_noticed("silent");
-    assert!(metric(&world.replica, "entrepot_bucket_up") < 1.0);
+    // One silence may be chance; several are told of.
+    wait_until("it counts as away", || {
+        blob(&world.replica, &world.fleet, &Image::random(1, 10).layers[0].digest);
+        metric(&world.replica, "entrepot_bucket_up") < 1.0
+    });
 }
 
 /// The records come, the bytes do not.
@@ -116,8 +120,8 @@ fn a_refusal_is_told_in_words_once() {
     let world = world(4);
     world.forwarder.always(On::path("/"), Trouble::Status(403));
     world.ask_for_all();
-    world.replica.wait_for_log(&["ERROR", "s3:ListBucket"]);
-    let errors = world.replica.log().iter().filter(|line| line.contains("ERROR")).count();
+    world.replica.wait_for_log(&["error ", "s3:ListBucket"]);
+    let errors = world.replica.log().iter().filter(|line| line.starts_with("error ")).count();
     assert_eq!(errors, 1, "{}", world.replica.log().join("\n"));
 }
 
@@ -147,7 +151,7 @@ fn a_transfer_that_breaks_goes_on_where_it_was() {
         right_blob(&world.replica, &world.fleet, layer);
         let gets = world.fleet.registry.requests().blob_gets();
         let asked = world.forwarder.seen("GET", "/blobs/");
-        assert!(asked.len() <= 5, "{breaks} at {at}: {:#?}", world.forwarder.summary());
+        assert!(asked.len() <= 8, "{breaks} at {at}: {:#?}", world.forwarder.summary());
         if breaks <= 2 && at > 0 {
             assert!(gets.is_empty(), "{breaks} at {at}: {}", gets.summary());
             assert!(asked.last().is_some_and(|seen| seen.range.is_some()), "{asked:?}");

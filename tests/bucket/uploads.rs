@@ -117,7 +117,7 @@ fn an_upload_that_fails_is_tried_again() {
         forwarder.wait_until_seen("PUT", "/", 1);
         // A refusal is left alone for a minute.
         if status == 403 {
-            replica.wait_for_log(&["ERROR", "bucket"]);
+            replica.wait_for_log(&["error ", "bucket"]);
             continue;
         }
         fleet.bucket.wait_until_all_shared(ALPINE, "1", &pulled);
@@ -246,7 +246,7 @@ fn what_is_gone_from_the_disk_is_not_waited_for() {
     forwarder.refuse();
     let pulled = replica.puller().pull(ALPINE, "1").unwrap();
     replica.wait_until_all_kept(&pulled);
-    let removed = replica.run(&["rm", "--yes", "alpine:1"]);
+    let removed = replica.run(&["rm", "alpine:1"]);
     assert_eq!(removed.code, Some(0), "{}", removed.output);
     forwarder.heal();
     Bucket::wait_until_uploaded(&replica);

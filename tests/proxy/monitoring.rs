@@ -9,7 +9,9 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use yaml_rust2::YamlLoader;
 
-use crate::{ALPINE, one_layer};
+use entrepot_testkit::{Image, Proxy, Registry, wait_until};
+
+use crate::{ALPINE, BINARY};
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/deploy").join(name)
@@ -24,12 +26,23 @@ fn promtool(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{error}: apt-get install prometheus"))
 }
 
+/// A bucket, of which there is something to tell though nobody is there.
+const BUCKET: &str = "[bucket]\nurl = \"s3://nobody\"\nendpoint = \"http://127.0.0.1:1\"\n\
+                      credentials = \"none\"\n";
+
 /// What a proxy that has something to tell exposes.
 fn page() -> String {
-    let (_registry, proxy, blob) = one_layer(1000);
-    proxy.puller().blob(ALPINE, &blob.digest).unwrap();
+    let registry = Registry::open();
+    let image = Image::random(1, 1000);
+    registry.push(ALPINE, "1", &image);
+    let proxy = Proxy::builder(BINARY).in_front_of(&registry).tables(BUCKET).start();
+    proxy.puller().blob(ALPINE, &image.layers[0].digest).unwrap();
     proxy.wait_for_log(&["MISS", "blob"]);
-    proxy.admin("/metrics").text()
+    let page = || proxy.admin("/metrics").text();
+    wait_until("the bucket is asked", || {
+        page().contains("entrepot_bucket_request_duration_seconds_bucket")
+    });
+    page()
 }
 
 /// Every name that a query may use.

@@ -2,8 +2,9 @@
 //! machine happens to all of them.
 //!
 //! `warm` has the blocks of what is kept, `cold` that of what nobody has, `idle` that of
-//! connections, `objects` that of the store's size.
+//! connections, `objects` that of the store's size, `bucket` that of replicas behind a bucket.
 
+mod bucket;
 mod cold;
 mod idle;
 mod objects;
@@ -64,7 +65,8 @@ impl Bench {
     /// Measures all that was asked for.
     pub(crate) fn run(&mut self) -> anyhow::Result<()> {
         let blocks = self.options.blocks.clone();
-        if blocks.iter().any(|block| !matches!(block, Block::Cold | Block::Objects)) {
+        if blocks.iter().any(|block| !matches!(block, Block::Bucket | Block::Cold | Block::Objects))
+        {
             self.warm_all();
         }
         for block in blocks {
@@ -72,6 +74,7 @@ impl Bench {
                 Block::Cold => self.cold()?,
                 Block::Idle => self.idle()?,
                 Block::Objects => self.objects()?,
+                Block::Bucket => self.bucket()?,
                 Block::Hit
                 | Block::Small
                 | Block::Manifest

@@ -23,7 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Instance {
     dir: PathBuf,
-    listen: SocketAddr,
+    ca: PathBuf,
+    /// Tables at the end of its configuration.
+    tables: String,
+    pub(crate) listen: SocketAddr,
     /// Where its metrics are.
     pub(crate) admin: SocketAddr,
 }
@@ -31,7 +34,18 @@ pub(crate) struct Instance {
 impl Instance {
     pub(crate) fn new(around: &Surroundings, name: &str) -> anyhow::Result<Self> {
         let dir = around.place(name)?;
-        Ok(Self { dir, listen: free_address()?, admin: free_address()? })
+        let (listen, admin) = (free_address()?, free_address()?);
+        Ok(Self { ca: dir.join("ca"), dir, tables: String::new(), listen, admin })
+    }
+
+    /// One of several that have a CA in common.
+    pub(crate) fn replica(around: &Surroundings, name: &str) -> anyhow::Result<Self> {
+        Ok(Self { ca: around.place("fleet")?.join("ca"), ..Self::new(around, name)? })
+    }
+
+    /// The same, with these tables at the end of its configuration.
+    pub(crate) fn with(self, tables: &str) -> Self {
+        Self { tables: self.tables + tables, ..self }
     }
 
     /// Where it keeps objects.
@@ -54,7 +68,7 @@ impl Instance {
             listens: Listens::At(self.listen),
             log: self.dir.join("entrepot.log"),
         };
-        Ok(Plan { launch, way: Way::Proxy, ca: self.dir.join("ca/ca.crt") })
+        Ok(Plan { launch, way: Way::Proxy, ca: self.ca.join("ca.crt") })
     }
 
     fn configuration(&self, around: &Surroundings) -> String {
@@ -63,12 +77,13 @@ impl Instance {
             "listen = [\"{}\"]\nadmin-listen = \"{}\"\ncache-dir = {:?}\nca-dir = {:?}\n\
              max-size = \"1TiB\"\ntag-ttl = \"1h\"\nintercept-also = [\"{host}:{port}\"]\n\n\
              [upstream]\nconnect-to = [\"{host}:{port}:127.0.0.1:{port}\"]\nca-files = [{:?}]\n\
-             proxy = \"direct\"\n",
+             proxy = \"direct\"\n{}",
             self.listen,
             self.admin,
             text(&self.store()),
-            text(&self.dir.join("ca")),
+            text(&self.ca),
             text(&around.identity.ca),
+            self.tables,
         )
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::certificates::{self, Identity};
 use crate::child::{Launch, Listens, Server};
@@ -129,6 +130,12 @@ impl Peer {
         self.target = Arc::new(target(&server, &self.plan, self.port)?);
         self.server = Some(server);
         Ok(())
+    }
+
+    /// Ends it without a chance to do anything more.
+    pub(crate) fn kill(&self) -> anyhow::Result<()> {
+        let pid = self.tree().and_then(|tree| Pid::from_raw(i32::try_from(tree.0).ok()?));
+        Ok(kill_process(pid.context("it does not run")?, Signal::KILL)?)
     }
 
     /// Its processes.

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use entrepot_oci::{ImageName, UnixSeconds};
 use http::StatusCode;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use url::form_urlencoded;
 
 use super::super::AdminServices;
@@ -121,36 +122,48 @@ fn parse_removal(query: &str, now: SystemTime) -> Result<(Which, Extent), String
     Ok((which, extent))
 }
 
-/// Keeps one from being evicted.
-pub(super) async fn pin(services: &AdminServices, name: &str) -> Result<Value, ApiRefusal> {
+/// Keeps one from being evicted; to its end, though the client leaves meanwhile.
+pub(super) async fn pin(services: &Arc<AdminServices>, name: &str) -> Result<Value, ApiRefusal> {
     let name = full_name(name)?;
-    let pinned = services.images.pin(&name).await.map_err(refusal)?;
-    let fleet = match &services.shared {
-        Some(shared) => Some(shared.fleet.pinned(pinned).await),
-        None => None,
-    };
-    changed(services, &name, fleet).await
+    let (asked, wanted) = (services.clone(), name.clone());
+    let pinning = services.tasks.spawn(async move {
+        let pinned = asked.images.pin(&wanted).await?;
+        Ok(match &asked.shared {
+            Some(shared) => Some(shared.fleet.pinned(pinned).await),
+            None => None,
+        })
+    });
+    changed(services, &name, pinning).await
 }
 
 /// Takes that back.
-pub(super) async fn unpin(services: &AdminServices, name: &str) -> Result<Value, ApiRefusal> {
+pub(super) async fn unpin(services: &Arc<AdminServices>, name: &str) -> Result<Value, ApiRefusal> {
     let name = full_name(name)?;
-    let unpinned = services.images.unpin(&name).await.map_err(refusal)?;
-    let mut fleet = None;
-    for digest in unpinned {
-        if let Some(shared) = &services.shared {
-            fleet = Some(shared.fleet.unpinned(digest).await);
+    let (asked, wanted) = (services.clone(), name.clone());
+    let unpinning = services.tasks.spawn(async move {
+        let unpinned = asked.images.unpin(&wanted).await?;
+        let mut reached = None;
+        if let Some(shared) = &asked.shared {
+            for digest in unpinned {
+                reached = Some(shared.fleet.unpinned(digest).await);
+            }
         }
-    }
-    changed(services, &name, fleet).await
+        Ok(reached)
+    });
+    changed(services, &name, unpinning).await
 }
 
 /// The image as it is after a change, with how far that has come.
 async fn changed(
     services: &AdminServices,
     name: &ImageName,
-    fleet: Option<Reached>,
+    changing: JoinHandle<Result<Option<Reached>, ImageError>>,
 ) -> Result<Value, ApiRefusal> {
+    let fleet = changing.await.map_err(|error| ApiRefusal {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        reason: error.to_string(),
+    })?;
+    let fleet = fleet.map_err(refusal)?;
     let mut told = json!(services.images.find(name).await.map_err(refusal)?);
     if let (Some(fields), Some(fleet)) = (told.as_object_mut(), fleet) {
         fields.insert("fleet".to_owned(), json!(fleet));

@@ -11,8 +11,10 @@
 //! - `images`: what is kept, as images
 //! - `reload`: reading the configuration again
 //! - `archives`: images out of the store, and into it
+//! - `bucket`: what replicas have in common
 
 mod archives;
+mod bucket;
 mod explain;
 mod images;
 pub(super) mod lines;
@@ -72,6 +74,8 @@ pub(super) enum Endpoint {
     UnpinImage,
     Export,
     Import,
+    Bucket,
+    SyncBucket,
 }
 
 impl Endpoint {
@@ -95,7 +99,8 @@ impl Endpoint {
             | Self::Events
             | Self::Explain
             | Self::Images
-            | Self::Image => Deed::Look,
+            | Self::Image
+            | Self::Bucket => Deed::Look,
             Self::Config
             | Self::Verify
             | Self::Pull
@@ -105,7 +110,8 @@ impl Endpoint {
             | Self::PinImage
             | Self::UnpinImage
             | Self::Export
-            | Self::Import => Deed::Act,
+            | Self::Import
+            | Self::SyncBucket => Deed::Act,
         }
     }
 }
@@ -143,6 +149,8 @@ pub(super) const ENDPOINTS: &[(Method, &str, Endpoint)] = &[
     (Method::GET, "/api/v1/export", Endpoint::Export),
     (Method::POST, IMPORT, Endpoint::Import),
     (Method::POST, "/api/v1/reload", Endpoint::Reload),
+    (Method::GET, "/api/v1/bucket", Endpoint::Bucket),
+    (Method::POST, "/api/v1/bucket/sync", Endpoint::SyncBucket),
 ];
 
 /// Where an archive is sent to.
@@ -214,6 +222,8 @@ pub(super) async fn answer(
         Endpoint::PinImage => told(images::pin(services, name).await),
         Endpoint::UnpinImage => told(images::unpin(services, name).await),
         Endpoint::Export => archives::export(services, query).await.unwrap_or_else(Into::into),
+        Endpoint::Bucket => told(bucket::show(services)),
+        Endpoint::SyncBucket => bucket::sync(services),
         Endpoint::Import => archives::import(services, query, body).unwrap_or_else(Into::into),
     }
 }

@@ -6,8 +6,8 @@ use entrepot_cache::Download;
 use entrepot_oci::{Digest, UnixSeconds};
 use serde_json::{Value, json};
 
-use super::super::AdminServices;
 use super::super::scrape::index_state;
+use super::super::{AdminServices, Shared};
 use crate::gateway::Coming;
 use crate::peers::{self, Standing, Told};
 
@@ -45,6 +45,7 @@ pub(in super::super) fn stats(services: &AdminServices) -> Value {
             "index": index_state(services.store.index_state()),
             "is_troubled": services.gateway.store_health().is_troubled,
         },
+        "bucket": services.shared.as_ref().map(Shared::document),
     })
 }
 

@@ -3,7 +3,7 @@
 
 import { Refused, ask, asked, askedIfThere, follow, token } from './api.js';
 import * as charts from './charts.js';
-import { breakable, byId, cell, head, make, row, setText, small } from './dom.js';
+import { breakable, byId, cell, head, make, row, setText, small, tell } from './dom.js';
 import * as images from './images.js';
 import * as pulls from './pulls.js';
 import * as registries from './registries.js';
@@ -29,6 +29,7 @@ function drawStats(stats) {
   if (!state.savings) drawSaved({ saved_bytes: stats.saved_bytes }, '', null);
   setText('since-start', `Since the start: ${bytes(stats.sent_bytes)} served, ${bytes(stats.received_bytes)} fetched, ${plural(stats.requests, 'request', 'requests')}.`);
   drawDisk(stats.store);
+  tell('bucket', stats.bucket ? `Bucket: ${stats.bucket.words}` : '');
   drawWarnings();
   const isEmpty = stats.requests === 0 && stats.store.objects === 0;
   if (isEmpty && byId('empty').hidden) byId('client').open = true;

@@ -124,11 +124,10 @@ impl Walk<'_> {
         if !is_needed && !self.of.bounds.is_in_use(used, self.now) {
             return;
         }
-        let has = |repository: Option<&RepositoryName>| {
-            self.records.has(&RecordKey::Content(registry.clone(), repository.cloned(), digest))
-        };
+        // That it belongs to the registry was written before.
+        let key = RecordKey::Content(registry.clone(), Some(repository.clone()), digest);
         let is_there = self.objects.has(&digest);
-        if is_there && has(None) && has(Some(repository)) {
+        if is_there && self.records.has(&key) {
             return;
         }
         if !is_there {

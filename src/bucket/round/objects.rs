@@ -13,8 +13,8 @@ use crate::bucket::layout::{Entry, Prefix, Shard};
 
 /// So many objects are looked at at once; where there are more, shard by shard.
 const AT_A_TIME: usize = 20_000;
-/// Objects here that are looked at in one step.
-const PAGE: usize = 1_000;
+/// Objects here that are looked at in one step: each page costs a look at all of them.
+const PAGE: usize = 100_000;
 /// How deep documents name documents that are used with them: indexes in indexes.
 const DEPTH: usize = 3;
 /// A mark without its object is older when it goes: an object may have just come.
@@ -34,32 +34,34 @@ impl Walk<'_> {
         if self.of.bounds.window().is_none() {
             return;
         }
+        let documents = self.documents().await;
         for _ in 0..DEPTH {
-            let mut after: Option<Digest> = None;
-            loop {
-                let page = self.of.store.list(after.as_ref(), PAGE);
-                after = page.last().map(|kept| kept.digest);
-                if page.is_empty() {
-                    break;
-                }
-                for kept in page {
-                    self.note_uses_of(&kept).await;
-                }
-                tokio::task::yield_now().await;
+            for (document, own) in &documents {
+                self.note_uses_of(document, *own).await;
             }
         }
     }
 
-    async fn note_uses_of(&mut self, kept: &Kept) {
-        if !self.of.store.is_document(&kept.digest) {
-            return;
+    /// The documents that are kept here, with their last use.
+    async fn documents(&self) -> Vec<(Digest, UnixSeconds)> {
+        let (mut documents, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.of.store.list(after.as_ref(), PAGE);
+            let Some(last) = page.last() else { return documents };
+            after = Some(last.digest);
+            let is_document = |kept: &Kept| self.of.store.is_document(&kept.digest);
+            let found = page.into_iter().filter(is_document);
+            documents.extend(found.map(|kept| (kept.digest, kept.last_use.into())));
+            tokio::task::yield_now().await;
         }
-        let own = UnixSeconds::from(kept.last_use);
-        let used = own.max(self.used.of(&kept.digest).unwrap_or_default());
+    }
+
+    async fn note_uses_of(&mut self, document: &Digest, own: UnixSeconds) {
+        let used = own.max(self.used.of(document).unwrap_or_default());
         if !self.of.bounds.is_in_use(used, self.now) {
             return;
         }
-        for needed in self.of.store.references_of(&kept.digest).await {
+        for needed in self.of.store.references_of(document).await {
             let own = self.of.store.find(&needed).map(|kept| UnixSeconds::from(kept.last_use));
             if own.is_none_or(|own| own < used) {
                 self.used.note(&needed, used);

@@ -2,8 +2,10 @@
 //!
 //! - `machine`: directories, disk, limits, the CA
 //! - `process`: the running proxy, or whether one could listen
+//! - `bucket`: the fleet's bucket
 //! - `reach`: registries from here, and registries through a proxy, as a client sees them
 
+mod bucket;
 mod machine;
 mod process;
 mod reach;
@@ -89,6 +91,7 @@ fn findings(settings: &Settings, depth: Depth<'_>) -> anyhow::Result<Vec<Finding
             let mut findings = machine::check(settings);
             findings.extend(process::check(settings));
             findings.extend(reach::registries(settings)?);
+            findings.extend(bucket::check(settings)?);
             findings
         }
         Depth::Client(url) => reach::through(settings, url)?,

@@ -93,6 +93,15 @@ pub(super) struct Stats {
     pub(super) manifests: Option<Hits>,
     pub(super) blobs: Option<Hits>,
     pub(super) store: Store,
+    pub(super) bucket: Option<Bucket>,
+}
+
+/// What replicas have in common.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Bucket {
+    /// In one line.
+    pub(super) words: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -10,6 +10,7 @@ use super::super::output::{Paint, Style, fitted, lasting, wrapped};
 use super::super::table::{Side, fitting};
 use super::facts::{Facts, Fetch, Hits, Peers, Pull, Savings, Stats, Sum, Trouble};
 use crate::log::{bytes, one_line};
+use crate::words::grouped;
 
 /// Where sections have their names on the left.
 const WIDE: usize = 60;
@@ -47,6 +48,9 @@ impl Screen {
         sections.extend(self.section("Quota", self.quotas(facts)));
         if let Some(stats) = &facts.stats {
             sections.extend(self.section("Store", self.store(stats)));
+        }
+        if let Some(bucket) = facts.stats.as_ref().and_then(|stats| stats.bucket.as_ref()) {
+            sections.extend(self.section("Bucket", self.sentence(&one_line(&bucket.words))));
         }
         if let Some(peers) = &facts.peers {
             sections.extend(self.section("Replicas", self.replicas(peers)));
@@ -382,19 +386,6 @@ fn took(duration: Duration) -> String {
     }
 }
 
-/// `18,300`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -457,6 +448,7 @@ mod tests {
                 "store": { "objects": 5_120, "bytes": 19_500_000_000_u64,
                     "max_bytes": 34_359_738_368_u64, "free_bytes": 210_000_000_000_u64,
                     "min_free_bytes": 1_073_741_824 },
+                "bucket": { "words": "41,203 objects, 1.3 TB, 0 pending, reachable" },
             },
             "fetches": { "fetches": [
                 { "digest": "sha256:aaaaaaaaaaaaaaaaaaaaaaaa", "registry": "docker.io",
@@ -532,6 +524,7 @@ mod tests {
             ] },
             "registries": { "registries": [{ "registry": hostile, "quota": { "remaining": 1 } }] },
             "fetches": { "fetches": [{ "image": hostile }, { "registry": hostile }] },
+            "stats": { "bucket": { "words": hostile } },
             "peers": { "is_configured": true, "members": [
                 { "address": hostile, "state": "away", "why": hostile }] },
             "pulls": { "pulls": [{ "client": hostile, "registry": hostile, "tag": hostile }] },

@@ -379,6 +379,13 @@ impl Download<'_> {
         self.body.read_to_end(self.reader)
     }
 
+    /// Reads what is left of the body and keeps none of it.
+    pub fn skip(&mut self) -> io::Result<()> {
+        let mut buffer = vec![0; 256 * 1024];
+        while self.body.read(self.reader, &mut buffer)? > 0 {}
+        Ok(())
+    }
+
     fn into_response(self) -> Response {
         self.response
     }

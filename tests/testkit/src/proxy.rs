@@ -471,12 +471,22 @@ impl Proxy {
         }
     }
 
-    /// Runs a subcommand with this proxy's configuration file.
+    /// Runs a subcommand with this proxy's configuration file and environment.
     #[track_caller]
     #[must_use]
     pub fn run(&self, arguments: &[&str]) -> Finished {
+        let environment = self.settings.environment.iter();
+        let environment: Vec<_> =
+            environment.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.run_with(arguments, &environment)
+    }
+
+    /// The same with another environment.
+    #[track_caller]
+    #[must_use]
+    pub fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
         let config = self.config_file().display().to_string();
         let arguments = [arguments, &["--config", &config]].concat();
-        run(&self.settings.binary, &arguments, &[])
+        run(&self.settings.binary, &arguments, environment)
     }
 }

@@ -17,6 +17,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -100,8 +101,9 @@ impl Ceph {
     }
 }
 
-/// How to install what is missing, if something is.
-fn what_is_missing() -> Option<String> {
+/// How to install what is missing for a bucket, if something is.
+#[must_use]
+pub fn what_is_missing() -> Option<String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there = |program: &str| {
         std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
@@ -210,6 +212,13 @@ impl Bucket {
     #[must_use]
     pub fn read(&self, name: &str) -> Option<Bytes> {
         self.s3.get(&self.key(name))
+    }
+
+    /// How long it takes to read an object without anything between, to its first byte and to its
+    /// last.
+    #[must_use]
+    pub fn timed(&self, name: &str) -> (Duration, Duration) {
+        self.s3.timed(&self.key(name))
     }
 
     /// Puts an object there, as anybody may who can write to the bucket.

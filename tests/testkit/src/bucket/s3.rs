@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::{digest, hmac};
 use bytes::Bytes;
@@ -102,7 +102,25 @@ impl S3 {
         elements(&response.text(), "Upload").map(|upload| element(upload, "Key")).collect()
     }
 
+    /// To the first byte and to the last; none is kept.
+    pub(super) fn timed(&self, key: &str) -> (Duration, Duration) {
+        let request = self.request("GET", key, &[], Bytes::new());
+        let began = Instant::now();
+        let mut connection = Client::new(self.server).plain().expect("a connection");
+        let mut download = connection.start(&request).expect("an answer of the S3 server");
+        assert_eq!(download.head().status, 200, "{key}");
+        download.read_exactly(1).expect("a first byte");
+        let first = began.elapsed();
+        download.skip().expect("the rest");
+        (first, began.elapsed())
+    }
+
     fn ask(&self, method: &str, key: &str, query: &[(&str, &str)], body: Bytes) -> Response {
+        let request = self.request(method, key, query, body);
+        Client::new(self.server).send(&request).expect("an answer of the S3 server")
+    }
+
+    fn request(&self, method: &str, key: &str, query: &[(&str, &str)], body: Bytes) -> Request {
         let mut path = format!("/{}", self.bucket);
         if !key.is_empty() {
             write!(path, "/{}", encoded(key, "/")).unwrap();
@@ -121,8 +139,7 @@ impl S3 {
             .header("x-amz-date", time.stamp)
             .header("Authorization", authorization)
             .header("Content-Length", body.len().to_string());
-        let request = Request { body, ..request };
-        Client::new(self.server).send(&request).expect("an answer of the S3 server")
+        Request { body, ..request }
     }
 
     fn authorization(
