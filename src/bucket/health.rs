@@ -125,11 +125,11 @@ impl Breaker {
     pub(super) fn judge(&self, unusable: Option<&str>) {
         let mut state = self.state.lock();
         if state.unusable.as_deref() != unusable {
-            match unusable {
-                Some(reason) => {
-                    tracing::error!(bucket = &*self.place, reason, "the bucket is not used")
-                }
-                None => tracing::info!(bucket = &*self.place, "the bucket is used again"),
+            let bucket = &*self.place;
+            if let Some(reason) = unusable {
+                tracing::error!(bucket, reason, "the bucket is not used");
+            } else {
+                tracing::info!(bucket, "the bucket is used again");
             }
             state.since = SystemTime::now();
         }
@@ -161,7 +161,7 @@ impl Breaker {
             is_up: state.was_up,
             is_usable: state.unusable.is_none(),
             since: state.away.as_ref().filter(|away| away.is_told).map_or(state.since, |a| a.since),
-            why: why.map(|reason| reason.to_string()),
+            why: why.map(ToString::to_string),
             credentials: self.credentials.to_string(),
             place: self.place.to_string(),
         }

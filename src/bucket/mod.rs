@@ -19,7 +19,7 @@
 //! - `round`: what each replica looks at once a day
 //! - `notes`: what an operator has done on one replica, for the others
 //! - `health`: when it is asked, and when it is left alone
-//! - `stores`: options to object_store's own stores
+//! - `stores`: options to `object_store`'s own stores
 //! - `transport`: requests over our own client
 //! - `secret_file`: a secret in a file, which is read again
 //! - `error`: why it was of no use
@@ -243,7 +243,7 @@ pub(crate) enum OpenError {
     /// No key.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// Something that only object_store finds wrong.
+    /// Something that only `object_store` finds wrong.
     #[error("the bucket {url} can't be used: {reason}")]
     Options {
         /// Which.

@@ -1,4 +1,4 @@
-//! From options to object_store's own stores, all over our transport.
+//! From options to `object_store`'s own stores, all over our transport.
 //!
 //! What they need of the environment is in the options: none of them looks there itself (but for
 //! Google's file of application credentials in `$HOME`, where `credentials` is `instance`).

@@ -1,7 +1,7 @@
 //! Requests to the bucket over our own client: our dialler, trust, proxies and times.
 //!
-//! object_store makes requests and reads answers; between the two stands this. An answer that says
-//! no becomes a [`Fault`] here, since only its text would be left of it later.
+//! `object_store` makes requests and reads answers; between the two stands this. An answer that
+//! says no becomes a [`Fault`] here, since only its text would be left of it later.
 
 use std::error::Error;
 use std::fmt;
@@ -151,7 +151,7 @@ impl Transport {
         }
     }
 
-    /// What object_store makes of it: whether it is tried again. A client waits for no second
+    /// What `object_store` makes of it: whether it is tried again. A client waits for no second
     /// silence, and for none that is said to be busy.
     fn kind(&self, fault: &Fault) -> HttpErrorKind {
         match (fault, self.way) {

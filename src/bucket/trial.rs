@@ -25,7 +25,7 @@ const BYTES: &[u8] = b"entrepot check\n";
 /// More than this, and requests are refused for their time alone.
 const SKEW: Duration = Duration::from_mins(5);
 /// For all of it: nobody waits longer for a check.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// What was found.
 #[derive(Debug)]

@@ -195,6 +195,8 @@ enum Choice {
 }
 
 const CREDENTIALS: &str = "bucket.credentials";
+const KEY_ID: &str = "bucket.access-key-id";
+const SECRET_FILE: &str = "bucket.secret-access-key-file";
 
 impl Environment<'_> {
     fn text(&self, name: &str) -> Option<String> {
@@ -208,8 +210,8 @@ impl Environment<'_> {
     }
 
     fn s3(&self, reader: &mut Reader, has_endpoint: bool) -> Option<S3Credentials> {
-        if let Some(of_file) = self.s3_of_file(reader) {
-            return of_file;
+        if reader.is_given(KEY_ID) || reader.is_given(SECRET_FILE) {
+            return self.s3_of_file(reader);
         }
         let found = match self.choice {
             Some(Choice::Environment) => self.s3_key().or_else(|| {
@@ -248,35 +250,23 @@ impl Environment<'_> {
         found.filter(|found| Self::is_safe(reader, found))
     }
 
-    /// A key of the configuration's own, if it has one: right or wrong.
-    fn s3_of_file(&self, reader: &mut Reader) -> Option<Option<S3Credentials>> {
-        let (id, file) = ("bucket.access-key-id", "bucket.secret-access-key-file");
-        let key_id: Option<Word> = reader.get(id);
-        let path: Option<PathBuf> = reader.get(file);
-        if !reader.is_given(id) && !reader.is_given(file) {
-            return None;
-        }
+    /// A key of the configuration's own.
+    fn s3_of_file(&self, reader: &mut Reader) -> Option<S3Credentials> {
         if self.choice.is_some() {
-            let text = "found beside bucket.credentials; expected one of the two";
-            problem(reader, id, text);
+            problem(reader, KEY_ID, "found beside bucket.credentials; expected one of the two");
         }
-        let Some(path) = path.map(|path| reader.beside(file, path)) else {
-            if !reader.is_given(file) {
-                problem(reader, id, &format!("found without {file}; expected both"));
+        for (one, other) in [(KEY_ID, SECRET_FILE), (SECRET_FILE, KEY_ID)] {
+            if !reader.is_given(other) {
+                problem(reader, one, &format!("found without {other}; expected both"));
             }
-            return Some(None);
-        };
-        if let Err(error) = std::fs::read_to_string(&path) {
-            let text = format!("{} can't be read: {error}", path.display());
-            problem(reader, file, &text);
         }
-        let Some(Word(key_id)) = key_id else {
-            if !reader.is_given(id) {
-                problem(reader, file, &format!("found without {id}; expected both"));
-            }
-            return Some(None);
-        };
-        Some(Some(S3Credentials::File { key_id, file: path }))
+        let key_id: Option<Word> = reader.get(KEY_ID);
+        let file: Option<PathBuf> = reader.get(SECRET_FILE);
+        let file = file.map(|path| reader.beside(SECRET_FILE, path))?;
+        if let Err(error) = std::fs::read_to_string(&file) {
+            problem(reader, SECRET_FILE, &format!("{} can't be read: {error}", file.display()));
+        }
+        key_id.map(|Word(key_id)| S3Credentials::File { key_id, file })
     }
 
     fn s3_key(&self) -> Option<S3Credentials> {

@@ -169,8 +169,8 @@ impl Supplies {
         self.open_at_registry(reservation).await
     }
 
-    /// Whether anything of what has come is the registry's: then no other replica has it from there,
-    /// as far as this one knows.
+    /// Whether anything of what has come is the registry's: then no other replica has it from
+    /// there, as far as this one knows.
     pub(super) fn are_of_registry(&self) -> bool {
         self.is_of_registry
     }

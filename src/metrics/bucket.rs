@@ -98,7 +98,6 @@ pub(crate) struct Gauge(AtomicU64);
 
 impl Gauge {
     /// It is this now.
-    #[allow(dead_code, reason = "for the uploads")]
     pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
