@@ -79,6 +79,24 @@ fn a_bucket_that_is_silent_is_hardly_noticed() {
     });
 }
 
+/// Before anything is known of it.
+#[test]
+fn a_bucket_that_is_silent_from_the_start_is_hardly_noticed() {
+    let image = Image::random(3, LAYER);
+    let fleet = fleet_with(&image);
+    let forwarder = Forwarder::to(fleet.bucket.server());
+    forwarder.always(On::path("/"), Trouble::Silence);
+    let replica = fleet.replica_by(&forwarder, "2s").start();
+    let began = Instant::now();
+    replica.puller().pull(ALPINE, "1").unwrap();
+    assert!(began.elapsed() < TIMEOUT + QUICK * 2, "{:?}", began.elapsed());
+    for layer in &image.layers {
+        let began = Instant::now();
+        right_blob(&replica, &fleet, layer);
+        assert!(began.elapsed() < QUICK, "{:?}", began.elapsed());
+    }
+}
+
 /// The records come, the bytes do not.
 #[test]
 fn a_bucket_that_is_silent_about_bytes_is_hardly_noticed() {
