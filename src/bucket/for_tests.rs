@@ -44,7 +44,7 @@ pub(crate) fn options() -> Options {
         endpoint: None,
         region: "here".to_owned(),
         path_style: true,
-        credentials: S3Credentials::None,
+        credentials: Ok(S3Credentials::None),
         encryption: None,
     };
     Options {
