@@ -13,6 +13,8 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use serde_json::{Value, json};
 
+use super::layout::{Entry, Prefix, Shard};
+use super::listing::Item;
 use super::*;
 use crate::metrics::Metrics;
 
@@ -201,7 +203,6 @@ async fn a_list_has_all_names_in_order_from_where_it_is_to_begin() {
     assert!(of_shard.contains(&Entry::Blob(digests[0]).to_string()));
     assert_eq!(names(Prefix::Uses(None), None).await.len(), 20);
     assert_eq!(names(Prefix::Repositories, None).await, [key.to_string()]);
-    assert_eq!(names(Prefix::Repository(registry(), repository()), None).await, [key.to_string()]);
     assert!(names(Prefix::Pins, None).await.is_empty());
 }
 
