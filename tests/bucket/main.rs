@@ -18,6 +18,7 @@ mod hits;
 mod identities;
 mod kit;
 mod outages;
+mod peers;
 mod troubles;
 mod uploads;
 
