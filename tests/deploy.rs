@@ -418,7 +418,7 @@ fn the_replicas_fit_together_and_what_entrepot_reads() {
     assert!(role.as_str().unwrap().starts_with("arn:aws:iam::"));
     assert!(shown["bucket.url"].as_str().unwrap().starts_with("s3://"));
     // Its key lies where the CA does.
-    assert!(shown["bucket.key-file"].is_null(), "{}", shown["bucket.key-file"]);
+    assert_eq!(shown["bucket.key-file"], "bucket.key in ca-dir");
 
     let port = |address: &Json| address.as_str().unwrap().parse::<SocketAddr>().unwrap().port();
     assert_eq!(container["ports"][0]["containerPort"].as_i64(), Some(3128));
@@ -453,6 +453,8 @@ fn the_services_of_the_replicas_lead_to_them() {
     }
     assert_eq!(peers["spec"]["clusterIP"].as_str(), Some("None"));
     assert_eq!(peers["metadata"]["name"], set["spec"]["serviceName"]);
+    let name = format!("{}.entrepot.svc:3128", peers["metadata"]["name"].as_str().unwrap());
+    assert_eq!(configured_by(&documents)["peers.names"], serde_json::json!([name]));
     // Who is not ready is asked nothing by the others.
     assert!(peers["spec"]["publishNotReadyAddresses"].is_badvalue());
     assert_eq!(nodes["spec"]["externalTrafficPolicy"].as_str(), Some("Cluster"));
@@ -482,7 +484,8 @@ fn compose_with_a_bucket_configures_what_there_is() {
     let environment: Vec<_> = environment
         .iter()
         .map(|(name, value)| (name.as_str().unwrap(), value.as_str().unwrap()))
-        .filter(|(name, _)| name.starts_with("ENTREPOT_"))
+        // Compose puts the key in from a file beside it.
+        .map(|(name, value)| (name, if value.starts_with("${") { "0123abcd" } else { value }))
         .chain([("STATE_DIRECTORY", "/")])
         .collect();
     let shown = shown(None, &environment);
@@ -500,6 +503,8 @@ fn compose_with_a_bucket_configures_what_there_is() {
             assert!(!documents[0]["volumes"][name].is_badvalue(), "{name}");
         }
     }
+    let peers = ["entrepot-1:3128", "entrepot-2:3128"];
+    assert_eq!(shown["peers.names"], serde_json::json!(peers));
     let disks = replicas.map(|replica| replica["volumes"][1].as_str().unwrap());
     assert_ne!(disks[0], disks[1], "a store has one owner");
     // The balancer, and nobody else, says whose connections are.

@@ -60,7 +60,7 @@ impl BucketError {
         matches!(self, Self::Unreachable(_))
     }
 
-    /// What object_store says of a failure; `None`: there is nothing of that name.
+    /// What `object_store` says of a failure; `None`: there is nothing of that name.
     pub(super) fn of(error: &object_store::Error) -> Option<Self> {
         if let Some(fault) = Fault::within(error) {
             return Some(fault.to_error());
@@ -73,7 +73,7 @@ impl BucketError {
     }
 }
 
-/// What went wrong with one request: our transport's word, which object_store hands on.
+/// What went wrong with one request: our transport's word, which `object_store` hands on.
 #[derive(Debug, Clone)]
 pub(super) enum Fault {
     /// No connection.
@@ -88,7 +88,7 @@ pub(super) enum Fault {
     NoCredential(String),
 }
 
-/// An answer that says no, of which object_store would keep the text alone.
+/// An answer that says no, of which `object_store` would keep the text alone.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     /// Its status.

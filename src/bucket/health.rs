@@ -125,16 +125,17 @@ impl Breaker {
     pub(super) fn judge(&self, unusable: Option<&str>) {
         let mut state = self.state.lock();
         if state.unusable.as_deref() != unusable {
-            match unusable {
-                Some(reason) => {
-                    tracing::error!(bucket = &*self.place, reason, "the bucket is not used")
-                }
-                None => tracing::info!(bucket = &*self.place, "the bucket is used again"),
+            let bucket = &*self.place;
+            if let Some(reason) = unusable {
+                tracing::error!(bucket, reason, "the bucket is not used");
+            } else {
+                tracing::info!(bucket, "the bucket is used again");
             }
             state.since = SystemTime::now();
         }
         state.unusable = unusable.map(Arc::from);
         self.metrics.bucket().set_usable(unusable.is_none());
+        self.show(&mut state);
     }
 
     /// Why nothing that lies there is of use, if that is so.
@@ -161,7 +162,7 @@ impl Breaker {
             is_up: state.was_up,
             is_usable: state.unusable.is_none(),
             since: state.away.as_ref().filter(|away| away.is_told).map_or(state.since, |a| a.since),
-            why: why.map(|reason| reason.to_string()),
+            why: why.map(ToString::to_string),
             credentials: self.credentials.to_string(),
             place: self.place.to_string(),
         }
@@ -174,7 +175,8 @@ impl Breaker {
         if is_up != state.was_up {
             (state.was_up, state.since) = (is_up, SystemTime::now());
         }
-        self.metrics.bucket().set_up(is_up);
+        // Whoever looks at one figure alone is to see that it is of no use.
+        self.metrics.bucket().set_up(is_up && state.unusable.is_none());
     }
 }
 

@@ -82,19 +82,18 @@ impl Listing {
     async fn found(
         &mut self,
     ) -> Result<&mut BoxStream<'static, object_store::Result<ObjectMeta>>, BucketError> {
-        let found = match self.found.take() {
-            Some(found) => found,
-            None => {
-                let inner = &self.bucket.inner;
-                self.bucket.is_usable(self.bucket.by(Way::Behind)).await?;
-                self.admission = Some(inner.breaker.admit(BucketOperation::List)?);
-                let prefix = inner.root.path(&self.prefix);
-                match &self.after {
-                    Some(after) => {
-                        inner.behind.list_with_offset(Some(&prefix), &inner.root.path(after))
-                    }
-                    None => inner.behind.list(Some(&prefix)),
+        let found = if let Some(found) = self.found.take() {
+            found
+        } else {
+            let inner = &self.bucket.inner;
+            self.bucket.is_usable(self.bucket.by(Way::Behind)).await?;
+            self.admission = Some(inner.breaker.admit(BucketOperation::List)?);
+            let prefix = inner.root.path(&self.prefix);
+            match &self.after {
+                Some(after) => {
+                    inner.behind.list_with_offset(Some(&prefix), &inner.root.path(after))
                 }
+                None => inner.behind.list(Some(&prefix)),
             }
         };
         Ok(self.found.insert(found))

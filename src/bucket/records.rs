@@ -50,6 +50,12 @@ impl Bucket {
         }
     }
 
+    /// Whether the bucket had no record at `key` when it was asked for it a moment ago.
+    #[must_use]
+    pub(crate) fn lately_had_no(&self, key: &RecordKey) -> bool {
+        self.inner.absences.has(key)
+    }
+
     /// The record at `key`, for what is done behind answers: as long as it takes, and what fails is
     /// told. `None`: there is none, or it is forged.
     pub(crate) async fn record_behind<T: DeserializeOwned>(

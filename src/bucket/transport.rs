@@ -1,7 +1,7 @@
 //! Requests to the bucket over our own client: our dialler, trust, proxies and times.
 //!
-//! object_store makes requests and reads answers; between the two stands this. An answer that says
-//! no becomes a [`Fault`] here, since only its text would be left of it later.
+//! `object_store` makes requests and reads answers; between the two stands this. An answer that
+//! says no becomes a [`Fault`] here, since only its text would be left of it later.
 
 use std::error::Error;
 use std::fmt;
@@ -151,7 +151,7 @@ impl Transport {
         }
     }
 
-    /// What object_store makes of it: whether it is tried again. A client waits for no second
+    /// What `object_store` makes of it: whether it is tried again. A client waits for no second
     /// silence, and for none that is said to be busy.
     fn kind(&self, fault: &Fault) -> HttpErrorKind {
         match (fault, self.way) {
@@ -483,6 +483,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let Place::S3(usual) = options().place else { panic!("no S3") };
         let endpoint = Some(endpoint.to_owned());
+        let credentials = Ok(credentials);
         let place = Place::S3(S3 { endpoint, credentials, path_style: true, ..usual });
         let key_file = directory.path().join("key");
         let options = Options { place, key_file, timeout: TIMEOUT, ..options() };

@@ -25,7 +25,7 @@ const BYTES: &[u8] = b"entrepot check\n";
 /// More than this, and requests are refused for their time alone.
 const SKEW: Duration = Duration::from_mins(5);
 /// For all of it: nobody waits longer for a check.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// What was found.
 #[derive(Debug)]
@@ -45,6 +45,7 @@ pub(crate) async fn try_out(
     dialer: &Dialer,
     ca: Option<&str>,
 ) -> Result<Trial, OpenError> {
+    let credential = options.credentials()?;
     let times = Times { timeout: options.timeout, idle: options.idle_timeout };
     let (host, may_ask_metadata) = (options.place.host(), options.place.needs_metadata());
     let transport = Transport::new(dialer, &host, may_ask_metadata, times, Metrics::default());
@@ -64,7 +65,6 @@ pub(crate) async fn try_out(
             SKEW.as_secs()
         ));
     }
-    let credential = options.place.credentials();
     let use_of_it = match found {
         Ok(()) => Ok(format!(
             "puts, reads, lists and deletes within {} ms, with {credential}",

@@ -332,8 +332,11 @@ impl Carrier {
             (RecordKey::Content(registry.clone(), Some(repository.clone()), *digest), &records),
         ];
         let mut sent = sent;
+        // Of an object that no replica had met a moment ago nothing is on record: two who write now
+        // write the same.
+        let is_new = keys.first().is_some_and(|(key, _)| self.bucket.lately_had_no(key));
         for (key, records) in keys {
-            sent = sent.and(self.content(&key, records, digest).await?);
+            sent = sent.and(self.content(&key, records, digest, is_new).await?);
         }
         sent = sent.and(self.brought(registry, &records, digest).await?);
         Ok(sent.and(self.access(registry, repository).await?))
@@ -354,16 +357,20 @@ impl Carrier {
         Ok(Some(Sent { objects: 1, bytes, records: 0 }))
     }
 
-    /// That the object belongs there.
+    /// That the object belongs there, of which nothing is on record where it `is_new`.
     async fn content(
         &self,
         key: &RecordKey,
         records: &Repository,
         digest: &Digest,
+        is_new: bool,
     ) -> Result<Sent, BucketError> {
         let Some(here) = records.content(digest).await else { return Ok(Sent::default()) };
         let here = SharedContent::from(&here);
-        let there: Option<SharedContent> = self.bucket.record_behind(key).await?;
+        let there = match is_new {
+            true => None,
+            false => self.bucket.record_behind::<SharedContent>(key).await?,
+        };
         let merged = match there {
             Some(there) => {
                 let merged = here.clone().merged(there.clone());

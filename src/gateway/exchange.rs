@@ -161,8 +161,8 @@ impl Asked {
         self.headers.contains_key(HOP)
     }
 
-    /// How long it waits for what is asked on behalf of another, which usually may take `usual`. What
-    /// comes from a replica never waits for a replica.
+    /// How long it waits for what is asked on behalf of another, which usually may take `usual`.
+    /// What comes from a replica never waits for a replica.
     pub(super) fn patience(&self, usual: Duration) -> Duration {
         if self.is_hop() { usual } else { via::patience(&self.headers, usual) }
     }

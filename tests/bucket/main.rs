@@ -19,6 +19,7 @@ mod identities;
 mod kit;
 mod operations;
 mod outages;
+mod peers;
 mod troubles;
 mod uploads;
 

@@ -144,7 +144,7 @@ fn a_bucket_that_is_well_again_is_used_again() {
 /// One that breaks off goes on, from the bucket or from the registry, where it had come to.
 #[test]
 fn a_transfer_that_breaks_goes_on_where_it_was() {
-    for (breaks, at) in [(1, 0), (1, 100_000), (2, 100_000), (1000, 1), (1000, 100_000)] {
+    for (breaks, at) in [(1, 0), (1, 100_000), (2, 100_000), (1000, 1), (1000, 20_000)] {
         let world = world(1);
         let layer = &world.image.layers[0];
         world.forwarder.times(breaks, On::get("/blobs/"), Trouble::Cut(at));
@@ -159,8 +159,8 @@ fn a_transfer_that_breaks_goes_on_where_it_was() {
         if breaks == 1000 && at > 1 {
             let range = gets.iter().next().and_then(|get| get.headers.get("range"));
             let from = range.and_then(|range| range.strip_prefix("bytes="));
-            let from: usize = from.unwrap().trim_end_matches('-').parse().unwrap();
-            assert!(from >= 100_000, "{range:?}: what has come is not fetched again");
+            let from: usize = from.unwrap_or("0").trim_end_matches('-').parse().unwrap();
+            assert!(from >= 20_000, "{range:?}: what has come is not fetched again");
         }
         world.replica.wait_until_kept(&layer.digest);
         world.replica.assert_store_is_sound();

@@ -323,7 +323,7 @@ pub(crate) struct Site {
     // In the order in which they have to go.
     pub(crate) proxy: Proxy,
     pub(crate) registry: Registry,
-    home: TempDir,
+    pub(crate) home: TempDir,
 }
 
 impl Site {

@@ -25,16 +25,15 @@ fn the_engines_of_two_edges_cost_the_registry_one_pull() -> Result<()> {
     let docker = Dockerd::start(site.directory("dockerd")?, Some(&first.access()))?;
     let other = Dockerd::start(site.directory("other-dockerd")?, Some(&second.access()))?;
     let pulls = std::thread::scope(|scope| {
-        let pulls = [&docker, &other].map(|engine| scope.spawn(|| engine.pull(image)));
-        pulls.map(|pull| pull.join().ok().context("a pull that ends")?)
+        let pulls = [docker, other].map(|engine| scope.spawn(move || engine.pull(image)));
+        pulls.map(|pull| pull.join().ok().context("a pull that ends").flatten())
     });
     for known in pulls {
         ensure!(known?.contains(&image.native()?.config));
     }
-    drop((docker, other));
 
     let mut fetched = BTreeMap::new();
-    let Site { proxy, registry, home: _home } = site;
+    let Site { proxy, registry, .. } = site;
     proxy.stop()?;
     for digest in registry.stop()? {
         *fetched.entry(digest).or_insert(0) += 1;

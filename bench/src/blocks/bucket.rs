@@ -319,7 +319,7 @@ fn uploaded(instance: &Instance) -> anyhow::Result<()> {
 
 /// Waits until a replica knows so many, itself among them.
 fn known(instance: &Instance, count: usize) -> anyhow::Result<()> {
-    wait(UPLOADS, || Ok(metric(instance, "entrepot_peers", "")? >= float(count as u64) - 1.0))
+    wait(UPLOADS, || Ok(metric(instance, "entrepot_peers", "")? >= float(count as u64)))
 }
 
 fn wait(most: Duration, mut done: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {

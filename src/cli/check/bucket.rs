@@ -11,8 +11,8 @@ use crate::metrics::Metrics;
 use crate::upstream::Upstream;
 
 /// Does there once all that replicas do. Nothing, where there is no bucket.
-pub(super) fn check(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
-    let Some(options) = &settings.bucket else { return Ok(Vec::new()) };
+pub(super) fn check(settings: &Settings) -> Vec<Finding> {
+    let Some(options) = &settings.bucket else { return Vec::new() };
     let authority = Authority::load(&settings.ca_dir, &entrepot_ca::Options::default()).ok();
     let ca = authority.map(|authority| authority.fingerprint().to_string());
     let trial = runtime::block_on(async {
@@ -21,12 +21,12 @@ pub(super) fn check(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
         Ok(try_out(options, &dialer, ca.as_deref()).await?)
     });
     let what = format!("bucket {}", options.url);
-    Ok(match trial {
+    match trial {
         Ok(Trial { use_of_it, whose, notes }) => {
             let of_use = Finding::new(what, use_of_it.map_err(|words| anyhow!(words)));
             let whose = Finding::new("bucket's key", whose.map_err(|words| anyhow!(words)));
             vec![of_use, Finding { notes, ..whose }]
         }
         Err(error) => vec![Finding::new(what, Err(error))],
-    })
+    }
 }

@@ -64,6 +64,12 @@ impl S3 {
         }
     }
 
+    pub(super) fn has(&self, key: &str) -> bool {
+        let response = self.ask("HEAD", key, &[], Bytes::new());
+        assert!(matches!(response.status, 200 | 404), "{key}: {}", response.status);
+        response.status == 200
+    }
+
     pub(super) fn put(&self, key: &str, bytes: Bytes) {
         let response = self.ask("PUT", key, &[], bytes);
         assert_eq!(response.status, 200, "{key}: {}", response.text());
