@@ -17,6 +17,7 @@ mod forgeries;
 mod hits;
 mod identities;
 mod kit;
+mod operations;
 mod outages;
 mod peers;
 mod troubles;
