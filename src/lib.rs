@@ -24,7 +24,6 @@
 
 mod admin;
 mod app;
-#[allow(dead_code, unused_imports, reason = "the gateway and the uploads take it from here")]
 mod bucket;
 mod cli;
 mod collapse;

@@ -361,7 +361,7 @@ fn the_fingerprint_is_shown_as_scripts_have_it() {
     assert_eq!(String::from_utf8_lossy(&shown.stdout).trim_end(), fingerprint);
 }
 
-/// What a ConfigMap of this file configures.
+/// What a `ConfigMap` of this file configures.
 fn configured_by(documents: &[Yaml]) -> Map<String, Json> {
     let text = of_kind(documents, "ConfigMap")["data"]["entrepot.toml"].as_str().unwrap();
     let directory = tempfile::tempdir().unwrap();

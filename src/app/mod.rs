@@ -207,8 +207,8 @@ impl Core {
         let metrics = metrics(settings);
         let price = settings.price.clone();
         let savings = Savings::open(store.clone(), metrics.clone(), price).await;
-        let (shares, format) = (settings.shares, settings.log.format);
-        let pulls = Pulls::new(store.clone(), metrics.clone(), shares, format);
+        let format = settings.log.format;
+        let pulls = Pulls::new(store.clone(), metrics.clone(), settings.shares, format);
         let upstream = Upstream::new(&settings.upstream, metrics.clone());
         let upstream = upstream.map_err(AppError::Trust)?;
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
@@ -228,7 +228,7 @@ impl Core {
         let archive = Archive::new(store.clone(), of_fleet);
         let gateway =
             Gateway::new(archive, upstream, options, memory.clone(), peers.clone(), tasks.clone());
-        let shared = uploads.map(|(uploads, bucket)| shared(bucket, uploads, &store, &gateway));
+        let shared = uploads.map(|(uploads, bucket)| common(bucket, uploads, &store, &gateway));
         let speaker = Speaker::new(&address::name(settings), settings.contact.as_ref());
         Ok(Self {
             certificates,
@@ -333,7 +333,7 @@ fn peers(
 }
 
 /// What this replica has in common with others.
-fn shared(bucket: Bucket, uploads: Uploads, store: &Store, gateway: &Gateway) -> Shared {
+fn common(bucket: Bucket, uploads: Uploads, store: &Store, gateway: &Gateway) -> Shared {
     let fleet = Fleet::new(bucket.clone(), uploads.clone(), store.clone(), gateway.clone());
     let notes = fleet.notes().clone();
     let round = Round::new(bucket.clone(), store.clone(), uploads.clone(), notes);

@@ -279,7 +279,7 @@ impl Replica {
     /// All that is in the bucket.
     pub(crate) async fn names(&self, prefix: Prefix) -> Vec<String> {
         let items: Vec<_> = self.bucket.list(&prefix, None).try_collect().await.unwrap();
-        items.into_iter().map(|item: super::Item| item.name).collect()
+        items.into_iter().map(|item: super::listing::Item| item.name).collect()
     }
 
     /// Whether each record in the bucket that leads to an object leads to one that is there.

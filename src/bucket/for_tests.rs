@@ -44,7 +44,7 @@ pub(crate) fn options() -> Options {
         endpoint: None,
         region: "here".to_owned(),
         path_style: true,
-        credentials: S3Credentials::None,
+        credentials: Ok(S3Credentials::None),
         encryption: None,
     };
     Options {
@@ -54,7 +54,7 @@ pub(crate) fn options() -> Options {
         max_idle: Some(Duration::from_hours(90 * 24)),
         max_size: None,
         timeout: Duration::from_secs(3),
-        idle_timeout: Duration::from_secs(60),
+        idle_timeout: Duration::from_mins(1),
         key_file: "bucket.key".into(),
         private: Private::Share,
     }

@@ -135,6 +135,7 @@ impl Breaker {
         }
         state.unusable = unusable.map(Arc::from);
         self.metrics.bucket().set_usable(unusable.is_none());
+        self.show(&mut state);
     }
 
     /// Why nothing that lies there is of use, if that is so.
@@ -174,7 +175,8 @@ impl Breaker {
         if is_up != state.was_up {
             (state.was_up, state.since) = (is_up, SystemTime::now());
         }
-        self.metrics.bucket().set_up(is_up);
+        // Whoever looks at one figure alone is to see that it is of no use.
+        self.metrics.bucket().set_up(is_up && state.unusable.is_none());
     }
 }
 

@@ -137,10 +137,6 @@ pub(crate) enum Prefix {
     Uses(Option<Shard>),
     /// All records of registries and repositories.
     Repositories,
-    /// Those of one registry.
-    Registry(Registry),
-    /// Those of one repository.
-    Repository(Registry, RepositoryName),
     /// Pins.
     Pins,
     /// Notes.
@@ -160,7 +156,7 @@ impl Shard {
     }
 
     /// The one that holds `digest`.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn of(digest: &Digest) -> Self {
         Self(digest.algorithm(), digest.as_bytes().first().copied().unwrap_or_default())
     }
@@ -176,10 +172,6 @@ impl fmt::Display for Prefix {
             Self::Blobs(shard) => of_shard(f, BLOBS, shard),
             Self::Uses(shard) => of_shard(f, USES, shard),
             Self::Repositories => f.write_str(REPOSITORIES),
-            Self::Registry(registry) => write!(f, "{REPOSITORIES}/{registry}"),
-            Self::Repository(registry, repository) => {
-                write!(f, "{REPOSITORIES}/{registry}/{repository}")
-            }
             Self::Pins => f.write_str(PINS),
             Self::Notes => f.write_str(NOTES),
         }

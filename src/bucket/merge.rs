@@ -94,7 +94,7 @@ pub(crate) struct SharedRefusal {
 
 impl SharedRefusal {
     /// The later one.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn merged(self, other: Self) -> Self {
         self.max(other)
     }

@@ -51,6 +51,8 @@ pub(crate) mod uploads;
 mod version;
 
 use std::future::Future;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -68,9 +70,8 @@ pub(crate) use error::BucketError;
 use health::Breaker;
 pub(crate) use health::Health;
 pub(crate) use key::{KeyError, SharedKey};
+pub(crate) use layout::RecordKey;
 use layout::Root;
-pub(crate) use layout::{Entry, NoteName, Prefix, RecordKey, Shard};
-pub(crate) use listing::Item;
 pub(crate) use objects::{BucketBody, BucketObject};
 pub(crate) use options::{Options, Private};
 use stores::Stores;
@@ -243,6 +244,22 @@ pub(crate) enum OpenError {
     /// No key.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// There is no credential to ask it with.
+    #[error("the bucket {url} has no credential: {missing}")]
+    Missing {
+        /// Which.
+        url: String,
+        /// What is not there.
+        missing: options::Missing,
+    },
+    /// The secret of its key is not to be had.
+    #[error("bucket.secret-access-key-file {} can't be read: {source}", path.display())]
+    Secret {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Something that only `object_store` finds wrong.
     #[error("the bucket {url} can't be used: {reason}")]
     Options {
@@ -251,6 +268,18 @@ pub(crate) enum OpenError {
         /// Why.
         reason: String,
     },
+}
+
+impl Options {
+    /// With which credential the bucket is asked, for people; or why it can't be. Blocking.
+    fn credentials(&self) -> Result<String, OpenError> {
+        if let Some(path) = self.place.secret_file() {
+            std::fs::read_to_string(path)
+                .map_err(|source| OpenError::Secret { path: path.to_owned(), source })?;
+        }
+        let url = self.url.clone();
+        self.place.credentials().map_err(|missing| OpenError::Missing { url, missing })
+    }
 }
 
 impl Bucket {
@@ -264,6 +293,7 @@ impl Bucket {
         metrics: Metrics,
         tasks: TaskTracker,
     ) -> Result<Self, OpenError> {
+        let credentials = options.credentials()?;
         let key = SharedKey::read_or_make(&options.key_file)?;
         let times = Times { timeout: options.timeout, idle: options.idle_timeout };
         let (host, may_ask_metadata) = (options.place.host(), options.place.needs_metadata());
@@ -275,7 +305,7 @@ impl Bucket {
         })?;
         tracing::info!(
             bucket = options.url,
-            credentials = options.place.credentials(),
+            credentials,
             key = key.fingerprint(),
             "what this replica has is shared through a bucket"
         );
@@ -285,7 +315,7 @@ impl Bucket {
 
     fn of(options: &Options, parts: Parts) -> Self {
         let Parts { front, behind, key, ca, metrics, tasks } = parts;
-        let credentials = options.place.credentials();
+        let credentials = options.place.credentials().unwrap_or_default();
         let breaker = Breaker::new(&options.url, &credentials, metrics.clone());
         let version = Version::of(key.fingerprint(), &ca);
         let rotten = Cache::builder().max_capacity(MOST_ROTTEN).time_to_live(ROTTEN).build();

@@ -21,6 +21,8 @@ use super::{Bucket, BucketError};
 
 /// How often it is looked for notes.
 const LOOK: Duration = Duration::from_mins(1);
+/// The same, while one waits to be written.
+const AGAIN: Duration = Duration::from_secs(10);
 /// How long notes are kept: a replica that is away for longer keeps what others have removed.
 const KEPT: Duration = Duration::from_hours(30 * 24);
 /// How much later than it is named a note may come: the clocks of replicas differ, and so does how
@@ -195,18 +197,22 @@ impl Notes {
         read.pins.get(digest).is_some_and(|(_, is_pinned)| !is_pinned)
     }
 
+    /// Writes what waits, and reads what others have noted.
+    pub(super) async fn settle(&self) -> Result<(), BucketError> {
+        let written = self.write().await;
+        self.catch_up().await.and(written)
+    }
+
     /// Reads and writes notes now and then, until the shutdown.
     pub(crate) async fn keep(self, shutdown: CancellationToken) {
-        let mut ticks = tokio::time::interval(LOOK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let keeping = async {
             loop {
-                ticks.tick().await;
-                let written = self.write().await;
-                if let Err(error) = written.and(self.catch_up().await) {
+                if let Err(error) = self.settle().await {
                     // That the bucket is away is told by who asks it for more.
-                    tracing::debug!(%error, "the notes of other replicas can't be read");
+                    tracing::debug!(%error, "notes can't be read or written");
                 }
+                let is_written = self.inner.waiting.lock().is_empty();
+                tokio::time::sleep(if is_written { LOOK } else { AGAIN }).await;
             }
         };
         shutdown.run_until_cancelled(keeping).await;

@@ -1,7 +1,7 @@
 //! `[bucket]`: where the bucket is, and how it is spoken to.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::layout::Root;
@@ -62,8 +62,8 @@ pub(crate) struct S3 {
     pub region: String,
     /// Whether its name stands in the path rather than in the host.
     pub path_style: bool,
-    /// `credentials`.
-    pub credentials: S3Credentials,
+    /// `credentials`; or why there are none, which only who asks the bucket needs to know.
+    pub credentials: Result<S3Credentials, Missing>,
     /// `encryption`, if it is not the bucket's own affair.
     pub encryption: Option<Encryption>,
 }
@@ -101,6 +101,11 @@ impl fmt::Debug for Secret {
         f.write_str("Secret")
     }
 }
+
+/// That the environment has not what the configuration counts on. Most commands can do without.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Missing(pub(crate) String);
 
 /// With which credential a bucket of S3 is asked.
 #[derive(Debug, Clone)]
@@ -186,8 +191,8 @@ pub(crate) struct Gcs {
     pub bucket: String,
     /// `endpoint`: the server, if it is not Google's.
     pub endpoint: Option<String>,
-    /// `credentials`.
-    pub credentials: GcsCredentials,
+    /// `credentials`, likewise.
+    pub credentials: Result<GcsCredentials, Missing>,
 }
 
 /// With which credential one of Google's is asked.
@@ -221,8 +226,8 @@ pub(crate) struct Azure {
     pub container: String,
     /// `endpoint`: the server, if it is not Microsoft's.
     pub endpoint: Option<String>,
-    /// `credentials`.
-    pub credentials: AzureCredentials,
+    /// `credentials`, likewise.
+    pub credentials: Result<AzureCredentials, Missing>,
 }
 
 /// With which credential one of Microsoft's is asked.
@@ -269,13 +274,21 @@ impl fmt::Display for AzureCredentials {
 }
 
 impl Place {
-    /// The credential, for people; no secret is in it.
-    #[must_use]
-    pub(crate) fn credentials(&self) -> String {
+    /// The credential, for people; no secret is in it. Or why there is none.
+    pub(crate) fn credentials(&self) -> Result<String, Missing> {
         match self {
-            Self::S3(s3) => s3.credentials.to_string(),
-            Self::Gcs(gcs) => gcs.credentials.to_string(),
-            Self::Azure(azure) => azure.credentials.to_string(),
+            Self::S3(s3) => s3.credentials.as_ref().map(ToString::to_string),
+            Self::Gcs(gcs) => gcs.credentials.as_ref().map(ToString::to_string),
+            Self::Azure(azure) => azure.credentials.as_ref().map(ToString::to_string),
+        }
+        .map_err(Clone::clone)
+    }
+
+    /// The file that has to be readable for that, if there is one.
+    pub(super) fn secret_file(&self) -> Option<&Path> {
+        match self {
+            Self::S3(S3 { credentials: Ok(S3Credentials::File { file, .. }), .. }) => Some(file),
+            _ => None,
         }
     }
 
@@ -283,9 +296,9 @@ impl Place {
     #[must_use]
     pub(super) fn needs_metadata(&self) -> bool {
         match self {
-            Self::S3(s3) => s3.credentials.need_metadata(),
-            Self::Gcs(gcs) => matches!(gcs.credentials, GcsCredentials::Instance),
-            Self::Azure(azure) => matches!(azure.credentials, AzureCredentials::Instance(_)),
+            Self::S3(s3) => s3.credentials.as_ref().is_ok_and(S3Credentials::need_metadata),
+            Self::Gcs(gcs) => matches!(gcs.credentials, Ok(GcsCredentials::Instance)),
+            Self::Azure(azure) => matches!(azure.credentials, Ok(AzureCredentials::Instance(_))),
         }
     }
 }

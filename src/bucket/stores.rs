@@ -17,7 +17,7 @@ use url::Url;
 
 use super::Way;
 use super::options::{
-    Azure, AzureCredentials, Encryption, Gcs, GcsCredentials, Place, S3, S3Credentials,
+    Azure, AzureCredentials, Encryption, Gcs, GcsCredentials, Missing, Place, S3, S3Credentials,
 };
 use super::secret_file::SecretFile;
 use super::transport::Transport;
@@ -137,11 +137,11 @@ impl S3 {
         };
         let builder = self.encrypted(builder)?;
         match credentials {
-            Some(_) if matches!(self.credentials, S3Credentials::None) => {
+            Some(_) if matches!(self.credentials, Ok(S3Credentials::None)) => {
                 builder.with_skip_signature(true).build()
             }
             Some(credentials) => builder.with_credentials(credentials).build(),
-            None => self.signed(builder).build(),
+            None => self.signed(builder)?.build(),
         }
     }
 
@@ -163,9 +163,9 @@ impl S3 {
         }
     }
 
-    fn signed(&self, builder: AmazonS3Builder) -> AmazonS3Builder {
+    fn signed(&self, builder: AmazonS3Builder) -> object_store::Result<AmazonS3Builder> {
         use AmazonS3ConfigKey as Key;
-        match &self.credentials {
+        Ok(match found(&self.credentials)? {
             S3Credentials::Environment { key_id, secret, token } => {
                 let builder =
                     builder.with_access_key_id(key_id).with_secret_access_key(secret.reveal());
@@ -198,7 +198,7 @@ impl S3 {
                 .with_config(Key::ContainerAuthorizationTokenFile, text(token_file)),
             S3Credentials::Instance => builder,
             S3Credentials::None => builder.with_skip_signature(true),
-        }
+        })
     }
 }
 
@@ -217,7 +217,7 @@ impl Gcs {
             Some(endpoint) => builder.with_base_url(endpoint.trim_end_matches('/')),
             None => builder,
         };
-        let builder = match (credentials, &self.credentials) {
+        let builder = match (credentials, found(&self.credentials)?) {
             (_, GcsCredentials::None) => builder.with_skip_signature(true),
             (Some(credentials), _) => builder.with_credentials(credentials),
             (None, GcsCredentials::File(file)) => builder.with_application_credentials(text(file)),
@@ -246,7 +246,7 @@ impl Azure {
             .with_account(&self.account)
             .with_container_name(&self.container)
             .with_endpoint(self.base());
-        let builder = match (credentials, &self.credentials) {
+        let builder = match (credentials, found(&self.credentials)?) {
             (_, AzureCredentials::None) => builder.with_skip_signature(true),
             (Some(credentials), _) => builder.with_credentials(credentials),
             (None, AzureCredentials::Key(key)) => builder.with_access_key(key.reveal()),
@@ -267,6 +267,14 @@ impl Azure {
         };
         builder.build()
     }
+}
+
+/// The credentials, if there are some.
+fn found<T>(credentials: &Result<T, Missing>) -> object_store::Result<&T> {
+    credentials.as_ref().map_err(|missing| object_store::Error::Generic {
+        store: "bucket",
+        source: Box::new(missing.clone()),
+    })
 }
 
 fn text(path: &Path) -> String {

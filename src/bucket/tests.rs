@@ -13,6 +13,8 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use serde_json::{Value, json};
 
+use super::layout::{Entry, Prefix, Shard};
+use super::listing::Item;
 use super::*;
 use crate::metrics::Metrics;
 
@@ -78,7 +80,7 @@ async fn an_object_that_one_replica_has_put_every_other_reads() {
 async fn a_large_object_goes_in_parts_and_comes_whole() {
     let bucket = Bucket::in_memory();
     for length in [16 << 20, (16 << 20) + 1, (24 << 20) + 5] {
-        let bytes: Vec<u8> = (0..length).map(|at: usize| (at % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..=250).cycle().take(length).collect();
         let digest = put(&bucket, &bytes).await;
         assert_eq!(read(&bucket, &digest, 0).await, bytes);
     }
@@ -201,7 +203,6 @@ async fn a_list_has_all_names_in_order_from_where_it_is_to_begin() {
     assert!(of_shard.contains(&Entry::Blob(digests[0]).to_string()));
     assert_eq!(names(Prefix::Uses(None), None).await.len(), 20);
     assert_eq!(names(Prefix::Repositories, None).await, [key.to_string()]);
-    assert_eq!(names(Prefix::Repository(registry(), repository()), None).await, [key.to_string()]);
     assert!(names(Prefix::Pins, None).await.is_empty());
 }
 

@@ -483,6 +483,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let Place::S3(usual) = options().place else { panic!("no S3") };
         let endpoint = Some(endpoint.to_owned());
+        let credentials = Ok(credentials);
         let place = Place::S3(S3 { endpoint, credentials, path_style: true, ..usual });
         let key_file = directory.path().join("key");
         let options = Options { place, key_file, timeout: TIMEOUT, ..options() };

@@ -45,6 +45,7 @@ pub(crate) async fn try_out(
     dialer: &Dialer,
     ca: Option<&str>,
 ) -> Result<Trial, OpenError> {
+    let credential = options.credentials()?;
     let times = Times { timeout: options.timeout, idle: options.idle_timeout };
     let (host, may_ask_metadata) = (options.place.host(), options.place.needs_metadata());
     let transport = Transport::new(dialer, &host, may_ask_metadata, times, Metrics::default());
@@ -64,7 +65,6 @@ pub(crate) async fn try_out(
             SKEW.as_secs()
         ));
     }
-    let credential = options.place.credentials();
     let use_of_it = match found {
         Ok(()) => Ok(format!(
             "puts, reads, lists and deletes within {} ms, with {credential}",

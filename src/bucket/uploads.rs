@@ -367,12 +367,10 @@ impl Carrier {
     ) -> Result<Sent, BucketError> {
         let Some(here) = records.content(digest).await else { return Ok(Sent::default()) };
         let here = SharedContent::from(&here);
-        let there = match is_new {
-            true => None,
-            false => self.bucket.record_behind::<SharedContent>(key).await?,
-        };
+        let there = if is_new { None } else { self.bucket.record_behind(key).await? };
         let merged = match there {
             Some(there) => {
+                let there: SharedContent = there;
                 let merged = here.clone().merged(there.clone());
                 // What a registry has delivered is its own, whoever else has brought it.
                 let is_delivered = matches!(key, RecordKey::Content(_, None, _));

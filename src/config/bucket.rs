@@ -13,8 +13,8 @@ use super::value::{ByteSize, FromValue};
 use crate::bucket::Options;
 use crate::bucket::layout::Root;
 use crate::bucket::options::{
-    Azure, AzureCredentials, Encryption, Gcs, GcsCredentials, Place, Private, S3, S3Credentials,
-    Secret,
+    Azure, AzureCredentials, Encryption, Gcs, GcsCredentials, Missing, Place, Private, S3,
+    S3Credentials, Secret,
 };
 
 /// Every key but `bucket.url`, without which none has an effect.
@@ -198,56 +198,53 @@ const CREDENTIALS: &str = "bucket.credentials";
 const KEY_ID: &str = "bucket.access-key-id";
 const SECRET_FILE: &str = "bucket.secret-access-key-file";
 
+/// Credentials; or what is not in the environment for them. That is wrong for who asks the bucket
+/// alone: `entrepot ls` has another environment than the proxy.
+type Found<T> = Result<T, Missing>;
+
+/// That variables are not there which `credentials` counts on.
+fn lacks(what: &str, names: &str) -> Missing {
+    Missing(format!("{CREDENTIALS} is {what}, and the environment has not {names}"))
+}
+
 impl Environment<'_> {
     fn text(&self, name: &str) -> Option<String> {
         self.sources.variable(name).map(str::to_owned)
     }
 
-    /// That variables are not there which `credentials` counts on.
-    fn lacks(reader: &mut Reader, what: &str, names: &str) {
-        let text = format!("found {what}, and the environment has not {names}; expected both");
-        problem(reader, CREDENTIALS, &text);
-    }
-
-    fn s3(&self, reader: &mut Reader, has_endpoint: bool) -> Option<S3Credentials> {
+    fn s3(&self, reader: &mut Reader, has_endpoint: bool) -> Option<Found<S3Credentials>> {
         if reader.is_given(KEY_ID) || reader.is_given(SECRET_FILE) {
-            return self.s3_of_file(reader);
+            return self.s3_of_file(reader).map(Ok);
         }
         let found = match self.choice {
-            Some(Choice::Environment) => self.s3_key().or_else(|| {
-                let names = "AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY";
-                Self::lacks(reader, "environment", names);
-                None
+            Some(Choice::Environment) => self.s3_key().ok_or_else(|| {
+                lacks("environment", "AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY")
             }),
-            Some(Choice::WebIdentity) => self.s3_web_identity().or_else(|| {
-                let names = "AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN";
-                Self::lacks(reader, "web-identity", names);
-                None
+            Some(Choice::WebIdentity) => self.s3_web_identity().ok_or_else(|| {
+                lacks("web-identity", "AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN")
             }),
-            Some(Choice::Container) => self.s3_container().or_else(|| {
+            Some(Choice::Container) => self.s3_container().ok_or_else(|| {
                 let names = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, nor \
                              AWS_CONTAINER_CREDENTIALS_FULL_URI with \
                              AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
-                Self::lacks(reader, "container", names);
-                None
+                lacks("container", names)
             }),
-            Some(Choice::Instance) => Some(S3Credentials::Instance),
-            Some(Choice::None) => Some(S3Credentials::None),
+            Some(Choice::Instance) => Ok(S3Credentials::Instance),
+            Some(Choice::None) => Ok(S3Credentials::None),
             None => {
                 let named = self.s3_key().or_else(|| self.s3_web_identity());
                 let named = named.or_else(|| self.s3_container());
                 // Who is at Amazon's without any of these has a machine's role.
-                named.or((!has_endpoint).then_some(S3Credentials::Instance)).or_else(|| {
-                    let text = "found nothing that says with which credential the bucket is asked; \
-                                expected bucket.access-key-id with bucket.secret-access-key-file, \
+                named.or((!has_endpoint).then_some(S3Credentials::Instance)).ok_or_else(|| {
+                    let text = "set bucket.access-key-id with bucket.secret-access-key-file, \
                                 AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY in the environment, or \
                                 bucket.credentials";
-                    problem(reader, "bucket.url", text);
-                    None
+                    Missing(text.to_owned())
                 })
             }
         };
-        found.filter(|found| Self::is_safe(reader, found))
+        let is_safe = found.as_ref().map_or(true, |found| Self::is_safe(reader, found));
+        is_safe.then_some(found)
     }
 
     /// A key of the configuration's own.
@@ -262,10 +259,8 @@ impl Environment<'_> {
         }
         let key_id: Option<Word> = reader.get(KEY_ID);
         let file: Option<PathBuf> = reader.get(SECRET_FILE);
+        // It is its own user's to read, who may not be the one of this command.
         let file = file.map(|path| reader.beside(SECRET_FILE, path))?;
-        if let Err(error) = std::fs::read_to_string(&file) {
-            problem(reader, SECRET_FILE, &format!("{} can't be read: {error}", file.display()));
-        }
         key_id.map(|Word(key_id)| S3Credentials::File { key_id, file })
     }
 
@@ -317,27 +312,24 @@ impl Environment<'_> {
         is_safe
     }
 
-    fn gcs(&self, reader: &mut Reader) -> Option<GcsCredentials> {
+    fn gcs(&self, reader: &mut Reader) -> Option<Found<GcsCredentials>> {
         const VARIABLE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
         let file = self.text(VARIABLE).map(|path| GcsCredentials::File(path.into()));
         match self.choice {
-            Some(Choice::Environment) => file.or_else(|| {
-                Self::lacks(reader, "environment", VARIABLE);
-                None
-            }),
-            Some(Choice::Instance) => Some(GcsCredentials::Instance),
-            Some(Choice::None) => Some(GcsCredentials::None),
+            Some(Choice::Environment) => Some(file.ok_or_else(|| lacks("environment", VARIABLE))),
+            Some(Choice::Instance) => Some(Ok(GcsCredentials::Instance)),
+            Some(Choice::None) => Some(Ok(GcsCredentials::None)),
             Some(Choice::WebIdentity | Choice::Container) => {
                 let text =
                     "of gs:// there are environment, instance and none; expected one of these";
                 problem(reader, CREDENTIALS, text);
                 None
             }
-            None => Some(file.unwrap_or(GcsCredentials::Instance)),
+            None => Some(Ok(file.unwrap_or(GcsCredentials::Instance))),
         }
     }
 
-    fn azure(&self, reader: &mut Reader) -> Option<AzureCredentials> {
+    fn azure(&self, reader: &mut Reader) -> Option<Found<AzureCredentials>> {
         let client = || self.text("AZURE_CLIENT_ID");
         let of_environment = || {
             let key = self.text("AZURE_STORAGE_ACCOUNT_KEY").map(Secret::new);
@@ -357,28 +349,27 @@ impl Environment<'_> {
             })
         };
         match self.choice {
-            Some(Choice::Environment) => of_environment().or_else(|| {
+            Some(Choice::Environment) => Some(of_environment().ok_or_else(|| {
                 let names = "AZURE_STORAGE_ACCOUNT_KEY, nor AZURE_CLIENT_ID, AZURE_TENANT_ID and \
                              AZURE_CLIENT_SECRET";
-                Self::lacks(reader, "environment", names);
-                None
-            }),
-            Some(Choice::WebIdentity) => of_cluster().or_else(|| {
+                lacks("environment", names)
+            })),
+            Some(Choice::WebIdentity) => Some(of_cluster().ok_or_else(|| {
                 let names = "AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_FEDERATED_TOKEN_FILE";
-                Self::lacks(reader, "web-identity", names);
-                None
-            }),
-            Some(Choice::Instance) => Some(AzureCredentials::Instance(client())),
-            Some(Choice::None) => Some(AzureCredentials::None),
+                lacks("web-identity", names)
+            })),
+            Some(Choice::Instance) => Some(Ok(AzureCredentials::Instance(client()))),
+            Some(Choice::None) => Some(Ok(AzureCredentials::None)),
             Some(Choice::Container) => {
                 let text = "of az:// there are environment, web-identity, instance and none; \
                             expected one of these";
                 problem(reader, CREDENTIALS, text);
                 None
             }
-            None => of_environment()
-                .or_else(of_cluster)
-                .or_else(|| Some(AzureCredentials::Instance(client()))),
+            None => {
+                let named = of_environment().or_else(of_cluster);
+                Some(Ok(named.unwrap_or_else(|| AzureCredentials::Instance(client()))))
+            }
         }
     }
 }
@@ -573,7 +564,7 @@ mod tests {
     }
 
     fn credentials(lines: &str, environment: &[(&str, &str)]) -> String {
-        bucket(lines, environment).place.credentials()
+        bucket(lines, environment).place.credentials().unwrap()
     }
 
     #[test]
@@ -655,21 +646,16 @@ mod tests {
 
     #[test]
     fn what_can_not_be_meant_is_wrong_in_words() {
-        let own = "url = \"s3://b\"\nendpoint = \"https://minio.corp\"\n";
         for (lines, environment, words) in [
             ("url = \"http://b\"", &KEY[..], "expected s3://BUCKET"),
             ("url = \"s3://\"", &KEY, "expected s3://BUCKET"),
             ("url = \"s3://b/../c\"", &KEY, "expected s3://BUCKET"),
             ("url = \"s3://a:b@c\"", &KEY, "expected s3://BUCKET"),
             ("url = \"az://account\"", &KEY, "expected s3://BUCKET"),
-            (own, &[], "with which credential"),
             ("url = \"s3://b\"\nendpoint = \"ftp://x\"", &KEY, "bucket.endpoint"),
             ("url = \"s3://b\"\nendpoint = \"https://x/b\"", &KEY, "found a path in it"),
             ("url = \"s3://b\"\nendpoint = \"https://u:s3cr3t@x\"", &KEY, "bucket.endpoint"),
             ("url = \"s3://b\"\nregion = \"a.b\"", &KEY, "bucket.region"),
-            ("url = \"s3://b\"\ncredentials = \"environment\"", &KEY[..1], "AWS_SECRET_ACCESS_KEY"),
-            ("url = \"s3://b\"\ncredentials = \"web-identity\"", &KEY, "AWS_ROLE_ARN"),
-            ("url = \"s3://b\"\ncredentials = \"container\"", &KEY, "AWS_CONTAINER_"),
             ("url = \"s3://b\"\ncredentials = \"mine\"", &KEY, "web-identity"),
             (
                 "url = \"s3://b\"\naccess-key-id = \"a\"",
@@ -680,11 +666,6 @@ mod tests {
                 "url = \"s3://b\"\nsecret-access-key-file = \"secret\"",
                 &KEY,
                 "without bucket.access-key-id",
-            ),
-            (
-                "url = \"s3://b\"\naccess-key-id = \"a\"\nsecret-access-key-file = \"none\"",
-                &KEY,
-                "can't be read",
             ),
             (
                 "url = \"s3://b\"\naccess-key-id = \"a\"\nsecret-access-key-file = \"secret\"\n\
@@ -703,11 +684,6 @@ mod tests {
             ("url = \"gs://b\"\nregion = \"a\"", &KEY, "for s3:// alone"),
             ("url = \"gs://b\"\ncredentials = \"container\"", &KEY, "of gs://"),
             (
-                "url = \"az://a/b\"\ncredentials = \"environment\"",
-                &KEY,
-                "AZURE_STORAGE_ACCOUNT_KEY",
-            ),
-            (
                 "url = \"s3://b\"",
                 &[
                     ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://10.0.0.1/x"),
@@ -720,6 +696,26 @@ mod tests {
                 load(lines, environment).err().unwrap_or_else(|| panic!("{lines} is taken"));
             assert!(error.contains(words), "{lines}: {error}");
             assert!(!error.contains("s3cr3t"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_the_environment_has_not_is_wrong_for_who_asks_the_bucket_alone() {
+        for (lines, environment, words) in [
+            ("url = \"s3://b\"\nendpoint = \"https://minio.corp\"", &[][..], "AWS_ACCESS_KEY_ID"),
+            ("url = \"s3://b\"\ncredentials = \"environment\"", &KEY[..1], "AWS_SECRET_ACCESS_KEY"),
+            ("url = \"s3://b\"\ncredentials = \"web-identity\"", &KEY, "AWS_ROLE_ARN"),
+            ("url = \"s3://b\"\ncredentials = \"container\"", &KEY, "AWS_CONTAINER_"),
+            ("url = \"gs://b\"\ncredentials = \"environment\"", &KEY, "GOOGLE_APPLICATION"),
+            (
+                "url = \"az://a/b\"\ncredentials = \"environment\"",
+                &KEY,
+                "AZURE_STORAGE_ACCOUNT_KEY",
+            ),
+            ("url = \"az://a/b\"\ncredentials = \"web-identity\"", &KEY, "AZURE_FEDERATED"),
+        ] {
+            let missing = bucket(lines, environment).place.credentials().unwrap_err();
+            assert!(missing.to_string().contains(words), "{lines}: {missing}");
         }
     }
 

@@ -302,12 +302,11 @@ impl Supplies {
         offset: u64,
         total: Option<u64>,
     ) -> Result<(Flow, u64), ResumeError> {
-        let mut response = match self.ask_peers(offset, PATIENCE).await {
-            Some(answer) => answer,
-            None => {
-                self.is_of_registry = true;
-                self.ask(offset).await?.response
-            }
+        let mut response = if let Some(answer) = self.ask_peers(offset, PATIENCE).await {
+            answer
+        } else {
+            self.is_of_registry = true;
+            self.ask(offset).await?.response
         };
         self.source.exchange.common.metrics().resumed();
         if is_refused_part(&response, offset) {

@@ -191,7 +191,7 @@ impl BucketMetrics {
         self.is_there.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the bucket can be reached now.
+    /// Whether the bucket can be reached and used now.
     pub(crate) fn set_up(&self, is_up: bool) {
         self.is_up.store(is_up, Ordering::Relaxed);
     }
@@ -222,7 +222,7 @@ impl BucketMetrics {
             return Ok(());
         }
         let is = |flag: &AtomicBool| u64::from(flag.load(Ordering::Relaxed));
-        let help = "Whether the fleet's bucket can be reached.";
+        let help = "Whether the fleet's bucket can be reached and used.";
         families.gauge("entrepot_bucket_up", help, is(&self.is_up))?;
         let help = "Whether the bucket is of this version's kind and under this replica's key.";
         families.gauge("entrepot_bucket_usable", help, is(&self.is_usable))?;

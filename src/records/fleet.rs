@@ -48,13 +48,12 @@ impl Fleet {
 
     /// The record of that name, if any replica has put one there.
     pub(super) async fn read<T: DeserializeOwned>(&self, key: &RecordKey) -> Option<T> {
-        let value = match self.0.lately.get(key) {
-            Some(value) => value,
-            None => {
-                let value: Arc<Value> = Arc::new(self.0.bucket.record(key).await?);
-                self.0.lately.insert(key.clone(), value.clone());
-                value
-            }
+        let value = if let Some(value) = self.0.lately.get(key) {
+            value
+        } else {
+            let value: Arc<Value> = Arc::new(self.0.bucket.record(key).await?);
+            self.0.lately.insert(key.clone(), value.clone());
+            value
         };
         T::deserialize(&*value).ok()
     }

@@ -17,7 +17,9 @@ mod forgeries;
 mod hits;
 mod identities;
 mod kit;
+mod operations;
 mod outages;
+mod peers;
 mod troubles;
 mod uploads;
 

@@ -66,7 +66,7 @@ impl Bench {
                 let outcome = self.kept(&bucket, behind, rep);
                 self.note_of(&format!("hit from disk, {} it", behind.words()), rep, outcome)?;
             }
-            let outcome = self.from_the_bucket(&bucket, rep);
+            let outcome = self.hits_of_the_bucket(&bucket, rep);
             self.note_of("from it, c=1", rep, outcome)?;
             let outcome = self.silent(&bucket, rep);
             self.note_of("silent", rep, outcome)?;
@@ -131,7 +131,7 @@ impl Bench {
     }
 
     /// A layer that another replica has fetched, and the same without anything between.
-    fn from_the_bucket(&self, bucket: &Bucket, rep: u32) -> anyhow::Result<Figures> {
+    fn hits_of_the_bucket(&self, bucket: &Bucket, rep: u32) -> anyhow::Result<Figures> {
         let layer = self.image.unknown_layer(self.options.cold_size.0)?;
         let first = self.replica(&format!("first-{rep}"), bucket, Behind::Bucket)?;
         let filling = first.start(&self.around)?;
@@ -239,7 +239,7 @@ impl Bench {
                 })
             });
             let done = self.all_at_once(&peers, &layer);
-            (done, killing.map(|thread| thread.join()))
+            (done, killing.map(std::thread::ScopedJoinHandle::join))
         });
         let victim = match victim {
             Some(Ok(owner)) => Some(owner?),

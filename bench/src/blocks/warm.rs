@@ -117,7 +117,7 @@ impl Bench {
             Block::Handshake => ("handshake", self.handshakes()),
             Block::Range => ("range", self.ranges()),
             Block::Connections => ("connections", self.many()),
-            Block::Cold | Block::Idle | Block::Objects => ("", Vec::new()),
+            Block::Cold | Block::Idle | Block::Objects | Block::Bucket => ("", Vec::new()),
         }
     }
 

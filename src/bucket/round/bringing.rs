@@ -34,11 +34,11 @@ impl Walk<'_> {
     /// Brings all that is missing.
     pub(super) async fn bring(&mut self) -> Result<(), RoundError> {
         let uploads = self.missing().await?;
-        let (carrier, total) = (self.of.uploads.clone(), uploads.len() as u64);
+        let (by, total) = (self.of.uploads.clone(), uploads.len() as u64);
         let carrying = uploads.into_iter().map(move |upload| {
-            let carrier = carrier.clone();
+            let by = by.clone();
             async move {
-                let carried = Box::pin(carrier.carrier().carry(&upload)).await;
+                let carried = Box::pin(by.carrier().carry(&upload)).await;
                 (upload, carried)
             }
         });

@@ -102,8 +102,7 @@ impl Walk<'_> {
     ) -> Result<Option<Vec<(Digest, There)>>, BucketError> {
         let bucket = &self.of.bucket;
         let mut found: HashMap<Digest, There> = HashMap::new();
-        let blobs = Prefix::Blobs(shard);
-        let mut blobs = std::pin::pin!(bucket.list(&blobs, None));
+        let mut blobs = std::pin::pin!(bucket.list(&Prefix::Blobs(shard), None));
         while let Some(item) = blobs.next().await {
             let item = item?;
             let Ok(Entry::Blob(digest)) = item.name.parse() else { continue };
@@ -114,9 +113,8 @@ impl Walk<'_> {
             }
         }
         let mut orphans = Vec::new();
-        let uses = Prefix::Uses(shard);
-        let mut uses = std::pin::pin!(bucket.list(&uses, None));
-        while let Some(item) = uses.next().await {
+        let mut marks = std::pin::pin!(bucket.list(&Prefix::Uses(shard), None));
+        while let Some(item) = marks.next().await {
             let item = item?;
             let Ok(Entry::Use(digest)) = item.name.parse() else { continue };
             let used = UnixSeconds::from(item.modified);

@@ -22,7 +22,7 @@ impl Walk<'_> {
         let (bucket, store) = (&self.of.bucket, &self.of.store);
         let mut there = pinned(bucket).await?;
         // Who unpins notes that before the pin goes: what is missing from the list was noted.
-        self.of.notes.catch_up().await?;
+        self.of.notes.settle().await?;
         let here: HashSet<Digest> = store.pins().into_iter().collect();
         for digest in &here {
             if !there.contains(digest) {

@@ -58,9 +58,9 @@ impl Walk<'_> {
                 _ => {
                     let left = places.entry(place).or_default();
                     if age > OF_REST {
-                        left.rest.push(key)
+                        left.rest.push(key);
                     } else {
-                        left.leads_on = true
+                        left.leads_on = true;
                     }
                     continue;
                 }

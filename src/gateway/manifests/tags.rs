@@ -245,14 +245,14 @@ impl TagEntry<'_> {
         if let Some(known) = self.tags.known.get(&self.key()) {
             return Some(known);
         }
-        let known = match self.records.fact::<TagRecord>(Fact::Tag(self.tag)).await {
-            Some(record) => self.variant_of(&record)?,
-            None => {
-                let known = self.variant_of(&self.records.shared_tag(self.tag).await?)?;
-                let asked_for = (self.place.clone(), known.resolution.digest);
-                self.tags.unwritten.insert(asked_for, (self.tag.clone(), self.accept.clone()));
-                KnownResolution { is_written: false, ..known }
-            }
+        let here = self.records.fact::<TagRecord>(Fact::Tag(self.tag)).await;
+        let known = if let Some(record) = here {
+            self.variant_of(&record)?
+        } else {
+            let known = self.variant_of(&self.records.shared_tag(self.tag).await?)?;
+            let asked_for = (self.place.clone(), known.resolution.digest);
+            self.tags.unwritten.insert(asked_for, (self.tag.clone(), self.accept.clone()));
+            KnownResolution { is_written: false, ..known }
         };
         self.tags.known.insert(self.key(), known.clone());
         Some(known)
@@ -278,11 +278,12 @@ impl TagEntry<'_> {
     /// that this one takes as well.
     pub(in crate::gateway) async fn candidates(&self, headers: &HeaderMap) -> Vec<KnownResolution> {
         let here: TagRecord = self.records.fact(Fact::Tag(self.tag)).await.unwrap_or_default();
-        let of_client = [self.tags.known.get(&self.key()), self.variant_of(&here)];
         let shared = self.records.shared_tag(self.tag).await.unwrap_or_default();
-        let of_fleet = self.variant_of(&shared);
-        let mut all: Vec<_> = of_client.into_iter().chain([of_fleet]).flatten().collect();
-        all.sort_by_key(|known| std::cmp::Reverse(known.asked));
+        let (in_memory, of_fleet) = (self.tags.known.get(&self.key()), self.variant_of(&shared));
+        let mut all: Vec<_> =
+            [of_fleet, in_memory, self.variant_of(&here)].into_iter().flatten().collect();
+        // Records tell seconds; within one, what another replica has heard is as good.
+        all.sort_by_key(|known| std::cmp::Reverse(UnixSeconds::from(known.asked)));
         all.extend(others(&here.merged(shared), headers));
         all
     }
