@@ -1,5 +1,5 @@
-//! Whatever the bucket does on a miss, the client has the right bytes; and of the requests that meet
-//! it no more than the first waits for it, no longer than `bucket.timeout`.
+//! Whatever the bucket does on a miss, the client has the right bytes; and of the requests that
+//! meet it no more than the first waits for it, no longer than `bucket.timeout`.
 
 use std::time::{Duration, Instant};
 
