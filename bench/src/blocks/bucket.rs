@@ -165,6 +165,7 @@ impl Bench {
         let instance = Instance::replica(&self.around, &format!("bucket-silent-{rep}"))?
             .with(&by_way(self.settings(bucket)));
         let peer = instance.start(&self.around)?;
+        wait(UPLOADS, || Ok(metric(&instance, "entrepot_bucket_up", "")? >= 1.0))?;
         forwarder.always(On::path("/"), Trouble::Silence);
         let small = self.image.small.iter().cycle().take(MISSES);
         let pattern = Pattern::Cycle(small.map(Request::blob).collect());
