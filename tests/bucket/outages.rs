@@ -1,7 +1,9 @@
 //! The registry is away, and the bucket, or both.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use entrepot_testkit::proxy::Signal;
-use entrepot_testkit::{Forwarder, Image, image};
+use entrepot_testkit::{Bucket, Forwarder, Image, image, wait_until};
 
 use crate::{ALPINE, fleet_with, metric, request, right_blob, share};
 
@@ -21,9 +23,7 @@ fn a_replica_starts_and_serves_without_its_bucket() {
     // It comes back, and has what was pulled meanwhile.
     forwarder.heal();
     fleet.bucket.wait_until_all_shared(ALPINE, "1", &pulled);
-    entrepot_testkit::wait_until("it is up again", || {
-        metric(&replica, "entrepot_bucket_up") >= 1.0
-    });
+    wait_until("it is up again", || metric(&replica, "entrepot_bucket_up") >= 1.0);
 }
 
 #[test]
@@ -55,22 +55,33 @@ fn the_younger_meaning_of_a_tag_counts_while_the_registry_is_away() {
     share(&fleet, &first);
     let had = second.puller().pull(ALPINE, "1").unwrap();
     second.wait_until_all_kept(&had);
+    // Nobody writes while another does: of two at the same moment one may be lost.
+    for replica in [&first, &second] {
+        Bucket::wait_until_uploaded(replica);
+    }
+    // Records have whole seconds.
+    let second_of = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let asked = second_of();
+    wait_until("a second is over", || second_of() > asked);
     let new = Image::random(1, 100_000);
     fleet.registry.push(ALPINE, "1", &new);
     let name = fleet.bucket.names(&format!("/{ALPINE}/_tags/1")).remove(0);
     let before = fleet.bucket.read(&name);
     let pulled = first.puller().pull(ALPINE, "1").unwrap();
     fleet.bucket.wait_until_all_shared(ALPINE, "1", &pulled);
-    entrepot_testkit::wait_until("the tag's record changes", || fleet.bucket.read(&name) != before);
+    Bucket::wait_until_uploaded(&first);
+    assert_ne!(fleet.bucket.read(&name), before, "{}", first.log().join("\n"));
     fleet.registry.stop();
     let third = fleet.replica().start();
     for (which, replica) in [("second", &second), ("third", &third)] {
         let asked = request(&fleet, "GET", "manifests/1").header("Accept", engines_accept());
-        let answer = replica.client().send(&asked).unwrap();
-        let digest = answer.headers.get("docker-content-digest");
-        assert_eq!(digest, Some(&*new.manifest.digest), "{which}");
-        let status: Vec<_> = answer.headers.all("cache-status").collect();
-        assert!(status.join(", ").contains("stale"), "{which}: {status:?}");
+        // What the bucket has said is believed for a second.
+        wait_until(&format!("{which} has the younger one"), || {
+            let answer = replica.client().send(&asked).unwrap();
+            let status: Vec<_> = answer.headers.all("cache-status").collect();
+            assert!(status.join(", ").contains("stale"), "{which}: {status:?}");
+            answer.headers.get("docker-content-digest") == Some(&*new.manifest.digest)
+        });
     }
 }
 

@@ -1,5 +1,5 @@
-//! Whatever the bucket does on a miss, the client has the right bytes; and of the requests that meet
-//! it no more than the first waits for it, no longer than `bucket.timeout`.
+//! Whatever the bucket does on a miss, the client has the right bytes; and of the requests that
+//! meet it no more than the first waits for it, no longer than `bucket.timeout`.
 
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,24 @@ fn a_bucket_that_is_silent_is_hardly_noticed() {
         blob(&world.replica, &world.fleet, &Image::random(1, 10).layers[0].digest);
         metric(&world.replica, "entrepot_bucket_up") < 1.0
     });
+}
+
+/// Before anything is known of it.
+#[test]
+fn a_bucket_that_is_silent_from_the_start_is_hardly_noticed() {
+    let image = Image::random(3, LAYER);
+    let fleet = fleet_with(&image);
+    let forwarder = Forwarder::to(fleet.bucket.server());
+    forwarder.always(On::path("/"), Trouble::Silence);
+    let replica = fleet.replica_by(&forwarder, "2s").start();
+    let began = Instant::now();
+    replica.puller().pull(ALPINE, "1").unwrap();
+    assert!(began.elapsed() < TIMEOUT + QUICK * 2, "{:?}", began.elapsed());
+    for layer in &image.layers {
+        let began = Instant::now();
+        right_blob(&replica, &fleet, layer);
+        assert!(began.elapsed() < QUICK, "{:?}", began.elapsed());
+    }
 }
 
 /// The records come, the bytes do not.

@@ -205,6 +205,7 @@ fn a_shutdown_does_not_wait_for_a_silent_bucket() {
     let image = Image::random(1, LARGE);
     let fleet = fleet_with(&image);
     let (forwarder, replica) = watched(&fleet);
+    wait_until("it has found its bucket", || metric(&replica, "entrepot_bucket_up") >= 1.0);
     forwarder.always(On::path("/"), Trouble::Silence);
     let pulled = replica.puller().pull(ALPINE, "1").unwrap();
     replica.wait_until_all_kept(&pulled);

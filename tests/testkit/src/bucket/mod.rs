@@ -5,6 +5,9 @@
 //! (`ceph.sh`) waits for the end of its standard input. Every [`Bucket`] is a prefix of its own in
 //! the one bucket of that server.
 //!
+//! `ENTREPOT_TEST_BUCKET="127.0.0.1:3900 KEY SECRET BUCKET"` names another server, over plain HTTP
+//! and in the region us-east-1, in place of that: what differs from Ceph shows there.
+//!
 //! - `s3`: what a test itself asks of the server
 //! - [`forwarder`]: the way to the server, with whatever goes wrong on it
 
@@ -31,6 +34,8 @@ use crate::{PATIENCE, wait_until};
 pub use s3::Object;
 use s3::S3;
 
+/// The variable that names another server.
+const ANOTHER: &str = "ENTREPOT_TEST_BUCKET";
 /// The bucket on the server.
 const NAME: &str = "fleet";
 /// Between two questions whether something has come.
@@ -47,7 +52,28 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("radosgw-admin", "ceph-common"),
 ];
 
-/// The server of this test binary.
+/// The server of this test binary, and who asks it.
+fn server() -> &'static S3 {
+    static SHARED: OnceLock<(S3, Option<Ceph>)> = OnceLock::new();
+    let (s3, _) = SHARED.get_or_init(|| {
+        if let Ok(named) = std::env::var(ANOTHER) {
+            return (another(&named), None);
+        }
+        let ceph = Ceph::start();
+        (ceph.s3.clone(), Some(ceph))
+    });
+    s3
+}
+
+fn another(named: &str) -> S3 {
+    let words: Vec<_> = named.split_whitespace().collect();
+    let [address, key, secret, bucket] = words.as_slice() else {
+        panic!("{ANOTHER} is no ADDRESS KEY SECRET BUCKET");
+    };
+    S3::new(address.parse().expect("an address"), key, secret, bucket)
+}
+
+/// A cluster that runs.
 #[derive(Debug)]
 struct Ceph {
     s3: S3,
@@ -58,11 +84,6 @@ struct Ceph {
 }
 
 impl Ceph {
-    fn shared() -> &'static Self {
-        static SHARED: OnceLock<Ceph> = OnceLock::new();
-        SHARED.get_or_init(Self::start)
-    }
-
     fn start() -> Self {
         if let Some(hint) = what_is_missing() {
             panic!("{hint}");
@@ -137,7 +158,9 @@ impl Bucket {
     pub fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::SeqCst);
-        Self { s3: Ceph::shared().s3.clone(), prefix: format!("fleets/{count}") }
+        // Another server may have been here before.
+        let run = std::process::id();
+        Self { s3: server().clone(), prefix: format!("fleets/{run}/{count}") }
     }
 
     /// Where the server listens.
@@ -149,7 +172,7 @@ impl Bucket {
     /// As `bucket.url`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("s3://{NAME}/{}", self.prefix)
+        format!("s3://{}/{}", self.s3.bucket(), self.prefix)
     }
 
     /// The prefix within the bucket of all that lies here.
@@ -170,7 +193,7 @@ impl Bucket {
             .tables(&format!(
                 "[bucket]\nurl = \"{url}\"\nendpoint = \"http://{endpoint}\"\n{lines}"
             ))
-            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("AWS_ACCESS_KEY_ID", self.s3.access_key())
             .env("AWS_SECRET_ACCESS_KEY", self.s3.secret())
     }
 
@@ -179,10 +202,11 @@ impl Bucket {
     pub fn settings(&self, secret: &Path) -> String {
         std::fs::write(secret, self.s3.secret()).unwrap();
         format!(
-            "[bucket]\nurl = \"{}\"\nendpoint = \"http://{}\"\naccess-key-id = \"{ACCESS_KEY}\"\n\
+            "[bucket]\nurl = \"{}\"\nendpoint = \"http://{}\"\naccess-key-id = \"{}\"\n\
              secret-access-key-file = \"{}\"\n",
             self.url(),
             self.server(),
+            self.s3.access_key(),
             secret.display()
         )
     }

@@ -46,6 +46,14 @@ impl S3 {
         self.server
     }
 
+    pub(super) fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    pub(super) fn access_key(&self) -> &str {
+        &self.access_key
+    }
+
     pub(super) fn secret(&self) -> &str {
         &self.secret
     }
