@@ -224,7 +224,7 @@ impl Core {
         let peers = peers(settings, &certificates, metrics.clone())?;
         let of_fleet = uploads
             .clone()
-            .map(|(uploads, bucket)| records::Fleet::new(bucket, uploads, settings.shares));
+            .map(|(uploads, bucket)| records::Fleet::new(bucket, uploads, settings.shares, tasks.clone()));
         let archive = Archive::new(store.clone(), of_fleet);
         let gateway =
             Gateway::new(archive, upstream, options, memory.clone(), peers.clone(), tasks.clone());

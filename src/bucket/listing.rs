@@ -6,10 +6,10 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt as _};
 use object_store::{ObjectMeta, ObjectStore};
 
+use super::Bucket;
 use super::error::BucketError;
 use super::health::Admission;
 use super::layout::Prefix;
-use super::{Bucket, Way};
 use crate::metrics::BucketOperation;
 
 /// Something in the bucket.
@@ -86,7 +86,7 @@ impl Listing {
             found
         } else {
             let inner = &self.bucket.inner;
-            self.bucket.is_usable(self.bucket.by(Way::Behind)).await?;
+            self.bucket.is_usable().await?;
             self.admission = Some(inner.breaker.admit(BucketOperation::List)?);
             let prefix = inner.root.path(&self.prefix);
             match &self.after {

@@ -185,7 +185,7 @@ impl Bucket {
         F: Future<Output = object_store::Result<T>>,
     {
         let by = self.by(way);
-        self.is_usable(by).await?;
+        self.is_usable().await?;
         self.ask_whatever_it_is(operation, by, question).await
     }
 

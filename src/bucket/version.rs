@@ -128,8 +128,10 @@ async fn read_at(store: &dyn ObjectStore, path: &Path) -> object_store::Result<V
 impl Bucket {
     /// That what lies in the bucket is of use, which is looked at once before anything else is
     /// asked. Cancel safe.
-    pub(super) async fn is_usable(&self, by: Deadline) -> Result<(), BucketError> {
-        self.inner.is_known.get_or_try_init(|| self.look_at_version(by)).await?;
+    pub(super) async fn is_usable(&self) -> Result<(), BucketError> {
+        // Others wait for whoever looks, and of those a client may wait.
+        let soon = || self.look_at_version(self.by(Way::Front));
+        self.inner.is_known.get_or_try_init(soon).await?;
         self.inner.breaker.verdict()
     }
 

@@ -7,6 +7,7 @@ use entrepot_oci::UnixSeconds;
 use moka::sync::Cache;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio_util::task::TaskTracker;
 
 use crate::bucket::merge::SharedRefusal;
 use crate::bucket::uploads::{Upload, Uploads};
@@ -18,7 +19,9 @@ use crate::memory::{NAME, Shares, table};
 const BELIEVED: Duration = Duration::from_secs(1);
 /// A refusal closes something: it is tried so often, so far apart.
 const TRIES: u32 = 3;
-const BETWEEN: Duration = Duration::from_millis(200);
+const BETWEEN: Duration = Duration::from_secs(1);
+/// How long a refusal waits for that.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The bucket that replicas share, as those see it who look things up. Cheap to clone.
 #[derive(Clone)]
@@ -28,16 +31,23 @@ struct Inner {
     bucket: Bucket,
     uploads: Uploads,
     lately: Cache<RecordKey, Arc<Value>>,
+    /// Where it runs what no client waits for.
+    tasks: TaskTracker,
 }
 
 impl Fleet {
     /// The fleet that shares `bucket`; what this replica has for the others goes by `uploads`.
     #[must_use]
-    pub(crate) fn new(bucket: Bucket, uploads: Uploads, shares: Shares) -> Self {
+    pub(crate) fn new(
+        bucket: Bucket,
+        uploads: Uploads,
+        shares: Shares,
+        tasks: TaskTracker,
+    ) -> Self {
         // What a record has on the heap: a few short texts, or a tag's variants.
         let weight = |_: &RecordKey, value: &Arc<Value>| 3 * NAME + value.to_string().len() * 2;
         let lately = table(shares.small_table(), weight).time_to_live(BELIEVED).build();
-        Self(Arc::new(Inner { bucket, uploads, lately }))
+        Self(Arc::new(Inner { bucket, uploads, lately, tasks }))
     }
 
     /// The bucket itself.
@@ -69,8 +79,15 @@ impl Fleet {
         self.0.uploads.offer(Upload::Forgotten(key));
     }
 
-    /// Puts on record that the shared identity was refused just now.
-    pub(super) async fn refused(&self, key: &RecordKey) {
+    /// Puts on record that the shared identity was refused just now: before the client hears of it,
+    /// where the bucket answers in time, and behind the answer where it does not.
+    pub(super) async fn refused(&self, key: RecordKey) {
+        let it = self.clone();
+        let telling = self.0.tasks.spawn(async move { it.tell_refusal(&key).await });
+        let _ = tokio::time::timeout(PATIENCE, telling).await;
+    }
+
+    async fn tell_refusal(&self, key: &RecordKey) {
         self.0.lately.invalidate(key);
         for attempt in 1..=TRIES {
             // As of this try: what was served before it counts no more.

@@ -273,7 +273,7 @@ impl Records {
             || self.shared_fact::<serde_json::Value>(Fact::Import).await.is_some();
         if is_open {
             let key = RecordKey::Refused(shared.registry.clone(), repository);
-            shared.fleet.refused(&key).await;
+            shared.fleet.refused(key).await;
         }
     }
 

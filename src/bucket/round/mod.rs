@@ -38,6 +38,8 @@ use super::{Bounds, Bucket, BucketError};
 
 /// Questions to the bucket at a time.
 const AT_ONCE: usize = 8;
+/// Objects that are looked at at once: some megabytes.
+const AT_A_TIME: usize = 20_000;
 /// How long the store may take to know what it keeps, and what that needs.
 const KNOWN: Duration = Duration::from_hours(1);
 /// When the first round is after a start; replicas are often started together.
@@ -162,6 +164,8 @@ struct Inner {
     uploads: Uploads,
     notes: Notes,
     bounds: Bounds,
+    /// So many objects are looked at at once; where there are more, shard by shard.
+    at_a_time: usize,
     /// Who is at it.
     turn: Semaphore,
     last: Mutex<Option<RoundReport>>,
@@ -171,9 +175,20 @@ impl Round {
     /// One between this store and this bucket.
     #[must_use]
     pub(crate) fn new(bucket: Bucket, store: Store, uploads: Uploads, notes: Notes) -> Self {
+        Self::with_room(bucket, store, uploads, notes, AT_A_TIME)
+    }
+
+    /// The same, which looks at so many objects at once.
+    fn with_room(
+        bucket: Bucket,
+        store: Store,
+        uploads: Uploads,
+        notes: Notes,
+        at_a_time: usize,
+    ) -> Self {
         let bounds = bucket.bounds();
         let (turn, last) = (Semaphore::new(1), Mutex::default());
-        let inner = Inner { bucket, store, uploads, notes, bounds, turn, last };
+        let inner = Inner { bucket, store, uploads, notes, bounds, at_a_time, turn, last };
         Self { inner: Arc::new(inner) }
     }
 

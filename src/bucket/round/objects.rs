@@ -11,8 +11,8 @@ use super::{AT_ONCE, RoundError, Step, Walk};
 use crate::bucket::BucketError;
 use crate::bucket::layout::{Entry, Prefix, Shard};
 
-/// So many objects are looked at at once; where there are more, shard by shard.
-const AT_A_TIME: usize = 20_000;
+/// Marks without an object that are taken away at a time.
+const MOST_ORPHANS: usize = 20_000;
 /// Objects here that are looked at in one step: each page costs a look at all of them.
 const PAGE: usize = 100_000;
 /// How deep documents name documents that are used with them: indexes in indexes.
@@ -108,7 +108,7 @@ impl Walk<'_> {
             let Ok(Entry::Blob(digest)) = item.name.parse() else { continue };
             let there = There { size: item.size, last_use: item.modified.into() };
             found.insert(digest, there);
-            if shard.is_none() && found.len() > AT_A_TIME {
+            if shard.is_none() && found.len() > self.of.at_a_time {
                 return Ok(None);
             }
         }
@@ -120,7 +120,7 @@ impl Walk<'_> {
             let used = UnixSeconds::from(item.modified);
             if let Some(there) = found.get_mut(&digest) {
                 there.last_use = there.last_use.max(used);
-            } else if self.now.0.saturating_sub(used.0) > ORPHANED && orphans.len() < AT_A_TIME {
+            } else if self.now.0.saturating_sub(used.0) > ORPHANED && orphans.len() < MOST_ORPHANS {
                 orphans.push(digest);
             }
         }

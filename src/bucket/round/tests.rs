@@ -215,6 +215,39 @@ async fn above_its_size_the_bucket_loses_what_was_used_least_lately() {
 }
 
 #[tokio::test]
+async fn more_than_can_be_remembered_is_looked_at_shard_by_shard() {
+    let shared = Shared::default();
+    let mut options = for_tests::options();
+    options.max_size = Some(400);
+    let nothing = || Arc::new(|_| Box::pin(async { Ok(()) }) as _);
+    let one = Replica::over(&shared).await;
+    let keeping = Replica::with(&shared, &options, nothing()).await;
+    for number in 0..30_u8 {
+        let digest = one.keep(&[number; 20]).await;
+        one.bring(digest).await.unwrap();
+        if number % 10 == 9 {
+            shared.0.grow_old(40 * DAY).await;
+        }
+    }
+    let long = Digest::of(Algorithm::Sha512, b"long");
+    one.store.put(&long, bytes::Bytes::from_static(b"long")).await.unwrap();
+    one.bring(long).await.unwrap();
+    one.store.remove(&long).await.unwrap();
+    let Replica { bucket, store, uploads, notes, .. } = &keeping;
+    let round =
+        super::Round::with_room(bucket.clone(), store.clone(), uploads.clone(), notes.clone(), 3);
+    let mut steps = Vec::new();
+    let report = round.run(&mut |progress| steps.push(progress)).await.unwrap();
+    // Ten are 120 days old; of the other twenty and the long one too many for 400 bytes.
+    assert_eq!((report.removed_objects, report.objects, report.bytes), (12, 19, 364));
+    assert!(has(&one, &long).await);
+    let looked = steps.iter().filter(|step| step.step == super::Step::Looking);
+    assert_eq!(looked.count(), 512);
+    let again = round.run(&mut |_| {}).await.unwrap();
+    assert_eq!((again.removed_objects, again.objects, again.bytes), (0, 19, 364));
+}
+
+#[tokio::test]
 async fn two_rounds_at_once_are_harmless() {
     let shared = Shared::default();
     let (one, other) = (Replica::over(&shared).await, Replica::over(&shared).await);
