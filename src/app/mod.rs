@@ -222,9 +222,9 @@ impl Core {
         let options = settings.gateway.clone();
         let memory = Memory::new(settings.shares);
         let peers = peers(settings, &certificates, metrics.clone())?;
-        let of_fleet = uploads
-            .clone()
-            .map(|(uploads, bucket)| records::Fleet::new(bucket, uploads, settings.shares, tasks.clone()));
+        let of_fleet = uploads.clone().map(|(uploads, bucket)| {
+            records::Fleet::new(bucket, uploads, settings.shares, tasks.clone())
+        });
         let archive = Archive::new(store.clone(), of_fleet);
         let gateway =
             Gateway::new(archive, upstream, options, memory.clone(), peers.clone(), tasks.clone());
