@@ -101,7 +101,8 @@ impl CaDirectory {
 
 /// Whether nobody but this process can read or write a file, or nobody but its own group can read
 /// it: Kubernetes gives a pod the files of a secret by way of such a group (`fsGroup`).
-fn is_ours_alone(metadata: &Metadata) -> bool {
+#[must_use]
+pub fn is_ours_alone(metadata: &Metadata) -> bool {
     match metadata.mode() & OPEN_TO_OTHERS {
         0 => true,
         READABLE_BY_GROUP => is_own_group(metadata.gid()),

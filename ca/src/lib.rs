@@ -45,6 +45,7 @@ mod validity;
 pub use authority::{Authority, Origin};
 pub use clock::{Clock, ManualClock};
 pub use constraints::{Constraints, ConstraintsError};
+pub use directory::is_ours_alone;
 pub use error::{AuthorityError, LeafError, OutsideConstraints};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use key::{KeyError, Passphrase};

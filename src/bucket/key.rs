@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use entrepot_ca::is_ours_alone;
 use entrepot_oci::hex::{decode, encode};
 
 /// Bytes of the key.
@@ -47,6 +48,17 @@ pub(crate) enum KeyError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Others have it.
+    #[error(
+        "others than its owner can read or write the bucket's key {} (mode {mode:04o}); run: chmod \
+         600 '{}'", path.display(), path.display()
+    )]
+    Loose {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
     },
     /// It holds something else.
     #[error(
@@ -83,10 +95,15 @@ impl SharedKey {
 
     /// The key in this file. Blocking.
     pub(crate) fn read(path: &Path) -> Result<Self, KeyError> {
+        let unreadable = |source| KeyError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        if !is_ours_alone(&metadata) {
+            let mode = metadata.permissions().mode() & 0o7777;
+            return Err(KeyError::Loose { path: path.to_owned(), mode });
+        }
         let mut text = String::new();
-        let read =
-            File::open(path).and_then(|file| file.take(MOST_IN_FILE).read_to_string(&mut text));
-        read.map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
+        file.take(MOST_IN_FILE).read_to_string(&mut text).map_err(unreadable)?;
         let bytes = decode(text.trim_end()).filter(|bytes| bytes.len() == KEY_BYTES);
         bytes.map(|bytes| Self::of(&bytes)).ok_or_else(|| KeyError::NoKey { path: path.to_owned() })
     }
@@ -223,14 +240,34 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("bucket.key");
         for text in ["", "abc", &"A".repeat(64), &"a".repeat(62), &"a".repeat(66)] {
-            fs::write(&path, text).unwrap();
+            written(&path, text, 0o600);
             let Err(error) = SharedKey::read_or_make(&path) else { panic!("{text:?}") };
             assert!(matches!(error, KeyError::NoKey { .. }), "{error}");
             assert!(!error.to_string().contains("AAAA"), "{error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
-        fs::write(&path, "0".repeat(64)).unwrap();
+        written(&path, &"0".repeat(64), 0o600);
         assert!(SharedKey::read(&path).is_ok(), "with and without a line feed");
+    }
+
+    #[test]
+    fn a_key_that_others_have_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bucket.key");
+        for mode in [0o644, 0o604, 0o602, 0o620] {
+            written(&path, &"0".repeat(64), mode);
+            let error = SharedKey::read_or_make(&path).err().map(|error| error.to_string());
+            let error = error.unwrap_or_default();
+            assert!(error.contains(&format!("mode {mode:04o}")), "{error}");
+        }
+        // A secret of Kubernetes comes with the group of the pod.
+        written(&path, &"0".repeat(64), 0o440);
+        assert!(SharedKey::read(&path).is_ok());
+    }
+
+    fn written(path: &Path, text: &str, mode: u32) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
     proptest! {

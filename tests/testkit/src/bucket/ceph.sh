@@ -39,7 +39,7 @@ mon osd backfillfull ratio = .985
 mon data = $dir/mon
 [osd.0]
 osd objectstore = memstore
-memstore device bytes = 3221225472
+memstore device bytes = 8589934592
 osd data = $dir/osd
 [client.rgw]
 rgw data = $dir/out
