@@ -17,7 +17,7 @@ pub(crate) struct Removed {
     /// Their sizes' sum.
     pub bytes: u64,
     /// Where else it went, if there is anywhere else.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub fleet: Option<Reached>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Removal {
     /// Whether nothing has been done.
     pub is_dry_run: bool,
     /// Where else they went, if there is anywhere else.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub fleet: Option<Reached>,
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Reached {
     /// Whether it is made in the bucket, and noted for the others, who read that within a minute.
     pub bucket: bool,
     /// Why not, where it is not: it is tried again while this proxy runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub why: Option<String>,
 }
 

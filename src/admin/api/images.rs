@@ -165,7 +165,7 @@ async fn changed(
     })?;
     let fleet = fleet.map_err(refusal)?;
     let mut told = json!(services.images.find(name).await.map_err(refusal)?);
-    if let (Some(fields), Some(fleet)) = (told.as_object_mut(), fleet) {
+    if let Some(fields) = told.as_object_mut() {
         fields.insert("fleet".to_owned(), json!(fleet));
     }
     Ok(told)
