@@ -18,7 +18,7 @@ pub struct Withdrawn {
     pub objects: u64,
     /// Their sizes' sum in bytes.
     pub bytes: u64,
-    /// Which they were.
+    /// Which they were, in the order of their names.
     pub digests: Vec<Digest>,
 }
 
@@ -48,6 +48,7 @@ pub(crate) fn withdraw(
         }
         Ok::<_, DiskError>(is_out)
     })?;
+    digests.sort_unstable();
     Ok(Withdrawn { objects: tally.objects, bytes: tally.bytes, digests })
 }
 
@@ -60,7 +61,8 @@ pub(crate) fn foresee(
 ) -> Withdrawn {
     let going = going(stock, documents, exempt, Reach::All);
     let bytes = going.iter().map(|node| node.candidate.size).sum();
-    let digests: Vec<_> = going.iter().map(|node| node.candidate.digest).collect();
+    let mut digests: Vec<_> = going.iter().map(|node| node.candidate.digest).collect();
+    digests.sort_unstable();
     Withdrawn { objects: digests.len() as u64, bytes, digests }
 }
 
