@@ -287,7 +287,7 @@ fn tell(change: Change, name: &ImageName, told: &Value) -> anyhow::Result<()> {
             writeln!(output, "{words} {name}: {objects} objects, {}{place}", size(bytes))?;
         }
         Change::Pin | Change::Unpin => {
-            let fleet = told.get("fleet").cloned().map(serde_json::from_value).transpose()?;
+            let fleet = serde_json::from_value(told.get("fleet").cloned().unwrap_or_default())?;
             writeln!(output, "{words} {name}{}", reached(fleet))?;
         }
     }
