@@ -107,18 +107,18 @@ impl SharedRefusal {
 }
 
 /// For how long the shared identity `who` has been served no more, if what replicas have seen opens
-/// anything to it at all.
+/// anything to it at all. What lies in the future counts as none.
 #[must_use]
 pub(crate) fn open_since(
-    access: Option<&SharedAccess>,
+    seen: impl IntoIterator<Item = SharedAccess>,
     refusal: Option<SharedRefusal>,
     who: &str,
     now: UnixSeconds,
 ) -> Option<Duration> {
-    let access = access.filter(|access| access.who == who)?;
-    let is_open = refusal.is_none_or(|refusal| refusal.is_over_by(access.served));
-    let age = now.0.checked_sub(access.served.0)?;
-    is_open.then(|| Duration::from_secs(age))
+    let seen = seen.into_iter().filter(|access| access.who == who && access.served <= now);
+    let SharedAccess { served, .. } = seen.reduce(SharedAccess::merged)?;
+    let is_open = refusal.is_none_or(|refusal| refusal.is_over_by(served));
+    is_open.then(|| Duration::from_secs(now.0.saturating_sub(served.0)))
 }
 
 /// `_tags/<tag>`: what a tag stands for, as on disk.
@@ -261,7 +261,7 @@ mod tests {
             now in seconds(),
         ) {
             let open = |access: &SharedAccess, refusal: Option<SharedRefusal>| {
-                open_since(Some(access), refusal, &who, now)
+                open_since(Some(access.clone()), refusal, &who, now)
             };
             let (both, refused) = (a.clone().merged(b.clone()), r.merged(s));
             if open(&both, Some(refused)).is_some() {
@@ -292,6 +292,17 @@ mod tests {
         assert_eq!(tag.variants[0].asked, UnixSeconds(5));
         assert_eq!(tag.clone().after(UnixSeconds(5)), SharedTag::default());
         assert_eq!(tag.clone().after(UnixSeconds(4)), tag);
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_closes_nothing() {
+        let served = |at| SharedAccess { served: UnixSeconds(at), who: "a".to_owned() };
+        let open = |seen: &[u64]| {
+            open_since(seen.iter().map(|at| served(*at)), None, "a", UnixSeconds(100))
+        };
+        assert_eq!(open(&[70, 200, 60]), Some(Duration::from_secs(30)));
+        assert_eq!(open(&[200]), None);
+        assert_eq!(open(&[]), None);
     }
 
     #[test]

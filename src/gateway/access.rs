@@ -130,15 +130,6 @@ impl Access {
     }
 }
 
-/// When the shared identity was last served, and what it was then: other credentials are another
-/// identity.
-#[derive(Serialize, Deserialize)]
-struct SharedGrant {
-    served: UnixSeconds,
-    #[serde(default)]
-    who: String,
-}
-
 /// That an operator has brought objects here; the registry's refusal takes it away.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Import {
@@ -277,28 +268,25 @@ impl Rights {
 
     /// How long ago the shared identity was last served here, as it is now configured.
     pub(super) async fn last_served(&self) -> Option<Duration> {
-        let grant: SharedGrant = self.records.fact(Fact::Access).await?;
+        let grant: SharedAccess = self.records.fact(Fact::Access).await?;
         // Looked at last: a refusal may have come while the record was read.
-        let is_revoked = self.access.revoked.contains_key(&(self.place.clone(), Identity::Shared));
-        (grant.who == self.who && !is_revoked).then(|| grant.served.age()).flatten()
+        (grant.who == self.who && !self.is_revoked()).then(|| grant.served.age()).flatten()
     }
 
     /// As `last_served`, by whichever replica, unless one has met a refusal since.
     async fn last_served_anywhere(&self, refusal: Option<SharedRefusal>) -> Option<Duration> {
-        let shared = self.records.shared_access().await;
-        let Some(here) = self.last_served().await else {
-            let is_revoked =
-                self.access.revoked.contains_key(&(self.place.clone(), Identity::Shared));
-            let now = UnixSeconds::now();
-            let there = open_since(shared.as_ref(), refusal, &self.who, now);
-            return there.filter(|_| !is_revoked);
-        };
-        let here = SharedAccess { served: UnixSeconds::ago(here), who: self.who.clone() };
-        let both = match shared {
-            Some(there) if there.who == self.who => here.merged(there),
-            _ => here,
-        };
-        open_since(Some(&both), refusal, &self.who, UnixSeconds::now())
+        let there = self.records.shared_access().await;
+        let here = self
+            .last_served()
+            .await
+            .map(|age| SharedAccess { served: UnixSeconds::ago(age), who: self.who.clone() });
+        let all = here.into_iter().chain(there.filter(|_| !self.is_revoked()));
+        open_since(all, refusal, &self.who, UnixSeconds::now())
+    }
+
+    /// Whether the registry has refused the shared identity here since it last served it.
+    fn is_revoked(&self) -> bool {
+        self.access.revoked.contains_key(&(self.place.clone(), Identity::Shared))
     }
 
     fn subject(&self) -> (Place, Identity) {
@@ -363,7 +351,7 @@ impl Rights {
             return;
         }
         self.open_for(left);
-        let served = SharedGrant { served: UnixSeconds::ago(age), who: self.who.clone() };
+        let served = SharedAccess { served: UnixSeconds::ago(age), who: self.who.clone() };
         if let Err(error) = self.records.record_fact(Fact::Access, served).await {
             tracing::warn!(%error, "a record could not be written");
         }
