@@ -39,6 +39,7 @@ mod pulls;
 mod records;
 mod registry;
 mod savings;
+mod secret;
 mod trickle;
 mod upstream;
 mod words;

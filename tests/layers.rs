@@ -28,7 +28,7 @@ const HOUSE: [Floors; 12] = [
         rooms: &[
             "main", "mod", "cli", "app", "config", "admin", "images", "savings", "listener",
             "pulls", "gateway", "registry", "records", "bucket", "peers", "upstream", "metrics",
-            "log", "collapse", "memory", "trickle", "words",
+            "log", "collapse", "memory", "trickle", "secret", "words",
         ],
         exceptions: &[],
     },

@@ -35,6 +35,9 @@ const MOST_WAITING: usize = 1_000;
 /// Notes that are read at most in one look: those of a busy year.
 const MOST_READ: usize = 100_000;
 
+/// Notes of one process are so far apart: it is what their names tell.
+const MILLISECOND: Duration = Duration::from_millis(1);
+
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -240,8 +243,6 @@ impl Notes {
         Ok(old.len() as u64)
     }
 }
-
-const MILLISECOND: Duration = Duration::from_millis(1);
 
 impl Read {
     fn heed(&mut self, name: &NoteName, note: &Note) {

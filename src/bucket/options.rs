@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::layout::Root;
+use crate::secret::Secret;
 
 /// How the fleet's bucket is used.
 #[derive(Debug, Clone)]
@@ -77,29 +78,6 @@ pub(crate) enum Encryption {
     Kms(Option<String>),
     /// `aws:kms:dsse`, likewise.
     DoubleKms(Option<String>),
-}
-
-/// Something that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(String);
-
-impl Secret {
-    /// This.
-    #[must_use]
-    pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// For whom it is meant.
-    pub(super) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
 }
 
 /// That the environment has not what the configuration counts on. Most commands can do without.

@@ -168,9 +168,9 @@ impl S3 {
         Ok(match found(&self.credentials)? {
             S3Credentials::Environment { key_id, secret, token } => {
                 let builder =
-                    builder.with_access_key_id(key_id).with_secret_access_key(secret.reveal());
+                    builder.with_access_key_id(key_id).with_secret_access_key(secret.expose());
                 match token {
-                    Some(token) => builder.with_token(token.reveal()),
+                    Some(token) => builder.with_token(token.expose()),
                     None => builder,
                 }
             }
@@ -249,9 +249,9 @@ impl Azure {
         let builder = match (credentials, found(&self.credentials)?) {
             (_, AzureCredentials::None) => builder.with_skip_signature(true),
             (Some(credentials), _) => builder.with_credentials(credentials),
-            (None, AzureCredentials::Key(key)) => builder.with_access_key(key.reveal()),
+            (None, AzureCredentials::Key(key)) => builder.with_access_key(key.expose()),
             (None, AzureCredentials::Client { client, tenant, secret }) => {
-                builder.with_client_secret_authorization(client, secret.reveal(), tenant)
+                builder.with_client_secret_authorization(client, secret.expose(), tenant)
             }
             (None, AzureCredentials::WebIdentity { client, tenant, token_file }) => builder
                 .with_client_id(client)

@@ -32,6 +32,7 @@ use tokio::time::{Instant, Sleep};
 use super::Way;
 use super::error::{Answer, Fault, shortened};
 use crate::metrics::{BucketAnswer, BucketOperation, Metrics};
+use crate::upstream::body::SendProgress;
 use crate::upstream::{Connector, Dialer, UpstreamError};
 use crate::words::{http_date, of_exchange};
 
@@ -207,7 +208,7 @@ impl Transport {
         authority: &Authority,
         request: HttpRequest,
     ) -> Result<Response<Incoming>, Fault> {
-        let progress = Progress::new();
+        let progress = SendProgress::new();
         let sent = self.metrics.clone();
         let mut request: Request<SentBody> = request.map(|body| SentBody {
             body,
@@ -322,30 +323,11 @@ impl HttpService for Transport {
     }
 }
 
-/// When a request last moved.
-#[derive(Clone)]
-struct Progress(Arc<(Instant, AtomicU64)>);
-
-impl Progress {
-    fn new() -> Self {
-        Self(Arc::new((Instant::now(), AtomicU64::new(0))))
-    }
-
-    fn mark(&self) {
-        let millis = u64::try_from(self.0.0.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.1.store(millis, Ordering::Relaxed);
-    }
-
-    fn last(&self) -> Instant {
-        self.0.0 + Duration::from_millis(self.0.1.load(Ordering::Relaxed))
-    }
-}
-
 /// What is put, in steps that show how far it has come.
 struct SentBody {
     body: HttpRequestBody,
     left: Bytes,
-    progress: Progress,
+    progress: SendProgress,
     sent: Metrics,
 }
 
@@ -466,8 +448,9 @@ mod tests {
 
     use super::*;
     use crate::bucket::for_tests::options;
-    use crate::bucket::options::{Place, S3, S3Credentials, Secret};
+    use crate::bucket::options::{Place, S3, S3Credentials};
     use crate::bucket::{Bucket, BucketError, Options, RecordKey};
+    use crate::secret::Secret;
     use crate::upstream::dial::TcpDialer;
     use crate::upstream::trust::Trust;
 

@@ -14,8 +14,9 @@ use crate::bucket::Options;
 use crate::bucket::layout::Root;
 use crate::bucket::options::{
     Azure, AzureCredentials, Encryption, Gcs, GcsCredentials, Missing, Place, Private, S3,
-    S3Credentials, Secret,
+    S3Credentials,
 };
+use crate::secret::Secret;
 
 /// Every key but `bucket.url`, without which none has an effect.
 const OTHERS: [&str; 13] = [

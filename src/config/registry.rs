@@ -10,7 +10,8 @@ use super::reader::RegistryReader;
 use super::value::FromValue;
 use crate::gateway::TagTtl;
 use crate::registry::RegistryRule;
-use crate::registry::credentials::{CredentialSource, Credentials, Secret};
+use crate::registry::credentials::{CredentialSource, Credentials};
+use crate::secret::Secret;
 use crate::upstream::Scheme;
 use crate::upstream::proxy::ProxyChoice;
 

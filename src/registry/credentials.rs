@@ -18,6 +18,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::secret::Secret;
+
 /// How long a helper may take: some ask a cloud's metadata service first.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer taken from a helper, and the longest password file.
@@ -36,24 +38,6 @@ const MOST_SERVERS: u64 = 1000;
 const MOST_HELPERS: usize = 64;
 /// A helper says by this name that its secret is a refresh token.
 const REFRESH_TOKEN_NAME: &str = "<token>";
-
-/// Secret text: neither `Debug` nor `Display` shows it.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(String);
-
-impl Secret {
-    /// Takes it out of sight.
-    #[must_use]
-    pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// For the one place where it is sent.
-    #[must_use]
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
 
 /// Where an operator's credentials for a registry come from.
 #[derive(Clone)]

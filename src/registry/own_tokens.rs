@@ -358,7 +358,8 @@ pub(crate) fn no_credentials(registry: &Registry, error: &dyn Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::credentials::{CredentialSource, Secret};
+    use crate::registry::credentials::CredentialSource;
+    use crate::secret::Secret;
 
     fn place(url: &str) -> Target {
         let (scheme, rest) = match url.strip_prefix("http://") {

@@ -174,20 +174,22 @@ impl Body for IdleBody {
 /// When a request last moved: it got its connection, or a piece of its body went out. The wait for
 /// the answer begins where that ends.
 #[derive(Debug, Clone)]
-pub(super) struct SendProgress(Arc<(Instant, AtomicU64)>);
+pub(crate) struct SendProgress(Arc<(Instant, AtomicU64)>);
 
 impl SendProgress {
-    pub(super) fn new() -> Self {
+    /// It has not moved yet.
+    pub(crate) fn new() -> Self {
         Self(Arc::new((Instant::now(), AtomicU64::new(0))))
     }
 
-    pub(super) fn mark(&self) {
+    /// It moves.
+    pub(crate) fn mark(&self) {
         let millis = u64::try_from(self.0.0.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.1.store(millis, Ordering::Relaxed);
     }
 
     /// The moment of the last movement.
-    pub(super) fn last(&self) -> Instant {
+    pub(crate) fn last(&self) -> Instant {
         self.0.0 + Duration::from_millis(self.0.1.load(Ordering::Relaxed))
     }
 }
