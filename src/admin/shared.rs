@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::bucket::round::{Round, RoundReport};
 use crate::bucket::uploads::{Pending, Uploads};
 use crate::bucket::{Bounds, Bucket, Health};
-use crate::images::Fleet;
+use crate::images::FleetImages;
 use crate::log::bytes;
 use crate::words::grouped;
 
@@ -23,7 +23,7 @@ pub(crate) struct Shared {
     /// What looks after it.
     pub round: Round,
     /// The images of all replicas.
-    pub fleet: Fleet,
+    pub fleet: FleetImages,
 }
 
 /// How the bucket is, as it is told.

@@ -43,7 +43,7 @@ use crate::bucket::round::Round;
 use crate::bucket::uploads::Uploads;
 use crate::config::Settings;
 use crate::gateway::Gateway;
-use crate::images::{Fleet, Images};
+use crate::images::{FleetImages, Images};
 use crate::listener::speaker::Speaker;
 use crate::listener::{AccessRules, BindError, Listener, ListenerOptions, ListenerServices};
 use crate::memory::Memory;
@@ -334,7 +334,7 @@ fn peers(
 
 /// What this replica has in common with others.
 fn common(bucket: Bucket, uploads: Uploads, store: &Store, gateway: &Gateway) -> Shared {
-    let fleet = Fleet::new(bucket.clone(), uploads.clone(), store.clone(), gateway.clone());
+    let fleet = FleetImages::new(bucket.clone(), uploads.clone(), store.clone(), gateway.clone());
     let notes = fleet.notes().clone();
     let round = Round::new(bucket.clone(), store.clone(), uploads.clone(), notes);
     Shared { bucket, uploads, round, fleet }

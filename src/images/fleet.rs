@@ -48,7 +48,7 @@ impl Reached {
 
 /// The images of all replicas. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Fleet {
+pub(crate) struct FleetImages {
     bucket: Bucket,
     uploads: Uploads,
     notes: Notes,
@@ -62,7 +62,7 @@ struct Local {
     gateway: Gateway,
 }
 
-impl Fleet {
+impl FleetImages {
     /// The replicas that have `bucket` in common, of which this one has `store`.
     #[must_use]
     pub(crate) fn new(bucket: Bucket, uploads: Uploads, store: Store, gateway: Gateway) -> Self {

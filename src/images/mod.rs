@@ -35,7 +35,7 @@ use entrepot_oci::UnixSeconds;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use changes::{Extent, Removal, Removed, Which};
-pub(crate) use fleet::{Fleet, Reached};
+pub(crate) use fleet::{FleetImages, Reached};
 pub(crate) use selection::{MOST, Query, Selection, SelectionError, is_explicit};
 
 /// How long the index of a store that has just been opened is waited for. A walk through a tree of

@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use client::{Peer, PeerError};
 pub(crate) use members::{Standing, Told};
+/// Which replica this is.
+pub(crate) use via::own_id;
 
 use crate::metrics::Metrics;
 use crate::upstream::proxy::Credential;
@@ -119,10 +121,4 @@ impl Peers {
     pub(crate) fn told(&self) -> Option<Vec<Told>> {
         self.0.as_ref().map(|members| members.told())
     }
-}
-
-/// Which replica this is.
-#[must_use]
-pub(crate) fn own_id() -> String {
-    via::own_id()
 }
